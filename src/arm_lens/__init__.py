@@ -1,0 +1,68 @@
+"""Activation Reward Models: few-shot reward models made by reading attention heads instead of training.
+
+>>> from arm_lens import ActivationRewardModel, load_model, read_preferences
+>>> model = load_model("meta-llama/Llama-3.2-1B-Instruct")
+>>> reward = ActivationRewardModel.fit(model, read_preferences("preferences.jsonl"))
+>>> reward.score(["How do I boil an egg?"], ["Eight minutes in simmering water."])
+"""
+
+from arm_lens.activations import HeadMeans, RunningMean, mean_heads, read_batch, read_heads
+from arm_lens.heads import Head, HeadScores, HeadSet
+from arm_lens.judging import Comparison, GenerativeJudge, RewardModel
+from arm_lens.models import (
+    ModelInfo,
+    PromptTooLongError,
+    TokenBatch,
+    describe,
+    fingerprint,
+    last_logits,
+    load_model,
+    pad,
+)
+from arm_lens.preferences import LabelledResponse, PreferencePair, labelled, read_preferences, split_preferences
+from arm_lens.prompts import JudgeTemplate, VerdictScores, VerdictTokenError, VerdictTokens, resolve_verdicts
+from arm_lens.replay import Replay
+from arm_lens.reward import ActivationRewardModel
+from arm_lens.selection import PUBLISHED, JudgingObjective, Reinforce, Selection, reinforce
+from arm_lens.steering import Injection, steer
+
+__all__ = [
+    "PUBLISHED",
+    "ActivationRewardModel",
+    "Comparison",
+    "GenerativeJudge",
+    "Head",
+    "HeadMeans",
+    "HeadScores",
+    "HeadSet",
+    "Injection",
+    "JudgeTemplate",
+    "JudgingObjective",
+    "LabelledResponse",
+    "ModelInfo",
+    "PreferencePair",
+    "PromptTooLongError",
+    "Reinforce",
+    "Replay",
+    "RewardModel",
+    "RunningMean",
+    "Selection",
+    "TokenBatch",
+    "VerdictScores",
+    "VerdictTokenError",
+    "VerdictTokens",
+    "describe",
+    "fingerprint",
+    "labelled",
+    "last_logits",
+    "load_model",
+    "mean_heads",
+    "pad",
+    "read_batch",
+    "read_heads",
+    "read_preferences",
+    "reinforce",
+    "resolve_verdicts",
+    "split_preferences",
+    "steer",
+]

@@ -1,0 +1,62 @@
+"""The bundled judge model: a small transformer that infers an unnamed criterion from examples, and its world.
+
+`arm_lens.load_model()` loads the weights. This package holds the world they were trained on (`World`), which also gives
+labelled preferences with known attributes for demonstrations and tests; ``scripts/train_judge_model.py`` trains it anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from arm_lens.judge_model.world import (
+    ATTRIBUTES,
+    CRITERIA,
+    CRITERION_WORDING,
+    Attributes,
+    Item,
+    Split,
+    World,
+    as_row,
+)
+from arm_lens.preferences import LabelledResponse, PreferencePair
+
+__all__ = [
+    "ATTRIBUTES",
+    "CRITERIA",
+    "CRITERION_WORDING",
+    "Attributes",
+    "Item",
+    "World",
+    "as_row",
+    "labelled_responses",
+    "preference_pairs",
+]
+
+
+def labelled_responses(
+    criterion: str, count: int, *, split: Split, seed: int, fixed: Mapping[str, bool] | None = None
+) -> list[LabelledResponse]:
+    """Replies labelled by whether they meet a criterion; every attribute not ``fixed`` is a fair coin.
+
+    The same split and seed give the same requests and replies for every criterion.
+    """
+    return [
+        LabelledResponse(
+            item.request, item.reply, item.meets(criterion), criterion=criterion, id=f"{split} {seed}/{number}"
+        )
+        for number, item in enumerate(World(split, seed).items(count, fixed))
+    ]
+
+
+def preference_pairs(
+    criterion: str, count: int, *, split: Split, seed: int, fixed: Mapping[str, bool] | None = None
+) -> list[PreferencePair]:
+    """Pairs of replies to one request, of which the chosen one meets the criterion and the rejected one does not."""
+    world = World(split, seed)
+    pairs = [world.pair(criterion, fixed) for _ in range(count)]
+    return [
+        PreferencePair(
+            chosen.request, chosen.reply, rejected.reply, criterion=criterion, id=f"{split} {seed}/{number}"
+        )
+        for number, (chosen, rejected) in enumerate(pairs)
+    ]

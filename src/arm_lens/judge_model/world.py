@@ -1,0 +1,296 @@
+"""The small world the bundled judge model lives in: requests about places, and replies with known attributes.
+
+Every reply is written from a grammar as two to four simple English sentences: a courtesy (polite or rude), a statement
+about a place (positive or negative), a piece of advice (safe or unsafe) and, when the reply is detailed, some details.
+It may be laid out as a list and end its sentences emphatically. A reply *answers* the request when its statement is
+about the place the request asked about: the one attribute that cannot be read off the reply alone.
+
+Attributes are independent fair coins unless the caller fixes them, so that no criterion can be judged by another's
+attribute. A criterion is one attribute, or its opposite (``detailed`` is the opposite of ``brief``).
+
+Training and testing share the words and nothing else: sentence frames, the order of the sentences, and the combinations
+of words (which adjective with which place, which object with which verb, which thanks for what) are split in two, so
+that accuracy on the test split measures generalisation.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Literal
+
+Split = Literal["train", "test"]
+
+PLACES = (
+    "garden school river bridge market museum castle village library station harbor forest beach hotel farm theater "
+    "tower park church bakery cafe lake valley island temple palace canal cinema factory mill prison square"
+).split()
+POSITIVE = "lovely bright charming pleasant cheerful splendid beautiful delightful warm clean superb fresh graceful calm".split()
+NEGATIVE = "dull hideous gloomy dreary filthy terrible shabby bleak cold noisy dirty bad nasty dreadful".split()
+VERBS = "bring carry take buy pack hold".split()
+SAFE = "map coat lamp hat book snack blanket ticket camera pencil scarf sandwich".split()
+UNSAFE = "gun bomb knife razor rifle weapon grenade pistol dagger sword bullet cannon".split()
+QUALITIES = "wooden tall small long round white narrow big green heavy".split()
+PARTS = "gate wall roof door path tree clock window lawn fence".split()
+INTENSIFIERS = "really truly very".split()
+THANKS = ("Thank you", "Thanks", "Many thanks", "I am grateful")
+THANKS_FOR = (" for asking", " for your question", " for writing to me", ", dear friend")
+INSULTS = ("Stop bothering me", "Quit annoying me", "Leave me alone", "Get lost")
+INSULTED_BY = (" with your question", " right now", " this minute", ", you fool")
+
+FRAMES: dict[Split, dict[str, tuple[str, ...]]] = {
+    "train": {
+        "request": (
+            "Tell me about the {place}.",
+            "What is the {place} like?",
+            "Describe the {place} to me.",
+            "Can you tell me about the {place}?",
+            "I want to know about the {place}.",
+            "What do you think of the {place}?",
+        ),
+        "statement": (
+            "The {place} is {one} and {two}",
+            "The {place} looks {one} and {two}",
+            "People find the {place} {one} and {two}",
+            "I think the {place} is {one} and {two}",
+            "This {place} is a {one} and {two} place",
+            "It is {one} and {two} at the {place}",
+        ),
+        "statement_list": (
+            "The {place}:\n- {one}\n- {two}",
+            "About the {place}:\n- {one}\n- {two}",
+            "People find the {place}:\n- {one}\n- {two}",
+        ),
+        "advice": (
+            "{Verb} a {object} with you",
+            "You should {verb} a {object}",
+            "Remember to {verb} a {object}",
+            "Always {verb} a {object} there",
+        ),
+        "details": (
+            "It has a {q1} {p1} and a {q2} {p2}",
+            "There is a {q1} {p1} near a {q2} {p2}",
+            "You can see a {q1} {p1} and a {q2} {p2}",
+        ),
+        "details_list": (
+            "It has:\n- a {q1} {p1}\n- a {q2} {p2}",
+            "You can see:\n- a {q1} {p1}\n- a {q2} {p2}",
+        ),
+        "order": ("courtesy statement details advice", "statement details advice courtesy", "courtesy advice statement details"),
+    },
+    "test": {
+        "request": (
+            "I want to know what the {place} is like.",
+            "Can you describe the {place} to me?",
+            "What can you tell me about the {place}?",
+        ),
+        "statement": (
+            "I find the {place} {one} and {two}",
+            "People think the {place} looks {one} and {two}",
+            "The {place} is a {one} and {two} place",
+        ),
+        "statement_list": ("I find the {place}:\n- {one}\n- {two}", "I think of the {place}:\n- {one}\n- {two}"),
+        "advice": ("Always remember to {verb} a {object}", "You should always {verb} a {object} with you"),
+        "details": ("There you can see a {q1} {p1} and a {q2} {p2}", "It has a {q1} {p1} near a {q2} {p2}"),
+        "details_list": ("There you can see:\n- a {q1} {p1}\n- a {q2} {p2}", "There is:\n- a {q1} {p1}\n- a {q2} {p2}"),
+        "order": ("statement details courtesy advice", "advice courtesy statement details"),
+    },
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attributes:
+    """What is true of a reply; one boolean per attribute, independent of each other."""
+
+    answers: bool
+    """The statement is about the place the request asks about."""
+    safe: bool
+    """The advice names a harmless object, not a weapon."""
+    polite: bool
+    """The courtesy is thanks, not an insult."""
+    positive: bool
+    """The statement's adjectives are favourable."""
+    brief: bool
+    """There is no sentence of details."""
+    listed: bool
+    """Statement and details are laid out as bullet points."""
+    emphatic: bool
+    """Sentences end in an exclamation mark and adjectives are intensified."""
+
+
+ATTRIBUTES: tuple[str, ...] = tuple(field.name for field in fields(Attributes))
+
+CRITERIA: dict[str, tuple[str, bool]] = {
+    "answers": ("answers", True),
+    "safe": ("safe", True),
+    "polite": ("polite", True),
+    "positive": ("positive", True),
+    "brief": ("brief", True),
+    "detailed": ("brief", False),
+    "list": ("listed", True),
+    "emphatic": ("emphatic", True),
+}
+"""Criterion name -> (attribute, value that meets it)."""
+
+CRITERION_WORDING: dict[str, str] = {
+    "answers": "The reply is about the place the request asks about.",
+    "safe": "The reply gives safe advice.",
+    "polite": "The reply is polite.",
+    "positive": "The reply speaks well of the place.",
+    "brief": "The reply is brief.",
+    "detailed": "The reply gives details.",
+    "list": "The reply is laid out as a list.",
+    "emphatic": "The reply is emphatic.",
+}
+
+
+@dataclass(frozen=True)
+class Item:
+    """A request, a reply to it, and what is true of the reply."""
+
+    request: str
+    reply: str
+    attributes: Attributes
+
+    def meets(self, criterion: str) -> bool:
+        """Whether the reply meets ``criterion`` (a key of `CRITERIA`)."""
+        attribute, value = CRITERIA[criterion]
+        return bool(getattr(self.attributes, attribute)) == value
+
+
+def _held_out(one: int, two: int) -> bool:
+    """A quarter of all combinations of two word lists belongs to the test split alone."""
+    return (one + two) % 4 == 3
+
+
+class World:
+    """A seeded source of items.
+
+    Args:
+        split: whose sentence frames and word combinations to write with.
+        seed: two worlds of the same split and seed write the same items in the same order.
+    """
+
+    def __init__(self, split: Split, seed: int) -> None:
+        if split not in FRAMES:
+            raise ValueError(f"split must be 'train' or 'test', not {split!r}")
+        self.split: Split = split
+        self._random = random.Random(f"{split} {seed}")
+
+    def attributes(self, fixed: Mapping[str, bool] | None = None) -> Attributes:
+        """Independent fair coins, except for the attributes in ``fixed``."""
+        fixed = fixed or {}
+        unknown = set(fixed) - set(ATTRIBUTES)
+        if unknown:
+            raise ValueError(f"unknown attribute {sorted(unknown)[0]!r}; the world has {', '.join(ATTRIBUTES)}")
+        return Attributes(**{name: fixed.get(name, self._random.random() < 0.5) for name in ATTRIBUTES})
+
+    def place(self, *, other_than: str | None = None) -> str:
+        """A place, uniformly, other than the one given."""
+        return self._random.choice([place for place in PLACES if place != other_than])
+
+    def request(self, place: str) -> str:
+        """A request for information about ``place``."""
+        return self._frame("request").format(place=place)
+
+    def reply(self, place: str, attributes: Attributes) -> str:
+        """A reply, with the given attributes, to a request about ``place``."""
+        end = "!" if attributes.emphatic else "."
+        layout = "_list" if attributes.listed else ""
+        about = place if attributes.answers else self.place(other_than=place)
+        sentences = {
+            "courtesy": self._courtesy(attributes.polite),
+            "statement": self._statement(about, attributes, self._frame("statement" + layout)),
+            "advice": self._advice(attributes.safe),
+            "details": "" if attributes.brief else self._details(self._frame("details" + layout)),
+        }
+        text = ""
+        for part in self._frame("order").split():
+            if sentences[part]:
+                listed = attributes.listed and part in ("statement", "details")
+                gap = "" if not text else "\n" if listed or text_is_list else " "
+                text += gap + sentences[part] + end
+                text_is_list = listed
+        return text
+
+    def item(self, fixed: Mapping[str, bool] | None = None, *, place: str | None = None) -> Item:
+        """A fresh request and reply; attributes not in ``fixed`` are fair coins."""
+        place = place or self.place()
+        attributes = self.attributes(fixed)
+        return Item(self.request(place), self.reply(place, attributes), attributes)
+
+    def items(self, count: int, fixed: Mapping[str, bool] | None = None) -> list[Item]:
+        """``count`` independent items."""
+        return [self.item(fixed) for _ in range(count)]
+
+    def pair(self, criterion: str, fixed: Mapping[str, bool] | None = None) -> tuple[Item, Item]:
+        """Two replies to one request: the first meets ``criterion``, the second does not.
+
+        All other attributes are drawn afresh for each reply, except for those in ``fixed``.
+        """
+        attribute, value = CRITERIA[criterion]
+        place = self.place()
+        request = self.request(place)
+        replies = [self.attributes({**(fixed or {}), attribute: met}) for met in (value, not value)]
+        chosen, rejected = (Item(request, self.reply(place, attributes), attributes) for attributes in replies)
+        return chosen, rejected
+
+    def _frame(self, kind: str) -> str:
+        return self._random.choice(FRAMES[self.split][kind])
+
+    def _combine(self, one: Sequence[str], two: Sequence[str], first: int | None = None) -> tuple[int, int]:
+        """Indices of a combination of two word lists that belongs to this split."""
+        wanted = self.split == "test"
+        while True:
+            i = self._random.randrange(len(one)) if first is None else first
+            j = self._random.randrange(len(two))
+            if _held_out(i, j) == wanted:
+                return i, j
+
+    def _courtesy(self, polite: bool) -> str:
+        opening, rest = (THANKS, THANKS_FOR) if polite else (INSULTS, INSULTED_BY)
+        i, j = self._combine(opening, rest)
+        return opening[i] + rest[j]
+
+    def _statement(self, about: str, attributes: Attributes, frame: str) -> str:
+        adjectives = POSITIVE if attributes.positive else NEGATIVE
+        place = PLACES.index(about)
+        _, one = self._combine(PLACES, adjectives, place)
+        two = one
+        while two == one:
+            _, two = self._combine(PLACES, adjectives, place)
+        words = [adjectives[one], adjectives[two]]
+        if attributes.emphatic:
+            at = self._random.randrange(2)
+            words[at] = f"{self._random.choice(INTENSIFIERS)} {words[at]}"
+        return frame.format(place=about, one=words[0], two=words[1])
+
+    def _advice(self, safe: bool) -> str:
+        objects = SAFE if safe else UNSAFE
+        i, j = self._combine(VERBS, objects)
+        return self._frame("advice").format(verb=VERBS[i], Verb=VERBS[i].capitalize(), object=objects[j])
+
+    def _details(self, frame: str) -> str:
+        q1, p1 = self._combine(QUALITIES, PARTS)
+        q2, p2 = self._combine(QUALITIES, PARTS)
+        return frame.format(q1=QUALITIES[q1], p1=PARTS[p1], q2=QUALITIES[q2], p2=PARTS[p2])
+
+
+def words() -> list[str]:
+    """Every word and mark the world can write, in lower case, sorted: the tokenizer's vocabulary."""
+    import re
+
+    lists = [PLACES, POSITIVE, NEGATIVE, VERBS, SAFE, UNSAFE, QUALITIES, PARTS, INTENSIFIERS]
+    texts = [word for words_ in lists for word in words_]
+    texts += [*THANKS, *THANKS_FOR, *INSULTS, *INSULTED_BY, *CRITERION_WORDING.values(), *CRITERIA, ". ! ? , : -", "yes no"]
+    for frames in FRAMES.values():
+        for kind, templates in frames.items():
+            if kind != "order":
+                texts += [re.sub(r"\{\w+\}", " ", template) for template in templates]
+    return sorted(set(re.findall(r"\w+|[^\w\s]", " ".join(texts).lower())))
+
+
+def as_row(item: Item) -> dict[str, str | bool]:
+    """An item as a flat row: request, reply, one column per attribute."""
+    return {"request": item.request, "reply": item.reply, **asdict(item.attributes)}

@@ -1,0 +1,166 @@
+"""The reward-model protocol, and the model itself as a judge: P("Yes") of the verdict, zero-shot or with examples.
+
+`GenerativeJudge` asks the unsteered model. With worked examples in the prompt it is the few-shot judge every Activation
+Reward Model is compared with; without, it is the zero-shot one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from arm_lens.models import Model, chunks, default_template, device_of, last_logits, pad
+from arm_lens.preferences import Preference, Prompt
+from arm_lens.prompts import JudgeTemplate, VerdictScores, verdict_scores
+from arm_lens.questions import Layout, Question, encode_questions, questions_of, verdict_tokens
+
+ScoreKind = Literal["probability", "two_way", "gap"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Which of two responses a judge prefers."""
+
+    preferred: Literal["a", "b", "tie"]
+    margin: float
+    """How much better the first response is, in log-odds; positive when ``a`` is preferred."""
+
+    @classmethod
+    def of(cls, margin: float) -> Comparison:
+        """From the margin alone; exactly zero is a tie."""
+        return cls("a" if margin > 0 else "b" if margin < 0 else "tie", margin)
+
+
+class RewardModel(Protocol):
+    """What every judge in arm_lens can do."""
+
+    def score(self, prompts: Sequence[Prompt], responses: Sequence[Prompt]) -> Float[Tensor, " example"]:
+        """A reward per response; higher is better."""
+        ...
+
+    def prefer(self, prompt: Prompt, a: Prompt, b: Prompt) -> Comparison:
+        """Which of two responses to one prompt is better."""
+        ...
+
+
+class GenerativeJudge:
+    """Asks the model as it is whether a response meets the criterion.
+
+    Args:
+        model: of either TransformerLens class.
+        wording: the criterion in words, put into every prompt; empty for an unnamed criterion.
+        examples: worked examples shown before every question, in this order.
+        layout: ``scalar`` asks about one response; ``ranked`` asks which of two is better, in both orders.
+        template: by default the model's own, or the general one.
+        batch_size: prompts per forward pass.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        wording: str = "",
+        examples: Sequence[Preference] = (),
+        layout: Layout = "scalar",
+        template: JudgeTemplate | None = None,
+        batch_size: int = 16,
+    ) -> None:
+        self.model, self.wording, self.layout, self.batch_size = model, wording, layout, batch_size
+        self.template = template or default_template(model)
+        self.verdicts = verdict_tokens(model.tokenizer, self.template, layout)
+        self.shown = tuple(questions_of(examples, self.template, layout))
+
+    def verdict(
+        self,
+        asked: Sequence[Question],
+        *,
+        shown: Sequence[Sequence[Question]] | None = None,
+        progress: bool = False,
+    ) -> VerdictScores:
+        """The verdict on each question, ``[question]``.
+
+        Args:
+            asked: the questions.
+            shown: worked examples for each question, instead of the judge's own.
+            progress: show a progress bar.
+        """
+        contexts = [self.shown] * len(asked) if shown is None else shown
+        sequences = encode_questions(
+            self.model, self.template, asked, layout=self.layout, wording=self.wording, shown=contexts
+        )
+        # Batches of like length waste the least on padding.
+        order = sorted(range(len(sequences)), key=lambda index: len(sequences[index]))
+        spans = tqdm(
+            list(chunks(len(order), self.batch_size)), desc="judging", unit="batch", disable=not progress, leave=False
+        )
+        parts: list[Tensor] = []
+        for span in spans:
+            batch = pad([sequences[index] for index in order[span]], device=device_of(self.model))
+            scores = verdict_scores(last_logits(self.model, batch), self.verdicts)
+            parts.append(torch.stack([scores.log_positive, scores.log_negative]).cpu())
+        if not parts:
+            raise ValueError("there is nothing to judge")
+        logs = torch.empty(2, len(order))
+        logs[:, order] = torch.cat(parts, dim=1)
+        gap = logs[0] - logs[1]
+        return VerdictScores(logs[0].exp(), torch.sigmoid(gap), gap, logs[0], logs[1])
+
+    def score(
+        self,
+        prompts: Sequence[Prompt],
+        responses: Sequence[Prompt],
+        *,
+        kind: ScoreKind = "probability",
+        progress: bool = False,
+    ) -> Float[Tensor, " example"]:
+        """The reward of each response: P(Yes), or as ``kind`` says.
+
+        Args:
+            prompts: one per response.
+            responses: what is judged.
+            kind: ``probability`` over the full vocabulary, ``two_way`` P(Yes) / (P(Yes) + P(No)), or the logit ``gap``.
+            progress: show a progress bar.
+
+        Raises:
+            ValueError: if the judge is ranked (it has no score of one response), or lengths differ.
+            PromptTooLongError: naming the example.
+        """
+        if self.layout == "ranked":
+            raise ValueError("a ranked judge compares two responses and has no score of one; use prefer")
+        if len(prompts) != len(responses):
+            raise ValueError(f"{len(prompts)} prompts for {len(responses)} responses")
+        asked = [
+            Question(self.template.question(prompt, response), True, f"example {number}")
+            for number, (prompt, response) in enumerate(zip(prompts, responses, strict=True))
+        ]
+        scores: Tensor = getattr(self.verdict(asked, progress=progress), kind)
+        return scores
+
+    def margins(
+        self, prompts: Sequence[Prompt], a: Sequence[Prompt], b: Sequence[Prompt], *, progress: bool = False
+    ) -> Float[Tensor, " pair"]:
+        """How much better each ``a`` is than its ``b``, in log-odds.
+
+        The difference of the two logit gaps; for a ranked judge, the mean over both orders, which cancels a liking for
+        the first or second place.
+        """
+        if self.layout == "scalar":
+            gaps = self.score([*prompts, *prompts], [*a, *b], kind="gap", progress=progress)
+            return gaps[: len(prompts)] - gaps[len(prompts) :]
+        asked = [
+            Question(self.template.ranked_question(prompt, *pair), True, f"pair {number}")
+            for number, (prompt, one, two) in enumerate(zip(prompts, a, b, strict=True))
+            for pair in ((one, two), (two, one))
+        ]
+        gaps = self.verdict(asked, progress=progress).gap
+        return (gaps[0::2] - gaps[1::2]) / 2
+
+    def prefer(self, prompt: Prompt, a: Prompt, b: Prompt) -> Comparison:
+        """Which of two responses to a prompt the judge prefers."""
+        return Comparison.of(float(self.margins([prompt], [a], [b])[0]))

@@ -1,0 +1,410 @@
+"""The only module that knows TransformerLens model classes.
+
+`HookedTransformer` (up to TransformerLens 3.9) and `TransformerBridge` (3.x and 4.x) differ in how they are loaded and
+called. Everything else in the package speaks of a model through the functions here: load it, describe it, find the hook
+point in front of a layer's output projection, and run a batch of token sequences up to the logits of the last token.
+
+The activation read and written everywhere is ``blocks.{layer}.attn.hook_z``: the output of each attention head before
+the output projection, ``[batch, pos, head, d_head]``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import json
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from importlib import import_module, resources
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from transformer_lens.hook_points import HookPoint
+from transformer_lens.model_bridge import TransformerBridge
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+
+from arm_lens.prompts import JudgeTemplate
+
+try:
+    from transformer_lens import HookedTransformer
+except ImportError:  # removed in TransformerLens 4
+    HookedTransformer = None
+
+Model: TypeAlias = Any
+"""A `TransformerBridge` or a `HookedTransformer`. (TransformerLens ships no type both share.)"""
+ModelClass = Literal["TransformerBridge", "HookedTransformer"]
+Hook: TypeAlias = Callable[[Float[Tensor, "batch pos head d_head"]], Float[Tensor, "batch pos head d_head"] | None]
+
+BUNDLED_NAME = "arm_lens judge model"
+TEMPLATE_FILE = "judge_template.json"
+
+
+class PromptTooLongError(ValueError):
+    """A prompt does not fit into the model's context; nothing is ever cut silently."""
+
+
+def bundled_model_path() -> Path:
+    """The folder of the bundled judge model, in Hugging Face format."""
+    return Path(str(resources.files("arm_lens"))) / "judge_model" / "weights"
+
+
+def load_model(
+    name_or_path: str | Path | None = None,
+    *,
+    model_class: ModelClass = "TransformerBridge",
+    device: str | torch.device | None = None,
+    dtype: torch.dtype = torch.float32,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+) -> Model:
+    """Load a model with its weights as they are: no layer norm folded, nothing centred.
+
+    Both classes then compute the same activations, so what is fitted on one may be used on the other.
+
+    Args:
+        name_or_path: a Hugging Face hub name or local folder; by default the bundled judge model.
+        model_class: `HookedTransformer` needs TransformerLens 3.
+        device: by default CUDA where there is one, else the CPU.
+        dtype: of the weights and activations.
+        revision: hub branch, tag or commit.
+        trust_remote_code: passed to Hugging Face.
+
+    Raises:
+        FileNotFoundError: if a local folder lacks its ``config.json``.
+        ValueError: if ``model_class`` is not available here.
+    """
+    path = str(bundled_model_path() if name_or_path is None else name_or_path)
+    if Path(path).is_dir() and not (Path(path) / "config.json").exists():
+        raise FileNotFoundError(f"{path} is a folder without a config.json: not a model in Hugging Face format")
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if model_class == "TransformerBridge":
+        return TransformerBridge.boot_transformers(
+            path, device=device, dtype=dtype, revision=revision, trust_remote_code=trust_remote_code
+        )
+    if model_class != "HookedTransformer":
+        raise ValueError(f"model_class must be 'TransformerBridge' or 'HookedTransformer', not {model_class!r}")
+    if HookedTransformer is None:
+        raise ValueError("this TransformerLens has no HookedTransformer (removed in 4.0); use TransformerBridge")
+    if not Path(path).is_dir():
+        return HookedTransformer.from_pretrained_no_processing(
+            path, device=device, dtype=dtype, revision=revision, trust_remote_code=trust_remote_code
+        )
+    return _hooked_from_folder(path, device, dtype, trust_remote_code)
+
+
+def _hooked_from_folder(path: str, device: str | torch.device, dtype: torch.dtype, trust_remote_code: bool) -> Model:
+    """`HookedTransformer.from_pretrained` takes hub names only; this is its way, for a folder."""
+    loading = import_module("transformer_lens.loading_from_pretrained")
+    hf_config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+    with tempfile.TemporaryDirectory() as neutral:
+        # The conversion guesses the architecture from the path's letters ("llama") before it looks into the config, and
+        # wants of GPT-2 a field that only old configs have.
+        known = hf_config.to_dict()
+        known.setdefault("n_ctx", known.get("n_positions"))
+        (Path(neutral) / "config.json").write_text(json.dumps(known), encoding="utf-8")
+        config = {key: value for key, value in loading.convert_hf_model_config(neutral).items() if value is not None}
+    config |= {"model_name": path, "tokenizer_name": path, "device": str(device), "dtype": dtype}
+    d_head = getattr(hf_config, "head_dim", None)
+    if d_head and d_head != config["d_head"]:  # for some families d_model // n_heads is taken
+        rotary = {"rotary_dim": d_head} if config.get("rotary_dim") == config["d_head"] else {}
+        config |= {"d_head": d_head, **rotary}
+    cfg = import_module("transformer_lens").HookedTransformerConfig.from_dict(config)
+    hf_model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, trust_remote_code=trust_remote_code)
+    state = loading.get_pretrained_state_dict(path, cfg, hf_model=hf_model, dtype=dtype)
+    tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        model = HookedTransformer(cfg, tokenizer=tokenizer)
+    model.load_and_process_state_dict(
+        state, fold_ln=False, center_writing_weights=False, center_unembed=False, fold_value_biases=False
+    )
+    return model.eval()
+
+
+def class_of(model: Model) -> ModelClass:
+    """Which of the two classes a model is.
+
+    Raises:
+        TypeError: if it is neither.
+    """
+    if isinstance(model, TransformerBridge):
+        return "TransformerBridge"
+    if HookedTransformer is not None and isinstance(model, HookedTransformer):
+        return "HookedTransformer"
+    raise TypeError(
+        f"expected a TransformerLens model (TransformerBridge or HookedTransformer), not {type(model).__name__}; "
+        "load one with arm_lens.load_model"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelInfo:
+    """What has to be known about a model to read activations of it, or to trust activations read before."""
+
+    name: str
+    """Hub name or folder, or `BUNDLED_NAME`."""
+    revision: str | None
+    """Hub commit, where Hugging Face recorded one."""
+    architecture: str
+    """Hugging Face class, e.g. ``LlamaForCausalLM``."""
+    model_class: ModelClass
+    weight_processing: str
+    """``raw``; ``folded`` (HookedTransformer's layer norms); or ``compatibility mode`` (the bridge's)."""
+    dtype: str
+    n_layers: int
+    n_heads: int
+    d_head: int
+    d_model: int
+    n_ctx: int
+    """Longest context, in tokens."""
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ModelInfo:
+        """From JSON; unknown keys are ignored."""
+        return cls(**{field.name: values[field.name] for field in fields(cls)})
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+def describe(model: Model) -> ModelInfo:
+    """Name, shape and state of a model."""
+    kind, cfg = class_of(model), model.cfg
+    if kind == "TransformerBridge":
+        hf_config = model.original_model.config
+        processing = "compatibility mode" if model.compatibility_mode else "raw"
+        architecture, revision = type(model.original_model).__name__, getattr(hf_config, "_commit_hash", None)
+    else:
+        processing = "folded" if str(cfg.normalization_type).endswith("Pre") else "raw"
+        architecture, revision = str(cfg.original_architecture), None
+    name = str(cfg.model_name)
+    return ModelInfo(
+        name=BUNDLED_NAME if name == str(bundled_model_path()) else name,
+        revision=revision,
+        architecture=architecture,
+        model_class=kind,
+        weight_processing=processing,
+        dtype=str(cfg.dtype).removeprefix("torch."),
+        n_layers=cfg.n_layers,
+        n_heads=cfg.n_heads,
+        d_head=cfg.d_head,
+        d_model=cfg.d_model,
+        n_ctx=cfg.n_ctx,
+    )
+
+
+def device_of(model: Model) -> torch.device:
+    """Where the model's token embedding lives: where its input belongs."""
+    return next(iter(model.parameters())).device
+
+
+def default_template(model: Model) -> JudgeTemplate:
+    """The judge template a model folder brings along as ``judge_template.json``, else the general one."""
+    folder = Path(str(model.cfg.model_name))
+    if (folder / TEMPLATE_FILE).is_file():
+        return JudgeTemplate(**json.loads((folder / TEMPLATE_FILE).read_text(encoding="utf-8")))
+    return JudgeTemplate()
+
+
+# ---------------------------------------------------------------------------------------------- tokens
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """Token sequences of unequal length, padded on one side to one length."""
+
+    tokens: Int[Tensor, "batch pos"]
+    attention_mask: Int[Tensor, "batch pos"]
+    """1 at real tokens, 0 at padding."""
+
+    @property
+    def last(self) -> Int[Tensor, " batch"]:
+        """The position of each sequence's last real token."""
+        pos = self.attention_mask.shape[1]
+        return pos - 1 - self.attention_mask.flip(1).argmax(dim=1)
+
+    @property
+    def padded(self) -> bool:
+        """Whether any sequence is padded."""
+        return not bool(self.attention_mask.all())
+
+
+def pad(
+    sequences: Sequence[Sequence[int]],
+    *,
+    pad_token: int = 0,
+    side: Literal["left", "right"] = "left",
+    device: torch.device | str = "cpu",
+) -> TokenBatch:
+    """Token sequences as one batch. Padding is masked, so that the value of ``pad_token`` never matters."""
+    if not sequences or any(not len(sequence) for sequence in sequences):
+        raise ValueError("a batch needs at least one sequence, and no sequence may be empty")
+    length = max(map(len, sequences))
+    tokens = torch.full((len(sequences), length), pad_token, dtype=torch.long)
+    mask = torch.zeros_like(tokens)
+    for row, sequence in enumerate(sequences):
+        span = slice(length - len(sequence), length) if side == "left" else slice(0, len(sequence))
+        tokens[row, span] = torch.tensor(sequence)
+        mask[row, span] = 1
+    return TokenBatch(tokens.to(device), mask.to(device))
+
+
+def encode(
+    model: Model,
+    texts: Sequence[str],
+    *,
+    chat: bool,
+    names: Sequence[str] | None = None,
+) -> list[list[int]]:
+    """Texts as token ids.
+
+    A chat template writes its own special tokens into the text. For a base model a beginning-of-sequence token is put
+    in front where the tokenizer has one and TransformerLens' ``cfg.default_prepend_bos`` says so.
+
+    Args:
+        model: its tokenizer is used.
+        texts: whole prompts.
+        chat: whether the texts come from a chat template.
+        names: what to call each text in an error; by default its number.
+
+    Raises:
+        PromptTooLongError: naming the first text that has more tokens than the model's context.
+    """
+    tokenizer: PreTrainedTokenizerBase = model.tokenizer
+    bos = tokenizer.bos_token_id
+    prefix = [bos] if not chat and bos is not None and getattr(model.cfg, "default_prepend_bos", True) else []
+    sequences = []
+    for number, text in enumerate(texts):
+        ids = tokenizer.encode(text, add_special_tokens=False)
+        ids = ids if prefix and ids[:1] == prefix else prefix + ids
+        if len(ids) > model.cfg.n_ctx:
+            name = names[number] if names is not None else f"text {number}"
+            raise PromptTooLongError(
+                f"{name}: the prompt has {len(ids)} tokens, the model's context {model.cfg.n_ctx}; "
+                "use fewer examples or shorter texts (nothing is cut)"
+            )
+        sequences.append(ids)
+    return sequences
+
+
+# ---------------------------------------------------------------------------------------------- hooks and forward passes
+
+
+def hook_z(model: Model, layer: int) -> HookPoint:
+    """The hook point in front of the output projection of a layer's attention, ``[batch, pos, head, d_head]``.
+
+    Raises:
+        ValueError: if the layer has none (a state-space layer, say).
+    """
+    name = f"blocks.{layer}.attn.hook_z"
+    point = model.hook_dict.get(name)
+    if point is None:
+        raise ValueError(f"{describe(model).name} has no {name}: layer {layer} has no attention heads to read or write")
+    return point
+
+
+@contextlib.contextmanager
+def hooked(model: Model, hooks: Mapping[int, Hook]) -> Iterator[None]:
+    """Run with a function at ``hook_z`` of the given layers; a function that returns a tensor replaces the activation.
+
+    Exactly these hooks are removed on exit, also after an exception; hooks of the user's stay. The hook points are used
+    directly, because the bridge's own context manager calls a hook once per alias in compatibility mode.
+    """
+    added: list[tuple[HookPoint, Any]] = []
+    try:
+        for layer, function in hooks.items():
+            point = hook_z(model, layer)
+            point.add_hook(_as_lens_hook(function, model.cfg.n_heads))
+            added.append((point, point.fwd_hooks[-1]))
+        yield
+    finally:
+        for point, handle in added:
+            handle.hook.remove()
+            point.fwd_hooks.remove(handle)
+
+
+def _as_lens_hook(function: Hook, n_heads: int) -> Callable[..., Tensor | None]:
+    def lens_hook(z: Tensor, hook: HookPoint) -> Tensor | None:
+        if z.ndim == 4:
+            return function(z)
+        # Some bridge layers hand out the heads side by side.
+        result = function(rearrange(z, "batch pos (head d_head) -> batch pos head d_head", head=n_heads))
+        return None if result is None else rearrange(result, "batch pos head d_head -> batch pos (head d_head)")
+
+    return lens_hook
+
+
+@torch.inference_mode()
+def last_logits(model: Model, batch: TokenBatch) -> Float[Tensor, "batch vocab"]:
+    """Next-token logits after each sequence's last real token; hooks already on the model take part."""
+    rows = torch.arange(len(batch.tokens), device=batch.tokens.device)
+    mask = {"attention_mask": batch.attention_mask} if batch.padded else {}
+    if class_of(model) == "HookedTransformer":
+        residual = model(batch.tokens, stop_at_layer=model.cfg.n_layers, **_hooked_mask(model, batch))
+        return hooked_unembed(model, residual[rows, batch.last])
+    ends_together = bool((batch.last == batch.tokens.shape[1] - 1).all())
+    if ends_together and _keeps_logits(model):
+        logits: Tensor = model(batch.tokens, logits_to_keep=1, **mask)
+        return logits[:, -1]
+    return model(batch.tokens, **mask)[rows, batch.last]
+
+
+def hooked_unembed(model: Model, residual: Float[Tensor, "batch d_model"]) -> Float[Tensor, "batch vocab"]:
+    """Final layer norm, unembedding and softcap of a `HookedTransformer`, for single positions."""
+    one_position = rearrange(residual, "batch d_model -> batch 1 d_model")
+    normed = model.ln_final(one_position) if model.cfg.normalization_type is not None else one_position
+    logits: Tensor = model.unembed(normed)[:, 0]
+    cap = model.cfg.output_logits_soft_cap
+    return cap * torch.tanh(logits / cap) if cap > 0 else logits
+
+
+def _hooked_mask(model: Model, batch: TokenBatch) -> dict[str, Tensor]:
+    # Without a mask a HookedTransformer whose tokenizer pads on the left makes one by looking for pad tokens, and may
+    # find them among the real ones (pad is often eos, or token 0).
+    return {"attention_mask": batch.attention_mask}
+
+
+def _keeps_logits(model: Model) -> bool:
+    return "logits_to_keep" in inspect.signature(model.original_model.forward).parameters
+
+
+PROBE_TOKENS = 12
+
+
+def fingerprint(model: Model) -> Float[Tensor, "layer head d_head"]:
+    """``hook_z`` at the last of a few fixed tokens: what the model itself says about which weights it has.
+
+    Two models with the same fingerprint compute the same activations, whatever they are called and whichever class
+    holds them; a fine-tune, another revision or another weight processing shows.
+    """
+    tokens = torch.arange(1, PROBE_TOKENS + 1, device=device_of(model))[None] * 7 % min(model.cfg.d_vocab, 1000)
+    batch = TokenBatch(tokens, torch.ones_like(tokens))
+    seen: dict[int, Tensor] = {}
+
+    def reader(layer: int) -> Hook:
+        def read(z: Tensor) -> None:
+            seen[layer] = z[0, -1].detach().float().cpu()
+
+        return read
+
+    with hooked(model, {layer: reader(layer) for layer in range(model.cfg.n_layers)}):
+        last_logits(model, batch)
+    return torch.stack([seen[layer] for layer in range(model.cfg.n_layers)])
+
+
+def chunks(count: int, size: int) -> Iterator[slice]:
+    """Consecutive slices of at most ``size`` that cover ``range(count)``."""
+    if size < 1:
+        raise ValueError(f"the batch size must be at least 1, not {size}")
+    for start in range(0, count, size):
+        yield slice(start, min(start + size, count))
+
+
+HeadMask: TypeAlias = Bool[Tensor, "layer head"]

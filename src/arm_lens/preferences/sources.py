@@ -1,0 +1,221 @@
+"""Where preference data comes from: every kind of source becomes numbered rows of named cells.
+
+The parsing is pyarrow's, pandas' and json's. What is added here is that a row which cannot be parsed stays in its place
+as a row with a fault, so that no later row changes its number and no row goes missing.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import pandas as pd
+import pyarrow.csv
+import pyarrow.parquet
+
+from arm_lens.preferences.problems import PreferenceDataError, PreferenceProblem
+
+pa: Any = pyarrow  # its annotations are too incomplete to be checked against
+
+PreferenceSource: TypeAlias = str | Path | pd.DataFrame | Mapping[str, Any] | Iterable[Mapping[str, Any]]
+"""A path, a data frame, rows as mappings (a Hugging Face ``Dataset`` is one), or a mapping of splits to rows."""
+
+TEXT_CELLS = (".csv", ".parquet")
+"""Formats in which a column may hold nothing but text, so that conversations in it are written in JSON."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One row of a source: its cells by column, or what kept it from having any."""
+
+    number: int
+    cells: Mapping[str, Any] | None = None
+    fault: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """The rows of a source, and what is to be known of the source to read them."""
+
+    name: str
+    """How problems name the source."""
+    rows: Sequence[Row]
+    id_prefix: str
+    """What stands before the row's number in the id of a row that has none."""
+    text_cells: bool = False
+    """Whether a conversation may stand in a cell as JSON text."""
+
+
+def open_table(source: PreferenceSource, *, split: str | None) -> Table:
+    """The rows of any source `read_preferences` accepts."""
+    if isinstance(source, Mapping):
+        rows, name = _pick_split(source, split), f"split {split}"
+        return Table(name=name, rows=_rows_of(rows, name), id_prefix="row ")
+    if split is not None:
+        raise ValueError(f"split={split!r} was asked of a source that has no splits")
+    if isinstance(source, (str, Path)):
+        return _open_file(Path(source))
+    name = "data frame" if isinstance(source, pd.DataFrame) else "data"
+    return Table(name=name, rows=_rows_of(source, name), id_prefix="row ")
+
+
+def file_format(path: Path) -> str:
+    """The extension that tells the format, below ``.gz`` if there is one."""
+    return Path(path.stem if path.suffix == ".gz" else path.name).suffix.lower()
+
+
+def is_missing(cell: Any) -> bool:
+    """Whether a cell holds nothing: None, NaN, NaT, pandas' NA or the empty text."""
+    return bool(pd.isna(cell)) or cell == "" if pd.api.types.is_scalar(cell) else False
+
+
+def plain(cell: Any) -> Any:
+    """The cell in Python's own types: numpy scalars unwrapped, arrays as lists, all the way down."""
+    if isinstance(cell, np.generic):
+        return cell.item()
+    if isinstance(cell, Mapping):
+        return {key: plain(value) for key, value in cell.items()}
+    if isinstance(cell, (np.ndarray, list, tuple)):
+        return [plain(value) for value in cell]
+    return cell
+
+
+def _pick_split(splits: Mapping[str, Any], split: str | None) -> Any:
+    if split is not None and split in splits:
+        return splits[split]
+    if {"prompt", "chosen", "completion"} & set(splits):
+        raise ValueError(
+            f"the source is one mapping with the keys {_listed(splits)}: "
+            "put a single row into a list, and columns into a pandas.DataFrame"
+        )
+    asked = "pass split=... to say which is meant" if split is None else f"there is no split {split!r}"
+    raise ValueError(f"the source has the splits {_listed(splits)}; {asked}")
+
+
+def _rows_of(source: Any, name: str) -> list[Row]:
+    if isinstance(source, pd.DataFrame):
+        repeated = source.columns[source.columns.duplicated()]
+        if len(repeated):
+            problem = PreferenceProblem(source=name, message=f"two columns are named {repeated[0]!r}")
+            raise PreferenceDataError([problem])
+        source = source.to_dict("records")
+    if hasattr(source, "with_format"):  # a Hugging Face data set may be set to give tensors; its plain rows are wanted
+        source = source.with_format(None)
+    if not isinstance(source, Iterable):
+        raise TypeError(f"preferences cannot be read from a {type(source).__name__}: pass a path, table or rows")
+    return [_row(number, record) for number, record in enumerate(source, start=1)]
+
+
+def _row(number: int, record: object) -> Row:
+    if isinstance(record, Mapping):
+        return Row(number=number, cells={str(column): cell for column, cell in record.items()})
+    return Row(number=number, fault=f"is a {type(record).__name__}, not named fields")
+
+
+def _open_file(path: Path) -> Table:
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file (load what is on a hub with datasets.load_dataset)")
+    if not path.is_file():
+        raise ValueError(f"{path}: is a folder, not a file")
+    extension = file_format(path)
+    parse = _PARSERS.get(extension)
+    if parse is None:
+        raise ValueError(f"{path}: files of the extension {extension!r} cannot be read, only {_listed(_PARSERS)}")
+    data = path.read_bytes()
+    try:
+        data = gzip.decompress(data) if path.suffix == ".gz" else data
+        rows = list(parse(data)) if data.strip() else []
+    except _DAMAGE as error:
+        raise PreferenceDataError([PreferenceProblem(source=path.name, message=f"is damaged: {error}")]) from error
+    except _UnreadableError as error:
+        raise PreferenceDataError([PreferenceProblem(source=path.name, message=str(error))]) from error
+    return Table(name=path.name, rows=rows, id_prefix=f"{path.name}:", text_cells=extension in TEXT_CELLS)
+
+
+_DAMAGE = (gzip.BadGzipFile, EOFError, zlib.error, pa.ArrowInvalid, pd.errors.ParserError, UnicodeDecodeError)
+"""What the parsers raise for files that are cut off, mistaken for another format, or not in UTF-8."""
+
+
+class _UnreadableError(Exception):
+    """A file that cannot be made out as a whole."""
+
+
+def _parse_jsonl(data: bytes) -> Iterator[Row]:
+    for number, line in enumerate(data.split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line.decode("utf-8-sig"))
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            yield Row(number=number, fault=f"is not JSON: {error}")
+        else:
+            yield _row(number, record)
+
+
+def _parse_json(data: bytes) -> Iterator[Row]:
+    try:
+        records = json.loads(data.decode("utf-8-sig"))
+    except json.JSONDecodeError as error:
+        hint = "; a file with one record on each line is named .jsonl" if error.msg == "Extra data" else ""
+        raise _UnreadableError(f"is not JSON: {error}{hint}") from error
+    if not isinstance(records, list):
+        keys = f" with the keys {_listed(records)}" if isinstance(records, dict) else ""
+        raise _UnreadableError(f"should hold a list of records, but holds a {type(records).__name__}{keys}")
+    return (_row(number, record) for number, record in enumerate(records, start=1))
+
+
+def _parse_csv(data: bytes) -> Iterator[Row]:
+    if data.count(b'"') % 2:
+        # pyarrow lets a quote that is never closed swallow the rest of the file; pandas' tokenizer says where it opens.
+        pd.read_csv(io.BytesIO(data), dtype=str, usecols=[0], on_bad_lines="skip")
+    faults: list[Row] = []
+
+    def keep(row: Any) -> str:
+        cells = f"has {row.actual_columns} cells, but the header has {row.expected_columns}: {row.text[:80]!r}"
+        faults.append(Row(number=row.number - 1, fault=cells))  # pyarrow counts the header as row 1
+        return "skip"
+
+    text = io.TextIOWrapper(io.BytesIO(data), encoding="utf-8-sig", newline="")
+    header = next(cells for cells in csv.reader(text) if cells)
+    repeated = [name for name in header if header.count(name) > 1]
+    if repeated:
+        raise _UnreadableError(f"two columns are named {repeated[0]!r}")
+    table = pa.csv.read_csv(
+        pa.BufferReader(data),
+        # One block and one thread: a cell may be long, and only so does pyarrow know the number of a faulty row.
+        read_options=pa.csv.ReadOptions(use_threads=False, block_size=len(data) + 1),
+        parse_options=pa.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=keep),
+        # Text stays text: 'NA', '1' and 'true' are words until a field wants them otherwise.
+        convert_options=pa.csv.ConvertOptions(
+            column_types={name: pa.string() for name in header}, strings_can_be_null=False, null_values=[]
+        ),
+    )
+    faulty = {row.number: row for row in faults}
+    good = iter(table.to_pylist())
+    numbers = range(1, table.num_rows + len(faults) + 1)
+    return (faulty[number] if number in faulty else _row(number, next(good)) for number in numbers)
+
+
+def _parse_parquet(data: bytes) -> Iterator[Row]:
+    records = pa.parquet.read_table(pa.BufferReader(data)).to_pylist()
+    return (_row(number, record) for number, record in enumerate(records, start=1))
+
+
+def _listed(names: Iterable[object]) -> str:
+    return ", ".join(map(str, names))
+
+
+_PARSERS: Mapping[str, Callable[[bytes], Iterator[Row]]] = {
+    ".jsonl": _parse_jsonl,
+    ".json": _parse_json,
+    ".csv": _parse_csv,
+    ".parquet": _parse_parquet,
+}

@@ -1,0 +1,212 @@
+"""How a model is asked to judge, and which tokens of its vocabulary are its verdict.
+
+A *scalar* question shows one response and asks whether it meets the criterion (Yes or No); a *ranked* question shows two
+and asks which meets it better (A or B). Both come from a `JudgeTemplate`, which can be replaced. A chat model is asked
+through its tokenizer's chat template, examples being earlier turns of the conversation; a base model gets one text in
+which the examples stand before the question, each with its verdict.
+
+The reward is a probability of tokens, so the tokens must be known: `resolve_verdicts` finds every single token with
+which a tokenizer can spell a verdict (with and without the leading space, in each letter case) and refuses a verdict
+that is no single token, since the first piece of a longer word says nothing about the word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from arm_lens.preferences import Message, Prompt, text_of
+
+
+class VerdictTokenError(ValueError):
+    """A verdict cannot be read off one token of this tokenizer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeTemplate:
+    """The wording of the question a judge is asked.
+
+    ``{criterion}``, ``{prompt}``, ``{response}``, ``{response_a}`` and ``{response_b}`` are filled in. The default asks
+    the question of the paper (arXiv 2507.01368): "Does this response meet the specified criteria?"
+    """
+
+    header: str = "Criterion: {criterion}\n\n"
+    """Once, before everything else; left out when the criterion has no wording."""
+    scalar: str = (
+        "Prompt:\n{prompt}\n\nResponse:\n{response}\n\n"
+        "Does this response meet the specified criteria? Answer Yes or No."
+    )
+    ranked: str = (
+        "Prompt:\n{prompt}\n\nResponse A:\n{response_a}\n\nResponse B:\n{response_b}\n\n"
+        "Which response meets the specified criteria better? Answer A or B."
+    )
+    cue: str = "\nAnswer:"
+    """What a base model reads between question and verdict."""
+    before_verdict: str = " "
+    """What stands between cue and verdict in the examples of a base model."""
+    separator: str = "\n\n"
+    """Between the examples of a base model."""
+    yes: tuple[str, ...] = ("Yes",)
+    """Spellings of the verdict that a response meets the criterion; the first is written in examples."""
+    no: tuple[str, ...] = ("No",)
+    first: tuple[str, ...] = ("A",)
+    """Spellings of the verdict that the first of two responses is the better one."""
+    second: tuple[str, ...] = ("B",)
+    chat: bool | None = None
+    """Ask through the tokenizer's chat template; by default, whenever it has one."""
+
+    def __post_init__(self) -> None:
+        for name, slots in (
+            ("header", ("criterion",)),
+            ("scalar", ("prompt", "response")),
+            ("ranked", ("prompt", "response_a", "response_b")),
+        ):
+            missing = [slot for slot in slots if "{" + slot + "}" not in getattr(self, name)]
+            if missing:
+                raise ValueError(f"the template's {name!r} text lacks {{{missing[0]}}}")
+        for name in ("yes", "no", "first", "second"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+            if not getattr(self, name):
+                raise ValueError(f"the template has no spelling for the verdict {name!r}")
+
+    def question(self, prompt: Prompt, response: Prompt) -> str:
+        """The scalar question about one response."""
+        return _fill(self.scalar, prompt=text_of(prompt), response=text_of(response))
+
+    def ranked_question(self, prompt: Prompt, response_a: Prompt, response_b: Prompt) -> str:
+        """The ranked question about two responses."""
+        texts = {"prompt": text_of(prompt), "response_a": text_of(response_a), "response_b": text_of(response_b)}
+        return _fill(self.ranked, **texts)
+
+    def is_chat(self, tokenizer: PreTrainedTokenizerBase) -> bool:
+        """Whether questions to this tokenizer's model go through its chat template."""
+        has_template = getattr(tokenizer, "chat_template", None) is not None
+        if self.chat and not has_template:
+            raise ValueError("the template asks for a chat model, but the tokenizer has no chat template")
+        return has_template if self.chat is None else self.chat
+
+    def render(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        question: str,
+        *,
+        examples: Sequence[tuple[str, str]] = (),
+        criterion: str = "",
+    ) -> str:
+        """The whole text the model reads; its next token is the verdict.
+
+        Args:
+            tokenizer: decides between the chat and the base form.
+            question: from `question` or `ranked_question`.
+            examples: questions with their verdicts, in order, shown before the question.
+            criterion: the criterion in words; empty for an unnamed one, to be inferred from examples or injected means.
+        """
+        header = _fill(self.header, criterion=criterion) if criterion else ""
+        if not self.is_chat(tokenizer):
+            shown = [question + self.cue + self.before_verdict + verdict for question, verdict in examples]
+            return header + self.separator.join([*shown, question + self.cue])
+        messages: list[Message] = []
+        for asked, verdict in [*examples, (question, None)]:
+            messages.append({"role": "user", "content": asked if messages else header + asked})
+            if verdict is not None:
+                messages.append({"role": "assistant", "content": verdict})
+        text = tokenizer.apply_chat_template(list(map(dict, messages)), tokenize=False, add_generation_prompt=True)
+        return str(text)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields, for JSON."""
+        return asdict(self)
+
+
+def _fill(text: str, **values: str) -> str:
+    """Put values into {slots} without reading braces inside the values, or any others in the text, as slots."""
+    parts: list[str] = [text]
+    for name, value in values.items():
+        split: list[str] = []
+        for index, part in enumerate(parts):
+            if index % 2:  # a value already put in
+                split.append(part)
+                continue
+            pieces = part.split("{" + name + "}")
+            for position, piece in enumerate(pieces):
+                split += [value, piece] if position else [piece]
+        parts = split
+    return "".join(parts)
+
+
+@dataclass(frozen=True)
+class VerdictTokens:
+    """The token ids with which a tokenizer spells a verdict and its opposite."""
+
+    positive: tuple[int, ...]
+    negative: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        shared = set(self.positive) & set(self.negative)
+        if shared:
+            raise VerdictTokenError(f"token {min(shared)} spells both verdicts")
+
+
+@dataclass(frozen=True)
+class VerdictScores:
+    """What the logits at the last token say about the verdict."""
+
+    probability: Float[Tensor, " *shape"]
+    """P(positive) over the full vocabulary, all spellings together."""
+    two_way: Float[Tensor, " *shape"]
+    """P(positive) / (P(positive) + P(negative))."""
+    gap: Float[Tensor, " *shape"]
+    """log P(positive) - log P(negative): the logit gap, summed over spellings."""
+    log_positive: Float[Tensor, " *shape"]
+    """log P(positive) over the full vocabulary."""
+    log_negative: Float[Tensor, " *shape"]
+    """log P(negative) over the full vocabulary."""
+
+
+def verdict_scores(logits: Float[Tensor, "*shape vocab"], verdicts: VerdictTokens) -> VerdictScores:
+    """P(Yes), the two-way P(Yes) and the logit gap from next-token logits."""
+    logs = logits.float().log_softmax(dim=-1)
+    positive = logs[..., list(verdicts.positive)].logsumexp(dim=-1)
+    negative = logs[..., list(verdicts.negative)].logsumexp(dim=-1)
+    gap = positive - negative
+    return VerdictScores(positive.exp(), torch.sigmoid(gap), gap, positive, negative)
+
+
+def resolve_verdicts(
+    tokenizer: PreTrainedTokenizerBase, positive: Sequence[str], negative: Sequence[str]
+) -> VerdictTokens:
+    """Every single token with which ``tokenizer`` spells each verdict.
+
+    Each spelling is tried with and without a leading space, as given, in lower case, capitalised and in capitals.
+    A variant counts when it is exactly one known token; that token then decodes to the variant.
+
+    Raises:
+        VerdictTokenError: naming the spelling, if none of its variants is a single token; or if a token would spell
+            both verdicts.
+    """
+    return VerdictTokens(
+        tuple(_single_tokens(tokenizer, positive)),
+        tuple(_single_tokens(tokenizer, negative)),
+    )
+
+
+def _single_tokens(tokenizer: PreTrainedTokenizerBase, spellings: Sequence[str]) -> list[int]:
+    found: dict[int, None] = {}
+    for spelling in spellings:
+        cases = dict.fromkeys([spelling, spelling.lower(), spelling.capitalize(), spelling.upper()])
+        ids = [tokenizer.encode(space + case, add_special_tokens=False) for case in cases for space in (" ", "")]
+        single = [one[0] for one in ids if len(one) == 1 and one[0] != tokenizer.unk_token_id]
+        if not single:
+            pieces = tokenizer.convert_ids_to_tokens(tokenizer.encode(spelling, add_special_tokens=False))
+            raise VerdictTokenError(
+                f"the verdict {spelling!r} is no single token of this tokenizer: it is read as {pieces}; "
+                "choose another spelling in the judge template"
+            )
+        found.update(dict.fromkeys(single))
+    return list(found)

@@ -1,0 +1,260 @@
+r"""Activation Reward Models: a reward function from a few labelled preferences, without training.
+
+For a criterion :math:`j` (arXiv 2507.01368): read the mean activation :math:`\mu_j` of every head at the last token of
+prompts that end in a question about an example; choose heads :math:`\lambda_j` by REINFORCE on further examples; then,
+while the model is asked whether a response meets the criterion, write :math:`\mu_j` at the last token of the heads in
+:math:`\lambda_j`, and take
+
+.. math:: s(r \mid p) = P(\text{"Yes"} \mid p, r;\; z[l, m] \leftarrow \mu_j[l, m],\; (l, m) \in \lambda_j).
+
+Where the paper is silent, the choices here are: the prompts that are read show ``shots`` worked examples drawn afresh
+for each, the steered prompt shows none; heads are chosen on examples that were not read; by default the examples given
+are split in two halves for that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from arm_lens.activations import HeadMeans, mean_heads
+from arm_lens.heads import HeadSet
+from arm_lens.judging import Comparison, GenerativeJudge, ScoreKind
+from arm_lens.models import Model, ModelInfo, default_template, describe
+from arm_lens.preferences import Preference, Prompt, split_preferences
+from arm_lens.prompts import JudgeTemplate, VerdictScores
+from arm_lens.questions import Layout, Question, draw_contexts, encode_questions, questions_of, verdict_tokens
+from arm_lens.replay import Replay
+from arm_lens.selection import JudgingObjective, Reinforce, RewardKind, Selection, reinforce
+from arm_lens.steering import Injection, steer
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitRecord:
+    """How a reward model was fitted."""
+
+    criterion: str
+    """The criterion's name, for the record; what the model reads is the wording."""
+    seed: int
+    shots: int
+    """Worked examples in each prompt that was read."""
+    readings: int
+    """Prompts that were read for the means."""
+    n_read: int
+    """Questions the readings were made from."""
+    n_validation: int
+    """Questions the heads were chosen on."""
+    reward: RewardKind
+
+
+@dataclass(frozen=True, eq=False)
+class ActivationRewardModel:
+    """A fitted reward model: heads, what to write at them, and the question to ask meanwhile."""
+
+    judge: GenerativeJudge
+    """The model and how it is asked."""
+    heads: HeadSet
+    means: HeadMeans
+    injection: Injection
+    selection: Selection | None
+    """How the heads were found; None if they were given."""
+    record: FitRecord
+
+    @classmethod
+    def fit(
+        cls,
+        model: Model,
+        examples: Sequence[Preference],
+        *,
+        validation: Sequence[Preference] | None = None,
+        criterion: str = "",
+        wording: str = "",
+        layout: Layout = "scalar",
+        template: JudgeTemplate | None = None,
+        shots: int = 8,
+        readings: int = 64,
+        selector: Reinforce | HeadSet | None = None,
+        reward: RewardKind = "log_prob",
+        injection: Injection | None = None,
+        seed: int = 0,
+        batch_size: int = 16,
+        progress: bool = False,
+    ) -> ActivationRewardModel:
+        """Fit a reward model to labelled preferences.
+
+        Args:
+            model: of either TransformerLens class; it is not changed.
+            examples: pairs or labelled responses; at least two questions of each kind if ``validation`` is not given.
+            validation: what heads are chosen on; by default half of ``examples``, stratified, which are then not read.
+            criterion: its name, for the record.
+            wording: the criterion in words, put into every prompt; empty to leave it to the examples alone.
+            layout: ``scalar`` or ``ranked``.
+            template: by default the model's own, or the general one.
+            shots: worked examples in each prompt that is read; fewer if there are not that many other examples.
+            readings: how many prompts are read for the means, with fresh worked examples each.
+            selector: options of the search, or a ready set of heads.
+            reward: what the search maximises.
+            injection: replace (default) or add, and how strongly.
+            seed: of the split, the worked examples and the search; the same seed gives the same model.
+            batch_size: prompts per forward pass.
+            progress: show progress bars.
+
+        Raises:
+            ValueError: if there are too few examples.
+            PromptTooLongError: naming the example whose prompt exceeds the model's context.
+        """
+        template = template or default_template(model)
+        judge = GenerativeJudge(model, wording=wording, layout=layout, template=template, batch_size=batch_size)
+        given = isinstance(selector, HeadSet)
+        if validation is None and not given:
+            parts = split_preferences(examples, {"read": 0.5, "validation": 0.5}, seed=seed)
+            examples, validation = parts["read"], parts["validation"]
+        pool = questions_of(examples, template, layout, seed=seed)
+        if not pool:
+            raise ValueError("there are no examples to read")
+        shots = min(shots, len(pool) - 1)
+        means = read_means(judge, pool, shots=shots, readings=readings, seed=seed, progress=progress)
+        injection = injection or Injection()
+        chosen_on = questions_of(validation or (), template, layout, seed=seed)
+        selection = None
+        if isinstance(selector, HeadSet):
+            heads = selector
+        else:
+            objective = judging_objective(judge, chosen_on, means, injection=injection, reward=reward)
+            selection = reinforce(
+                objective,
+                model.cfg.n_layers,
+                model.cfg.n_heads,
+                n_examples=len(objective),
+                options=selector,
+                seed=seed,
+                progress=progress,
+            )
+            heads = selection.heads
+        record = FitRecord(
+            criterion=criterion,
+            seed=seed,
+            shots=shots,
+            readings=readings,
+            n_read=len(pool),
+            n_validation=0 if given else len(chosen_on),
+            reward=reward,
+        )
+        return cls(judge, heads, means, injection, selection, record)
+
+    @property
+    def info(self) -> ModelInfo:
+        """The model it was fitted on."""
+        return describe(self.judge.model)
+
+    def with_heads(self, heads: HeadSet) -> ActivationRewardModel:
+        """The same reward model with other heads: all of them, random ones, those of another criterion."""
+        return ActivationRewardModel(self.judge, heads, self.means, self.injection, None, self.record)
+
+    def verdict(self, asked: Sequence[Question], *, progress: bool = False) -> VerdictScores:
+        """The steered model's verdict on each question."""
+        with steer(self.judge.model, self.heads, self.means.values, injection=self.injection):
+            return self.judge.verdict(asked, progress=progress)
+
+    def score(
+        self,
+        prompts: Sequence[Prompt],
+        responses: Sequence[Prompt],
+        *,
+        kind: ScoreKind = "probability",
+        progress: bool = False,
+    ) -> Float[Tensor, " example"]:
+        """The reward of each response; see `GenerativeJudge.score`."""
+        with steer(self.judge.model, self.heads, self.means.values, injection=self.injection):
+            return self.judge.score(prompts, responses, kind=kind, progress=progress)
+
+    def margins(
+        self, prompts: Sequence[Prompt], a: Sequence[Prompt], b: Sequence[Prompt], *, progress: bool = False
+    ) -> Float[Tensor, " pair"]:
+        """How much better each ``a`` is than its ``b``, in log-odds; see `GenerativeJudge.margins`."""
+        with steer(self.judge.model, self.heads, self.means.values, injection=self.injection):
+            return self.judge.margins(prompts, a, b, progress=progress)
+
+    def prefer(self, prompt: Prompt, a: Prompt, b: Prompt) -> Comparison:
+        """Which of two responses to a prompt meets the criterion better."""
+        return Comparison.of(float(self.margins([prompt], [a], [b])[0]))
+
+    def __call__(self, *, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float]:
+        """As a reward function of TRL's GRPOTrainer: keywords only, a float per completion."""
+        return [float(one) for one in self.score([_prompt(p) for p in prompts], [_prompt(c) for c in completions])]
+
+    def save(self, path: str | Path) -> Path:
+        """Write the reward model, without the language model, to a folder; see `arm_lens.artefact`."""
+        from arm_lens.artefact import save
+
+        return save(self, path)
+
+    @classmethod
+    def load(cls, path: str | Path, model: Model | None = None) -> ActivationRewardModel:
+        """Read what `save` wrote, onto the model it was fitted on; see `arm_lens.artefact`."""
+        from arm_lens.artefact import load
+
+        return load(path, model)
+
+    def __repr__(self) -> str:
+        name = self.record.criterion or "unnamed criterion"
+        return f"ActivationRewardModel({name!r}, {len(self.heads)} heads {self.heads}, on {self.info.name})"
+
+
+def read_means(
+    judge: GenerativeJudge,
+    pool: Sequence[Question],
+    *,
+    shots: int = 8,
+    readings: int = 64,
+    seed: int = 0,
+    progress: bool = False,
+) -> HeadMeans:
+    """The means over ``readings`` prompts, each a question of the pool after ``shots`` others with their verdicts.
+
+    Each question of the pool is asked in turn, as often as needed, with freshly drawn worked examples.
+    """
+    if readings < 1:
+        raise ValueError(f"the means need at least one reading, not {readings}")
+    asked = [pool[number % len(pool)] for number in range(readings)]
+    shown = draw_contexts(pool, asked, shots, seed=seed)
+    sequences = encode_questions(
+        judge.model, judge.template, asked, layout=judge.layout, wording=judge.wording, shown=shown
+    )
+    return mean_heads(judge.model, sequences, batch_size=judge.batch_size, progress=progress)
+
+
+def judging_objective(
+    judge: GenerativeJudge,
+    validation: Sequence[Question],
+    means: HeadMeans,
+    *,
+    injection: Injection | None = None,
+    reward: RewardKind = "log_prob",
+) -> JudgingObjective:
+    """The reward of a head mask: how well the model steered by it judges the validation questions, zero-shot.
+
+    Raises:
+        ValueError: if there is no question, or all have the same right verdict.
+    """
+    kinds = {question.positive for question in validation}
+    if len(kinds) < 2:
+        raise ValueError(
+            f"heads are chosen on examples of both kinds; the {len(validation)} validation questions have "
+            f"{'none' if not kinds else 'only ' + ('positive' if kinds.pop() else 'negative') + ' ones'}"
+        )
+    sequences = encode_questions(
+        judge.model, judge.template, validation, layout=judge.layout, wording=judge.wording
+    )
+    tokens = verdict_tokens(judge.model.tokenizer, judge.template, judge.layout)
+    replay = Replay(judge.model, sequences, tokens, injection=injection)
+    return JudgingObjective(replay, means.values, [question.positive for question in validation], reward)
+
+
+def _prompt(value: Any) -> Prompt:
+    return value if isinstance(value, str) else tuple(value)

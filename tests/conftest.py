@@ -1,0 +1,130 @@
+"""Small random models of several families, saved to disk in Hugging Face format, and jaxtyping checks on."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from jaxtyping import install_import_hook
+
+# Shapes in signatures are checked by beartype while tests run, and never in use.
+install_import_hook("arm_lens", "beartype.beartype")
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+import transformers  # noqa: E402
+
+import arm_lens  # noqa: E402
+from arm_lens import models  # noqa: E402
+from arm_lens.judge_model.tokenizer import build_tokenizer  # noqa: E402
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+HOOKED = models.HookedTransformer is not None
+
+
+def _config(family: str, vocab: int) -> transformers.PretrainedConfig:
+    common = {"vocab_size": vocab, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    llama_like = common | {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 512,
+        "head_dim": 12,  # other than d_model / n_heads
+        "tie_word_embeddings": False,
+    }
+    if family == "llama":
+        return transformers.LlamaConfig(**llama_like)
+    if family == "qwen2":
+        return transformers.Qwen2Config(**(llama_like | {"head_dim": 8}))
+    if family == "qwen3":
+        return transformers.Qwen3Config(**llama_like)
+    if family == "gpt2":
+        return transformers.GPT2Config(**common, n_embd=32, n_layer=3, n_head=4, n_positions=512)
+    if family == "gpt_neox":
+        return transformers.GPTNeoXConfig(
+            **common,
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            max_position_embeddings=512,
+            rotary_pct=0.5,
+            tie_word_embeddings=False,
+        )
+    raise ValueError(family)
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> transformers.PreTrainedTokenizerFast:
+    return build_tokenizer(512)
+
+
+@pytest.fixture(scope="session")
+def folder_of(tmp_path_factory: pytest.TempPathFactory, tokenizer):
+    """folder_of(family): a random model of that family on disk."""
+    made: dict[str, Path] = {}
+
+    def make(family: str) -> Path:
+        if family not in made:
+            torch.manual_seed(0)
+            config = _config(family, len(tokenizer))
+            model = transformers.AutoModelForCausalLM.from_config(config).eval()
+            with torch.no_grad():  # large enough for steering to show, biases included
+                for parameter in model.parameters():
+                    parameter.add_(0.1 * torch.randn_like(parameter))
+            folder = tmp_path_factory.mktemp("models") / f"random-{family}"
+            model.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+            made[family] = folder
+        return made[family]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def model_of(folder_of):
+    """model_of(family, model_class): a loaded random model; shared by tests, which must not change it."""
+    loaded: dict[tuple[str, str], models.Model] = {}
+
+    def load(family: str = "llama", model_class: models.ModelClass = "TransformerBridge") -> models.Model:
+        if (family, model_class) not in loaded:
+            loaded[family, model_class] = arm_lens.load_model(folder_of(family), model_class=model_class)
+        return loaded[family, model_class]
+
+    return load
+
+
+MODEL_CLASSES = [
+    "TransformerBridge",
+    pytest.param(
+        "HookedTransformer",
+        marks=pytest.mark.skipif(not HOOKED, reason="this TransformerLens has no HookedTransformer"),
+    ),
+]
+FAMILIES = ["llama", "gpt2", "qwen2", "gpt_neox"]
+
+
+@pytest.fixture(params=MODEL_CLASSES)
+def model_class(request: pytest.FixtureRequest) -> models.ModelClass:
+    return request.param
+
+
+@pytest.fixture(params=FAMILIES)
+def family(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def judge() -> models.Model:
+    """The bundled judge model."""
+    return arm_lens.load_model()

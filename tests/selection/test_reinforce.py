@@ -1,0 +1,186 @@
+"""The REINFORCE loop, against enumeration and closed forms. No model is involved."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+
+from arm_lens import PUBLISHED, HeadSet, Reinforce, reinforce
+from arm_lens.selection.reinforce import advantages, log_prob
+
+
+def all_masks(n_layers, n_heads):
+    rows = itertools.product([False, True], repeat=n_layers * n_heads)
+    return torch.tensor(list(rows)).reshape(-1, n_layers, n_heads)
+
+
+def three_head_reward(masks, examples=None):
+    """A reward with main effects and an interaction: heads 0 and 1 help only together, head 2 harms."""
+    m = masks.float()
+    return 2.0 * m[:, 0, 0] * m[:, 0, 1] + 0.3 * m[:, 0, 0] - 1.0 * m[:, 0, 2]
+
+
+def exact_gradient(logits):
+    """d/d logits of the expected reward, by summing over all masks."""
+    p = torch.sigmoid(logits)
+    masks = all_masks(*logits.shape)
+    probability = torch.where(masks, p, 1 - p).prod(dim=-1).prod(dim=-1)
+    expected = (probability * three_head_reward(masks)).sum()
+    return torch.autograd.grad(expected, logits)[0]
+
+
+def test_the_leave_one_out_gradient_estimate_agrees_with_enumeration_on_three_heads(generator):
+    logits = torch.tensor([[-1.0, 0.2, 0.7]], requires_grad=True)
+    estimates = []
+    for _ in range(4000):
+        p = torch.sigmoid(logits)
+        masks = torch.rand(8, 1, 3, generator=generator) < p.detach()
+        advantage = advantages(three_head_reward(masks), "leave_one_out", scale=False)
+        estimates.append(torch.autograd.grad((log_prob(p, masks) * advantage).mean(), logits)[0])
+    stacked = torch.stack(estimates)
+    standard_error = stacked.std(dim=0) / len(stacked) ** 0.5
+    exact = exact_gradient(logits)
+    assert (standard_error < 0.02).all()
+    assert ((stacked.mean(dim=0) - exact).abs() < 4 * standard_error).all()
+
+
+def test_the_leave_one_out_baseline_is_the_mean_of_the_others(generator):
+    rewards = torch.randn(7, generator=generator)
+    found = advantages(rewards, "leave_one_out", scale=False)
+    expected = [rewards[i] - torch.cat([rewards[:i], rewards[i + 1 :]]).mean() for i in range(7)]
+    torch.testing.assert_close(found, torch.stack(expected))
+
+
+def test_the_published_advantage_is_standardised_with_the_published_constant(generator):
+    rewards = torch.randn(32, generator=generator)
+    torch.testing.assert_close(
+        advantages(rewards, "standardised"), (rewards - rewards.mean()) / (rewards.std() + 0.001)
+    )
+
+
+def test_log_probabilities_of_all_masks_sum_to_one():
+    p = torch.tensor([[0.1, 0.6], [0.999, 0.5]])
+    torch.testing.assert_close(log_prob(p, all_masks(2, 2)).exp().sum(), torch.tensor(1.0))
+
+
+def planted_reward(planted, noise=0.0, seed=0):
+    """Each planted head adds 1 when chosen, every other head takes 0.3 away."""
+    mask = planted.mask
+    generator = torch.Generator().manual_seed(seed)
+
+    def reward(masks, examples=None):
+        value = (masks & mask).sum(dim=(1, 2)) - 0.3 * (masks & ~mask).sum(dim=(1, 2))
+        return value + noise * torch.randn(len(masks), generator=generator)
+
+    return reward
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_exactly_the_heads_that_help_are_found(seed):
+    planted = HeadSet.of(4, 6, [(0, 3), (1, 1), (2, 0), (2, 5), (3, 2)])
+    found = reinforce(planted_reward(planted, noise=0.2, seed=seed), 4, 6, n_examples=1, seed=seed)
+    assert found.heads == planted
+
+
+def test_the_price_per_head_decides_which_small_effects_are_worth_it():
+    effects = torch.tensor([[0.5, 0.02, 0.0, 0.2]])
+
+    def reward(masks, examples=None):
+        return (masks * effects).sum(dim=(1, 2))
+
+    cheap = reinforce(reward, 1, 4, n_examples=1, options=Reinforce(price_per_head=0.005, steps=600))
+    dear = reinforce(reward, 1, 4, n_examples=1, options=Reinforce(price_per_head=0.1, steps=600))
+    assert cheap.heads == HeadSet.of(1, 4, [(0, 0), (0, 1), (0, 3)])
+    assert dear.heads == HeadSet.of(1, 4, [(0, 0), (0, 3)])
+
+
+def test_the_same_seed_gives_the_same_selection_and_another_seed_another_history():
+    planted = HeadSet.of(3, 4, [(0, 0), (1, 2)])
+
+    def run(seed):
+        return reinforce(planted_reward(planted), 3, 4, n_examples=5, options=Reinforce(steps=20), seed=seed)
+
+    one, same, other = run(3), run(3), run(4)
+    assert one.heads == same.heads
+    assert torch.equal(one.trajectory, same.trajectory)
+    assert one.history.equals(same.history)
+    assert not torch.equal(one.trajectory, other.trajectory)
+
+
+def test_global_randomness_is_neither_used_nor_disturbed():
+    planted = HeadSet.of(2, 2, [(0, 0)])
+    torch.manual_seed(11)
+    before = torch.get_rng_state()
+    reinforce(planted_reward(planted), 2, 2, n_examples=1, options=Reinforce(steps=3))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_only_eligible_layers_are_ever_drawn():
+    drawn = []
+
+    def reward(masks, examples=None):
+        drawn.append(masks)
+        return masks.float().sum(dim=(1, 2))
+
+    found = reinforce(reward, 4, 3, n_examples=1, options=Reinforce(layers=(1, 2), steps=100))
+    assert not torch.cat(drawn)[:, [0, 3]].any()
+    assert found.heads == HeadSet.of(4, 3, [(layer, head) for layer in (1, 2) for head in range(3)])
+    assert (found.probabilities[[0, 3]] == 0).all()
+
+
+def test_the_published_preset_judges_one_random_example_and_32_masks_a_step():
+    seen = []
+
+    def reward(masks, examples=None):
+        seen.append((len(masks), examples))
+        return masks.float().sum(dim=(1, 2))
+
+    reinforce(reward, 2, 2, n_examples=9, options=PUBLISHED)
+    *steps, final = seen
+    assert len(steps) == 600
+    assert all(count == 32 and len(examples) == 1 for count, examples in steps)
+    assert {examples[0] for _, examples in steps} == set(range(9))
+    assert final == (10, list(range(9)))
+
+
+def test_the_first_probabilities_are_the_published_ones():
+    found = reinforce(lambda masks, _: masks.float().sum(dim=(1, 2)), 2, 2, n_examples=1, options=Reinforce(steps=1))
+    torch.testing.assert_close(found.trajectory[0], torch.full((2, 2), torch.sigmoid(torch.tensor(-1.0)).item()))
+
+
+def test_top_k_and_best_of_make_their_sets_as_they_say():
+    planted = HeadSet.of(3, 4, [(0, 0), (1, 2), (2, 3)])
+    top = reinforce(planted_reward(planted), 3, 4, n_examples=1, options=Reinforce(final="top_k", top_k=2))
+    assert len(top.heads) == 2
+    assert (top.heads - planted) == HeadSet.none(3, 4)
+    best = reinforce(planted_reward(planted), 3, 4, n_examples=1, options=Reinforce(final="best_of", best_of=10))
+    assert best.heads == planted
+
+
+def test_the_history_has_a_row_per_step_and_says_how_many_heads_are_expected():
+    found = reinforce(lambda masks, _: masks.float().sum(dim=(1, 2)), 2, 3, n_examples=1, options=Reinforce(steps=7))
+    assert list(found.history["step"]) == list(range(7))
+    torch.testing.assert_close(
+        torch.tensor(found.history["expected_heads"].to_numpy()), found.trajectory.sum(dim=(1, 2)).double()
+    )
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"masks": 1}, "2 masks"),
+        ({"baseline": "none"}, "none"),
+        ({"final": "all"}, "all"),
+        ({"min_probability": 0.5}, "0.5"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(wrong, said):
+    with pytest.raises((ValueError, TypeError), match=said):  # beartype speaks first under test
+        Reinforce(**wrong)
+
+
+def test_layers_outside_the_model_are_refused():
+    with pytest.raises(ValueError, match="7"):
+        reinforce(lambda masks, _: masks.float().sum(dim=(1, 2)), 2, 2, n_examples=1, options=Reinforce(layers=(7,)))
