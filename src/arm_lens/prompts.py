@@ -42,10 +42,11 @@ class JudgeTemplate:
         "Prompt:\n{prompt}\n\nResponse:\n{response}\n\n"
         "Does this response meet the specified criteria? Answer Yes or No."
     )
-    ranked: str = (
+    ranked: str | None = (
         "Prompt:\n{prompt}\n\nResponse A:\n{response_a}\n\nResponse B:\n{response_b}\n\n"
         "Which response meets the specified criteria better? Answer A or B."
     )
+    """None for a model that was never shown two responses side by side."""
     cue: str = "\nAnswer:"
     """What a base model reads between question and verdict."""
     before_verdict: str = " "
@@ -67,7 +68,8 @@ class JudgeTemplate:
             ("scalar", ("prompt", "response")),
             ("ranked", ("prompt", "response_a", "response_b")),
         ):
-            missing = [slot for slot in slots if "{" + slot + "}" not in getattr(self, name)]
+            text = getattr(self, name)
+            missing = [slot for slot in slots if text is not None and "{" + slot + "}" not in text]
             if missing:
                 raise ValueError(f"the template's {name!r} text lacks {{{missing[0]}}}")
         for name in ("yes", "no", "first", "second"):
@@ -80,7 +82,13 @@ class JudgeTemplate:
         return _fill(self.scalar, prompt=text_of(prompt), response=text_of(response))
 
     def ranked_question(self, prompt: Prompt, response_a: Prompt, response_b: Prompt) -> str:
-        """The ranked question about two responses."""
+        """The ranked question about two responses.
+
+        Raises:
+            ValueError: if the template has none.
+        """
+        if self.ranked is None:
+            raise ValueError("this judge template has no ranked question: its model judges one response at a time")
         texts = {"prompt": text_of(prompt), "response_a": text_of(response_a), "response_b": text_of(response_b)}
         return _fill(self.ranked, **texts)
 

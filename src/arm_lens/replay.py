@@ -12,6 +12,7 @@ key-value cache. Models for which neither is known to be exact are read in full,
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,6 @@ import torch
 from einops import rearrange, repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from transformers import DynamicCache
 
 from arm_lens.models import (
     Hook,
@@ -189,7 +189,6 @@ class Replay:
     ) -> Float[Tensor, "example mask vocab"]:
         device, count = prefix.last_tokens.device, len(masks)
         rows = rows.to(device)
-        cache = prefix.cache if len(rows) == len(prefix.last_tokens) else _select_rows(prefix.cache, rows)
         dtype = self.model.cfg.dtype
         sees = torch.cat(
             [
@@ -200,18 +199,14 @@ class Replay:
         )
         additive = torch.zeros(sees.shape, dtype=dtype, device=device).masked_fill(~sees, torch.finfo(dtype).min)
         positions = repeat(prefix.lengths[rows], "example -> example mask", mask=count)
-        prefix_length = prefix.attention_mask.shape[1]
         with hooked(self.model, self._writers(masks, values)):
-            try:
-                logits: Tensor = self.model(
-                    prefix.last_tokens[rows].expand(-1, count).contiguous(),
-                    past_key_values=cache,
-                    attention_mask=additive,
-                    position_ids=positions,
-                    use_past_kv_cache=True,
-                )
-            finally:
-                cache.crop(prefix_length)
+            logits: Tensor = self.model(
+                prefix.last_tokens[rows].expand(-1, count).contiguous(),
+                past_key_values=_rows_of(prefix.cache, rows),
+                attention_mask=additive,
+                position_ids=positions,
+                use_past_kv_cache=True,
+            )
         return logits
 
     def _writers(
@@ -263,9 +258,14 @@ _FULL_CAUSAL_ATTENTION = frozenset("llama qwen2 qwen3 gpt2 gpt_neox gptj mistral
 4-D attention mask with explicit position ids."""
 
 
-def _select_rows(cache: Any, rows: Int[Tensor, " example"]) -> Any:
-    """A new Hugging Face cache with some of a cache's batch rows."""
-    chosen = DynamicCache()
-    for index, layer in enumerate(cache.layers):
-        chosen.update(layer.keys[rows], layer.values[rows], index)
+def _rows_of(cache: Any, rows: Int[Tensor, " example"]) -> Any:
+    """Some batch rows of a Hugging Face cache, as a cache that can grow without the given one growing too.
+
+    A cache layer grows by binding a new, longer tensor; so it is enough to copy the objects, not the tensors.
+    """
+    chosen = copy.copy(cache)
+    chosen.layers = [copy.copy(layer) for layer in cache.layers]
+    for layer in chosen.layers:
+        if len(rows) != len(layer.keys):
+            layer.keys, layer.values = layer.keys[rows], layer.values[rows]
     return chosen

@@ -67,17 +67,30 @@ FRAMES: dict[Split, dict[str, tuple[str, ...]]] = {
             "You should {verb} a {object}",
             "Remember to {verb} a {object}",
             "Always {verb} a {object} there",
+            "I think you should {verb} a {object}",
         ),
         "details": (
             "It has a {q1} {p1} and a {q2} {p2}",
             "There is a {q1} {p1} near a {q2} {p2}",
             "You can see a {q1} {p1} and a {q2} {p2}",
+            "You find a {q1} {p1} near the {q2} {p2}",
+            "The {q1} {p1} is near the {q2} {p2}",
+            "Near the {q1} {p1} there is a {q2} {p2}",
         ),
         "details_list": (
             "It has:\n- a {q1} {p1}\n- a {q2} {p2}",
             "You can see:\n- a {q1} {p1}\n- a {q2} {p2}",
+            "There you find:\n- a {q1} {p1}\n- a {q2} {p2}",
+            "Near it:\n- a {q1} {p1}\n- a {q2} {p2}",
         ),
-        "order": ("courtesy statement details advice", "statement details advice courtesy", "courtesy advice statement details"),
+        "order": (
+            "courtesy statement details advice",
+            "statement details advice courtesy",
+            "courtesy advice statement details",
+            "advice statement details courtesy",
+            "statement courtesy details advice",
+            "statement advice courtesy details",
+        ),
     },
     "test": {
         "request": (

@@ -24,6 +24,9 @@ from arm_lens.preferences.types import (
     Preference,
     PreferenceFieldError,
     PreferencePair,
+    as_prompt,
+    as_response,
+    shown,
     text_of,
 )
 
@@ -76,7 +79,7 @@ def read_row(cells: Mapping[str, Any], *, criterion: str, default_id: str, text_
     is_pair = _is_pair(full)
     used = {"prompt", "chosen", "rejected"} if is_pair else {"prompt", "completion", "response", "label"}
     rest = {
-        "criterion": full.get("criterion", criterion),
+        "criterion": _criterion(full.get("criterion", criterion)),
         "id": _identifier(full.get("id", default_id)),
         "metadata": _metadata({column: cell for column, cell in full.items() if column not in used}),
     }
@@ -134,8 +137,8 @@ def _labelled(full: Mapping[str, Any], rest: Mapping[str, Any], text_cells: bool
     if {"completion", "response"} <= set(full):
         raise PreferenceFieldError("response", "is given twice, as completion and as response")
     name = "response" if "response" in full else "completion"
-    prompt, response = (_required(full, column, text_cells) for column in ("prompt", name))
-    return LabelledResponse(prompt, response, _label(full), **rest)
+    prompt = as_prompt("prompt", _required(full, "prompt", text_cells))
+    return LabelledResponse(prompt, as_response(name, _required(full, name, text_cells)), _label(full), **rest)
 
 
 def _label(full: Mapping[str, Any]) -> bool:
@@ -146,22 +149,25 @@ def _label(full: Mapping[str, Any]) -> bool:
         value = _LABELS.get(value.strip().lower(), value)
     if isinstance(value, (bool, int, float)) and value in (0, 1):  # a column with gaps comes as 0.0 and 1.0
         return bool(value)
-    raise PreferenceFieldError("label", f"is {value!r}, none of true, false, yes, no, 1, 0")
+    raise PreferenceFieldError("label", f"is {shown(value)}, none of true, false, yes, no, 1, 0")
 
 
 def _pair(full: Mapping[str, Any], rest: Mapping[str, Any], text_cells: bool) -> PreferencePair:
     chosen, rejected = (_required(full, name, text_cells) for name in ("chosen", "rejected"))
     given = _required(full, "prompt", text_cells) if "prompt" in full else None
     if given is not None and not (_begins_conversation(chosen) and _begins_conversation(rejected)):
-        return PreferencePair(given, chosen, rejected, **rest)
-    if isinstance(chosen, list) and isinstance(rejected, list):
-        pair = PreferencePair(*_split_messages(chosen, rejected), **rest)
+        prompt = given
+    elif isinstance(chosen, list) and isinstance(rejected, list):
+        prompt, chosen, rejected = _split_messages(chosen, rejected)
     elif isinstance(chosen, str) and isinstance(rejected, str):
-        pair = PreferencePair(*_split_transcripts(chosen, rejected), **rest)
+        prompt, chosen, rejected = _split_transcripts(chosen, rejected)
     else:
         raise PreferenceFieldError("prompt", "is missing, and chosen and rejected are not both texts or both messages")
+    pair = PreferencePair(
+        as_prompt("prompt", prompt), as_response("chosen", chosen), as_response("rejected", rejected), **rest
+    )
     # A prompt beside conversations that hold one already must be the same prompt, whole or its last message.
-    if given is not None and given not in (list(pair.prompt), text_of(pair.prompt), text_of(pair.prompt[-1:])):
+    if given is not None and given not in (prompt, text_of(pair.prompt), text_of(pair.prompt[-1:])):
         raise PreferenceFieldError("prompt", "differs from the conversation that chosen and rejected begin with")
     return pair
 
@@ -207,11 +213,17 @@ def _turns(transcript: str) -> list[Message]:
     ]
 
 
+def _criterion(value: Any) -> str:
+    if not isinstance(value, str):
+        raise PreferenceFieldError("criterion", f"is {shown(value)}, not text")
+    return value
+
+
 def _identifier(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():  # a column of whole numbers with gaps
         value = int(value)
     if not isinstance(value, (str, int, float)):
-        raise PreferenceFieldError("id", f"is {value!r}, neither text nor a number")
+        raise PreferenceFieldError("id", f"is {shown(value)}, neither text nor a number")
     return str(value)
 
 

@@ -74,7 +74,9 @@ def file_format(path: Path) -> str:
 
 def is_missing(cell: Any) -> bool:
     """Whether a cell holds nothing: None, NaN, NaT, pandas' NA or the empty text."""
-    return bool(pd.isna(cell)) or cell == "" if pd.api.types.is_scalar(cell) else False
+    if isinstance(cell, str):
+        return not cell
+    return pd.api.types.is_scalar(cell) and bool(pd.isna(cell))
 
 
 def plain(cell: Any) -> Any:

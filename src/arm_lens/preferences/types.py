@@ -7,7 +7,8 @@ to judge, and a pair has a difference to prefer by.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, TypeAlias, TypedDict
 
 
@@ -20,7 +21,10 @@ class Message(TypedDict):
 
 
 Prompt: TypeAlias = str | tuple[Message, ...]
-"""Plain text, or a conversation. A list of messages is accepted wherever one is made, and kept as a tuple."""
+"""Plain text, or a conversation. Examples accept a list of messages too, and keep it as a tuple."""
+
+
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class PreferenceFieldError(ValueError):
@@ -37,7 +41,7 @@ class PreferenceFieldError(ValueError):
         return f"{self.field} {self.reason}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class PreferencePair:
     """A prompt and two responses, of which the first was chosen over the second.
 
@@ -51,28 +55,36 @@ class PreferencePair:
     prompt: Prompt
     chosen: Prompt
     rejected: Prompt
-    _: KW_ONLY
-    criterion: str = ""
+    criterion: str
     """In what respect the chosen response is better; empty if it has no wording."""
-    id: str = ""
+    id: str
     """Unique among the examples it is read with; empty if it has none."""
-    metadata: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any]
     """Whatever else is known about the example; never read by a judge."""
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "prompt", _checked("prompt", self.prompt))
-        object.__setattr__(self, "chosen", _checked_response("chosen", self.chosen))
-        object.__setattr__(self, "rejected", _checked_response("rejected", self.rejected))
+    def __init__(
+        self,
+        prompt: str | Sequence[Message],
+        chosen: str | Sequence[Message],
+        rejected: str | Sequence[Message],
+        *,
+        criterion: str = "",
+        id: str = "",
+        metadata: Mapping[str, Any] = _NOTHING,
+    ) -> None:
+        _set(self, "prompt", as_prompt("prompt", prompt))
+        _set(self, "chosen", as_response("chosen", chosen))
+        _set(self, "rejected", as_response("rejected", rejected))
         if text_of(self.chosen).strip() == text_of(self.rejected).strip():
-            raise PreferenceFieldError("rejected", f"is the same as chosen: {_shown(self.rejected)}")
-        _check_the_rest(self)
+            raise PreferenceFieldError("rejected", f"is the same as chosen: {shown(rejected)}")
+        _set_rest(self, criterion, id, metadata)
 
     def __hash__(self) -> int:
         texts = (_key(self.prompt), _key(self.chosen), _key(self.rejected))
         return hash((PreferencePair, *texts, self.criterion, self.id))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class LabelledResponse:
     """A prompt, one response to it, and whether the response meets the criterion.
 
@@ -86,20 +98,29 @@ class LabelledResponse:
     prompt: Prompt
     response: Prompt
     label: bool
-    _: KW_ONLY
-    criterion: str = ""
+    criterion: str
     """What the response does or does not meet; empty if it has no wording."""
-    id: str = ""
+    id: str
     """Unique among the examples it is read with; empty if it has none."""
-    metadata: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any]
     """Whatever else is known about the example; never read by a judge."""
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "prompt", _checked("prompt", self.prompt))
-        object.__setattr__(self, "response", _checked_response("response", self.response))
-        if not isinstance(self.label, bool):
-            raise PreferenceFieldError("label", f"is {_shown(self.label)}, not True or False")
-        _check_the_rest(self)
+    def __init__(
+        self,
+        prompt: str | Sequence[Message],
+        response: str | Sequence[Message],
+        label: bool,
+        *,
+        criterion: str = "",
+        id: str = "",
+        metadata: Mapping[str, Any] = _NOTHING,
+    ) -> None:
+        _set(self, "prompt", as_prompt("prompt", prompt))
+        _set(self, "response", as_response("response", response))
+        if not isinstance(label, bool):
+            raise PreferenceFieldError("label", f"is {shown(label)}, not True or False")
+        _set(self, "label", label)
+        _set_rest(self, criterion, id, metadata)
 
     def __hash__(self) -> int:
         texts = (_key(self.prompt), _key(self.response))
@@ -145,22 +166,27 @@ def text_of(prompt: str | Sequence[Message]) -> str:
     return "\n\n".join(f"{message['role'].capitalize()}: {message['content']}" for message in prompt)
 
 
-def _checked(field: str, value: object) -> Prompt:
-    """The text, or the messages as a tuple of copies, after checking that it holds something to read."""
+def as_prompt(field: str, value: object) -> Prompt:
+    """The text, or the messages as a tuple of copies.
+
+    Raises:
+        PreferenceFieldError: naming the field, if the value is neither, or holds nothing to read.
+    """
     if isinstance(value, str):
         if not value.strip():
-            raise PreferenceFieldError(field, f"is blank: {_shown(value)}")
+            raise PreferenceFieldError(field, f"is blank: {shown(value)}")
         return value
     if not isinstance(value, (list, tuple)):
-        raise PreferenceFieldError(field, f"is {_shown(value)}, not text or a list of messages")
+        raise PreferenceFieldError(field, f"is {shown(value)}, not text or a list of messages")
     messages = tuple(_checked_message(field, number, message) for number, message in enumerate(value, start=1))
     if not any(message["content"].strip() for message in messages):
-        raise PreferenceFieldError(field, f"has no message with any text: {_shown(value)}")
+        raise PreferenceFieldError(field, f"has no message with any text: {shown(value)}")
     return messages
 
 
-def _checked_response(field: str, value: object) -> Prompt:
-    response = _checked(field, value)
+def as_response(field: str, value: object) -> Prompt:
+    """`as_prompt` for what the assistant says, from the first message to the last."""
+    response = as_prompt(field, value)
     if not isinstance(response, str):
         for place, message in (("begins", response[0]), ("ends", response[-1])):
             if message["role"] != "assistant":
@@ -170,14 +196,14 @@ def _checked_response(field: str, value: object) -> Prompt:
 
 def _checked_message(field: str, number: int, message: object) -> Message:
     if not isinstance(message, Mapping):
-        raise PreferenceFieldError(field, f"has {_shown(message)} as message {number}, not a role and a content")
+        raise PreferenceFieldError(field, f"has {shown(message)} as message {number}, not a role and a content")
     for key in ("role", "content"):
         if key not in message:
-            raise PreferenceFieldError(field, f"has no {key!r} in message {number}: {_shown(message)}")
+            raise PreferenceFieldError(field, f"has no {key!r} in message {number}: {shown(message)}")
         if not isinstance(message[key], str):
-            raise PreferenceFieldError(field, f"has a {key!r} that is not text in message {number}: {_shown(message)}")
+            raise PreferenceFieldError(field, f"has a {key!r} that is not text in message {number}: {shown(message)}")
     if not message["role"].strip():
-        raise PreferenceFieldError(field, f"has a blank 'role' in message {number}: {_shown(message)}")
+        raise PreferenceFieldError(field, f"has a blank 'role' in message {number}: {shown(message)}")
     unknown = [key for key in message if key not in ("role", "content")]
     if unknown:
         # Dropping a tool call or a name would change what was said without anybody noticing.
@@ -185,13 +211,19 @@ def _checked_message(field: str, number: int, message: object) -> Message:
     return Message(role=message["role"], content=message["content"])
 
 
-def _check_the_rest(example: Preference) -> None:
-    for name in ("criterion", "id"):
-        if not isinstance(getattr(example, name), str):
-            raise PreferenceFieldError(name, f"is {_shown(getattr(example, name))}, not text")
-    if not isinstance(example.metadata, Mapping):
-        raise PreferenceFieldError("metadata", f"is {_shown(example.metadata)}, not a mapping")
-    object.__setattr__(example, "metadata", dict(example.metadata))
+def _set(example: Preference, field: str, value: object) -> None:
+    """Set a field of a frozen example while it is being made."""
+    object.__setattr__(example, field, value)
+
+
+def _set_rest(example: Preference, criterion: object, id: object, metadata: object) -> None:
+    for name, value in (("criterion", criterion), ("id", id)):
+        if not isinstance(value, str):
+            raise PreferenceFieldError(name, f"is {shown(value)}, not text")
+        _set(example, name, value)
+    if not isinstance(metadata, Mapping):
+        raise PreferenceFieldError("metadata", f"is {shown(metadata)}, not a mapping")
+    _set(example, "metadata", dict(metadata))
 
 
 def _key(prompt: Prompt) -> str | tuple[tuple[str, str], ...]:
@@ -199,9 +231,9 @@ def _key(prompt: Prompt) -> str | tuple[tuple[str, str], ...]:
     return prompt if isinstance(prompt, str) else tuple((message["role"], message["content"]) for message in prompt)
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
     """The value as an error shows it: with its type unless the value itself tells, and not at length."""
-    shown = repr(value)
-    shown = shown if len(shown) <= 80 else shown[:77] + "..."
+    text = repr(value)
+    text = text if len(text) <= 80 else text[:77] + "..."
     tells = value is None or isinstance(value, (str, list, tuple, dict))
-    return shown if tells else f"{shown} ({type(value).__name__})"
+    return text if tells else f"{text} ({type(value).__name__})"
