@@ -49,6 +49,14 @@ class RewardModel(Protocol):
         ...
 
 
+def score_of(scores: VerdictScores, kind: ScoreKind) -> Float[Tensor, " example"]:
+    """One kind of score."""
+    if kind not in ("probability", "two_way", "gap"):
+        raise ValueError(f"the kind of score is 'probability', 'two_way' or 'gap', not {kind!r}")
+    chosen: Tensor = getattr(scores, kind)
+    return chosen
+
+
 class GenerativeJudge:
     """Asks the model as it is whether a response meets the criterion.
 
@@ -111,20 +119,14 @@ class GenerativeJudge:
         gap = logs[0] - logs[1]
         return VerdictScores(logs[0].exp(), torch.sigmoid(gap), gap, logs[0], logs[1])
 
-    def score(
-        self,
-        prompts: Sequence[Prompt],
-        responses: Sequence[Prompt],
-        *,
-        kind: ScoreKind = "probability",
-        progress: bool = False,
-    ) -> Float[Tensor, " example"]:
-        """The reward of each response: P(Yes), or as ``kind`` says.
+    def scores(
+        self, prompts: Sequence[Prompt], responses: Sequence[Prompt], *, progress: bool = False
+    ) -> VerdictScores:
+        """Every kind of score of each response, ``[example]``.
 
         Args:
             prompts: one per response.
             responses: what is judged.
-            kind: ``probability`` over the full vocabulary, ``two_way`` P(Yes) / (P(Yes) + P(No)), or the logit ``gap``.
             progress: show a progress bar.
 
         Raises:
@@ -139,8 +141,22 @@ class GenerativeJudge:
             Question(self.template.question(prompt, response), True, f"example {number}")
             for number, (prompt, response) in enumerate(zip(prompts, responses, strict=True))
         ]
-        scores: Tensor = getattr(self.verdict(asked, progress=progress), kind)
-        return scores
+        return self.verdict(asked, progress=progress)
+
+    def score(
+        self,
+        prompts: Sequence[Prompt],
+        responses: Sequence[Prompt],
+        *,
+        kind: ScoreKind = "probability",
+        progress: bool = False,
+    ) -> Float[Tensor, " example"]:
+        """The reward of each response.
+
+        ``kind`` is ``probability``, P(Yes) over the full vocabulary; ``two_way``, P(Yes) / (P(Yes) + P(No)); or ``gap``,
+        the logit gap. Otherwise as `scores`.
+        """
+        return score_of(self.scores(prompts, responses, progress=progress), kind)
 
     def margins(
         self, prompts: Sequence[Prompt], a: Sequence[Prompt], b: Sequence[Prompt], *, progress: bool = False

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from arm_lens.activations import HeadMeans, mean_heads
 from arm_lens.heads import HeadSet
-from arm_lens.judging import Comparison, GenerativeJudge, ScoreKind
+from arm_lens.judging import Comparison, GenerativeJudge, ScoreKind, score_of
 from arm_lens.models import Model, ModelInfo, default_template, describe
 from arm_lens.preferences import Preference, Prompt, split_preferences
 from arm_lens.prompts import JudgeTemplate, VerdictScores
@@ -161,6 +161,13 @@ class ActivationRewardModel:
         with steer(self.judge.model, self.heads, self.means.values, injection=self.injection):
             return self.judge.verdict(asked, progress=progress)
 
+    def scores(
+        self, prompts: Sequence[Prompt], responses: Sequence[Prompt], *, progress: bool = False
+    ) -> VerdictScores:
+        """Every kind of score of each response; see `GenerativeJudge.scores`."""
+        with steer(self.judge.model, self.heads, self.means.values, injection=self.injection):
+            return self.judge.scores(prompts, responses, progress=progress)
+
     def score(
         self,
         prompts: Sequence[Prompt],
@@ -170,8 +177,7 @@ class ActivationRewardModel:
         progress: bool = False,
     ) -> Float[Tensor, " example"]:
         """The reward of each response; see `GenerativeJudge.score`."""
-        with steer(self.judge.model, self.heads, self.means.values, injection=self.injection):
-            return self.judge.score(prompts, responses, kind=kind, progress=progress)
+        return score_of(self.scores(prompts, responses, progress=progress), kind)
 
     def margins(
         self, prompts: Sequence[Prompt], a: Sequence[Prompt], b: Sequence[Prompt], *, progress: bool = False

@@ -227,8 +227,11 @@ def test_a_hugging_face_data_set_is_read_whatever_format_it_gives():
     expected = [PreferencePair([USER], [SEVEN], [NINE], id="row 1", metadata={"margin": 3})]
     data = datasets.Dataset.from_list(rows)
     assert read_preferences(data) == expected
-    assert read_preferences(data.with_format("numpy")) == expected
     assert read_preferences(data.to_iterable_dataset()) == expected
+    for kind in ("numpy", "pandas"):
+        (pair,) = read_preferences(data.with_format(kind))
+        assert pair == expected[0]
+        assert type(pair.metadata["margin"]) is int
 
 
 def test_of_several_splits_one_must_be_named():

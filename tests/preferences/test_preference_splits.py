@@ -87,6 +87,28 @@ def test_no_prompt_is_in_two_parts_however_often_it_occurs(prompts, share, seed)
     assert sorted(parts["a"] + parts["b"], key=lambda e: int(e.id)) == examples
 
 
+@QUICK
+@given(lengths=st.lists(st.integers(2, 5), min_size=1, max_size=5), wanted=st.integers(0, 12), seed=st.integers(0, 9))
+def test_a_size_is_refused_just_when_no_whole_groups_make_it_up(lengths, wanted, seed):
+    examples = [pair(0, prompt=f"asked {number}") for number, length in enumerate(lengths) for _ in range(length)]
+    wanted = min(wanted, len(examples))
+    sums = {0}
+    for length in lengths:
+        sums |= {length + one for one in sums}
+    if wanted in sums:
+        assert len(split_preferences(examples, {"a": wanted}, seed=seed)["a"]) == wanted
+    else:
+        with pytest.raises(ValueError, match=f"no split has exactly a {wanted}"):
+            split_preferences(examples, {"a": wanted}, seed=seed)
+
+
+def test_strata_are_rounded_by_largest_remainder():
+    examples = [pair(number, criterion) for number, criterion in enumerate("a" * 9 + "b" * 4 + "c" * 7)]
+    for seed in range(8):  # the shares of four are 1.8, 0.8 and 1.4
+        part = split_preferences(examples, {"part": 4}, seed=seed)["part"]
+        assert Counter(example.criterion for example in part) == {"a": 2, "b": 1, "c": 1}
+
+
 def test_a_prompt_is_the_same_with_other_spaces_or_as_a_message():
     asked = ["Name  a\nprime.", " Name a prime.", [{"role": "user", "content": "Name a prime."}]]
     examples = [PreferencePair(prompt, "7", "9") for prompt in asked]

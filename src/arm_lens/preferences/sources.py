@@ -196,9 +196,7 @@ def _parse_csv(data: bytes) -> Iterator[Row]:
         read_options=pa.csv.ReadOptions(use_threads=False, block_size=len(data) + 1),
         parse_options=pa.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=keep),
         # Text stays text: 'NA', '1' and 'true' are words until a field wants them otherwise.
-        convert_options=pa.csv.ConvertOptions(
-            column_types={name: pa.string() for name in header}, strings_can_be_null=False, null_values=[]
-        ),
+        convert_options=pa.csv.ConvertOptions(column_types={name: pa.string() for name in header}),
     )
     faulty = {row.number: row for row in faults}
     good = iter(table.to_pylist())

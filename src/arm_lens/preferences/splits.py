@@ -9,8 +9,9 @@ each kind go to each part is the solution of a small integer program:
     subject to  every group in one part, every part of its exact size, and every count its share rounded up or down
 
 The last condition can always be met where groups are alike: where prompts are unique, or all are pairs taken apart by
-`labelled` (any table can be rounded so that its margins stay: Bacharach, 1966, "Matrix rounding problems"). It is given
-up where groups of different sizes rule it out. Which groups of a kind go where is a shuffle by the seed.
+`labelled` (any table can be rounded so that its margins stay: Bacharach, 1966, "Matrix rounding problems"). Where
+groups of different sizes rule it out, counts may be further off, by no more than needed up to a factor of two. Which
+groups of a kind go where is a shuffle by the seed.
 """
 
 from __future__ import annotations
@@ -36,10 +37,7 @@ sparse: Any = scipy.sparse
 Stratify: TypeAlias = Literal["criterion and label", "criterion", "label"] | Callable[[Preference], Hashable] | None
 """What every part should hold its share of; a pair has no label. None: nothing."""
 
-_SIZE_WEIGHT = 1000.0
-"""What an example too many in a part costs, where one of a stratum costs 1 and sizes need not be exact."""
-
-_TIES = 1e-6
+_TIES = 1e-3
 """Weight of the random numbers that choose among allocations which are otherwise equally good."""
 
 _INFEASIBLE = 2
@@ -182,17 +180,19 @@ def _allocate(kinds: _Kinds, targets: _Targets, rng: random.Random) -> list[list
     if not kinds.groups:
         return []
     ties = np.array([rng.random() for _ in range(len(kinds.groups) * len(targets.counts))])
+    n, largest = int(targets.counts.sum()), int(kinds.table.sum(axis=1).max())
+    slacks = [0] if targets.exact else range(largest + 1)
     # From all that is wished for to what cannot be given up.
-    attempts = [(True, True), (True, False)] if targets.exact else [(True, True), (False, True), (False, False)]
-    for exact, near in attempts:
-        plan = _solve(kinds, targets.counts, ties, exact=exact, near=near)
-        if plan is not None:
-            return plan
+    for width in [0, *(2**power for power in range(n.bit_length() + 1))]:
+        for slack in slacks:
+            plan = _solve(kinds, targets.counts, ties, width=width, slack=slack)
+            if plan is not None:
+                return plan
     lengths = Counter(len(group) for same in kinds.groups for group in same)
     listed = ", ".join(f"{number} of {length}" for length, number in sorted(lengths.items()))
     raise ValueError(
-        f"no split has exactly {targets}: the {targets.counts.sum()} examples form {lengths.total()} groups of the "
-        f"same prompt and criterion, which are not divided ({listed})"
+        f"no split has exactly {targets}: the {n} examples form {lengths.total()} groups of the same prompt and "
+        f"criterion, which are not divided ({listed})"
     )
 
 
@@ -201,8 +201,8 @@ def _solve(
     counts: Int[np.ndarray, " part"],
     ties: Float[np.ndarray, " kind_part"],
     *,
-    exact: bool,
-    near: bool,
+    width: int,
+    slack: int,
 ) -> list[list[int]] | None:
     """The best allocation, or None if there is none.
 
@@ -210,53 +210,33 @@ def _solve(
         kinds: the groups.
         counts: size of each part.
         ties: in [0, 1), one for each unknown, to choose among equally good allocations.
-        exact: whether sizes must be kept.
-        near: whether the count of each stratum in each part must be its share rounded up or down.
+        width: how much less or more of a stratum a part may hold than its share rounded down or up.
+        slack: how much smaller or larger than its size a part may be.
     """
-    n_kinds, n_parts = len(kinds.groups), len(counts)
-    # The unknowns: groups of a kind in a part, how far each stratum in a part is off, how far each part is off.
-    lengths = (n_kinds * n_parts, kinds.table.shape[1] * n_parts, n_parts)
-    most = np.concatenate([np.repeat(kinds.numbers, n_parts), np.full(lengths[1], np.inf), np.full(n_parts, np.inf)])
-    most[-n_parts:][exact | (counts == 0)] = 0
+    each_part = sparse.identity(len(counts))
+    placed = sparse.kron(sparse.identity(len(kinds.groups)), np.ones((1, len(counts))), format="csr")
+    strata = sparse.kron(kinds.table.T, each_part, format="csr")
+    sizes = sparse.kron(kinds.table.sum(axis=1)[None, :], each_part, format="csr")
+    shares = np.outer(kinds.numbers @ kinds.table, counts).ravel() / counts.sum()
+    low, high = np.floor(shares + 1e-9), np.ceil(shares - 1e-9)
+    # Between its share rounded down and up, a count's distance from the share f + low is f + (1 - 2f) (count - low).
+    distance = np.zeros_like(shares) if width else 1 - 2 * (shares - low)
+    slacks = slack * (counts > 0)  # where there is no part, and nothing left over, there is none
+    between = optimize.LinearConstraint
     solution = optimize.milp(
-        np.concatenate([_TIES * ties, np.ones(lengths[1]), np.full(n_parts, _SIZE_WEIGHT)]),
-        integrality=np.repeat([1, 0, 0], lengths),
-        bounds=optimize.Bounds(0, most),
-        constraints=_constraints(kinds, counts, lengths, near=near),
+        strata.T @ distance + _TIES * ties,
+        integrality=np.ones(ties.size),
+        bounds=optimize.Bounds(0, np.repeat(kinds.numbers, len(counts))),
+        constraints=[
+            between(placed, kinds.numbers, kinds.numbers),
+            between(strata, low - width, high + width),
+            between(sizes, counts - slacks, counts + slacks),
+        ],
         options={"mip_rel_gap": 0.0},
     )
     if solution.status == _INFEASIBLE:
         return None
     if solution.x is None:
         raise RuntimeError(f"the allocation of groups to parts was not found: {solution.message}")
-    allocation = np.rint(solution.x[: lengths[0]]).astype(np.int64).reshape(n_kinds, n_parts)
+    allocation = np.rint(solution.x).astype(np.int64).reshape(len(kinds.groups), len(counts))
     return [[int(number) for number in row] for row in allocation]
-
-
-def _constraints(
-    kinds: _Kinds, counts: Int[np.ndarray, " part"], lengths: tuple[int, int, int], *, near: bool
-) -> list[Any]:
-    """Every group placed; strata and sizes as far off their targets as the unknowns say, at most."""
-    each_part = sparse.identity(len(counts))
-    placed = sparse.kron(sparse.identity(len(kinds.groups)), np.ones((1, len(counts))))
-    strata = sparse.kron(kinds.table.T, each_part)
-    sizes = sparse.kron(kinds.table.sum(axis=1)[None, :], each_part)
-    shares = np.outer(kinds.numbers @ kinds.table, counts).ravel() / counts.sum()
-
-    def rows(groups: Any, strata_off: int = 0, sizes_off: int = 0) -> Any:
-        n = groups.shape[0]
-        return sparse.hstack(
-            [groups, strata_off * sparse.eye(n, lengths[1]), sizes_off * sparse.eye(n, lengths[2])], format="csr"
-        )
-
-    between = optimize.LinearConstraint
-    constraints = [
-        between(rows(placed), kinds.numbers, kinds.numbers),
-        between(rows(strata, strata_off=-1), -np.inf, shares),
-        between(rows(strata, strata_off=1), shares, np.inf),
-        between(rows(sizes, sizes_off=-1), -np.inf, counts),
-        between(rows(sizes, sizes_off=1), counts, np.inf),
-    ]
-    if near:
-        constraints.append(between(rows(strata), np.floor(shares + 1e-9), np.ceil(shares - 1e-9)))
-    return constraints

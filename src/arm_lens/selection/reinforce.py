@@ -49,7 +49,7 @@ class Reinforce:
     scale_advantage: bool = True
     """Divide the leave-one-out advantage by the step's standard deviation, so that the learning rate does not depend on
     the reward's unit. The standardised baseline always does."""
-    price_per_head: float = 0.005
+    price_per_head: float = 0.01
     """Taken off a mask's reward for each head in it."""
     entropy_bonus: float = 0.0
     """Times the mean entropy of the head variables, in nats, added to the objective."""

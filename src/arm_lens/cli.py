@@ -1,0 +1,244 @@
+"""The command line: thin commands over the library.
+
+    arm-lens demo       the bundled judge model, eight criteria, five methods, one report
+    arm-lens fit        a reward model from labelled preferences, on any model
+    arm-lens score      rewards for prompts and responses in a file
+    arm-lens evaluate   a fitted reward model beside its controls, on labelled preferences
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+# The library's progress bars are enough; Hugging Face's own would be one for each file of a model.
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+import pandas as pd  # noqa: E402
+import torch  # noqa: E402
+import typer  # noqa: E402
+from rich.console import Console  # noqa: E402
+from rich.table import Table  # noqa: E402
+from tqdm.auto import tqdm  # noqa: E402
+
+from arm_lens.evaluation import DemoOptions, RunResults, judge_items, run_demo  # noqa: E402
+from arm_lens.evaluation.demo import head_frames  # noqa: E402
+from arm_lens.models import ModelClass, chunks, load_model  # noqa: E402
+from arm_lens.preferences import read_preferences  # noqa: E402
+from arm_lens.report import write_report  # noqa: E402
+from arm_lens.reward import ActivationRewardModel  # noqa: E402
+from arm_lens.selection import PUBLISHED, Reinforce  # noqa: E402
+
+app = typer.Typer(
+    help="Activation Reward Models: reward functions read from attention heads.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+    add_completion=False,
+)
+console = Console()
+
+Model = Annotated[str, typer.Option(help="Hugging Face hub name or local folder; by default the bundled judge model.")]
+Class = Annotated[ModelClass, typer.Option(help="Which TransformerLens class to load it as.")]
+Device = Annotated[str, typer.Option(help="e.g. cuda or cpu; by default CUDA where there is one.")]
+DType = Annotated[Literal["float32", "bfloat16", "float16"], typer.Option(help="Of weights and activations.")]
+Column = Annotated[list[str], typer.Option(help="Rename a column of the file, e.g. prompt=question. Repeatable.")]
+Out = Annotated[Path, typer.Option(help="Folder for what is written.")]
+
+
+def _model(name: str, model_class: ModelClass, device: str, dtype: str) -> Any:
+    return load_model(name or None, model_class=model_class, device=device or None, dtype=getattr(torch, dtype))
+
+
+def _columns(pairs: list[str]) -> dict[str, str]:
+    wrong = [pair for pair in pairs if "=" not in pair]
+    if wrong:
+        raise typer.BadParameter(f"--column {wrong[0]}: write OURS=YOURS, e.g. prompt=question")
+    return dict((pair.split("=", 1)[0], pair.split("=", 1)[1]) for pair in pairs)
+
+
+def _show(results: RunResults) -> None:
+    table = Table(title="Accuracy, mean over seeds")
+    table.add_column("criterion")
+    summary = results.summary()
+    for method in summary.columns:
+        table.add_column(str(method), justify="right")
+    for name, row in summary.iterrows():
+        table.add_row(str(name), *(f"{value:.3f}" for value in row), end_section=name == summary.index[-2])
+    console.print(table)
+
+
+def _report(results: RunResults, out: Path) -> Path:
+    return write_report(
+        out / "report.html",
+        meta=results.meta,
+        rows=results.rows,
+        items=results.items,
+        heads=results.heads,
+        history=results.history,
+    )
+
+
+@app.command()
+def demo(
+    out: Out = Path("demo"),
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds.")] = 3,
+    test_items: Annotated[int, typer.Option(min=20, help="Held-out items per criterion.")] = 400,
+    criterion: Annotated[list[str], typer.Option(help="Only these criteria. Repeatable.")] = [],  # noqa: B006
+) -> None:
+    """Fit and judge every criterion of the bundled model; write results.json, report.html and the reward models.
+
+    An interrupted run goes on where it stopped when called again with the same folder.
+    """
+    options = DemoOptions(seeds=tuple(range(seeds)), test_items=test_items)
+    if criterion:
+        options = DemoOptions(seeds=options.seeds, test_items=test_items, criteria=tuple(criterion))
+    results = run_demo(out, options=options)
+    _show(results)
+    console.print(f"Look at {_report(results, out)}", soft_wrap=True)
+
+
+@app.command()
+def fit(
+    data: Annotated[Path, typer.Argument(help="Labelled preferences: JSONL, JSON, CSV or Parquet.")],
+    out: Out,
+    model: Model = "",
+    model_class: Class = "TransformerBridge",
+    device: Device = "",
+    dtype: DType = "float32",
+    validation: Annotated[Path | None, typer.Option(help="Preferences to choose heads on; by default half of DATA.")] = None,
+    criterion: Annotated[str, typer.Option(help="The criterion's name, for the record.")] = "",
+    wording: Annotated[str, typer.Option(help="The criterion in words, put into every prompt.")] = "",
+    layout: Annotated[Literal["scalar", "ranked"], typer.Option(help="Judge one response, or two side by side.")] = "scalar",
+    shots: Annotated[int, typer.Option(min=0, help="Worked examples in each prompt that is read.")] = 8,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of the search for heads.")] = Reinforce().steps,
+    published: Annotated[bool, typer.Option(help="Search exactly as published (600 steps, one item a step).")] = False,
+    seed: int = 0,
+    batch_size: Annotated[int, typer.Option(min=1)] = 16,
+    column: Column = [],  # noqa: B006
+) -> None:
+    """Fit a reward model to labelled preferences and save it."""
+    columns = _columns(column)
+    fitted = ActivationRewardModel.fit(
+        _model(model, model_class, device, dtype),
+        read_preferences(data, columns=columns),
+        validation=None if validation is None else read_preferences(validation, columns=columns),
+        criterion=criterion,
+        wording=wording,
+        layout=layout,
+        shots=shots,
+        selector=PUBLISHED if published else Reinforce(steps=steps),
+        seed=seed,
+        batch_size=batch_size,
+        progress=True,
+    )
+    fitted.save(out)
+    assert fitted.selection is not None
+    history = fitted.selection.history["reward"]
+    console.print(f"{len(fitted.heads)} heads: {fitted.heads}", soft_wrap=True)
+    console.print(f"reward on the validation examples, mean over masks: {history.iloc[0]:.3f} -> {history.iloc[-1]:.3f}")
+    console.print(f"Saved to {out}", soft_wrap=True)
+
+
+@app.command()
+def score(
+    reward_model: Annotated[Path, typer.Argument(help="A folder that fit wrote.")],
+    data: Annotated[Path, typer.Argument(help="A JSONL, CSV or Parquet file with columns prompt and response.")],
+    out: Annotated[Path, typer.Option(help="A JSONL file; rows already in it are not scored again.")],
+    model: Model = "",
+    model_class: Class = "TransformerBridge",
+    device: Device = "",
+    dtype: DType = "float32",
+    column: Column = [],  # noqa: B006
+) -> None:
+    """Write the reward of every response in a file: P(Yes) over the vocabulary, the two-way P(Yes), the logit gap."""
+    rows = _unlabelled(data, _columns(column))
+    done = len(out.read_text(encoding="utf-8").splitlines()) if out.exists() else 0
+    if done > len(rows):
+        raise typer.BadParameter(f"{out} has {done} rows, {data} only {len(rows)}: not this file's scores")
+    # By default the reward model says itself which model it belongs to.
+    language_model = _model(model, model_class, device, dtype) if model or device else None
+    fitted = ActivationRewardModel.load(reward_model, language_model)
+    with out.open("a", encoding="utf-8") as file:
+        for span in tqdm(list(chunks(len(rows) - done, 64)), desc="scoring", unit="chunk"):
+            part = rows.iloc[done + span.start : done + span.stop]
+            asked = fitted.scores(part["prompt"].tolist(), part["response"].tolist())
+            for place, (_, row) in enumerate(part.iterrows()):
+                scores = {
+                    "reward": float(asked.probability[place]),
+                    "two_way": float(asked.two_way[place]),
+                    "gap": float(asked.gap[place]),
+                }
+                file.write(json.dumps({**row.to_dict(), **scores}, default=str) + "\n")
+            file.flush()
+    console.print(f"{len(rows)} rewards in {out}", soft_wrap=True)
+
+
+def _unlabelled(path: Path, columns: dict[str, str]) -> pd.DataFrame:
+    """Prompts and responses, without labels."""
+    readers = {".csv": pd.read_csv, ".parquet": pd.read_parquet, ".jsonl": lambda p: pd.read_json(p, lines=True)}
+    if path.suffix not in readers:
+        raise typer.BadParameter(f"{path}: expected a file ending in {', '.join(readers)}")
+    frame = readers[path.suffix](path).rename(columns={theirs: ours for ours, theirs in columns.items()})
+    for name in ("prompt", "response"):
+        if name not in frame:
+            raise typer.BadParameter(f"{path} has no column {name!r}; it has {', '.join(map(str, frame.columns))}")
+        missing = frame.index[frame[name].isna()]
+        if len(missing):
+            raise typer.BadParameter(f"{path}, row {missing[0] + 1}: {name} is missing")
+    return frame
+
+
+@app.command()
+def evaluate(
+    reward_model: Annotated[Path, typer.Argument(help="A folder that fit wrote.")],
+    test: Annotated[Path, typer.Argument(help="Labelled preferences it was not fitted on.")],
+    out: Out,
+    examples: Annotated[Path, typer.Option(help="Labelled preferences for the few-shot prompts: those it was fitted on.")],
+    model: Model = "",
+    model_class: Class = "TransformerBridge",
+    device: Device = "",
+    dtype: DType = "float32",
+    random_draws: Annotated[int, typer.Option(min=1, help="Random head sets to compare with.")] = 20,
+    column: Column = [],  # noqa: B006
+) -> None:
+    """Judge labelled preferences with a reward model and its controls; write results.json and report.html."""
+    columns = _columns(column)
+    language_model = _model(model, model_class, device, dtype) if model or device else None
+    fitted = ActivationRewardModel.load(reward_model, language_model)
+    record = fitted.record
+    items, rows = judge_items(
+        fitted,
+        read_preferences(test, columns=columns),
+        read_preferences(examples, columns=columns),
+        shots=record.shots,
+        random_draws=random_draws,
+        seed=record.seed,
+    )
+    which = {"criterion": record.criterion or "criterion", "seed": record.seed}
+    heads, history = head_frames(fitted)
+    results = RunResults(
+        meta={
+            "title": f"Reward model: {which['criterion']}",
+            "model": fitted.info.name,
+            "seeds": [record.seed],
+            "n_test": int(rows["n"].iloc[0]),
+            "n_examples": record.n_read + record.n_validation,
+            "shots": record.shots,
+            "n_random_draws": random_draws,
+            "command": "arm-lens evaluate",
+        },
+        rows=rows.assign(**which),
+        items=items.assign(**which),
+        heads=heads.assign(**which),
+        history=history.assign(**which),
+    )
+    results.save(out)
+    _show(results)
+    console.print(f"Look at {_report(results, out)}", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,125 @@
+"""One fitted reward model and its controls on the same labelled items."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+
+from arm_lens.evaluation.statistics import accuracy
+from arm_lens.heads import HeadSet
+from arm_lens.judging import GenerativeJudge
+from arm_lens.models import chunks
+from arm_lens.preferences import Preference
+from arm_lens.questions import Question, draw_contexts, encode_questions, questions_of, verdict_tokens
+from arm_lens.replay import Replay
+from arm_lens.reward import ActivationRewardModel
+
+METHODS = ("zero_shot", "few_shot", "all_heads", "random_heads", "reinforce")
+"""The unsteered model without and with examples in the prompt; then steered at all heads, at random ones (as many per
+layer as were chosen), and at the chosen ones."""
+
+
+def judge_items(
+    fitted: ActivationRewardModel,
+    test: Sequence[Preference],
+    pool: Sequence[Preference],
+    *,
+    shots: int = 8,
+    random_draws: int = 20,
+    seed: int = 0,
+    chunk: int = 64,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Every method's verdict on every test item, and the accuracies.
+
+    Args:
+        fitted: the reward model.
+        test: labelled items, none of which it was fitted on.
+        pool: where the worked examples of ``few_shot`` are drawn from, afresh for each item.
+        shots: worked examples in a few-shot prompt; fewer if the pool is smaller.
+        random_draws: random head sets.
+        seed: of the draws.
+        chunk: items per replay pass.
+
+    Returns:
+        Items, one row per item and method: ``method``, ``item``, ``id``, ``label``, ``reward`` (P(Yes)), ``gap`` and
+        ``correct`` (for ``random_heads``, means over the draws). And accuracies, one row per method: ``method``,
+        ``accuracy``, ``ci_low``, ``ci_high``, ``n``, ``n_heads``, ``heads`` (None for ``random_heads``).
+    """
+    judge = fitted.judge
+    asked = questions_of(test, judge.template, judge.layout, seed=seed)
+    labels = torch.tensor([question.positive for question in asked])
+    generator = torch.Generator().manual_seed(seed)
+    everything = HeadSet.all(fitted.heads.n_layers, fitted.heads.n_heads)
+    nothing = HeadSet.none(fitted.heads.n_layers, fitted.heads.n_heads)
+    sets = [nothing, everything, fitted.heads, *(fitted.heads.random_like(generator) for _ in range(random_draws))]
+    steered = _replayed(fitted, asked, sets, chunk)
+    pool_questions = questions_of(pool, judge.template, judge.layout, seed=seed)
+    shots = min(shots, len(pool_questions))
+    few = few_shot_logs(judge, asked, pool_questions, shots=shots, seed=seed)
+    logs = {
+        "zero_shot": steered[:1],
+        "few_shot": few[None],
+        "all_heads": steered[1:2],
+        "random_heads": steered[3:],
+        "reinforce": steered[2:3],
+    }
+    sizes = {"all_heads": everything, "random_heads": fitted.heads, "reinforce": fitted.heads}
+    items, rows = [], []
+    for method in METHODS:
+        if not len(logs[method]):
+            continue
+        gaps = logs[method][..., 0] - logs[method][..., 1]
+        correct = np.where(gaps == 0, 0.5, (gaps > 0) == labels.numpy()).astype(float)
+        items.append(
+            pd.DataFrame(
+                {
+                    "method": method,
+                    "item": np.arange(len(asked)),
+                    "id": [question.name for question in asked],
+                    "label": labels.numpy(),
+                    "reward": np.exp(logs[method][..., 0]).mean(axis=0),
+                    "gap": gaps.mean(axis=0),
+                    "correct": correct.mean(axis=0),
+                }
+            )
+        )
+        estimate = accuracy(correct if method == "random_heads" else correct[0], seed=seed)
+        heads = sizes.get(method, nothing)
+        rows.append(
+            {
+                "method": method,
+                "accuracy": estimate.accuracy,
+                "ci_low": estimate.low,
+                "ci_high": estimate.high,
+                "n": estimate.n,
+                "n_heads": len(heads),
+                "heads": None if method == "random_heads" else heads.to_list(),
+            }
+        )
+    return pd.concat(items, ignore_index=True), pd.DataFrame(rows)
+
+
+def few_shot_logs(
+    judge: GenerativeJudge, asked: Sequence[Question], pool: Sequence[Question], *, shots: int, seed: int
+) -> np.ndarray:
+    """Log-probabilities [item, verdict] with freshly drawn worked examples in every prompt."""
+    verdict = judge.verdict(asked, shown=draw_contexts(pool, asked, shots, seed=seed))
+    return torch.stack([verdict.log_positive, verdict.log_negative], dim=-1).double().numpy()
+
+
+def _replayed(
+    fitted: ActivationRewardModel, asked: Sequence[Question], sets: Sequence[HeadSet], chunk: int
+) -> np.ndarray:
+    """Log-probabilities [set, item, verdict] of the zero-shot prompt under each head set."""
+    judge = fitted.judge
+    tokens = verdict_tokens(judge.model.tokenizer, judge.template, judge.layout)
+    sequences = encode_questions(judge.model, judge.template, asked, layout=judge.layout, wording=judge.wording)
+    masks = torch.stack([one.mask for one in sets])
+    parts = []
+    for span in chunks(len(sequences), chunk):
+        replay = Replay(judge.model, sequences[span], tokens, injection=fitted.injection, batch_size=chunk)
+        parts.append(replay.log_probs(masks, fitted.means.values))
+    return torch.cat(parts).transpose(0, 1).double().numpy()
