@@ -102,7 +102,7 @@ def load(path: str | Path, model: Model | None = None) -> ActivationRewardModel:
         model,
         wording=record["wording"],
         layout=record["layout"],
-        template=JudgeTemplate(**record["template"]),
+        template=JudgeTemplate.from_dict(record["template"]),
         batch_size=record["batch_size"],
     )
     heads = HeadSet.of(info.n_layers, info.n_heads, [(layer, head) for layer, head in record["heads"]])

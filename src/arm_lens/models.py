@@ -110,6 +110,8 @@ def _hooked_from_folder(path: str, device: str | torch.device, dtype: torch.dtyp
         (Path(neutral) / "config.json").write_text(json.dumps(known), encoding="utf-8")
         config = {key: value for key, value in loading.convert_hf_model_config(neutral).items() if value is not None}
     config |= {"model_name": path, "tokenizer_name": path, "device": str(device), "dtype": dtype}
+    # TransformerLens caps or fixes some families' context; never let it exceed the model's own.
+    config["n_ctx"] = min(config["n_ctx"], getattr(hf_config, "max_position_embeddings", None) or config["n_ctx"])
     d_head = getattr(hf_config, "head_dim", None)
     if d_head and d_head != config["d_head"]:  # for some families d_model // n_heads is taken
         rotary = {"rotary_dim": d_head} if config.get("rotary_dim") == config["d_head"] else {}
@@ -209,7 +211,7 @@ def default_template(model: Model) -> JudgeTemplate:
     """The judge template a model folder brings along as ``judge_template.json``, else the general one."""
     folder = Path(str(model.cfg.model_name))
     if (folder / TEMPLATE_FILE).is_file():
-        return JudgeTemplate(**json.loads((folder / TEMPLATE_FILE).read_text(encoding="utf-8")))
+        return JudgeTemplate.from_dict(json.loads((folder / TEMPLATE_FILE).read_text(encoding="utf-8")))
     return JudgeTemplate()
 
 

@@ -12,7 +12,7 @@ that is no single token, since the first piece of a longer word says nothing abo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -69,7 +69,7 @@ class JudgeTemplate:
             ("ranked", ("prompt", "response_a", "response_b")),
         ):
             text = getattr(self, name)
-            missing = [slot for slot in slots if text is not None and "{" + slot + "}" not in text]
+            missing = [slot for slot in slots if text and "{" + slot + "}" not in text]
             if missing:
                 raise ValueError(f"the template's {name!r} text lacks {{{missing[0]}}}")
         for name in ("yes", "no", "first", "second"):
@@ -130,6 +130,11 @@ class JudgeTemplate:
     def to_dict(self) -> dict[str, Any]:
         """The fields, for JSON."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> JudgeTemplate:
+        """From JSON, which knows no tuples."""
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
 def _fill(text: str, **values: str) -> str:

@@ -1,0 +1,43 @@
+# Every target does its own set-up: make demo and make test need Python (3.11 or later), make and git, nothing else.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+OUT ?= demo
+# A TransformerLens beside the locked one, in a folder of its own.
+OVERLAY := .overlay/transformer-lens-4.3.0
+
+.PHONY: demo test test-4x lint lock clean
+
+demo: $(VENV)/installed
+	$(BIN)/arm-lens demo --out $(OUT)
+
+test: $(VENV)/installed
+	$(BIN)/python -m pytest
+
+test-4x: $(VENV)/installed $(OVERLAY)
+	PYTHONPATH=$(OVERLAY) $(BIN)/python -m pytest
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+$(VENV)/installed: requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+$(OVERLAY):
+	$(BIN)/python -m pip install --quiet --no-deps --target $@ transformer-lens==4.3.0
+
+# After changing dependencies: install what pyproject.toml asks for, then write down what that gave.
+lock:
+	$(BIN)/python -m pip install --quiet torch==2.13.0 'transformer-lens>=3.9,<4' --editable '.[datasets,images]' \
+		beartype hypothesis pytest pytest-xdist mypy ruff pandas-stubs types-tqdm hatchling
+	{ echo "# Exact versions, written by make lock. torch first: nothing may pull another build of it."; \
+	  $(BIN)/python -m pip freeze --exclude-editable | sed "s/+cpu//"; } > requirements.lock
+
+clean:
+	rm -rf $(VENV) .overlay demo

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import pytest
+
+from arm_lens import JudgeTemplate, LabelledResponse, PreferencePair, PromptTooLongError
+from arm_lens.questions import Question, draw_contexts, encode_questions, questions_of, verdict_tokens
+
+TEMPLATE = JudgeTemplate(
+    header="", scalar="request: {prompt} reply: {response}", ranked="request: {prompt} {response_a} , {response_b}",
+    cue=" verdict:", separator=" ", yes=("Yes",), no=("No",), first=("warm",), second=("cold",), chat=False,
+)  # fmt: skip
+PAIRS = [PreferencePair(f"garden {i}", f"warm {i}", f"cold {i}", id=f"pair {i}") for i in range(40)]
+
+
+def test_a_pair_gives_a_question_that_is_met_and_one_that_is_not():
+    asked = questions_of(PAIRS[:1], TEMPLATE)
+    assert [(one.text, one.positive) for one in asked] == [
+        ("request: garden 0 reply: warm 0", True),
+        ("request: garden 0 reply: cold 0", False),
+    ]
+
+
+def test_ranked_questions_show_the_chosen_response_first_about_half_the_time_and_know_where_it_is():
+    asked = questions_of(PAIRS, TEMPLATE, "ranked", seed=1)
+    for number, one in enumerate(asked):
+        first, second = (f"warm {number}", f"cold {number}") if one.positive else (f"cold {number}", f"warm {number}")
+        assert one.text == f"request: garden {number} {first} , {second}"
+    assert 10 < sum(one.positive for one in asked) < 30
+    assert asked == questions_of(PAIRS, TEMPLATE, "ranked", seed=1)
+
+
+def test_a_single_response_cannot_be_ranked_and_is_named():
+    with pytest.raises(ValueError, match="row 3 is a single labelled response"):
+        questions_of([LabelledResponse("p", "r", True, id="row 3")], TEMPLATE, "ranked")
+
+
+def test_prompts_hold_the_worked_examples_with_their_verdicts_and_end_before_the_verdict(model_of, tokenizer):
+    asked = questions_of(PAIRS[:1], TEMPLATE)
+    (ids,) = encode_questions(model_of("llama"), TEMPLATE, asked[:1], shown=[asked[1:]])
+    words = tokenizer.convert_ids_to_tokens(ids)
+    assert words[0] == "<bos>"
+    assert words[-1] == "verdict:"
+    assert words[words.index("verdict:") + 1] == "no"
+
+
+def test_each_layout_has_its_verdicts(tokenizer):
+    scalar, ranked = (verdict_tokens(tokenizer, TEMPLATE, layout) for layout in ("scalar", "ranked"))
+    assert tokenizer.convert_ids_to_tokens([*scalar.positive, *scalar.negative]) == ["yes", "no"]
+    assert tokenizer.convert_ids_to_tokens([*ranked.positive, *ranked.negative]) == ["warm", "cold"]
+
+
+def test_the_example_whose_prompt_is_too_long_is_named(model_of):
+    long = PreferencePair("garden " * 600, "warm", "cold", id="file.jsonl:12")
+    with pytest.raises(PromptTooLongError, match=r"file\.jsonl:12/chosen: the prompt has 60\d tokens"):
+        encode_questions(model_of("llama"), TEMPLATE, questions_of([*PAIRS[:2], long], TEMPLATE))
+
+
+def test_worked_examples_are_distinct_and_never_the_question_itself():
+    pool = [Question(str(i), bool(i % 2), str(i)) for i in range(9)]
+    for question, shown in zip(pool, draw_contexts(pool, pool, 8, seed=0), strict=True):
+        assert question not in shown
+        assert len(set(shown)) == 8
+    assert draw_contexts(pool, pool, 3, seed=0) == draw_contexts(pool, pool, 3, seed=0)
+    assert draw_contexts(pool, pool, 3, seed=0) != draw_contexts(pool, pool, 3, seed=1)
+
+
+def test_too_small_a_pool_is_an_error_with_both_numbers():
+    pool = [Question(str(i), True, str(i)) for i in range(3)]
+    with pytest.raises(ValueError, match="5 worked examples are wanted for 0, but there are 2 others"):
+        draw_contexts(pool, pool, 5, seed=0)
