@@ -76,6 +76,7 @@ class Recipe:
 
     @property
     def steps(self) -> int:
+        """Of both stages."""
         return self.reading_steps + self.judging_steps
 
     def rate(self, step: int) -> float:
@@ -134,7 +135,9 @@ class Text:
                 criterion=CRITERION_WORDING[criterion] if named else "",
             )
             last = shown[-1][1]
-            ids.append([self.tokenizer.bos_token_id, *self.tokenizer.encode(f"{text} {last}", add_special_tokens=False)])
+            ids.append(
+                [self.tokenizer.bos_token_id, *self.tokenizer.encode(f"{text} {last}", add_special_tokens=False)]
+            )
         length = max(map(len, ids))
         tokens = torch.tensor([one + [self.tokenizer.pad_token_id] * (length - len(one)) for one in ids])
         count = len(sequences[0][2])
@@ -162,9 +165,7 @@ class Text:
             (recipe.reading_batch, recipe.reading_items) if reading else (recipe.judging_batch, recipe.judging_items)
         )
         world, draw = World("train", seed=recipe.seed * 1_000_000 + step), random.Random(f"{recipe.seed} {step}")
-        return self.batch(
-            [(draw.choice(NAMES), draw.random() < recipe.named, world.items(count)) for _ in range(size)]
-        )
+        return self.batch([(draw.choice(NAMES), draw.random() < recipe.named, world.items(count)) for _ in range(size)])
 
 
 def losses(
@@ -339,9 +340,7 @@ def main() -> None:
     parser.add_argument("--reading-steps", type=int, default=Recipe.reading_steps)
     parser.add_argument("--judging-steps", type=int, default=Recipe.judging_steps)
     arguments = parser.parse_args()
-    recipe = Recipe(
-        seed=arguments.seed, reading_steps=arguments.reading_steps, judging_steps=arguments.judging_steps
-    )
+    recipe = Recipe(seed=arguments.seed, reading_steps=arguments.reading_steps, judging_steps=arguments.judging_steps)
     arguments.out.mkdir(parents=True, exist_ok=True)
     model = train(recipe, arguments.out)
     test, train_ = evaluate(model, "test"), evaluate(model, "train")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from pathlib import Path
 
@@ -60,8 +61,10 @@ def _config(family: str, vocab: int) -> transformers.PretrainedConfig:
 
 
 @pytest.fixture(scope="session")
-def tokenizer() -> transformers.PreTrainedTokenizerFast:
-    return build_tokenizer(512)
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> transformers.PreTrainedTokenizerFast:
+    folder = tmp_path_factory.mktemp("tokenizer")  # TransformerLens wants one that came from disk
+    build_tokenizer(512).save_pretrained(folder)
+    return transformers.PreTrainedTokenizerFast.from_pretrained(folder)
 
 
 @pytest.fixture(scope="session")
@@ -87,13 +90,15 @@ def folder_of(tmp_path_factory: pytest.TempPathFactory, tokenizer):
 
 
 @pytest.fixture(scope="session")
-def model_of(folder_of):
+def model_of(folder_of, tokenizer):
     """model_of(family, model_class): a loaded random model; shared by tests, which must not change it."""
     loaded: dict[tuple[str, str], models.Model] = {}
 
     def load(family: str = "llama", model_class: models.ModelClass = "TransformerBridge") -> models.Model:
         if (family, model_class) not in loaded:
-            loaded[family, model_class] = arm_lens.load_model(folder_of(family), model_class=model_class)
+            loaded[family, model_class] = arm_lens.load_model(
+                folder_of(family), model_class=model_class, tokenizer=copy.deepcopy(tokenizer)
+            )
         return loaded[family, model_class]
 
     return load

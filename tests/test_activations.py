@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from einops import rearrange
+from tests_support import OUTPUT_PROJECTION
 
 from arm_lens import RunningMean, mean_heads, pad, read_batch, read_heads
-from tests_support import OUTPUT_PROJECTION
+
 
 def raw_projection_inputs(folder, family, sequence):
     """[layer, head, d_head] entering each output projection at the last token, by hooks on raw modules."""

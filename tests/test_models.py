@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from conftest import HOOKED, SHARED
 from transformers import AutoModelForCausalLM
 
 import arm_lens
 from arm_lens import describe, fingerprint, last_logits, load_model, pad
-from arm_lens.models import class_of, default_template, encode
-from conftest import HOOKED, SHARED
+from arm_lens.models import class_of, default_template
+from arm_lens.tokens import encode
 
 SEQUENCES = [[1, 9, 30, 41, 52], [1, 77, 14]]
 
@@ -130,7 +131,11 @@ def test_a_real_language_model_is_read_steered_and_replayed_alike():
     from arm_lens import HeadSet, Replay, VerdictTokens, mean_heads, steer
 
     model = load_model(SHARED / "models" / "tinystories-3m")
-    texts = ["Once upon a time there was a little dog.", "The sun was", "Lily and Tom went to the park to play with a ball"]
+    texts = [
+        "Once upon a time there was a little dog.",
+        "The sun was",
+        "Lily and Tom went to the park to play with a ball",
+    ]
     sequences = encode(model, texts, chat=False)
     means = mean_heads(model, sequences)
     heads = HeadSet.of(8, 8, [(1, 2), (4, 0), (7, 7)])

@@ -10,7 +10,17 @@ from transformers import PreTrainedTokenizerFast
 from arm_lens import JudgeTemplate, VerdictTokenError, VerdictTokens, resolve_verdicts
 from arm_lens.prompts import verdict_scores
 
-CORPUS = ["Answer: Yes", "Answer: No", "Yes", "No", "yes no", "A or B", "Response A:", "Response B:", "the cat sat"] * 50
+CORPUS = [
+    "Answer: Yes",
+    "Answer: No",
+    "Yes",
+    "No",
+    "yes no",
+    "A or B",
+    "Response A:",
+    "Response B:",
+    "the cat sat",
+] * 50
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +104,9 @@ def test_extreme_logits_give_finite_scores():
 
 
 def test_a_base_model_reads_examples_in_order_then_the_question_up_to_the_cue(tokenizer):
-    template = JudgeTemplate(header="C={criterion};", scalar="[{prompt}|{response}]", cue=" ->", separator=" ", chat=False)
+    template = JudgeTemplate(
+        header="C={criterion};", scalar="[{prompt}|{response}]", cue=" ->", separator=" ", chat=False
+    )
     text = template.render(
         tokenizer,
         template.question("p", "r"),

@@ -18,7 +18,9 @@ TOLERANCE = 1e-4  # float32
 def problem(model, masks=5, seed=0):
     generator = torch.Generator().manual_seed(seed)
     shape = (model.cfg.n_layers, model.cfg.n_heads)
-    return torch.rand(masks, *shape, generator=generator) < 0.4, torch.randn(*shape, model.cfg.d_head, generator=generator)
+    return torch.rand(masks, *shape, generator=generator) < 0.4, torch.randn(
+        *shape, model.cfg.d_head, generator=generator
+    )
 
 
 def one_full_pass_per_mask(model, masks, values, injection=None):

@@ -9,22 +9,14 @@
 from arm_lens.activations import HeadMeans, RunningMean, mean_heads, read_batch, read_heads
 from arm_lens.heads import Head, HeadScores, HeadSet
 from arm_lens.judging import Comparison, GenerativeJudge, RewardModel
-from arm_lens.models import (
-    ModelInfo,
-    PromptTooLongError,
-    TokenBatch,
-    describe,
-    fingerprint,
-    last_logits,
-    load_model,
-    pad,
-)
+from arm_lens.models import ModelInfo, describe, fingerprint, last_logits, load_model
 from arm_lens.preferences import LabelledResponse, PreferencePair, labelled, read_preferences, split_preferences
 from arm_lens.prompts import JudgeTemplate, VerdictScores, VerdictTokenError, VerdictTokens, resolve_verdicts
 from arm_lens.replay import Replay
 from arm_lens.reward import ActivationRewardModel
 from arm_lens.selection import PUBLISHED, JudgingObjective, Reinforce, Selection, reinforce
 from arm_lens.steering import Injection, steer
+from arm_lens.tokens import PromptTooLongError, TokenBatch, pad
 
 __all__ = [
     "PUBLISHED",

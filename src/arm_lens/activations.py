@@ -21,7 +21,8 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from arm_lens.models import Hook, Model, TokenBatch, chunks, device_of, hooked, last_logits, pad
+from arm_lens.models import Hook, Model, device_of, hooked, last_logits
+from arm_lens.tokens import TokenBatch, chunks, pad
 
 
 @torch.inference_mode()

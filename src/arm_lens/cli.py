@@ -1,9 +1,9 @@
 """The command line: thin commands over the library.
 
-    arm-lens demo       the bundled judge model, eight criteria, five methods, one report
-    arm-lens fit        a reward model from labelled preferences, on any model
-    arm-lens score      rewards for prompts and responses in a file
-    arm-lens evaluate   a fitted reward model beside its controls, on labelled preferences
+arm-lens demo       the bundled judge model, eight criteria, five methods, one report
+arm-lens fit        a reward model from labelled preferences, on any model
+arm-lens score      rewards for prompts and responses in a file
+arm-lens evaluate   a fitted reward model beside its controls, on labelled preferences
 """
 
 from __future__ import annotations
@@ -17,20 +17,21 @@ from typing import Annotated, Any, Literal
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
-import pandas as pd  # noqa: E402
-import torch  # noqa: E402
-import typer  # noqa: E402
-from rich.console import Console  # noqa: E402
-from rich.table import Table  # noqa: E402
-from tqdm.auto import tqdm  # noqa: E402
+import pandas as pd
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+from tqdm.auto import tqdm
 
-from arm_lens.evaluation import DemoOptions, RunResults, judge_items, run_demo  # noqa: E402
-from arm_lens.evaluation.demo import head_frames  # noqa: E402
-from arm_lens.models import ModelClass, chunks, load_model  # noqa: E402
-from arm_lens.preferences import read_preferences  # noqa: E402
-from arm_lens.report import write_report  # noqa: E402
-from arm_lens.reward import ActivationRewardModel  # noqa: E402
-from arm_lens.selection import PUBLISHED, Reinforce  # noqa: E402
+from arm_lens.evaluation import DemoOptions, RunResults, judge_items, run_demo
+from arm_lens.evaluation.demo import head_frames
+from arm_lens.models import ModelClass, load_model
+from arm_lens.preferences import read_preferences
+from arm_lens.report import write_report
+from arm_lens.reward import ActivationRewardModel
+from arm_lens.selection import PUBLISHED, Reinforce
+from arm_lens.tokens import chunks
 
 app = typer.Typer(
     help="Activation Reward Models: reward functions read from attention heads.",
@@ -108,10 +109,14 @@ def fit(
     model_class: Class = "TransformerBridge",
     device: Device = "",
     dtype: DType = "float32",
-    validation: Annotated[Path | None, typer.Option(help="Preferences to choose heads on; by default half of DATA.")] = None,
+    validation: Annotated[
+        Path | None, typer.Option(help="Preferences to choose heads on; by default half of DATA.")
+    ] = None,
     criterion: Annotated[str, typer.Option(help="The criterion's name, for the record.")] = "",
     wording: Annotated[str, typer.Option(help="The criterion in words, put into every prompt.")] = "",
-    layout: Annotated[Literal["scalar", "ranked"], typer.Option(help="Judge one response, or two side by side.")] = "scalar",
+    layout: Annotated[
+        Literal["scalar", "ranked"], typer.Option(help="Judge one response, or two side by side.")
+    ] = "scalar",
     shots: Annotated[int, typer.Option(min=0, help="Worked examples in each prompt that is read.")] = 8,
     steps: Annotated[int, typer.Option(min=1, help="Steps of the search for heads.")] = Reinforce().steps,
     published: Annotated[bool, typer.Option(help="Search exactly as published (600 steps, one item a step).")] = False,
@@ -138,7 +143,9 @@ def fit(
     assert fitted.selection is not None
     history = fitted.selection.history["reward"]
     console.print(f"{len(fitted.heads)} heads: {fitted.heads}", soft_wrap=True)
-    console.print(f"reward on the validation examples, mean over masks: {history.iloc[0]:.3f} -> {history.iloc[-1]:.3f}")
+    console.print(
+        f"reward on the validation examples, mean over masks: {history.iloc[0]:.3f} -> {history.iloc[-1]:.3f}"
+    )
     console.print(f"Saved to {out}", soft_wrap=True)
 
 
@@ -178,10 +185,15 @@ def score(
 
 def _unlabelled(path: Path, columns: dict[str, str]) -> pd.DataFrame:
     """Prompts and responses, without labels."""
-    readers = {".csv": pd.read_csv, ".parquet": pd.read_parquet, ".jsonl": lambda p: pd.read_json(p, lines=True)}
-    if path.suffix not in readers:
-        raise typer.BadParameter(f"{path}: expected a file ending in {', '.join(readers)}")
-    frame = readers[path.suffix](path).rename(columns={theirs: ours for ours, theirs in columns.items()})
+    if path.suffix == ".csv":
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""])
+    elif path.suffix == ".parquet":
+        frame = pd.read_parquet(path)
+    elif path.suffix == ".jsonl":
+        frame = pd.read_json(path, lines=True, dtype=False)
+    else:
+        raise typer.BadParameter(f"{path}: expected a file ending in .csv, .parquet or .jsonl")
+    frame = frame.rename(columns={theirs: ours for ours, theirs in columns.items()})
     for name in ("prompt", "response"):
         if name not in frame:
             raise typer.BadParameter(f"{path} has no column {name!r}; it has {', '.join(map(str, frame.columns))}")
@@ -196,7 +208,9 @@ def evaluate(
     reward_model: Annotated[Path, typer.Argument(help="A folder that fit wrote.")],
     test: Annotated[Path, typer.Argument(help="Labelled preferences it was not fitted on.")],
     out: Out,
-    examples: Annotated[Path, typer.Option(help="Labelled preferences for the few-shot prompts: those it was fitted on.")],
+    examples: Annotated[
+        Path, typer.Option(help="Labelled preferences for the few-shot prompts: those it was fitted on.")
+    ],
     model: Model = "",
     model_class: Class = "TransformerBridge",
     device: Device = "",
@@ -217,7 +231,7 @@ def evaluate(
         random_draws=random_draws,
         seed=record.seed,
     )
-    which = {"criterion": record.criterion or "criterion", "seed": record.seed}
+    which: dict[str, Any] = {"criterion": record.criterion or "criterion", "seed": record.seed}
     heads, history = head_frames(fitted)
     results = RunResults(
         meta={

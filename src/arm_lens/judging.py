@@ -15,10 +15,11 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from arm_lens.models import Model, chunks, default_template, device_of, last_logits, pad
+from arm_lens.models import Model, default_template, device_of, last_logits
 from arm_lens.preferences import Preference, Prompt
 from arm_lens.prompts import JudgeTemplate, VerdictScores, verdict_scores
 from arm_lens.questions import Layout, Question, encode_questions, questions_of, verdict_tokens
+from arm_lens.tokens import chunks, pad
 
 ScoreKind = Literal["probability", "two_way", "gap"]
 

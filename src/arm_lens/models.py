@@ -15,7 +15,7 @@ import inspect
 import json
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from importlib import import_module, resources
 from pathlib import Path
@@ -23,30 +23,27 @@ from typing import Any, Literal, TypeAlias
 
 import torch
 from einops import rearrange
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from arm_lens.prompts import JudgeTemplate
+from arm_lens.tokens import TokenBatch
 
-try:
-    from transformer_lens import HookedTransformer
-except ImportError:  # removed in TransformerLens 4
-    HookedTransformer = None
+HookedTransformer: Any = getattr(import_module("transformer_lens"), "HookedTransformer", None)
+"""None in TransformerLens 4, which removed it."""
 
 Model: TypeAlias = Any
 """A `TransformerBridge` or a `HookedTransformer`. (TransformerLens ships no type both share.)"""
 ModelClass = Literal["TransformerBridge", "HookedTransformer"]
 Hook: TypeAlias = Callable[[Float[Tensor, "batch pos head d_head"]], Float[Tensor, "batch pos head d_head"] | None]
 
+PROBE_TOKENS = 12
+"""Length of the fixed text behind a fingerprint."""
 BUNDLED_NAME = "arm_lens judge model"
 TEMPLATE_FILE = "judge_template.json"
-
-
-class PromptTooLongError(ValueError):
-    """A prompt does not fit into the model's context; nothing is ever cut silently."""
 
 
 def bundled_model_path() -> Path:
@@ -61,6 +58,7 @@ def load_model(
     device: str | torch.device | None = None,
     dtype: torch.dtype = torch.float32,
     revision: str | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
     trust_remote_code: bool = False,
 ) -> Model:
     """Load a model with its weights as they are: no layer norm folded, nothing centred.
@@ -73,6 +71,8 @@ def load_model(
         device: by default CUDA where there is one, else the CPU.
         dtype: of the weights and activations.
         revision: hub branch, tag or commit.
+        tokenizer: instead of the model's own. (Transformers takes some families' own tokenizer class, Qwen2's for one,
+            whatever the folder's tokenizer files say.)
         trust_remote_code: passed to Hugging Face.
 
     Raises:
@@ -85,7 +85,12 @@ def load_model(
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if model_class == "TransformerBridge":
         return TransformerBridge.boot_transformers(
-            path, device=device, dtype=dtype, revision=revision, trust_remote_code=trust_remote_code
+            path,
+            device=device,
+            dtype=dtype,
+            revision=revision,
+            tokenizer=tokenizer,
+            trust_remote_code=trust_remote_code,
         )
     if model_class != "HookedTransformer":
         raise ValueError(f"model_class must be 'TransformerBridge' or 'HookedTransformer', not {model_class!r}")
@@ -93,12 +98,23 @@ def load_model(
         raise ValueError("this TransformerLens has no HookedTransformer (removed in 4.0); use TransformerBridge")
     if not Path(path).is_dir():
         return HookedTransformer.from_pretrained_no_processing(
-            path, device=device, dtype=dtype, revision=revision, trust_remote_code=trust_remote_code
+            path,
+            device=device,
+            dtype=dtype,
+            revision=revision,
+            tokenizer=tokenizer,
+            trust_remote_code=trust_remote_code,
         )
-    return _hooked_from_folder(path, device, dtype, trust_remote_code)
+    return _hooked_from_folder(path, device, dtype, tokenizer, trust_remote_code)
 
 
-def _hooked_from_folder(path: str, device: str | torch.device, dtype: torch.dtype, trust_remote_code: bool) -> Model:
+def _hooked_from_folder(
+    path: str,
+    device: str | torch.device,
+    dtype: torch.dtype,
+    tokenizer: PreTrainedTokenizerBase | None,
+    trust_remote_code: bool,
+) -> Model:
     """`HookedTransformer.from_pretrained` takes hub names only; this is its way, for a folder."""
     loading = import_module("transformer_lens.loading_from_pretrained")
     hf_config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
@@ -119,7 +135,8 @@ def _hooked_from_folder(path: str, device: str | torch.device, dtype: torch.dtyp
     cfg = import_module("transformer_lens").HookedTransformerConfig.from_dict(config)
     hf_model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, trust_remote_code=trust_remote_code)
     state = loading.get_pretrained_state_dict(path, cfg, hf_model=hf_model, dtype=dtype)
-    tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
+    if tokenizer is None:
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         model = HookedTransformer(cfg, tokenizer=tokenizer)
@@ -204,7 +221,8 @@ def describe(model: Model) -> ModelInfo:
 
 def device_of(model: Model) -> torch.device:
     """Where the model's token embedding lives: where its input belongs."""
-    return next(iter(model.parameters())).device
+    device: torch.device = next(iter(model.parameters())).device
+    return device
 
 
 def default_template(model: Model) -> JudgeTemplate:
@@ -213,87 +231,6 @@ def default_template(model: Model) -> JudgeTemplate:
     if (folder / TEMPLATE_FILE).is_file():
         return JudgeTemplate.from_dict(json.loads((folder / TEMPLATE_FILE).read_text(encoding="utf-8")))
     return JudgeTemplate()
-
-
-# ---------------------------------------------------------------------------------------------- tokens
-
-
-@dataclass(frozen=True)
-class TokenBatch:
-    """Token sequences of unequal length, padded on one side to one length."""
-
-    tokens: Int[Tensor, "batch pos"]
-    attention_mask: Int[Tensor, "batch pos"]
-    """1 at real tokens, 0 at padding."""
-
-    @property
-    def last(self) -> Int[Tensor, " batch"]:
-        """The position of each sequence's last real token."""
-        pos = self.attention_mask.shape[1]
-        return pos - 1 - self.attention_mask.flip(1).argmax(dim=1)
-
-    @property
-    def padded(self) -> bool:
-        """Whether any sequence is padded."""
-        return not bool(self.attention_mask.all())
-
-
-def pad(
-    sequences: Sequence[Sequence[int]],
-    *,
-    pad_token: int = 0,
-    side: Literal["left", "right"] = "left",
-    device: torch.device | str = "cpu",
-) -> TokenBatch:
-    """Token sequences as one batch. Padding is masked, so that the value of ``pad_token`` never matters."""
-    if not sequences or any(not len(sequence) for sequence in sequences):
-        raise ValueError("a batch needs at least one sequence, and no sequence may be empty")
-    length = max(map(len, sequences))
-    tokens = torch.full((len(sequences), length), pad_token, dtype=torch.long)
-    mask = torch.zeros_like(tokens)
-    for row, sequence in enumerate(sequences):
-        span = slice(length - len(sequence), length) if side == "left" else slice(0, len(sequence))
-        tokens[row, span] = torch.tensor(sequence)
-        mask[row, span] = 1
-    return TokenBatch(tokens.to(device), mask.to(device))
-
-
-def encode(
-    model: Model,
-    texts: Sequence[str],
-    *,
-    chat: bool,
-    names: Sequence[str] | None = None,
-) -> list[list[int]]:
-    """Texts as token ids.
-
-    A chat template writes its own special tokens into the text. For a base model a beginning-of-sequence token is put
-    in front where the tokenizer has one and TransformerLens' ``cfg.default_prepend_bos`` says so.
-
-    Args:
-        model: its tokenizer is used.
-        texts: whole prompts.
-        chat: whether the texts come from a chat template.
-        names: what to call each text in an error; by default its number.
-
-    Raises:
-        PromptTooLongError: naming the first text that has more tokens than the model's context.
-    """
-    tokenizer: PreTrainedTokenizerBase = model.tokenizer
-    bos = tokenizer.bos_token_id
-    prefix = [bos] if not chat and bos is not None and getattr(model.cfg, "default_prepend_bos", True) else []
-    sequences = []
-    for number, text in enumerate(texts):
-        ids = tokenizer.encode(text, add_special_tokens=False)
-        ids = ids if prefix and ids[:1] == prefix else prefix + ids
-        if len(ids) > model.cfg.n_ctx:
-            name = names[number] if names is not None else f"text {number}"
-            raise PromptTooLongError(
-                f"{name}: the prompt has {len(ids)} tokens, the model's context {model.cfg.n_ctx}; "
-                "use fewer examples or shorter texts (nothing is cut)"
-            )
-        sequences.append(ids)
-    return sequences
 
 
 # ---------------------------------------------------------------------------------------------- hooks and forward passes
@@ -306,7 +243,7 @@ def hook_z(model: Model, layer: int) -> HookPoint:
         ValueError: if the layer has none (a state-space layer, say).
     """
     name = f"blocks.{layer}.attn.hook_z"
-    point = model.hook_dict.get(name)
+    point: HookPoint | None = model.hook_dict.get(name)
     if point is None:
         raise ValueError(f"{describe(model).name} has no {name}: layer {layer} has no attention heads to read or write")
     return point
@@ -349,13 +286,16 @@ def last_logits(model: Model, batch: TokenBatch) -> Float[Tensor, "batch vocab"]
     rows = torch.arange(len(batch.tokens), device=batch.tokens.device)
     mask = {"attention_mask": batch.attention_mask} if batch.padded else {}
     if class_of(model) == "HookedTransformer":
-        residual = model(batch.tokens, stop_at_layer=model.cfg.n_layers, **_hooked_mask(model, batch))
+        # Without a mask a HookedTransformer whose tokenizer pads on the left makes one by looking for pad tokens, and may
+        # find them among the real ones (pad is often eos, or token 0).
+        residual = model(batch.tokens, stop_at_layer=model.cfg.n_layers, attention_mask=batch.attention_mask)
         return hooked_unembed(model, residual[rows, batch.last])
     ends_together = bool((batch.last == batch.tokens.shape[1] - 1).all())
     if ends_together and _keeps_logits(model):
         logits: Tensor = model(batch.tokens, logits_to_keep=1, **mask)
         return logits[:, -1]
-    return model(batch.tokens, **mask)[rows, batch.last]
+    everywhere: Tensor = model(batch.tokens, **mask)
+    return everywhere[rows, batch.last]
 
 
 def hooked_unembed(model: Model, residual: Float[Tensor, "batch d_model"]) -> Float[Tensor, "batch vocab"]:
@@ -367,17 +307,8 @@ def hooked_unembed(model: Model, residual: Float[Tensor, "batch d_model"]) -> Fl
     return cap * torch.tanh(logits / cap) if cap > 0 else logits
 
 
-def _hooked_mask(model: Model, batch: TokenBatch) -> dict[str, Tensor]:
-    # Without a mask a HookedTransformer whose tokenizer pads on the left makes one by looking for pad tokens, and may
-    # find them among the real ones (pad is often eos, or token 0).
-    return {"attention_mask": batch.attention_mask}
-
-
 def _keeps_logits(model: Model) -> bool:
     return "logits_to_keep" in inspect.signature(model.original_model.forward).parameters
-
-
-PROBE_TOKENS = 12
 
 
 def fingerprint(model: Model) -> Float[Tensor, "layer head d_head"]:
@@ -399,14 +330,3 @@ def fingerprint(model: Model) -> Float[Tensor, "layer head d_head"]:
     with hooked(model, {layer: reader(layer) for layer in range(model.cfg.n_layers)}):
         last_logits(model, batch)
     return torch.stack([seen[layer] for layer in range(model.cfg.n_layers)])
-
-
-def chunks(count: int, size: int) -> Iterator[slice]:
-    """Consecutive slices of at most ``size`` that cover ``range(count)``."""
-    if size < 1:
-        raise ValueError(f"the batch size must be at least 1, not {size}")
-    for start in range(0, count, size):
-        yield slice(start, min(start + size, count))
-
-
-HeadMask: TypeAlias = Bool[Tensor, "layer head"]

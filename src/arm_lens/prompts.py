@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from arm_lens.preferences import Message, Prompt, text_of
+from arm_lens.preferences import Prompt, text_of
 
 
 class VerdictTokenError(ValueError):
@@ -119,12 +119,12 @@ class JudgeTemplate:
         if not self.is_chat(tokenizer):
             shown = [question + self.cue + self.before_verdict + verdict for question, verdict in examples]
             return header + self.separator.join([*shown, question + self.cue])
-        messages: list[Message] = []
+        messages: list[dict[str, str]] = []
         for asked, verdict in [*examples, (question, None)]:
             messages.append({"role": "user", "content": asked if messages else header + asked})
             if verdict is not None:
                 messages.append({"role": "assistant", "content": verdict})
-        text = tokenizer.apply_chat_template(list(map(dict, messages)), tokenize=False, add_generation_prompt=True)
+        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         return str(text)
 
     def to_dict(self) -> dict[str, Any]:
@@ -134,7 +134,8 @@ class JudgeTemplate:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> JudgeTemplate:
         """From JSON, which knows no tuples."""
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**fields)
 
 
 def _fill(text: str, **values: str) -> str:

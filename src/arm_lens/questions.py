@@ -14,9 +14,10 @@ from typing import Literal
 
 from transformers import PreTrainedTokenizerBase
 
-from arm_lens.models import Model, encode
+from arm_lens.models import Model
 from arm_lens.preferences import LabelledResponse, Preference, PreferencePair, labelled
 from arm_lens.prompts import JudgeTemplate, VerdictTokens, resolve_verdicts
+from arm_lens.tokens import encode
 
 Layout = Literal["scalar", "ranked"]
 
@@ -127,6 +128,8 @@ def draw_contexts(
     for question in asked:
         others = [one for one in pool if one is not question]
         if len(others) < shots:
-            raise ValueError(f"{shots} worked examples are wanted for {question.name}, but there are {len(others)} others")
+            raise ValueError(
+                f"{shots} worked examples are wanted for {question.name}, but there are {len(others)} others"
+            )
         contexts.append(tuple(order.sample(others, shots)))
     return contexts

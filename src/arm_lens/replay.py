@@ -24,20 +24,10 @@ from einops import rearrange, repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from arm_lens.models import (
-    Hook,
-    Model,
-    chunks,
-    class_of,
-    describe,
-    device_of,
-    hooked,
-    hooked_unembed,
-    last_logits,
-    pad,
-)
+from arm_lens.models import Hook, Model, class_of, describe, device_of, hooked, hooked_unembed, last_logits
 from arm_lens.prompts import VerdictTokens
 from arm_lens.steering import Injection, steer
+from arm_lens.tokens import chunks, pad
 
 
 class SlowReplayWarning(UserWarning):
@@ -253,7 +243,7 @@ class Replay:
         return rearrange(logits, "(example mask) vocab -> example mask vocab", mask=len(masks))
 
 
-_FULL_CAUSAL_ATTENTION = frozenset("llama qwen2 qwen3 gpt2 gpt_neox gptj mistral bitnet".split())
+_FULL_CAUSAL_ATTENTION = frozenset(["llama", "qwen2", "qwen3", "gpt2", "gpt_neox", "gptj", "mistral", "bitnet"])
 """Hugging Face model types whose layers, without a sliding window, all attend causally to the whole prefix and take a
 4-D attention mask with explicit position ids."""
 

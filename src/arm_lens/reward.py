@@ -15,14 +15,16 @@ are split in two halves for that.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from jaxtyping import Float
 from torch import Tensor
 
 from arm_lens.activations import HeadMeans, mean_heads
+from arm_lens.artefact import read_artefact, write_artefact
 from arm_lens.heads import HeadSet
 from arm_lens.judging import Comparison, GenerativeJudge, ScoreKind, score_of
 from arm_lens.models import Model, ModelInfo, default_template, describe
@@ -196,16 +198,51 @@ class ActivationRewardModel:
 
     def save(self, path: str | Path) -> Path:
         """Write the reward model, without the language model, to a folder; see `arm_lens.artefact`."""
-        from arm_lens.artefact import save
-
-        return save(self, path)
+        tensors: dict[str, Tensor] = {"means": self.means.values}
+        record = {
+            "heads": self.heads.to_list(),
+            "means_count": self.means.count,
+            "injection": self.injection.to_dict(),
+            "layout": self.judge.layout,
+            "wording": self.judge.wording,
+            "template": self.judge.template.to_dict(),
+            "batch_size": self.judge.batch_size,
+            "fit": asdict(self.record),
+            "history": None,
+        }
+        if self.selection is not None:
+            tensors |= {"probabilities": self.selection.probabilities, "trajectory": self.selection.trajectory}
+            record["history"] = self.selection.history.to_dict(orient="list")
+        return write_artefact(path, self.judge.model, tensors, record)
 
     @classmethod
     def load(cls, path: str | Path, model: Model | None = None) -> ActivationRewardModel:
-        """Read what `save` wrote, onto the model it was fitted on; see `arm_lens.artefact`."""
-        from arm_lens.artefact import load
+        """Read what `save` wrote.
 
-        return load(path, model)
+        Args:
+            path: the folder.
+            model: what to load it onto; by default the recorded model is loaded, by its recorded name and class.
+
+        Raises:
+            FileNotFoundError: if the folder holds no reward model.
+            WrongModelError: if the model is not the one it was fitted on; the message says in what they differ.
+        """
+        model, tensors, record = read_artefact(path, model)
+        judge = GenerativeJudge(
+            model,
+            wording=record["wording"],
+            layout=record["layout"],
+            template=JudgeTemplate.from_dict(record["template"]),
+            batch_size=record["batch_size"],
+        )
+        n_layers, n_heads = tensors["means"].shape[:2]
+        heads = HeadSet.of(n_layers, n_heads, [(layer, head) for layer, head in record["heads"]])
+        selection = None
+        if record["history"] is not None:
+            history = pd.DataFrame(record["history"])
+            selection = Selection(heads, tensors["probabilities"], history, tensors["trajectory"])
+        means = HeadMeans(tensors["means"], record["means_count"])
+        return cls(judge, heads, means, Injection(**record["injection"]), selection, FitRecord(**record["fit"]))
 
     def __repr__(self) -> str:
         name = self.record.criterion or "unnamed criterion"
@@ -254,9 +291,7 @@ def judging_objective(
             f"heads are chosen on examples of both kinds; the {len(validation)} validation questions have "
             f"{'none' if not kinds else 'only ' + ('positive' if kinds.pop() else 'negative') + ' ones'}"
         )
-    sequences = encode_questions(
-        judge.model, judge.template, validation, layout=judge.layout, wording=judge.wording
-    )
+    sequences = encode_questions(judge.model, judge.template, validation, layout=judge.layout, wording=judge.wording)
     tokens = verdict_tokens(judge.model.tokenizer, judge.template, judge.layout)
     replay = Replay(judge.model, sequences, tokens, injection=injection)
     return JudgingObjective(replay, means.values, [question.positive for question in validation], reward)

@@ -10,10 +10,11 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from tqdm.auto import tqdm
@@ -40,7 +41,7 @@ class DemoOptions:
     test_items: int = 400
     shots: int = 8
     random_draws: int = 20
-    selector: Reinforce = Reinforce()
+    selector: Reinforce = field(default_factory=Reinforce)
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.criteria if name not in CRITERIA]
@@ -102,13 +103,11 @@ def _run_part(out: Path, model: Model, criterion: str, seed: int, options: DemoO
     )
     fitted.save(out / "reward_models" / f"{criterion}-{seed}")
     test = test_items(criterion, options)
-    items, rows = judge_items(
-        fitted, test, examples, shots=options.shots, random_draws=options.random_draws, seed=seed
-    )
+    items, rows = judge_items(fitted, test, examples, shots=options.shots, random_draws=options.random_draws, seed=seed)
     items["prompt"] = items["item"].map(lambda number: test[number].prompt)
     items["response"] = items["item"].map(lambda number: test[number].response)
     heads, history = head_frames(fitted)
-    which = {"criterion": criterion, "seed": seed}
+    which: dict[str, Any] = {"criterion": criterion, "seed": seed}
     RunResults(
         meta={"options": made_with, "model": describe(model).to_dict()},
         rows=rows.assign(**which),

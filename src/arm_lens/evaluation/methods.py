@@ -11,11 +11,11 @@ import torch
 from arm_lens.evaluation.statistics import accuracy
 from arm_lens.heads import HeadSet
 from arm_lens.judging import GenerativeJudge
-from arm_lens.models import chunks
 from arm_lens.preferences import Preference
 from arm_lens.questions import Question, draw_contexts, encode_questions, questions_of, verdict_tokens
 from arm_lens.replay import Replay
 from arm_lens.reward import ActivationRewardModel
+from arm_lens.tokens import chunks
 
 METHODS = ("zero_shot", "few_shot", "all_heads", "random_heads", "reinforce")
 """The unsteered model without and with examples in the prompt; then steered at all heads, at random ones (as many per

@@ -8,10 +8,11 @@ which errs on the wide side.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from scipy.stats import binomtest
+from scipy import stats
 
 LEVEL = 0.95
 
@@ -44,7 +45,7 @@ def accuracy(
         raise ValueError("there is no accuracy of no items")
     mean = float(correct.mean())
     if correct.ndim == 1 and np.isin(correct, (0.0, 1.0)).all():
-        interval = binomtest(int(correct.sum()), n).proportion_ci(LEVEL, method="wilson")
+        interval: Any = stats.binomtest(int(correct.sum()), n).proportion_ci(LEVEL, method="wilson")
         return AccuracyEstimate(mean, float(interval.low), float(interval.high), n)
     table = np.atleast_2d(correct)
     draws = len(table)

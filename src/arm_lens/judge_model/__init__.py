@@ -55,8 +55,6 @@ def preference_pairs(
     world = World(split, seed)
     pairs = [world.pair(criterion, fixed) for _ in range(count)]
     return [
-        PreferencePair(
-            chosen.request, chosen.reply, rejected.reply, criterion=criterion, id=f"{split} {seed}/{number}"
-        )
+        PreferencePair(chosen.request, chosen.reply, rejected.reply, criterion=criterion, id=f"{split} {seed}/{number}")
         for number, (chosen, rejected) in enumerate(pairs)
     ]

@@ -5,6 +5,8 @@ The vocabulary is the world's words and four markers, ``criterion:``, ``request:
 
 from __future__ import annotations
 
+from typing import Any
+
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -26,7 +28,8 @@ def build_tokenizer(context: int) -> PreTrainedTokenizerFast:
     pattern = Regex(rf"(?:{'|'.join(MARKERS)})|\w+|[^\w\s]")
     tokenizer.pre_tokenizer = pre_tokenizers.Split(pattern, behavior="removed", invert=True)
     tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=True)
-    return PreTrainedTokenizerFast(
+    make: Any = PreTrainedTokenizerFast  # untyped in transformers
+    made: PreTrainedTokenizerFast = make(
         tokenizer_object=tokenizer,
         pad_token=PAD,
         bos_token=BOS,
@@ -35,3 +38,4 @@ def build_tokenizer(context: int) -> PreTrainedTokenizerFast:
         padding_side="left",
         model_max_length=context,
     )
+    return made

@@ -16,6 +16,7 @@ that accuracy on the test split measures generalisation.
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Literal
@@ -26,7 +27,9 @@ PLACES = (
     "garden school river bridge market museum castle village library station harbor forest beach hotel farm theater "
     "tower park church bakery cafe lake valley island temple palace canal cinema factory mill prison square"
 ).split()
-POSITIVE = "lovely bright charming pleasant cheerful splendid beautiful delightful warm clean superb fresh graceful calm".split()
+POSITIVE = (
+    "lovely bright charming pleasant cheerful splendid beautiful delightful warm clean superb fresh graceful calm"
+).split()
 NEGATIVE = "dull hideous gloomy dreary filthy terrible shabby bleak cold noisy dirty bad nasty dreadful".split()
 VERBS = "bring carry take buy pack hold".split()
 SAFE = "map coat lamp hat book snack blanket ticket camera pencil scarf sandwich".split()
@@ -218,7 +221,7 @@ class World:
             "advice": self._advice(attributes.safe),
             "details": "" if attributes.brief else self._details(self._frame("details" + layout)),
         }
-        text = ""
+        text, text_is_list = "", False
         for part in self._frame("order").split():
             if sentences[part]:
                 listed = attributes.listed and part in ("statement", "details")
@@ -292,11 +295,10 @@ class World:
 
 def words() -> list[str]:
     """Every word and mark the world can write, in lower case, sorted: the tokenizer's vocabulary."""
-    import re
-
     lists = [PLACES, POSITIVE, NEGATIVE, VERBS, SAFE, UNSAFE, QUALITIES, PARTS, INTENSIFIERS]
     texts = [word for words_ in lists for word in words_]
-    texts += [*THANKS, *THANKS_FOR, *INSULTS, *INSULTED_BY, *CRITERION_WORDING.values(), *CRITERIA, ". ! ? , : -", "yes no"]
+    texts += [*THANKS, *THANKS_FOR, *INSULTS, *INSULTED_BY, *CRITERION_WORDING.values(), *CRITERIA]
+    texts += [". ! ? , : -", "yes no"]
     for frames in FRAMES.values():
         for kind, templates in frames.items():
             if kind != "order":

@@ -183,7 +183,7 @@ def reinforce(
         entropy = _entropy(probabilities, eligible)
         objective = (log_prob(probabilities, masks) * advantage).mean() + options.entropy_bonus * entropy
         optimizer.zero_grad()
-        (-objective).backward()
+        torch.autograd.backward(-objective)
         optimizer.step()
         trajectory.append(current)
         rows.append(
@@ -222,7 +222,8 @@ def _probabilities(
 
 def _entropy(p: Float[Tensor, "layer head"], eligible: Bool[Tensor, "layer head"]) -> Float[Tensor, ""]:
     p = p[eligible]
-    return (torch.special.entr(p) + torch.special.entr(1 - p)).mean()
+    entropy: Tensor = torch.special.entr(p) + torch.special.entr(1 - p)
+    return entropy.mean()
 
 
 def _draw_examples(options: Reinforce, n_examples: int, generator: torch.Generator) -> list[int] | None:

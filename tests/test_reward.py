@@ -1,0 +1,302 @@
+"""Judges and reward models, against raw Hugging Face computations and planted heads."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tests_support import planted_model
+from transformers import AutoModelForCausalLM
+
+from arm_lens import (
+    ActivationRewardModel,
+    GenerativeJudge,
+    HeadSet,
+    JudgeTemplate,
+    LabelledResponse,
+    PreferencePair,
+    Reinforce,
+    load_model,
+    pad,
+    read_batch,
+    resolve_verdicts,
+)
+from arm_lens.questions import encode_questions, questions_of
+from arm_lens.reward import judging_objective, read_means
+
+TEMPLATE = JudgeTemplate(
+    header="", scalar="request: {prompt} reply: {response}", ranked="request: {prompt} {response_a} , {response_b}",
+    cue=" verdict:", separator=" ", first=("warm",), second=("cold",), chat=False,
+)  # fmt: skip
+PROMPTS = ["garden", "river bridge", "tell me about the mill"]
+RESPONSES = ["it is warm and bright", "cold", "the mill is noisy , really noisy !"]
+QUICK = Reinforce(steps=5, masks=4)
+
+
+def raw_log_probs(folder, tokenizer, texts, *, bos=True):
+    """log-softmax at the last token, one text at a time, from the raw Hugging Face model."""
+    model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
+    prefix = [tokenizer.bos_token_id] if bos else []
+    ids = [[*prefix, *tokenizer.encode(text, add_special_tokens=False)] for text in texts]
+    with torch.no_grad():
+        return torch.cat([model(torch.tensor([one])).logits[:, -1].log_softmax(dim=-1) for one in ids])
+
+
+def test_the_judges_scores_are_those_of_the_raw_model(model_of, folder_of, tokenizer, family, model_class):
+    judge = GenerativeJudge(model_of(family, model_class), template=TEMPLATE, batch_size=2)
+    texts = [f"request: {p} reply: {r} verdict:" for p, r in zip(PROMPTS, RESPONSES, strict=True)]
+    bos = family in ("llama", "gpt2")  # TransformerLens feeds Qwen2 and GPT-NeoX none
+    logs = raw_log_probs(folder_of(family), tokenizer, texts, bos=bos)
+    yes, no = (logs[:, tokenizer.convert_tokens_to_ids(word)] for word in ("yes", "no"))
+    for kind, expected in {
+        "probability": yes.exp(),
+        "two_way": yes.exp() / (yes.exp() + no.exp()),
+        "gap": yes - no,
+    }.items():
+        found = judge.score(PROMPTS, RESPONSES, kind=kind)
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_few_shot_judge_reads_its_examples_first(model_of, folder_of, tokenizer):
+    shown = [LabelledResponse("mill", "cold", False), LabelledResponse("river", "warm", True)]
+    judge = GenerativeJudge(model_of("llama"), template=TEMPLATE, examples=shown)
+    examples = "request: mill reply: cold verdict: no request: river reply: warm verdict: yes"
+    text = f"{examples} request: garden reply: bright verdict:"
+    expected = raw_log_probs(folder_of("llama"), tokenizer, [text])[0, tokenizer.convert_tokens_to_ids("yes")].exp()
+    torch.testing.assert_close(judge.score(["garden"], ["bright"])[0], expected, atol=1e-5, rtol=1e-4)
+
+
+def test_a_ranked_judge_asks_in_both_orders_and_changes_its_mind_with_the_order(model_of, folder_of, tokenizer):
+    judge = GenerativeJudge(model_of("llama"), template=TEMPLATE, layout="ranked")
+    logs = raw_log_probs(
+        folder_of("llama"),
+        tokenizer,
+        ["request: garden bright , dull verdict:", "request: garden dull , bright verdict:"],
+    )
+    gaps = logs[:, tokenizer.convert_tokens_to_ids("warm")] - logs[:, tokenizer.convert_tokens_to_ids("cold")]
+    expected = float(gaps[0] - gaps[1]) / 2
+    one, other = judge.prefer("garden", "bright", "dull"), judge.prefer("garden", "dull", "bright")
+    assert one.margin == pytest.approx(expected, abs=1e-4)
+    assert other.margin == pytest.approx(-expected, abs=1e-4)
+    assert {one.preferred, other.preferred} == {"a", "b"}
+
+
+def test_equal_responses_tie(model_of):
+    assert GenerativeJudge(model_of("llama"), template=TEMPLATE).prefer("garden", "warm", "warm").preferred == "tie"
+
+
+def test_a_ranked_judge_has_no_score_of_one_response(model_of):
+    with pytest.raises(ValueError, match="prefer"):
+        GenerativeJudge(model_of("llama"), template=TEMPLATE, layout="ranked").score(["garden"], ["warm"])
+
+
+def test_the_order_of_scores_is_the_order_given_whatever_the_lengths(model_of):
+    judge = GenerativeJudge(model_of("llama"), template=TEMPLATE, batch_size=2)
+    whole = judge.score(PROMPTS, RESPONSES)
+    single = [float(judge.score([p], [r])[0]) for p, r in zip(PROMPTS, RESPONSES, strict=True)]
+    torch.testing.assert_close(whole, torch.tensor(single), atol=1e-5, rtol=1e-4)
+
+
+# ------------------------------------------------------------------------------------------ fitted reward models
+
+
+def examples(count=12):
+    return [
+        LabelledResponse(f"garden {'really ' * (i % 5)}", "warm" if i % 2 else "cold", bool(i % 2), id=f"example {i}")
+        for i in range(count)
+    ]
+
+
+def distinct_examples(count=12):
+    places = "garden school river bridge market museum castle village library station harbor forest".split()
+    return [
+        LabelledResponse(places[i], "warm" if i % 2 else "cold", bool(i % 2), id=f"example {i}") for i in range(count)
+    ]
+
+
+def fit(model, **options):
+    defaults = {"template": TEMPLATE, "shots": 3, "readings": 8, "selector": QUICK}
+    return ActivationRewardModel.fit(model, distinct_examples(), **(defaults | options))
+
+
+def test_the_means_are_those_of_the_prompts_with_worked_examples(model_of):
+    model = model_of("llama")
+    judge = GenerativeJudge(model, template=TEMPLATE)
+    pool = questions_of(distinct_examples(), TEMPLATE)
+    means = read_means(judge, pool, shots=2, readings=5, seed=3)
+    from arm_lens.questions import draw_contexts
+
+    sequences = encode_questions(model, TEMPLATE, pool[:5], shown=draw_contexts(pool, pool[:5], 2, seed=3))
+    z = torch.cat([read_batch(model, pad([sequence])) for sequence in sequences])
+    assert all(len(sequence) > 12 for sequence in sequences)
+    torch.testing.assert_close(means.values, z.mean(dim=0), atol=1e-5, rtol=1e-4)
+
+
+def test_no_heads_score_as_the_unsteered_judge_and_all_heads_do_not(model_of, model_class):
+    model = model_of("llama", model_class)
+    fitted = fit(model)
+    plain = GenerativeJudge(model, template=TEMPLATE).score(PROMPTS, RESPONSES)
+    assert torch.equal(fitted.with_heads(HeadSet.none(3, 4)).score(PROMPTS, RESPONSES), plain)
+    assert not torch.allclose(fitted.with_heads(HeadSet.all(3, 4)).score(PROMPTS, RESPONSES), plain)
+    assert torch.equal(
+        GenerativeJudge(model, template=TEMPLATE).score(PROMPTS, RESPONSES), plain
+    )  # nothing is left behind
+
+
+def test_the_steered_score_is_what_raw_modules_give_with_the_means_put_in(model_of, folder_of, tokenizer):
+    fitted = fit(model_of("llama"), selector=HeadSet.of(3, 4, [(0, 1), (2, 0), (2, 3)]))
+    model = AutoModelForCausalLM.from_pretrained(folder_of("llama"), attn_implementation="eager").eval()
+    d_head = 12
+
+    def put_in(layer):
+        def hook(_, inputs):
+            z = inputs[0].clone()
+            for at, head in fitted.heads:
+                if at == layer:
+                    z[0, -1, head * d_head : (head + 1) * d_head] = fitted.means.values[layer, head]
+            return (z,)
+
+        return hook
+
+    for layer in range(3):
+        model.model.layers[layer].self_attn.o_proj.register_forward_pre_hook(put_in(layer))
+    ids = [1, *tokenizer.encode("request: garden reply: bright verdict:", add_special_tokens=False)]
+    with torch.no_grad():
+        expected = model(torch.tensor([ids])).logits[0, -1].softmax(dim=-1)[tokenizer.convert_tokens_to_ids("yes")]
+    torch.testing.assert_close(fitted.score(["garden"], ["bright"])[0], expected, atol=1e-5, rtol=1e-4)
+
+
+def test_heads_are_not_chosen_on_what_was_read(model_of):
+    fitted = fit(model_of("llama"))
+    assert (fitted.record.n_read, fitted.record.n_validation) == (6, 6)
+
+
+def test_given_validation_examples_are_used_and_all_examples_read(model_of):
+    fitted = fit(model_of("llama"), validation=distinct_examples(4))
+    assert (fitted.record.n_read, fitted.record.n_validation) == (12, 4)
+
+
+def test_the_same_seed_fits_the_same_reward_model(model_of):
+    one, two, other = (fit(model_of("llama"), seed=seed) for seed in (5, 5, 6))
+    assert one.heads == two.heads
+    assert torch.equal(one.means.values, two.means.values)
+    assert not torch.equal(one.means.values, other.means.values)
+
+
+def test_fewer_shots_are_taken_where_there_are_fewer_examples_and_this_is_recorded(model_of):
+    assert fit(model_of("llama"), shots=50).record.shots == 5
+
+
+def test_pairs_are_fitted_and_preferred_in_either_layout(model_of):
+    pairs = [PreferencePair(one.prompt, "warm and bright", "cold", id=one.id) for one in distinct_examples()]
+    for layout in ("scalar", "ranked"):
+        fitted = ActivationRewardModel.fit(
+            model_of("llama"), pairs, template=TEMPLATE, layout=layout, shots=2, readings=4, selector=QUICK
+        )
+        one, other = fitted.prefer("garden", "warm", "cold"), fitted.prefer("garden", "cold", "warm")
+        assert one.margin == pytest.approx(-other.margin, abs=1e-5)
+
+
+def test_validation_examples_of_one_kind_are_refused(model_of):
+    with pytest.raises(ValueError, match="only positive"):
+        fit(model_of("llama"), validation=[LabelledResponse("garden", "warm", True)])
+
+
+def test_it_is_a_trl_reward_function(model_of):
+    fitted = fit(model_of("llama"))
+    found = fitted(
+        prompts=[[{"role": "user", "content": "garden"}], [{"role": "user", "content": "river"}]],
+        completions=[[{"role": "assistant", "content": "warm"}], [{"role": "assistant", "content": "cold"}]],
+        completion_ids=[[1], [2]],
+        trainer_state=None,
+    )
+    assert found == pytest.approx(fitted.score(["garden", "river"], ["warm", "cold"]).tolist(), abs=1e-6)
+    assert all(isinstance(one, float) for one in found)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_exactly_the_planted_heads_are_found(seed, tokenizer, tmp_path_factory):
+    """In `planted_model` the verdict turns on the last token's class, which three heads of the bare prompt hide."""
+    planted = planted_model(tokenizer, tmp_path_factory, seed=seed)
+    judge = GenerativeJudge(planted.model, template=planted.template)
+    asked = questions_of(planted.examples, planted.template)
+    objective = judging_objective(judge, asked, planted.means)
+    from arm_lens import reinforce
+
+    found = reinforce(objective, 3, 4, n_examples=len(asked), options=Reinforce(steps=200), seed=seed)
+    assert found.heads == planted.heads
+
+
+# ------------------------------------------------------------------------------------------ saving and loading
+
+
+def test_saving_and_loading_round_trips_exactly(model_of, tmp_path, model_class):
+    model = model_of("llama", model_class)
+    fitted = fit(model, criterion="warm", wording="The reply is warm.")
+    loaded = ActivationRewardModel.load(fitted.save(tmp_path / "warm"), model)
+    assert loaded.heads == fitted.heads
+    assert torch.equal(loaded.means.values, fitted.means.values)
+    assert torch.equal(loaded.selection.probabilities, fitted.selection.probabilities)
+    assert torch.equal(loaded.selection.trajectory, fitted.selection.trajectory)
+    assert loaded.selection.history.equals(fitted.selection.history)
+    assert (loaded.record, loaded.injection, loaded.judge.template) == (fitted.record, fitted.injection, TEMPLATE)
+    assert torch.equal(loaded.score(PROMPTS, RESPONSES), fitted.score(PROMPTS, RESPONSES))
+
+
+def test_without_a_model_the_recorded_one_is_loaded(model_of, tmp_path):
+    fitted = fit(model_of("llama"))
+    loaded = ActivationRewardModel.load(fitted.save(tmp_path / "rm"))
+    assert torch.equal(loaded.score(PROMPTS, RESPONSES), fitted.score(PROMPTS, RESPONSES))
+
+
+def test_the_record_says_what_was_read_where_and_with_which_versions(model_of, tmp_path):
+    import json
+
+    folder = fit(model_of("llama"), criterion="warm", seed=4).save(tmp_path / "rm")
+    record = json.loads((folder / "reward_model.json").read_text())
+    assert record["hook"] == "blocks.{layer}.attn.hook_z"
+    assert "last token" in record["token_position"]
+    assert record["model"]["architecture"] == "LlamaForCausalLM"
+    assert (record["model"]["weight_processing"], record["model"]["dtype"]) == ("raw", "float32")
+    assert record["fit"]["seed"] == 4
+    assert set(record["versions"]) == {"arm-lens", "torch", "transformer-lens", "transformers"}
+
+
+def test_another_model_is_refused_by_its_shape(model_of, tmp_path):
+    from arm_lens.artefact import WrongModelError
+
+    folder = fit(model_of("llama")).save(tmp_path / "rm")
+    with pytest.raises(WrongModelError, match=r"d_head = 12.*d_head = 8"):
+        ActivationRewardModel.load(folder, model_of("qwen2"))
+
+
+def test_other_weights_of_the_same_shape_are_refused(model_of, folder_of, tmp_path):
+    from arm_lens.artefact import WrongModelError
+
+    folder = fit(model_of("llama")).save(tmp_path / "rm")
+    changed = AutoModelForCausalLM.from_pretrained(folder_of("llama"))
+    with torch.no_grad():
+        changed.model.layers[0].self_attn.v_proj.weight.mul_(1.05)
+    changed.save_pretrained(tmp_path / "tuned")
+    model_of("llama").tokenizer.save_pretrained(tmp_path / "tuned")
+    with pytest.raises(WrongModelError, match="computes other activations"):
+        ActivationRewardModel.load(folder, load_model(tmp_path / "tuned"))
+
+
+def test_other_weight_processing_is_refused_and_named(folder_of, tmp_path):
+    from arm_lens.artefact import WrongModelError
+
+    model = load_model(folder_of("gpt2"))
+    folder = fit(model).save(tmp_path / "rm")
+    processed = load_model(folder_of("gpt2"))
+    processed.enable_compatibility_mode(disable_warnings=True)
+    with pytest.raises(WrongModelError, match="weight_processing: raw then, compatibility mode now"):
+        ActivationRewardModel.load(folder, processed)
+
+
+def test_a_folder_without_a_reward_model_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="holds no reward model"):
+        ActivationRewardModel.load(tmp_path)
+
+
+def test_verdicts_resolve_for_the_test_template(tokenizer):
+    assert resolve_verdicts(tokenizer, TEMPLATE.yes, TEMPLATE.no).positive
