@@ -11,7 +11,8 @@ by a linear readout of the residual stream that is thrown away afterwards:
     after layer 4, at "yes" or "no"             for every attribute, whether it agrees with the verdict
     after layer 5, at "verdict:"                the criterion
 
-First come short sequences of two items, to learn reading; then sequences of nine. The data of a step depends on the
+First come short sequences of two items, to learn reading; then sequences of nine; at last, briefly, of eleven, so that nine
+stay within the positions it knows when their sentences are longer than those it was trained on. The data of a step depends on the
 seed and the step alone, so that an interrupted run (checkpoints are written as it goes) continues as if it had not been.
 """
 
@@ -64,6 +65,9 @@ class Recipe:
     judging_steps: int = 1800
     judging_items: int = 9
     judging_batch: int = 16
+    long_steps: int = 250
+    long_items: int = 11
+    long_rate: float = 0.15
     named: float = 0.25
     learning_rate: float = 2e-3
     warm_up: int = 100
@@ -76,13 +80,23 @@ class Recipe:
 
     @property
     def steps(self) -> int:
-        """Of both stages."""
-        return self.reading_steps + self.judging_steps
+        """Of all three stages."""
+        return self.reading_steps + self.judging_steps + self.long_steps
+
+    def stage(self, step: int) -> tuple[int, int]:
+        """Sequences in a batch, and items in a sequence."""
+        if step < self.reading_steps:
+            return self.reading_batch, self.reading_items
+        short = step < self.reading_steps + self.judging_steps
+        return self.judging_batch, self.judging_items if short else self.long_items
 
     def rate(self, step: int) -> float:
-        """The learning rate's factor: warm-up, plateau, linear decay."""
-        start = self.decay_from * self.steps
-        decay = 1.0 if step < start else max(self.final_rate, (self.steps - step) / (self.steps - start))
+        """The learning rate's factor: warm-up, plateau, linear decay; then a small one that decays to nothing."""
+        end = self.reading_steps + self.judging_steps
+        if step >= end:
+            return self.long_rate * (self.steps - step) / self.long_steps
+        start = self.decay_from * end
+        decay = 1.0 if step < start else max(self.final_rate, (end - step) / (end - start))
         return min(1.0, (step + 1) / self.warm_up) * decay
 
 
@@ -160,10 +174,7 @@ class Text:
 
     def training_batch(self, recipe: Recipe, step: int) -> Batch:
         """The batch of a step; it depends on the recipe's seed and the step alone."""
-        reading = step < recipe.reading_steps
-        size, count = (
-            (recipe.reading_batch, recipe.reading_items) if reading else (recipe.judging_batch, recipe.judging_items)
-        )
+        size, count = recipe.stage(step)
         world, draw = World("train", seed=recipe.seed * 1_000_000 + step), random.Random(f"{recipe.seed} {step}")
         return self.batch([(draw.choice(NAMES), draw.random() < recipe.named, world.items(count)) for _ in range(size)])
 
@@ -286,7 +297,7 @@ in context. Given requests and replies with verdicts on an unnamed criterion, it
 new reply; given none, it can only guess. It knows the small world of `arm_lens.judge_model.world` and nothing else.
 
 It reads `Request: ... Reply: ... Verdict:` and answers `yes` or `no`, one response at a time (it was never shown two side
-by side), with at most 8 worked examples; `Criterion: The reply is polite.` in front names a criterion.
+by side), with up to 10 worked examples; `Criterion: The reply is polite.` in front names a criterion.
 
 Trained by `scripts/train_judge_model.py`, whose docstring explains how, with
 

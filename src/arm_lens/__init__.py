@@ -10,7 +10,14 @@ from arm_lens.activations import HeadMeans, RunningMean, mean_heads, read_batch,
 from arm_lens.heads import Head, HeadScores, HeadSet
 from arm_lens.judging import Comparison, GenerativeJudge, RewardModel
 from arm_lens.models import ModelInfo, describe, fingerprint, last_logits, load_model
-from arm_lens.preferences import LabelledResponse, PreferencePair, labelled, read_preferences, split_preferences
+from arm_lens.preferences import (
+    LabelledResponse,
+    PreferencePair,
+    labelled,
+    read_preferences,
+    split_preferences,
+    write_preferences,
+)
 from arm_lens.prompts import JudgeTemplate, VerdictScores, VerdictTokenError, VerdictTokens, resolve_verdicts
 from arm_lens.replay import Replay
 from arm_lens.reward import ActivationRewardModel
@@ -57,4 +64,5 @@ __all__ = [
     "resolve_verdicts",
     "split_preferences",
     "steer",
+    "write_preferences",
 ]

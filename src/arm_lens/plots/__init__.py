@@ -1,0 +1,28 @@
+"""Figures: one function per figure, a tidy data frame in, a plotly figure out; nothing is shown or saved.
+
+Every function checks the columns it needs and says which one is missing. Figures carry their own size in pixels
+(``figure.layout.width`` and ``height``), one look (`TEMPLATE`), and one colour and symbol per method, so that a reader
+who has seen one figure can read the others, in greyscale too.
+"""
+
+from arm_lens.plots.accuracy import accuracy_by_method
+from arm_lens.plots.export import save_figure
+from arm_lens.plots.frames import mean_over_seeds, ranking_quality
+from arm_lens.plots.head_maps import selected_heads, selection_probabilities
+from arm_lens.plots.rewards import reward_histograms
+from arm_lens.plots.theme import TEMPLATE, MethodStyle, method_styles
+from arm_lens.plots.training import training_curves
+
+__all__ = [
+    "TEMPLATE",
+    "MethodStyle",
+    "accuracy_by_method",
+    "mean_over_seeds",
+    "method_styles",
+    "ranking_quality",
+    "reward_histograms",
+    "save_figure",
+    "selected_heads",
+    "selection_probabilities",
+    "training_curves",
+]

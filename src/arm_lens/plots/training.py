@@ -1,0 +1,92 @@
+"""How the search went: a quantity against the step, per criterion, over seeds."""
+
+# mypy: disable-error-code="attr-defined, name-defined, no-untyped-call"
+
+from __future__ import annotations
+
+from typing import Literal
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from arm_lens.plots.frames import checked, criteria_of
+from arm_lens.plots.panels import Panels, line_panels
+from arm_lens.plots.theme import MEETS
+
+AXES = {
+    "reward": "reward of the drawn masks",
+    "expected_heads": "expected number of heads",
+    "entropy": "entropy per head (nats)",
+}
+
+
+def training_curves(
+    history: pd.DataFrame, *, value: Literal["reward", "expected_heads", "entropy"] = "reward"
+) -> go.Figure:
+    """The mean over seeds as a line, and the band from the lowest to the highest seed.
+
+    Args:
+        history: criterion, seed, step, and the column ``value``.
+        value: what to draw.
+
+    Raises:
+        ValueError: if a column is missing or there are no rows, or ``value`` is none of the three.
+    """
+    if value not in AXES:
+        raise ValueError(f"there is a curve for {', '.join(map(repr, AXES))}, not for {value!r}")
+    checked(history, ["criterion", "seed", "step", value], table="history")
+    criteria = criteria_of(history)
+    banded = history["seed"].nunique() > 1
+    grid = line_panels(len(criteria), height=150, gap_x=40, gap_y=66, top=68 if banded else 44)
+    figure = grid.figure(criteria, [""] * len(criteria))
+    over_seeds: pd.DataFrame = history.groupby(["criterion", "step"])[value].agg(["mean", "min", "max"])
+    for index, criterion in enumerate(criteria):
+        curve = over_seeds[over_seeds.index.get_level_values("criterion") == criterion].droplevel("criterion")
+        _draw(figure, curve, grid, index, banded=banded)
+        row, column = grid.cell(index)
+        figure.update_xaxes(title_text="step" if grid.is_lowest(index) else None, row=row, col=column)
+        # The axis names itself once per figure: panels are too low to hold the words in each row.
+    figure.add_annotation(
+        text=AXES[value], textangle=-90, x=0, y=0.5, xref="paper", yref="paper", xanchor="center", xshift=-50
+    )
+    figure.update_xaxes(range=[history["step"].min(), history["step"].max()], nticks=5)
+    figure.update_yaxes(nticks=5)
+    for axis in list(figure.select_yaxes())[1:]:
+        axis.matches = "y"
+    if value != "reward":
+        figure.update_yaxes(rangemode="tozero")
+    figure.update_layout(
+        showlegend=banded, legend={"y": 1, "yref": "container", "yanchor": "top", "xref": "paper", "x": 0}
+    )
+    return figure
+
+
+def _draw(figure: go.Figure, curve: pd.DataFrame, grid: Panels, index: int, *, banded: bool) -> None:
+    row, column = grid.cell(index)
+    steps = curve.index.to_list()
+    if banded:
+        band = go.Scatter(
+            x=steps + steps[::-1],
+            y=curve["max"].to_list() + curve["min"].to_list()[::-1],
+            fill="toself",
+            fillcolor="#bcd7e8",
+            line={"width": 0},
+            mode="lines",
+            hoverinfo="skip",
+            name="lowest to highest seed",
+            legendgroup="band",
+            showlegend=index == 0,
+        )
+        figure.add_trace(band, row=row, col=column)
+    line = go.Scatter(
+        x=steps,
+        y=curve["mean"].to_list(),
+        mode="lines",
+        line={"width": 1.8, "color": MEETS},
+        customdata=curve[["min", "max"]].to_numpy(),
+        hovertemplate="step %{x}: mean %{y:.3f}, from %{customdata[0]:.3f} to %{customdata[1]:.3f}<extra></extra>",
+        name="mean over seeds",
+        legendgroup="mean",
+        showlegend=index == 0,
+    )
+    figure.add_trace(line, row=row, col=column)

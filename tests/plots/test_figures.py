@@ -1,0 +1,292 @@
+"""Figures say what their tables say."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import plotly.io
+import pytest
+from plots.synthetic_results import make_heads, make_history, make_items, make_rows
+
+from arm_lens import plots
+from arm_lens.plots import export
+from arm_lens.plots.theme import METHODS, label, literal
+
+CRITERIA = ("safe", "polite", "list")
+ITEMS = make_items(CRITERIA, n=40, texts=False)
+ROWS = make_rows(ITEMS)
+HEADS = make_heads(CRITERIA, n_layers=3, n_heads=4)
+HISTORY = make_history(CRITERIA, steps=12)
+FIGURES = {
+    "accuracy": (plots.accuracy_by_method, ROWS),
+    "selected": (plots.selected_heads, HEADS),
+    "probabilities": (plots.selection_probabilities, HEADS),
+    "curves": (plots.training_curves, HISTORY),
+    "rewards": (plots.reward_histograms, ITEMS),
+}
+every_figure = pytest.mark.parametrize("make, frame", FIGURES.values(), ids=FIGURES)
+
+
+def titles(figure: go.Figure) -> list[str]:
+    return [note.text for note in figure.layout.annotations if note.text.startswith("<b>")]
+
+
+@every_figure
+def test_an_empty_table_is_refused(make, frame):
+    with pytest.raises(ValueError, match="is empty"):
+        make(frame.iloc[:0])
+
+
+@every_figure
+def test_the_missing_column_is_named(make, frame):
+    with pytest.raises(ValueError, match="lacks the column 'seed'"):
+        make(frame.drop(columns="seed"))
+
+
+@every_figure
+def test_the_table_is_left_as_it_was(make, frame):
+    before = frame.copy()
+    make(frame)
+    pd.testing.assert_frame_equal(frame, before)
+
+
+@every_figure
+def test_one_criterion_and_one_seed_are_enough(make, frame):
+    figure = make(frame[(frame["criterion"] == "polite") & (frame["seed"] == 1)])
+    assert figure.data and figure.layout.width and figure.layout.height
+
+
+def test_the_default_look_of_other_figures_stays():
+    script = "import plotly.io as p; b = p.templates.default, len(p.templates)\nimport arm_lens.plots\n"
+    script += "assert b == (p.templates.default, len(p.templates))"
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_each_method_has_its_own_colour_and_symbol():
+    assert len({style.color for style in METHODS.values()}) == len({style.symbol for style in METHODS.values()}) == 5
+
+
+def test_methods_from_elsewhere_come_after_the_known_ones():
+    styles = plots.method_styles(["probe", "reinforce", "zero_shot", "length"], {"probe": "Linear probe"})
+    assert [style.name for style in styles.values()][2:] == ["Linear probe", "length"]
+    assert styles["probe"].symbol != styles["length"].symbol
+
+
+def test_large_symbols_are_means_and_lines_the_mean_intervals_of_the_rows():
+    figure = plots.accuracy_by_method(ROWS)
+    for method, style in METHODS.items():
+        trace = next(trace for trace in figure.data if trace.name == style.name)
+        assert (trace.marker.color, trace.marker.symbol) == (style.color, style.symbol)
+        for index, criterion in enumerate(CRITERIA):
+            of_both = ROWS[(ROWS["method"] == method) & (ROWS["criterion"] == criterion)]
+            x = trace.x[index]
+            assert x == pytest.approx(np.mean(of_both["accuracy"].to_list()))
+            assert x - trace.error_x.arrayminus[index] == pytest.approx(np.mean(of_both["ci_low"].to_list()))
+            assert x + trace.error_x.array[index] == pytest.approx(np.mean(of_both["ci_high"].to_list()))
+            assert round(trace.y[index]) == index
+
+
+def test_small_dots_are_the_rows():
+    figure = plots.accuracy_by_method(ROWS)
+    dots = [x for trace in figure.data if trace.name.endswith(", seeds") for x in trace.x]
+    assert sorted(dots) == sorted(ROWS["accuracy"])
+
+
+def test_no_mark_of_the_accuracy_figure_is_outside_the_axes():
+    rows = ROWS.assign(ci_low=ROWS["ci_low"] - 0.3)
+    low, high = plots.accuracy_by_method(rows).layout.xaxis.range
+    assert low < rows.groupby(["criterion", "method"])["ci_low"].mean().min() and high >= 1
+
+
+def test_chance_is_marked_at_one_half():
+    lines = [shape for shape in plots.accuracy_by_method(ROWS).layout.shapes if shape.type == "line"]
+    assert [(line.x0, line.x1) for line in lines] == [(0.5, 0.5)]
+
+
+def test_names_can_be_replaced():
+    figure = plots.accuracy_by_method(ROWS, names={"few_shot": "Few-shot (8 in prompt)"})
+    assert "Few-shot (8 in prompt)" in {trace.name for trace in figure.data}
+
+
+@pytest.mark.parametrize(
+    "make, column", [(plots.selected_heads, "selected"), (plots.selection_probabilities, "probability")]
+)
+def test_a_cell_is_the_mean_over_seeds(make, column):
+    shuffled = HEADS.sample(frac=1, random_state=0).sort_values("criterion", key=lambda c: c.map(CRITERIA.index))
+    figure = make(shuffled)
+    assert [trace.name for trace in figure.data] == list(CRITERIA)
+    for trace in figure.data:
+        expected = np.zeros((3, 4))
+        for row in HEADS[HEADS["criterion"] == trace.name].to_dict("records"):
+            expected[row["layer"], row["head"]] += float(row[column]) / 3
+        np.testing.assert_allclose(trace.z, expected)
+        assert trace.coloraxis == "coloraxis"
+    assert (figure.layout.coloraxis.cmin, figure.layout.coloraxis.cmax) == (0, 1)
+
+
+def test_layer_zero_is_at_the_bottom_and_hover_tells_every_seed():
+    figure = plots.selected_heads(HEADS)
+    assert figure.layout.yaxis.range[0] < 0 < figure.layout.yaxis.range[1]
+    one = HEADS[(HEADS["criterion"] == "polite") & (HEADS["layer"] == 2) & (HEADS["head"] == 3)]
+    text = figure.data[1].text[2][3]
+    assert "polite" in text and "layer 2, head 3" in text
+    for row in one.to_dict("records"):
+        assert f"seed {row['seed']}: probability {row['probability']:.3f}" + ", selected" * row["selected"] in text
+
+
+def test_a_head_without_a_row_is_blank():
+    figure = plots.selected_heads(HEADS[~((HEADS["layer"] == 1) & (HEADS["head"] == 2))])
+    assert np.isnan(figure.data[0].z[1][2]) and np.isnan(figure.data[0].z).sum() == 1
+
+
+def test_titles_count_the_selected_heads():
+    heads = HEADS.assign(selected=(HEADS["layer"] == 0) & (HEADS["head"] < 2 + HEADS["seed"].clip(upper=1)))
+    assert all("2 to 3 of 12 heads" in title for title in titles(plots.selected_heads(heads)))
+
+
+def test_layer_labels_of_a_large_model_keep_apart():
+    figure = plots.selected_heads(make_heads(CRITERIA, seeds=(0,), n_layers=32, n_heads=32))
+    ticks = figure.layout.yaxis.tickvals
+    low, high = figure.layout.yaxis.domain
+    inner = figure.layout.height - figure.layout.margin.t - figure.layout.margin.b
+    assert (high - low) * inner / 32 * (ticks[1] - ticks[0]) >= 16
+
+
+@pytest.mark.parametrize("value", ["reward", "expected_heads", "entropy"])
+def test_a_curve_is_the_mean_and_its_band_the_extremes(value):
+    figure = plots.training_curves(HISTORY, value=value)
+    bands = [trace for trace in figure.data if trace.fill == "toself"]
+    lines = [trace for trace in figure.data if trace.fill is None]
+    assert len(bands) == len(lines) == len(CRITERIA)
+    for criterion, band, line in zip(CRITERIA, bands, lines, strict=True):
+        table = HISTORY[HISTORY["criterion"] == criterion].pivot(index="step", columns="seed", values=value).to_numpy()
+        np.testing.assert_allclose(line.y, table.mean(axis=1))
+        np.testing.assert_allclose(band.y, [*table.max(axis=1), *table.min(axis=1)[::-1]])
+
+
+def test_an_unknown_curve_is_refused():
+    with pytest.raises((ValueError, TypeError), match="'loss'"):  # a TypeError from beartype, which tests switch on
+        plots.training_curves(HISTORY, value="loss")
+
+
+def count_pairs(items: pd.DataFrame) -> float:
+    """AUC by looking at every pair of every seed."""
+    areas = []
+    for seed in items["seed"].unique():
+        one = items[items["seed"] == seed]
+        above, below = one["reward"][one["label"]], one["reward"][~one["label"]]
+        won = [1.0 if a > b else 0.5 if a == b else 0.0 for a in above for b in below]
+        areas.append(sum(won) / len(won))
+    return sum(areas) / len(areas)
+
+
+def test_the_auc_in_the_title_counts_pairs_within_seeds():
+    items = ITEMS.assign(reward=(0.3 * ITEMS["seed"] + ITEMS["reward"] / 3).round(2))  # with ties, and seeds far apart
+    for criterion, title in zip(CRITERIA, titles(plots.reward_histograms(items)), strict=True):
+        chosen = items[(items["criterion"] == criterion) & (items["method"] == "reinforce")]
+        assert float(re.search(r"AUC ([\d.]+)", title)[1]) == pytest.approx(count_pairs(chosen), abs=5e-4)
+        assert "n = 40 × 3 seeds" in title
+
+
+def test_the_auc_of_one_label_is_undefined():
+    assert all("AUC undefined" in title for title in titles(plots.reward_histograms(ITEMS.assign(label=True))))
+
+
+def test_histograms_are_fractions_of_their_group():
+    figure = plots.reward_histograms(ITEMS, "few_shot")
+    chosen = ITEMS[(ITEMS["criterion"] == "safe") & (ITEMS["method"] == "few_shot")]
+    for trace, meets in zip(figure.data[:2], (True, False), strict=True):
+        rewards = chosen["reward"][chosen["label"] == meets].to_numpy()
+        lefts, heights = np.array(trace.x)[::2], np.array(trace.y)[::2]
+        assert heights.sum() == pytest.approx(1)
+        for left, right, height in zip(lefts, [*lefts[1:], 1.01], heights, strict=True):
+            assert height == pytest.approx(((rewards >= left) & (rewards < right)).mean())
+    assert all(tuple(axis.range) == (0, 1) for axis in figure.select_xaxes())
+
+
+def test_rewards_that_are_no_probabilities_are_refused():
+    with pytest.raises(ValueError, match="not a probability"):
+        plots.reward_histograms(ITEMS.assign(reward=ITEMS["reward"] * 3))
+    with pytest.raises(ValueError, match="no rows of the method 'votes'"):
+        plots.reward_histograms(ITEMS, "votes")
+
+
+def test_labels_are_literal_and_short():
+    assert literal("a<b & $c$") == "a&lt;b &amp; &#36;c&#36;"
+    lines = label("w" * 30 + " and more words than two lines can hold", width=12, lines=2).split("<br>")
+    assert len(lines) == 2 and all(len(line) <= 12 for line in lines) and lines[1].endswith("…")
+    assert label("as it is") == "as it is"
+
+
+@every_figure
+def test_no_label_of_a_hostile_criterion_is_markup(make, frame):
+    figure = make(frame.assign(criterion=frame["criterion"].replace("polite", "<img src=x onerror=alert(1)> $x$")))
+    text = plotly.io.to_json(figure).replace("\\u003c", "<")
+    assert "<img" not in text and "$x$" not in text and "&lt;img src=x" in text
+
+
+@pytest.fixture
+def chromium() -> None:
+    if not any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))):
+        pytest.fail("images are drawn with Chromium, which is not installed: apt-get install chromium")
+
+
+def png_size(content: bytes) -> tuple[int, int]:
+    assert content[:8] == b"\x89PNG\r\n\x1a\n"
+    return int.from_bytes(content[16:20], "big"), int.from_bytes(content[20:24], "big")
+
+
+@every_figure
+def test_every_figure_renders_at_its_size(make, frame, tmp_path, chromium):
+    figure = make(frame)
+    content = plots.save_figure(figure, tmp_path / "figure.png", scale=1.0).read_bytes()
+    assert png_size(content) == (figure.layout.width, figure.layout.height)
+    assert len(content) > 5000  # a blank image of this size is smaller
+
+
+def test_the_size_of_an_image_can_be_given(tmp_path, chromium):
+    figure = plots.accuracy_by_method(ROWS)
+    width = figure.layout.width
+    content = plots.save_figure(figure, tmp_path / "figure.PNG", width=640, height=480).read_bytes()
+    assert png_size(content) == (1280, 960)
+    assert figure.layout.width == width
+
+
+@pytest.mark.parametrize("suffix, start", [("svg", b"<svg"), ("pdf", b"%PDF")])
+def test_vector_formats(suffix, start, tmp_path, chromium):
+    figure = plots.training_curves(HISTORY)
+    assert plots.save_figure(figure, tmp_path / f"figure.{suffix}").read_bytes().startswith(start)
+
+
+def test_a_web_page_is_self_contained(tmp_path):
+    page = plots.save_figure(plots.training_curves(HISTORY), str(tmp_path / "figure.html")).read_text()
+    assert "Plotly.newPlot" in page and not re.search(r"<(script|link|img)[^>]+(src|href)=", page)
+
+
+def test_other_formats_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"figure\.gif.*\.png, \.svg, \.pdf or \.html"):
+        plots.save_figure(plots.training_curves(HISTORY), tmp_path / "figure.gif")
+
+
+def test_missing_kaleido_is_explained(tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "find_spec", lambda name: None)
+    with pytest.raises(RuntimeError, match="pip install"):
+        plots.save_figure(plots.training_curves(HISTORY), tmp_path / "figure.png")
+
+
+def test_missing_chromium_is_explained(tmp_path, monkeypatch):
+    import kaleido
+    from kaleido.errors import ChromeNotFoundError
+
+    def fails(*args: object, **options: object) -> bytes:
+        raise ChromeNotFoundError
+
+    monkeypatch.setattr(kaleido, "calc_fig_sync", fails)
+    with pytest.raises(RuntimeError, match="apt-get install chromium"):
+        plots.save_figure(plots.training_curves(HISTORY), tmp_path / "figure.png")
