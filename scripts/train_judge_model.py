@@ -12,8 +12,9 @@ by a linear readout of the residual stream that is thrown away afterwards:
     after layer 5, at "verdict:"                the criterion
 
 First come short sequences of two items, to learn reading; then sequences of nine; at last, briefly, of eleven, so that nine
-stay within the positions it knows when their sentences are longer than those it was trained on. The data of a step depends on the
-seed and the step alone, so that an interrupted run (checkpoints are written as it goes) continues as if it had not been.
+stay within the positions it knows when their sentences are longer than those it was trained on. The data of a step depends
+on the seed and the step alone, so that an interrupted run (checkpoints are written as it goes) continues as if it had not
+been.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import shutil
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -127,6 +128,18 @@ def family(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The path of a Chromium. CI installs one; elsewhere, tests that draw images or open pages may do without."""
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        explanation = (
+            "images are drawn and pages opened with Chromium, which is not installed: apt-get install chromium"
+        )
+        pytest.fail(explanation) if os.environ.get("CI") else pytest.skip(explanation)
+    return found
 
 
 @pytest.fixture(scope="session")

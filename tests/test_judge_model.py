@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from conftest import HOOKED
 
 from arm_lens import GenerativeJudge, describe, last_logits, load_model, pad
 from arm_lens.judge_model import CRITERIA, CRITERION_WORDING, labelled_responses
 from arm_lens.models import BUNDLED_NAME
 from arm_lens.questions import draw_contexts, encode_questions, questions_of
-from conftest import HOOKED
 
 ITEMS = 120
 

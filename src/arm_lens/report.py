@@ -5,8 +5,6 @@ fetch anything. Criteria, prompts and responses come from users' data: Jinja esc
 figures' labels, and the figures' JSON cannot close its script element.
 """
 
-# mypy: disable-error-code="attr-defined, name-defined, no-untyped-call"
-
 from __future__ import annotations
 
 import hashlib

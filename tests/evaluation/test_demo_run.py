@@ -166,7 +166,9 @@ def test_the_demo_command_writes_what_it_promises(tmp_path):
 
 def test_a_score_file_without_a_response_names_the_row(files, fitted_folder):
     (files / "bad.csv").write_text("prompt,response\nhello,hi\nagain,\n")
-    result = CliRunner().invoke(app, ["score", str(fitted_folder), str(files / "bad.csv"), "--out", str(files / "x.jsonl")])
+    result = CliRunner().invoke(
+        app, ["score", str(fitted_folder), str(files / "bad.csv"), "--out", str(files / "x.jsonl")]
+    )
     assert result.exit_code != 0
     assert "row 2" in result.output
     assert "response is missing" in result.output

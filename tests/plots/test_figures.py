@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
 
@@ -229,12 +228,6 @@ def test_no_label_of_a_hostile_criterion_is_markup(make, frame):
     figure = make(frame.assign(criterion=frame["criterion"].replace("polite", "<img src=x onerror=alert(1)> $x$")))
     text = plotly.io.to_json(figure).replace("\\u003c", "<")
     assert "<img" not in text and "$x$" not in text and "&lt;img src=x" in text
-
-
-@pytest.fixture
-def chromium() -> None:
-    if not any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))):
-        pytest.fail("images are drawn with Chromium, which is not installed: apt-get install chromium")
 
 
 def png_size(content: bytes) -> tuple[int, int]:

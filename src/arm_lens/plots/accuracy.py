@@ -1,7 +1,5 @@
 """Accuracy of each method on each criterion, with its interval and its seeds."""
 
-# mypy: disable-error-code="attr-defined, name-defined, no-untyped-call"
-
 from __future__ import annotations
 
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Figures as files, without the network."""
 
-# mypy: disable-error-code="attr-defined, name-defined, no-untyped-call, import-untyped"
-
 from __future__ import annotations
 
 from importlib.util import find_spec

@@ -1,7 +1,5 @@
 """The numbers behind the figures: checked columns and what is averaged over seeds."""
 
-# mypy: disable-error-code="attr-defined"
-
 from __future__ import annotations
 
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Which heads were chosen: one map per criterion, layers upwards from layer 0, heads to the right."""
 
-# mypy: disable-error-code="attr-defined, name-defined, no-untyped-call"
-
 from __future__ import annotations
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Small multiples laid out in pixels: panels of a given size, each with its title at its upper left corner."""
 
-# mypy: disable-error-code="attr-defined, name-defined, no-untyped-call"
-
 from __future__ import annotations
 
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Where the rewards of good and bad responses lie."""
 
-# mypy: disable-error-code="attr-defined, name-defined, no-untyped-call"
-
 from __future__ import annotations
 
 import math

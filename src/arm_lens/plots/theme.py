@@ -5,8 +5,6 @@ the symbols do the same work in greyscale. The template is handed to each figure
 importing this package leaves a user's own figures as they were.
 """
 
-# mypy: disable-error-code="attr-defined, name-defined, no-untyped-call"
-
 from __future__ import annotations
 
 import textwrap

@@ -1,7 +1,5 @@
 """How the search went: a quantity against the step, per criterion, over seeds."""
 
-# mypy: disable-error-code="attr-defined, name-defined, no-untyped-call"
-
 from __future__ import annotations
 
 from typing import Literal
