@@ -57,4 +57,4 @@ def test_it_is_loaded_without_an_argument_and_knows_its_name_and_template(judge)
 
 def test_it_judges_one_response_at_a_time_and_says_so(judge):
     with pytest.raises(ValueError, match="no ranked question"):
-        GenerativeJudge(judge, layout="ranked").prefer("a", "b", "c")
+        GenerativeJudge(judge, layout="ranked")

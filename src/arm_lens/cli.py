@@ -194,6 +194,8 @@ def _unlabelled(path: Path, columns: dict[str, str]) -> pd.DataFrame:
     else:
         raise typer.BadParameter(f"{path}: expected a file ending in .csv, .parquet or .jsonl")
     frame = frame.rename(columns={theirs: ours for ours, theirs in columns.items()})
+    if "response" not in frame:
+        frame = frame.rename(columns={"completion": "response"})  # TRL's name for it
     for name in ("prompt", "response"):
         if name not in frame:
             raise typer.BadParameter(f"{path} has no column {name!r}; it has {', '.join(map(str, frame.columns))}")

@@ -24,6 +24,9 @@ from transformers import PreTrainedTokenizerBase
 from arm_lens.preferences import Prompt, text_of
 
 
+NO_RANKED_QUESTION = "this judge template has no ranked question: its model judges one response at a time"
+
+
 class VerdictTokenError(ValueError):
     """A verdict cannot be read off one token of this tokenizer."""
 
@@ -88,7 +91,7 @@ class JudgeTemplate:
             ValueError: if the template has none.
         """
         if self.ranked is None:
-            raise ValueError("this judge template has no ranked question: its model judges one response at a time")
+            raise ValueError(NO_RANKED_QUESTION)
         texts = {"prompt": text_of(prompt), "response_a": text_of(response_a), "response_b": text_of(response_b)}
         return _fill(self.ranked, **texts)
 

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from arm_lens.models import Model
 from arm_lens.preferences import LabelledResponse, Preference, PreferencePair, labelled
-from arm_lens.prompts import JudgeTemplate, VerdictTokens, resolve_verdicts
+from arm_lens.prompts import NO_RANKED_QUESTION, JudgeTemplate, VerdictTokens, resolve_verdicts
 from arm_lens.tokens import encode
 
 Layout = Literal["scalar", "ranked"]
@@ -70,7 +70,13 @@ def _ranked(pair: PreferencePair, template: JudgeTemplate, chosen_first: bool, n
 
 
 def verdicts_of(template: JudgeTemplate, layout: Layout) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The spellings of the positive and the negative verdict in a layout."""
+    """The spellings of the positive and the negative verdict in a layout.
+
+    Raises:
+        ValueError: if the layout is ranked and the template has no ranked question.
+    """
+    if layout == "ranked" and template.ranked is None:
+        raise ValueError(NO_RANKED_QUESTION)
     return (template.yes, template.no) if layout == "scalar" else (template.first, template.second)
 
 

@@ -170,5 +170,5 @@ def test_a_score_file_without_a_response_names_the_row(files, fitted_folder):
         app, ["score", str(fitted_folder), str(files / "bad.csv"), "--out", str(files / "x.jsonl")]
     )
     assert result.exit_code != 0
-    assert "row 2" in result.output
-    assert "response is missing" in result.output
+    said = " ".join(result.output.replace("│", " ").split())
+    assert "row 2: response is missing" in said

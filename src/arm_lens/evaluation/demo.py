@@ -41,6 +41,8 @@ class DemoOptions:
     test_items: int = 400
     shots: int = 8
     random_draws: int = 20
+    batch_size: int = 4
+    """Prompts per forward pass; on a CPU, small batches of long prompts are the quicker ones."""
     selector: Reinforce = field(default_factory=Reinforce)
 
     def __post_init__(self) -> None:
@@ -99,7 +101,13 @@ def _run_part(out: Path, model: Model, criterion: str, seed: int, options: DemoO
         return
     examples = labelled_responses(criterion, options.examples, split="train", seed=seed)
     fitted = ActivationRewardModel.fit(
-        model, examples, criterion=criterion, shots=options.shots, selector=options.selector, seed=seed
+        model,
+        examples,
+        criterion=criterion,
+        shots=options.shots,
+        selector=options.selector,
+        seed=seed,
+        batch_size=options.batch_size,
     )
     fitted.save(out / "reward_models" / f"{criterion}-{seed}")
     test = test_items(criterion, options)
