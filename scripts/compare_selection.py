@@ -1,4 +1,4 @@
-"""The published search for heads beside the default one, on the bundled model: `python scripts/compare_selection.py --out FILE`.
+"""The published search beside the default one, on the bundled model: `python scripts/compare_selection.py --out FILE`.
 
 For every criterion and seed both searches get the same means and the same validation examples. Printed and written: test
 accuracy, heads in the set, seconds, and how far sets of different seeds agree (mean pairwise Jaccard), beside the

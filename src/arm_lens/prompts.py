@@ -23,7 +23,6 @@ from transformers import PreTrainedTokenizerBase
 
 from arm_lens.preferences import Prompt, text_of
 
-
 NO_RANKED_QUESTION = "this judge template has no ranked question: its model judges one response at a time"
 
 
