@@ -32,8 +32,11 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from arm_lens.prompts import JudgeTemplate
 from arm_lens.tokens import TokenBatch
 
-HookedTransformer: Any = getattr(import_module("transformer_lens"), "HookedTransformer", None)
-"""None in TransformerLens 4, which removed it."""
+HookedTransformer: Any
+try:
+    HookedTransformer = import_module("transformer_lens").HookedTransformer
+except ImportError:  # removed in TransformerLens 4
+    HookedTransformer = None
 
 Model: TypeAlias = Any
 """A `TransformerBridge` or a `HookedTransformer`. (TransformerLens ships no type both share.)"""
