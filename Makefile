@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= demo
 # A TransformerLens beside the locked one, in a folder of its own.
-OVERLAY := .overlay/transformer-lens-4.3.0
+OVERLAY := .overlay/transformer-lens-4
 
 .PHONY: demo test test-4x lint lock clean
 
@@ -16,6 +16,8 @@ test: $(VENV)/installed
 	$(BIN)/python -m pytest
 
 test-4x: $(VENV)/installed $(OVERLAY)
+	PYTHONPATH=$(OVERLAY) $(BIN)/python -c "from importlib.metadata import version; \
+		assert version('transformer-lens').startswith('4.'), version('transformer-lens')"
 	PYTHONPATH=$(OVERLAY) $(BIN)/python -m pytest
 
 lint: $(VENV)/installed
@@ -30,13 +32,13 @@ $(VENV)/installed: requirements.lock pyproject.toml
 	touch $@
 
 $(OVERLAY):
-	$(BIN)/python -m pip install --quiet --no-deps --target $@ transformer-lens==4.3.0
+	$(BIN)/python -m pip install --quiet --no-deps --target $@ 'transformer-lens>=4,<5'
 
 # After changing dependencies: install what pyproject.toml asks for, then write down what that gave.
 lock:
 	$(BIN)/python -m pip install --quiet torch==2.13.0 'transformer-lens>=3.9,<4' --editable '.[datasets,images]' \
 		beartype hypothesis pytest pytest-xdist mypy ruff pandas-stubs types-tqdm hatchling
-	{ echo "# Exact versions, written by make lock. torch first: nothing may pull another build of it."; \
+	{ echo "# Exact versions, written by make lock."; \
 	  $(BIN)/python -m pip freeze --exclude-editable | sed "s/+cpu//"; } > requirements.lock
 
 clean:

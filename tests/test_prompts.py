@@ -56,6 +56,12 @@ def test_every_single_token_spelling_is_found_with_and_without_the_leading_space
     assert decoded(byte_level, found.negative) == {"No", "no"}
 
 
+def test_a_letter_is_no_article(byte_level):
+    found = resolve_verdicts(byte_level, ["A"], ["B"])
+    assert decoded(byte_level, found.positive) == {"A"}
+    assert decoded(byte_level, found.negative) == {"B"}
+
+
 def test_the_space_mark_of_sentencepiece_is_found(sentencepiece_like):
     found = resolve_verdicts(sentencepiece_like, ["Yes"], ["No"])
     assert sentencepiece_like.convert_ids_to_tokens(list(found.positive))[0] == "▁Yes"

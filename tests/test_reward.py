@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from conftest import HOOKED
 from tests_support import planted_model
 from transformers import AutoModelForCausalLM
 
@@ -97,13 +98,6 @@ def test_the_order_of_scores_is_the_order_given_whatever_the_lengths(model_of):
 
 
 # ------------------------------------------------------------------------------------------ fitted reward models
-
-
-def examples(count=12):
-    return [
-        LabelledResponse(f"garden {'really ' * (i % 5)}", "warm" if i % 2 else "cold", bool(i % 2), id=f"example {i}")
-        for i in range(count)
-    ]
 
 
 def distinct_examples(count=12):
@@ -211,6 +205,36 @@ def test_it_is_a_trl_reward_function(model_of):
     )
     assert found == pytest.approx(fitted.score(["garden", "river"], ["warm", "cold"]).tolist(), abs=1e-6)
     assert all(isinstance(one, float) for one in found)
+    assert fitted.__name__ == "activation_reward_model"  # TRL asks for it
+
+
+def test_the_name_under_which_trl_logs_is_the_criterion(model_of):
+    assert fit(model_of("llama"), criterion="warm").__name__ == "warm"
+
+
+def test_examples_of_several_criteria_are_refused_and_one_is_taken_over(model_of):
+    import dataclasses
+
+    named = [dataclasses.replace(one, criterion="warm") for one in distinct_examples()]
+    options = {"template": TEMPLATE, "shots": 2, "readings": 2, "selector": QUICK}
+    assert ActivationRewardModel.fit(model_of("llama"), named, **options).record.criterion == "warm"
+    named[3] = dataclasses.replace(named[3], criterion="bright")
+    with pytest.raises(ValueError, match="bright, warm"):
+        ActivationRewardModel.fit(model_of("llama"), named, **options)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_handful_of_pairs_is_enough_for_the_ranked_layout(model_of, seed):
+    pairs = [PreferencePair(one.prompt, "warm and bright", "cold", id=one.id) for one in distinct_examples(4)]
+    ActivationRewardModel.fit(
+        model_of("llama"), pairs, template=TEMPLATE, layout="ranked", readings=2, selector=QUICK, seed=seed
+    )
+
+
+def test_margins_of_unequal_lengths_are_refused(model_of):
+    judge = GenerativeJudge(model_of("llama"), template=TEMPLATE)
+    with pytest.raises(ValueError, match="2 prompts for 1 first and 3 second"):
+        judge.margins(["garden", "mill"], ["a"], ["b", "c", "d"])
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -240,6 +264,23 @@ def test_saving_and_loading_round_trips_exactly(model_of, tmp_path, model_class)
     assert loaded.selection.history.equals(fitted.selection.history)
     assert (loaded.record, loaded.injection, loaded.judge.template) == (fitted.record, fitted.injection, TEMPLATE)
     assert torch.equal(loaded.score(PROMPTS, RESPONSES), fitted.score(PROMPTS, RESPONSES))
+
+
+def test_how_heads_were_searched_is_recorded(model_of, tmp_path):
+    fitted = fit(model_of("llama"))
+    assert ActivationRewardModel.load(fitted.save(tmp_path / "rm")).record.search["steps"] == QUICK.steps
+    assert fit(model_of("llama"), selector=HeadSet.none(3, 4)).record.search is None
+
+
+@pytest.mark.skipif(not HOOKED, reason="this TransformerLens has no HookedTransformer")
+def test_both_classes_may_share_a_reward_model_in_bfloat16_but_another_dtype_may_not(folder_of, tmp_path):
+    from arm_lens.artefact import WrongModelError
+
+    folder = fit(load_model(folder_of("gpt2"), dtype=torch.bfloat16)).save(tmp_path / "rm")
+    hooked = load_model(folder_of("gpt2"), dtype=torch.bfloat16, model_class="HookedTransformer")
+    assert ActivationRewardModel.load(folder, hooked).heads is not None
+    with pytest.raises(WrongModelError, match="dtype = bfloat16"):
+        ActivationRewardModel.load(folder, load_model(folder_of("gpt2")))
 
 
 def test_without_a_model_the_recorded_one_is_loaded(model_of, tmp_path):

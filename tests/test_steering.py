@@ -124,6 +124,14 @@ def test_hooks_are_gone_after_the_context_and_after_an_exception(model_of, model
     assert not any(point.fwd_hooks for point in model.hook_dict.values())
 
 
+def test_hooks_are_gone_after_an_error_inside_the_forward_pass(model_of, model_class):
+    model = model_of("llama", model_class)
+    wrong = torch.ones(5, 3, 4, dtype=torch.bool)  # five rows of masks for a batch of one
+    with pytest.raises(RuntimeError), steer(model, wrong, values_for(model)):
+        model(torch.tensor([[1, 2, 3], [1, 2, 4]]))
+    assert not any(point.fwd_hooks for point in model.hook_dict.values())
+
+
 def test_the_users_own_hooks_stay_and_take_part(model_of, model_class):
     model, tokens = model_of("llama", model_class), torch.tensor(SEQUENCES[:1])
     calls = []

@@ -23,9 +23,9 @@ from arm_lens.models import BUNDLED_NAME, Model, ModelInfo, describe, fingerprin
 FORMAT = 1
 TENSORS, RECORD = "reward_model.safetensors", "reward_model.json"
 RECORDED_VERSIONS = ("arm-lens", "torch", "transformer-lens", "transformers")
-FINGERPRINT_TOLERANCE = 1e-3
-"""Largest difference allowed, relative to the largest activation: room for another class or kernel in float32, not for
-other weights, another weight processing or a coarser dtype."""
+FINGERPRINT_TOLERANCE = {"float32": 1e-3, "float16": 5e-3, "bfloat16": 3e-2}
+"""Largest difference allowed, relative to the largest activation, by dtype: a few units in its last place, room for
+another class or kernel but not for another weight processing or, in float32, a fine-tune."""
 
 
 class WrongModelError(ValueError):
@@ -49,12 +49,15 @@ def write_artefact(path: str | Path, model: Model, tensors: Mapping[str, Tensor]
     return folder
 
 
-def read_artefact(path: str | Path, model: Model | None = None) -> tuple[Model, dict[str, Tensor], dict[str, Any]]:
+def read_artefact(
+    path: str | Path, model: Model | None = None, *, device: str | None = None
+) -> tuple[Model, dict[str, Tensor], dict[str, Any]]:
     """The model, tensors and record of a folder.
 
     Args:
         path: the folder `write_artefact` wrote.
         model: what to load it onto; by default the recorded model is loaded, by its recorded name and class.
+        device: where the recorded model goes, if none is given.
 
     Raises:
         FileNotFoundError: if the folder holds no reward model.
@@ -69,10 +72,16 @@ def read_artefact(path: str | Path, model: Model | None = None) -> tuple[Model, 
         raise ValueError(f"{folder} has format {record.get('format')!r}; this arm_lens reads format {FORMAT}")
     tensors = load_file(folder / TENSORS)
     info = ModelInfo.from_dict(record["model"])
+    if model is None and info.weight_processing != "raw":
+        raise WrongModelError(
+            f"{folder} was fitted on {info.name} with processed weights ({info.weight_processing}); load and process the "
+            "model as you did then, and pass it"
+        )
     if model is None:
         model = load_model(
             None if info.name == BUNDLED_NAME else info.name,
             model_class=info.model_class,
+            device=device,
             dtype=getattr(torch, info.dtype),
             revision=info.revision,
         )
@@ -82,14 +91,14 @@ def read_artefact(path: str | Path, model: Model | None = None) -> tuple[Model, 
 
 def _check_model(model: Model, fitted_on: ModelInfo, expected: Tensor, folder: Path) -> None:
     here = describe(model)
-    for what in ("n_layers", "n_heads", "d_head"):
+    for what in ("n_layers", "n_heads", "d_head", "dtype"):
         if getattr(here, what) != getattr(fitted_on, what):
             raise WrongModelError(
                 f"{folder} was fitted on {fitted_on.name} with {what} = {getattr(fitted_on, what)}; "
                 f"{here.name} has {what} = {getattr(here, what)}"
             )
     difference = float((fingerprint(model) - expected).abs().max() / expected.abs().max())
-    if not difference <= FINGERPRINT_TOLERANCE:  # not a number is refused too
+    if not difference <= FINGERPRINT_TOLERANCE[fitted_on.dtype]:  # not a number is refused too
         raise WrongModelError(
             f"{folder} was fitted on {fitted_on.name}, but {here.name} computes other activations: they differ by "
             f"{difference:.1%} on a fixed probe ({_differences(fitted_on, here) or 'the weights differ'})"

@@ -8,6 +8,7 @@ arm-lens evaluate   a fitted reward model beside its controls, on labelled prefe
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -21,13 +22,16 @@ import pandas as pd
 import torch
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from tqdm.auto import tqdm
 
+from arm_lens.artefact import TENSORS
 from arm_lens.evaluation import DemoOptions, RunResults, judge_items, run_demo
 from arm_lens.evaluation.demo import head_frames
 from arm_lens.models import ModelClass, load_model
 from arm_lens.preferences import read_preferences
+from arm_lens.prompts import JudgeTemplate
 from arm_lens.report import write_report
 from arm_lens.reward import ActivationRewardModel
 from arm_lens.selection import PUBLISHED, Reinforce
@@ -36,12 +40,16 @@ from arm_lens.tokens import chunks
 app = typer.Typer(
     help="Activation Reward Models: reward functions read from attention heads.",
     no_args_is_help=True,
-    pretty_exceptions_show_locals=False,
+    pretty_exceptions_enable=False,
     add_completion=False,
 )
 console = Console()
 
 Model = Annotated[str, typer.Option(help="Hugging Face hub name or local folder; by default the bundled judge model.")]
+SameModel = Annotated[
+    str,
+    typer.Option(help="Hub name or local folder; by default the one it was fitted on, as class and dtype were then."),
+]
 Class = Annotated[ModelClass, typer.Option(help="Which TransformerLens class to load it as.")]
 Device = Annotated[str, typer.Option(help="e.g. cuda or cpu; by default CUDA where there is one.")]
 DType = Annotated[Literal["float32", "bfloat16", "float16"], typer.Option(help="Of weights and activations.")]
@@ -51,6 +59,13 @@ Out = Annotated[Path, typer.Option(help="Folder for what is written.")]
 
 def _model(name: str, model_class: ModelClass, device: str, dtype: str) -> Any:
     return load_model(name or None, model_class=model_class, device=device or None, dtype=getattr(torch, dtype))
+
+
+def _fitted(folder: Path, model: str, model_class: ModelClass, device: str, dtype: str) -> ActivationRewardModel:
+    """A reward model, on the model it names itself unless another is given."""
+    if model:
+        return ActivationRewardModel.load(folder, _model(model, model_class, device, dtype))
+    return ActivationRewardModel.load(folder, device=device or None)
 
 
 def _columns(pairs: list[str]) -> dict[str, str]:
@@ -113,6 +128,7 @@ def fit(
         Path | None, typer.Option(help="Preferences to choose heads on; by default half of DATA.")
     ] = None,
     criterion: Annotated[str, typer.Option(help="The criterion's name, for the record.")] = "",
+    template: Annotated[Path | None, typer.Option(help="A JSON file of JudgeTemplate's fields.")] = None,
     wording: Annotated[str, typer.Option(help="The criterion in words, put into every prompt.")] = "",
     layout: Annotated[
         Literal["scalar", "ranked"], typer.Option(help="Judge one response, or two side by side.")
@@ -132,6 +148,9 @@ def fit(
         validation=None if validation is None else read_preferences(validation, columns=columns),
         criterion=criterion,
         wording=wording,
+        template=None
+        if template is None
+        else JudgeTemplate.from_dict(json.loads(template.read_text(encoding="utf-8"))),
         layout=layout,
         shots=shots,
         selector=PUBLISHED if published else Reinforce(steps=steps),
@@ -154,7 +173,7 @@ def score(
     reward_model: Annotated[Path, typer.Argument(help="A folder that fit wrote.")],
     data: Annotated[Path, typer.Argument(help="A JSONL, CSV or Parquet file with columns prompt and response.")],
     out: Annotated[Path, typer.Option(help="A JSONL file; rows already in it are not scored again.")],
-    model: Model = "",
+    model: SameModel = "",
     model_class: Class = "TransformerBridge",
     device: Device = "",
     dtype: DType = "float32",
@@ -162,12 +181,8 @@ def score(
 ) -> None:
     """Write the reward of every response in a file: P(Yes) over the vocabulary, the two-way P(Yes), the logit gap."""
     rows = _unlabelled(data, _columns(column))
-    done = len(out.read_text(encoding="utf-8").splitlines()) if out.exists() else 0
-    if done > len(rows):
-        raise typer.BadParameter(f"{out} has {done} rows, {data} only {len(rows)}: not this file's scores")
-    # By default the reward model says itself which model it belongs to.
-    language_model = _model(model, model_class, device, dtype) if model or device else None
-    fitted = ActivationRewardModel.load(reward_model, language_model)
+    done = _already_scored(out, [data, reward_model / TENSORS])
+    fitted = _fitted(reward_model, model, model_class, device, dtype)
     with out.open("a", encoding="utf-8") as file:
         for span in tqdm(list(chunks(len(rows) - done, 64)), desc="scoring", unit="chunk"):
             part = rows.iloc[done + span.start : done + span.stop]
@@ -181,6 +196,20 @@ def score(
                 file.write(json.dumps({**row.to_dict(), **scores}, default=str) + "\n")
             file.flush()
     console.print(f"{len(rows)} rewards in {out}", soft_wrap=True)
+
+
+def _already_scored(out: Path, sources: list[Path]) -> int:
+    """How many rows an interrupted run left in ``out``, made from the same files; a half-written last line is dropped."""
+    made_from = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sources}
+    beside = out.with_name(out.name + ".sources.json")
+    if not out.exists():
+        beside.write_text(json.dumps(made_from), encoding="utf-8")
+        return 0
+    if not beside.exists() or json.loads(beside.read_text(encoding="utf-8")) != made_from:
+        raise typer.BadParameter(f"{out} holds scores of other data or of another reward model; give another --out")
+    whole = [line for line in out.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
+    out.write_text("".join(whole), encoding="utf-8")
+    return len(whole)
 
 
 def _unlabelled(path: Path, columns: dict[str, str]) -> pd.DataFrame:
@@ -213,7 +242,7 @@ def evaluate(
     examples: Annotated[
         Path, typer.Option(help="Labelled preferences for the few-shot prompts: those it was fitted on.")
     ],
-    model: Model = "",
+    model: SameModel = "",
     model_class: Class = "TransformerBridge",
     device: Device = "",
     dtype: DType = "float32",
@@ -222,8 +251,7 @@ def evaluate(
 ) -> None:
     """Judge labelled preferences with a reward model and its controls; write results.json and report.html."""
     columns = _columns(column)
-    language_model = _model(model, model_class, device, dtype) if model or device else None
-    fitted = ActivationRewardModel.load(reward_model, language_model)
+    fitted = _fitted(reward_model, model, model_class, device, dtype)
     record = fitted.record
     items, rows = judge_items(
         fitted,
@@ -256,5 +284,14 @@ def evaluate(
     console.print(f"Look at {_report(results, out)}", soft_wrap=True)
 
 
+def main() -> None:
+    """The entry point: errors in the user's words, without a traceback."""
+    try:
+        app()
+    except (ValueError, FileNotFoundError) as error:
+        console.print(f"[bold red]Error:[/] {escape(str(error))}", soft_wrap=True)
+        raise SystemExit(1) from error
+
+
 if __name__ == "__main__":
-    app()
+    main()

@@ -167,6 +167,8 @@ class GenerativeJudge:
         The difference of the two logit gaps; for a ranked judge, the mean over both orders, which cancels a liking for
         the first or second place.
         """
+        if not len(prompts) == len(a) == len(b):
+            raise ValueError(f"{len(prompts)} prompts for {len(a)} first and {len(b)} second responses")
         if self.layout == "scalar":
             gaps = self.score([*prompts, *prompts], [*a, *b], kind="gap", progress=progress)
             return gaps[: len(prompts)] - gaps[len(prompts) :]

@@ -85,6 +85,8 @@ def load_model(
     path = str(bundled_model_path() if name_or_path is None else name_or_path)
     if Path(path).is_dir() and not (Path(path) / "config.json").exists():
         raise FileNotFoundError(f"{path} is a folder without a config.json: not a model in Hugging Face format")
+    if Path(path).is_dir():
+        path = str(Path(path).resolve())  # what is recorded must be found again from another folder
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if model_class == "TransformerBridge":
         return TransformerBridge.boot_transformers(
@@ -269,7 +271,8 @@ def hooked(model: Model, hooks: Mapping[int, Hook]) -> Iterator[None]:
     finally:
         for point, handle in added:
             handle.hook.remove()
-            point.fwd_hooks.remove(handle)
+            if handle in point.fwd_hooks:  # not if the hooks were reset meanwhile
+                point.fwd_hooks.remove(handle)
 
 
 def _as_lens_hook(function: Hook, n_heads: int) -> Callable[..., Tensor | None]:
@@ -292,7 +295,7 @@ def last_logits(model: Model, batch: TokenBatch) -> Float[Tensor, "batch vocab"]
         # Without a mask a HookedTransformer whose tokenizer pads on the left makes one by looking for pad tokens, and may
         # find them among the real ones (pad is often eos, or token 0).
         residual = model(batch.tokens, stop_at_layer=model.cfg.n_layers, attention_mask=batch.attention_mask)
-        return hooked_unembed(model, residual[rows, batch.last])
+        return hooked_unembed(model, residual[rows.to(residual.device), batch.last.to(residual.device)])
     ends_together = bool((batch.last == batch.tokens.shape[1] - 1).all())
     if ends_together and _keeps_logits(model):
         logits: Tensor = model(batch.tokens, logits_to_keep=1, **mask)

@@ -199,8 +199,8 @@ def resolve_verdicts(
 ) -> VerdictTokens:
     """Every single token with which ``tokenizer`` spells each verdict.
 
-    Each spelling is tried with and without a leading space, as given, in lower case, capitalised and in capitals.
-    A variant counts when it is exactly one known token; that token then decodes to the variant.
+    Each spelling is tried with and without a leading space and, if longer than a letter, as given, in lower case,
+    capitalised and in capitals. A variant counts when it is exactly one known token.
 
     Raises:
         VerdictTokenError: naming the spelling, if none of its variants is a single token; or if a token would spell
@@ -215,7 +215,9 @@ def resolve_verdicts(
 def _single_tokens(tokenizer: PreTrainedTokenizerBase, spellings: Sequence[str]) -> list[int]:
     found: dict[int, None] = {}
     for spelling in spellings:
-        cases = dict.fromkeys([spelling, spelling.lower(), spelling.capitalize(), spelling.upper()])
+        cases = [spelling]
+        if len(spelling) > 1:  # " a" is an article before it is a verdict
+            cases = list(dict.fromkeys([spelling, spelling.lower(), spelling.capitalize(), spelling.upper()]))
         ids = [tokenizer.encode(space + case, add_special_tokens=False) for case in cases for space in (" ", "")]
         single = [one[0] for one in ids if len(one) == 1 and one[0] != tokenizer.unk_token_id]
         if not single:

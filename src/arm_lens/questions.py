@@ -42,7 +42,7 @@ def questions_of(
         examples: pairs, or (in the scalar layout) labelled responses too.
         template: the wording.
         layout: scalar or ranked.
-        seed: for the order of the two responses in the ranked layout.
+        seed: for the order of the two responses in the ranked layout; each order comes equally often.
 
     Raises:
         ValueError: naming the example, if a single labelled response is to be ranked.
@@ -54,13 +54,15 @@ def questions_of(
         ]
     if layout != "ranked":
         raise ValueError(f"the layout is 'scalar' or 'ranked', not {layout!r}")
-    order = random.Random(seed)
+    # Half of the pairs, up to one, show the chosen response first.
+    order = [number % 2 == 0 for number in range(len(examples))]
+    random.Random(seed).shuffle(order)
     found = []
     for number, pair in enumerate(examples):
         name = pair.id or f"example {number}"
         if isinstance(pair, LabelledResponse):
             raise ValueError(f"{name} is a single labelled response; the ranked layout needs pairs")
-        found.append(_ranked(pair, template, order.random() < 0.5, name))
+        found.append(_ranked(pair, template, order[number], name))
     return found
 
 

@@ -98,7 +98,6 @@ class Replay:
         )
         return None
 
-    @torch.inference_mode()
     def logits(
         self,
         masks: Bool[Tensor, "mask layer head"],
@@ -112,17 +111,7 @@ class Replay:
             values: what is written there.
             examples: which prompts, by index; by default all.
         """
-        wanted = list(range(len(self))) if examples is None else list(examples)
-        if self._run is None:
-            return torch.stack([self._in_full(wanted, mask, values) for mask in masks], dim=1)
-        found: dict[int, Tensor] = {}
-        for prefix in self._read_prefixes():
-            first = prefix.examples.start
-            rows = sorted({index - first for index in wanted if prefix.examples.start <= index < prefix.examples.stop})
-            if rows:
-                logits = self._run(prefix, torch.tensor(rows), masks, values).float().cpu()
-                found.update({first + row: one for row, one in zip(rows, logits, strict=True)})
-        return torch.stack([found[index] for index in wanted])
+        return self._each(masks, values, examples, lambda logits: logits)
 
     def log_probs(
         self,
@@ -130,21 +119,45 @@ class Replay:
         values: Float[Tensor, "layer head d_head"],
         examples: Sequence[int] | None = None,
     ) -> Float[Tensor, "example mask verdict"]:
-        """Log-probabilities of the positive and the negative verdict, all spellings together."""
-        logs = self.logits(masks, values, examples).log_softmax(dim=-1)
-        sides = (self.verdicts.positive, self.verdicts.negative)
-        return torch.stack([logs[..., list(side)].logsumexp(dim=-1) for side in sides], dim=-1)
+        """Log-probabilities of the positive and the negative verdict, all spellings together; otherwise as `logits`.
+
+        The vocabulary is summed up pass by pass, on the model's device: only two numbers a prompt and mask are kept.
+        """
+        sides = [list(side) for side in (self.verdicts.positive, self.verdicts.negative)]
+
+        def verdict(logits: Tensor) -> Tensor:
+            total = logits.logsumexp(dim=-1)
+            return torch.stack([logits[..., side].logsumexp(dim=-1) - total for side in sides], dim=-1)
+
+        return self._each(masks, values, examples, verdict)
+
+    @torch.inference_mode()
+    def _each(
+        self, masks: Tensor, values: Tensor, examples: Sequence[int] | None, reduce: Callable[[Tensor], Tensor]
+    ) -> Float[Tensor, "example mask out"]:
+        """What ``reduce`` makes of each pass's float32 logits, gathered on the CPU."""
+        wanted = list(range(len(self))) if examples is None else list(examples)
+        if self._run is None:
+            return torch.stack([self._in_full(wanted, mask, values, reduce) for mask in masks], dim=1)
+        found: dict[int, Tensor] = {}
+        for prefix in self._read_prefixes():
+            first = prefix.examples.start
+            rows = sorted({index - first for index in wanted if prefix.examples.start <= index < prefix.examples.stop})
+            if rows:
+                reduced = reduce(self._run(prefix, torch.tensor(rows), masks, values).float()).cpu()
+                found.update({first + row: one for row, one in zip(rows, reduced, strict=True)})
+        return torch.stack([found[index] for index in wanted])
 
     # ------------------------------------------------------------------------------------------ full passes
 
     def _in_full(
-        self, examples: Sequence[int], mask: Bool[Tensor, "layer head"], values: Float[Tensor, "layer head d_head"]
-    ) -> Float[Tensor, "example vocab"]:
+        self, examples: Sequence[int], mask: Tensor, values: Tensor, reduce: Callable[[Tensor], Tensor]
+    ) -> Float[Tensor, "example out"]:
         found = []
         with steer(self.model, mask, values, injection=self.injection):
             for span in chunks(len(examples), self._batch_size):
                 batch = pad([self.sequences[i] for i in examples[span]], device=device_of(self.model))
-                found.append(last_logits(self.model, batch).float().cpu())
+                found.append(reduce(last_logits(self.model, batch).float()).cpu())
         return torch.cat(found)
 
     # ------------------------------------------------------------------------------------------ prefixes

@@ -14,6 +14,7 @@ are split in two halves for that.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,7 +31,7 @@ from arm_lens.judging import Comparison, GenerativeJudge, ScoreKind, score_of
 from arm_lens.models import Model, ModelInfo, default_template, describe
 from arm_lens.preferences import Preference, Prompt, split_preferences
 from arm_lens.prompts import JudgeTemplate, VerdictScores
-from arm_lens.questions import Layout, Question, draw_contexts, encode_questions, questions_of, verdict_tokens
+from arm_lens.questions import Layout, Question, draw_contexts, encode_questions, questions_of
 from arm_lens.replay import Replay
 from arm_lens.selection import JudgingObjective, Reinforce, RewardKind, Selection, reinforce
 from arm_lens.steering import Injection, steer
@@ -52,6 +53,8 @@ class FitRecord:
     n_validation: int
     """Questions the heads were chosen on."""
     reward: RewardKind
+    search: dict[str, Any] | None
+    """The options of the search for heads; None if the heads were given."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +96,7 @@ class ActivationRewardModel:
             model: of either TransformerLens class; it is not changed.
             examples: pairs or labelled responses; at least two questions of each kind if ``validation`` is not given.
             validation: what heads are chosen on; by default half of ``examples``, stratified, which are then not read.
-            criterion: its name, for the record.
+            criterion: its name, for the record; by default the examples' own.
             wording: the criterion in words, put into every prompt; empty to leave it to the examples alone.
             layout: ``scalar`` or ``ranked``.
             template: by default the model's own, or the general one.
@@ -107,10 +110,11 @@ class ActivationRewardModel:
             progress: show progress bars.
 
         Raises:
-            ValueError: if there are too few examples.
+            ValueError: if there are too few examples, or they name several criteria.
             PromptTooLongError: naming the example whose prompt exceeds the model's context.
         """
         template = template or default_template(model)
+        criterion = criterion or _criterion_of([*examples, *(validation or ())])
         judge = GenerativeJudge(model, wording=wording, layout=layout, template=template, batch_size=batch_size)
         given = isinstance(selector, HeadSet)
         if validation is None and not given:
@@ -127,6 +131,7 @@ class ActivationRewardModel:
         if isinstance(selector, HeadSet):
             heads = selector
         else:
+            selector = selector or Reinforce()
             objective = judging_objective(judge, chosen_on, means, injection=injection, reward=reward)
             selection = reinforce(
                 objective,
@@ -146,8 +151,14 @@ class ActivationRewardModel:
             n_read=len(pool),
             n_validation=0 if given else len(chosen_on),
             reward=reward,
+            search=None if isinstance(selector, HeadSet) else json.loads(json.dumps(selector.to_dict())),
         )
         return cls(judge, heads, means, injection, selection, record)
+
+    @property
+    def __name__(self) -> str:
+        """TRL logs rewards under a function's name."""
+        return self.record.criterion or "activation_reward_model"
 
     @property
     def info(self) -> ModelInfo:
@@ -216,18 +227,19 @@ class ActivationRewardModel:
         return write_artefact(path, self.judge.model, tensors, record)
 
     @classmethod
-    def load(cls, path: str | Path, model: Model | None = None) -> ActivationRewardModel:
+    def load(cls, path: str | Path, model: Model | None = None, *, device: str | None = None) -> ActivationRewardModel:
         """Read what `save` wrote.
 
         Args:
             path: the folder.
             model: what to load it onto; by default the recorded model is loaded, by its recorded name and class.
+            device: where the recorded model goes, if none is given.
 
         Raises:
             FileNotFoundError: if the folder holds no reward model.
             WrongModelError: if the model is not the one it was fitted on; the message says in what they differ.
         """
-        model, tensors, record = read_artefact(path, model)
+        model, tensors, record = read_artefact(path, model, device=device)
         judge = GenerativeJudge(
             model,
             wording=record["wording"],
@@ -292,9 +304,17 @@ def judging_objective(
             f"{'none' if not kinds else 'only ' + ('positive' if kinds.pop() else 'negative') + ' ones'}"
         )
     sequences = encode_questions(judge.model, judge.template, validation, layout=judge.layout, wording=judge.wording)
-    tokens = verdict_tokens(judge.model.tokenizer, judge.template, judge.layout)
-    replay = Replay(judge.model, sequences, tokens, injection=injection)
+    # Without worked examples prompts are several times shorter than those that batch_size was chosen for.
+    replay = Replay(judge.model, sequences, judge.verdicts, injection=injection, batch_size=4 * judge.batch_size)
     return JudgingObjective(replay, means.values, [question.positive for question in validation], reward)
+
+
+def _criterion_of(examples: Sequence[Preference]) -> str:
+    """The one criterion the examples name, or none."""
+    named = sorted({example.criterion for example in examples} - {""})
+    if len(named) > 1:
+        raise ValueError(f"the examples name {len(named)} criteria ({', '.join(named)}); fit one reward model for each")
+    return named[0] if named else ""
 
 
 def _prompt(value: Any) -> Prompt:

@@ -9,11 +9,12 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from arm_lens import ActivationRewardModel, HeadSet, Reinforce, write_preferences
+from arm_lens import ActivationRewardModel, HeadSet, JudgeTemplate, Reinforce, write_preferences
 from arm_lens.cli import app
 from arm_lens.evaluation import METHODS, DemoOptions, RunResults, judge_items, run_demo
 from arm_lens.judge_model import labelled_responses
 
+TINY = JudgeTemplate(header="", scalar="{prompt} {response}", cue=" verdict:", chat=False)
 QUICK = DemoOptions(
     criteria=("polite", "brief"), seeds=(0,), test_items=40, random_draws=3, selector=Reinforce(steps=60, masks=16)
 )
@@ -140,9 +141,32 @@ def test_a_fitted_reward_model_scores_a_file_from_the_command_line_and_goes_on_w
     fitted = ActivationRewardModel.load(fitted_folder)
     expected = fitted.score([one.prompt for one in test], [one.response for one in test])
     torch.testing.assert_close(torch.tensor([row["reward"] for row in rows]), expected, atol=1e-5, rtol=1e-4)
-    out.write_text("".join(line + "\n" for line in whole.splitlines()[:10]))
+    out.write_text("".join(line + "\n" for line in whole.splitlines()[:10]) + '{"id": "half a li')
     invoke("score", fitted_folder, files / "test.csv", "--out", out)
     assert [json.loads(line)["id"] for line in out.read_text().splitlines()] == [row["id"] for row in rows]
+    write_preferences(labelled_responses("polite", 3, split="test", seed=2), files / "other.csv")
+    refused = CliRunner().invoke(app, ["score", str(fitted_folder), str(files / "other.csv"), "--out", str(out)])
+    assert refused.exit_code != 0
+    assert "other data" in refused.output
+
+
+def test_a_reward_model_of_the_users_model_is_scored_on_a_given_device(model_of, files, tmp_path):
+    examples = labelled_responses("polite", 12, split="train", seed=0)
+    own = ActivationRewardModel.fit(model_of("llama"), examples, shots=1, readings=2, selector=HeadSet.none(3, 4),
+                                    template=TINY)  # fmt: skip
+    own.save(tmp_path / "own")
+    invoke("score", tmp_path / "own", files / "test.csv", "--out", tmp_path / "scores.jsonl", "--device", "cpu")
+    assert len((tmp_path / "scores.jsonl").read_text().splitlines()) == 24
+
+
+def test_errors_on_the_command_line_are_one_line_not_a_traceback(capsys, monkeypatch):
+    from arm_lens.cli import main
+
+    monkeypatch.setattr("sys.argv", ["arm-lens", "fit", "missing.jsonl", "--out", "x"])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 1
+    assert "missing.jsonl" in capsys.readouterr().out
 
 
 def test_evaluate_writes_results_and_a_report(files, fitted_folder):

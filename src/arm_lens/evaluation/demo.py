@@ -7,6 +7,7 @@ the examples show. Each finished (criterion, seed) is kept in the output folder,
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Iterator
@@ -21,8 +22,9 @@ from tqdm.auto import tqdm
 
 from arm_lens.evaluation.methods import judge_items
 from arm_lens.evaluation.results import RunResults
+from arm_lens.heads import HeadScores
 from arm_lens.judge_model import CRITERIA, CRITERION_WORDING, labelled_responses
-from arm_lens.models import Model, describe, load_model
+from arm_lens.models import Model, describe, fingerprint, load_model
 from arm_lens.preferences import LabelledResponse
 from arm_lens.reward import ActivationRewardModel
 from arm_lens.selection import Reinforce
@@ -41,7 +43,7 @@ class DemoOptions:
     test_items: int = 400
     shots: int = 8
     random_draws: int = 20
-    batch_size: int = 4
+    batch_size: int = 5
     """Prompts per forward pass; on a CPU, small batches of long prompts are the quicker ones."""
     selector: Reinforce = field(default_factory=Reinforce)
 
@@ -64,7 +66,6 @@ def run_demo(
     """
     options = options or DemoOptions()
     out, model = Path(out), model or load_model()
-    started = time.monotonic()
     jobs = [(criterion, seed) for seed in options.seeds for criterion in options.criteria]
     bar = tqdm(jobs, desc="criteria x seeds", unit="fit", disable=not progress)
     for criterion, seed in bar:
@@ -73,7 +74,7 @@ def run_demo(
     parts = [RunResults.load(_part_folder(out, *job)) for job in jobs]
     rows = pd.concat([part.rows for part in parts], ignore_index=True)
     results = RunResults(
-        meta=_meta(model, options, time.monotonic() - started),
+        meta=_meta(model, options, sum(part.meta["seconds"] for part in parts)),
         rows=_ordered(rows, options),
         items=_ordered(pd.concat([part.items for part in parts], ignore_index=True), options),
         heads=_ordered(pd.concat([part.heads for part in parts], ignore_index=True), options),
@@ -95,10 +96,16 @@ def _part_folder(out: Path, criterion: str, seed: int) -> Path:
 def _run_part(out: Path, model: Model, criterion: str, seed: int, options: DemoOptions) -> None:
     folder = _part_folder(out, criterion, seed)
     # Which criteria and seeds belong to the run does not matter to one of them.
-    made_with = json.loads(json.dumps(asdict(options) | {"criteria": None, "seeds": None}))
+    made_with = {
+        "options": json.loads(json.dumps(asdict(options) | {"criteria": None, "seeds": None})),
+        "model": describe(model).to_dict(),
+        "weights": hashlib.sha256(fingerprint(model).numpy().tobytes()).hexdigest(),
+        "version": version("arm-lens"),
+    }
     done = folder / "results.json"
-    if done.exists() and RunResults.load(folder).meta == {"options": made_with, "model": describe(model).to_dict()}:
+    if done.exists() and {k: v for k, v in RunResults.load(folder).meta.items() if k != "seconds"} == made_with:
         return
+    started = time.monotonic()
     examples = labelled_responses(criterion, options.examples, split="train", seed=seed)
     fitted = ActivationRewardModel.fit(
         model,
@@ -117,7 +124,7 @@ def _run_part(out: Path, model: Model, criterion: str, seed: int, options: DemoO
     heads, history = head_frames(fitted)
     which: dict[str, Any] = {"criterion": criterion, "seed": seed}
     RunResults(
-        meta={"options": made_with, "model": describe(model).to_dict()},
+        meta={**made_with, "seconds": time.monotonic() - started},
         rows=rows.assign(**which),
         items=items.assign(**which),
         heads=heads.assign(**which),
@@ -127,11 +134,11 @@ def _run_part(out: Path, model: Model, criterion: str, seed: int, options: DemoO
 
 def head_frames(fitted: ActivationRewardModel) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Per head, its selection probability and whether it was selected; per step, the search's history."""
-    if fitted.selection is None:
-        raise ValueError("the heads of this reward model were given, not searched for")
-    heads = fitted.selection.scores.frame().rename(columns={"score": "probability"})
+    given = HeadScores("given", fitted.heads.mask.float())  # heads that were not searched for were certain
+    scores = given if fitted.selection is None else fitted.selection.scores
+    heads = scores.frame().rename(columns={"score": "probability"})
     heads["selected"] = [(layer, head) in fitted.heads for layer, head in zip(heads.layer, heads["head"], strict=True)]
-    return heads, fitted.selection.history
+    return heads, pd.DataFrame() if fitted.selection is None else fitted.selection.history
 
 
 def _ordered(frame: pd.DataFrame, options: DemoOptions) -> pd.DataFrame:

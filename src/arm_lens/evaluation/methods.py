@@ -12,7 +12,7 @@ from arm_lens.evaluation.statistics import accuracy
 from arm_lens.heads import HeadSet
 from arm_lens.judging import GenerativeJudge
 from arm_lens.preferences import Preference
-from arm_lens.questions import Question, draw_contexts, encode_questions, questions_of, verdict_tokens
+from arm_lens.questions import Question, draw_contexts, encode_questions, questions_of
 from arm_lens.replay import Replay
 from arm_lens.reward import ActivationRewardModel
 from arm_lens.tokens import chunks
@@ -30,7 +30,6 @@ def judge_items(
     shots: int = 8,
     random_draws: int = 20,
     seed: int = 0,
-    chunk: int = 64,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Every method's verdict on every test item, and the accuracies.
 
@@ -41,7 +40,6 @@ def judge_items(
         shots: worked examples in a few-shot prompt; fewer if the pool is smaller.
         random_draws: random head sets.
         seed: of the draws.
-        chunk: items per replay pass.
 
     Returns:
         Items, one row per item and method: ``method``, ``item``, ``id``, ``label``, ``reward`` (P(Yes)), ``gap`` and
@@ -55,7 +53,7 @@ def judge_items(
     everything = HeadSet.all(fitted.heads.n_layers, fitted.heads.n_heads)
     nothing = HeadSet.none(fitted.heads.n_layers, fitted.heads.n_heads)
     sets = [nothing, everything, fitted.heads, *(fitted.heads.random_like(generator) for _ in range(random_draws))]
-    steered = _replayed(fitted, asked, sets, chunk)
+    steered = _replayed(fitted, asked, sets)
     pool_questions = questions_of(pool, judge.template, judge.layout, seed=seed)
     shots = min(shots, len(pool_questions))
     few = few_shot_logs(judge, asked, pool_questions, shots=shots, seed=seed)
@@ -110,16 +108,13 @@ def few_shot_logs(
     return torch.stack([verdict.log_positive, verdict.log_negative], dim=-1).double().numpy()
 
 
-def _replayed(
-    fitted: ActivationRewardModel, asked: Sequence[Question], sets: Sequence[HeadSet], chunk: int
-) -> np.ndarray:
+def _replayed(fitted: ActivationRewardModel, asked: Sequence[Question], sets: Sequence[HeadSet]) -> np.ndarray:
     """Log-probabilities [set, item, verdict] of the zero-shot prompt under each head set."""
     judge = fitted.judge
-    tokens = verdict_tokens(judge.model.tokenizer, judge.template, judge.layout)
     sequences = encode_questions(judge.model, judge.template, asked, layout=judge.layout, wording=judge.wording)
     masks = torch.stack([one.mask for one in sets])
-    parts = []
+    parts, chunk = [], 4 * judge.batch_size
     for span in chunks(len(sequences), chunk):
-        replay = Replay(judge.model, sequences[span], tokens, injection=fitted.injection, batch_size=chunk)
+        replay = Replay(judge.model, sequences[span], judge.verdicts, injection=fitted.injection, batch_size=chunk)
         parts.append(replay.log_probs(masks, fitted.means.values))
     return torch.cat(parts).transpose(0, 1).double().numpy()

@@ -16,7 +16,6 @@ from arm_lens.judge_model.world import (
     Item,
     Split,
     World,
-    as_row,
 )
 from arm_lens.preferences import LabelledResponse, PreferencePair
 
@@ -27,7 +26,6 @@ __all__ = [
     "Attributes",
     "Item",
     "World",
-    "as_row",
     "labelled_responses",
     "preference_pairs",
 ]

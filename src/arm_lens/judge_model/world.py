@@ -18,7 +18,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Literal
 
 Split = Literal["train", "test"]
@@ -304,8 +304,3 @@ def words() -> list[str]:
             if kind != "order":
                 texts += [re.sub(r"\{\w+\}", " ", template) for template in templates]
     return sorted(set(re.findall(r"\w+|[^\w\s]", " ".join(texts).lower())))
-
-
-def as_row(item: Item) -> dict[str, str | bool]:
-    """An item as a flat row: request, reply, one column per attribute."""
-    return {"request": item.request, "reply": item.reply, **asdict(item.attributes)}

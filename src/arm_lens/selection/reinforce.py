@@ -9,8 +9,10 @@ rewards, and follows the score-function estimate of the gradient of the expected
 with Adam. As published (the head search of arXiv 2412.00142's sibling, Multimodal Task Vectors, arXiv 2406.15334, taken
 up by Activation Reward Models, arXiv 2507.01368), the advantage is ``(r - mean) / (std + 0.001)`` over the masks of the
 step, one random example is judged per step, and there is no price per head. The default here judges all examples in
-every step (which the replay makes cheap), uses a leave-one-out baseline, which leaves the estimate unbiased, and takes
-a small price per head off the reward, without which heads that do not matter drift and membership says little.
+every step (which the replay makes cheap), takes a small price per head off the reward, without which heads that do not
+matter drift and membership says little, and keeps the heads with p > 0.5 rather than the best of ten samples. Its
+leave-one-out baseline, left unscaled, makes the estimate unbiased; scaled by the deviation, as it is by default, it is the
+standardised advantage times S / (S - 1).
 """
 
 from __future__ import annotations
@@ -70,6 +72,9 @@ class Reinforce:
             raise ValueError(f"the baseline is 'standardised' or 'leave_one_out', not {self.baseline!r}")
         if self.final not in ("threshold", "top_k", "best_of"):
             raise ValueError(f"final is 'threshold', 'top_k' or 'best_of', not {self.final!r}")
+        for name in ("best_of", "top_k", "examples_per_step", "best_of_examples"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, not {value}")
         if not 0 <= self.min_probability < 0.5:
             raise ValueError(f"min_probability must lie in [0, 0.5), not {self.min_probability}")
 
