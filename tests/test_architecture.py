@@ -15,8 +15,9 @@ ORDER = [
     {"preferences"},
     {"prompts", "tokens", "judge_model"},
     {"models"},
-    {"activations", "steering", "artefact", "questions"},
-    {"replay", "judging"},
+    {"activations", "steering", "questions", "prefixes"},
+    {"artefact", "memory", "judging"},
+    {"replay"},
     {"selection"},
     {"reward"},
     {"evaluation"},
@@ -50,7 +51,7 @@ def test_imports_run_one_way(path):
 
 def test_only_models_knows_the_model_classes():
     for path in modules():
-        if path.name != "models.py":
+        if path.name not in ("models.py", "prefixes.py"):
             text = path.read_text(encoding="utf-8")
             assert "import HookedTransformer" not in text
             assert "import TransformerBridge" not in text

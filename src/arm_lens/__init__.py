@@ -6,10 +6,10 @@
 >>> reward.score(["How do I boil an egg?"], ["Eight minutes in simmering water."])
 """
 
-from arm_lens.activations import HeadMeans, RunningMean, mean_heads, read_batch, read_heads
+from arm_lens.activations import HeadMeans, RunningMean, fingerprint, mean_heads, read_batch, read_heads
 from arm_lens.heads import Head, HeadScores, HeadSet
 from arm_lens.judging import Comparison, GenerativeJudge, RewardModel
-from arm_lens.models import ModelInfo, describe, fingerprint, last_logits, load_model
+from arm_lens.models import ModelInfo, describe, last_logits, load_model
 from arm_lens.preferences import (
     LabelledResponse,
     PreferencePair,

@@ -24,6 +24,9 @@ from tqdm.auto import tqdm
 from arm_lens.models import Hook, Model, device_of, hooked, last_logits
 from arm_lens.tokens import TokenBatch, chunks, pad
 
+PROBE_TOKENS = 12
+"""Length of the fixed text behind a fingerprint."""
+
 
 @torch.inference_mode()
 def read_batch(model: Model, batch: TokenBatch) -> Float[Tensor, "batch layer head d_head"]:
@@ -102,3 +105,13 @@ def mean_heads(
     for z in read_heads(model, sequences, batch_size=batch_size, progress=progress):
         mean.update(z)
     return mean.result()
+
+
+def fingerprint(model: Model) -> Float[Tensor, "layer head d_head"]:
+    """``hook_z`` at the last of a few fixed tokens: what the model itself says about which weights it has.
+
+    Two models with the same fingerprint compute the same activations, whatever they are called and whichever class
+    holds them; a fine-tune, another revision or another weight processing shows.
+    """
+    tokens = torch.arange(1, PROBE_TOKENS + 1, device=device_of(model))[None] * 7 % min(model.cfg.d_vocab, 1000)
+    return read_batch(model, TokenBatch(tokens, torch.ones_like(tokens)))[0].float().cpu()

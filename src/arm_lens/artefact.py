@@ -18,7 +18,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from arm_lens.models import BUNDLED_NAME, Model, ModelInfo, describe, fingerprint, load_model
+from arm_lens.activations import fingerprint
+from arm_lens.models import BUNDLED_NAME, Model, ModelInfo, describe, load_model
 
 FORMAT = 1
 TENSORS, RECORD = "reward_model.safetensors", "reward_model.json"

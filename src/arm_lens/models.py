@@ -16,6 +16,7 @@ import json
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass, fields
 from importlib import import_module, resources
 from pathlib import Path
@@ -23,7 +24,7 @@ from typing import Any, Literal, TypeAlias
 
 import torch
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
@@ -43,8 +44,6 @@ Model: TypeAlias = Any
 ModelClass = Literal["TransformerBridge", "HookedTransformer"]
 Hook: TypeAlias = Callable[[Float[Tensor, "batch pos head d_head"]], Float[Tensor, "batch pos head d_head"] | None]
 
-PROBE_TOKENS = 12
-"""Length of the fixed text behind a fingerprint."""
 BUNDLED_NAME = "arm_lens judge model"
 TEMPLATE_FILE = "judge_template.json"
 
@@ -275,8 +274,23 @@ def hooked(model: Model, hooks: Mapping[int, Hook]) -> Iterator[None]:
                 point.fwd_hooks.remove(handle)
 
 
+_SILENT: ContextVar[bool] = ContextVar("silent", default=False)
+
+
+@contextlib.contextmanager
+def silenced() -> Iterator[None]:
+    """Within, hooks of `hooked` do nothing: what is read is a part of prompts that does not end where they end."""
+    token = _SILENT.set(True)
+    try:
+        yield
+    finally:
+        _SILENT.reset(token)
+
+
 def _as_lens_hook(function: Hook, n_heads: int) -> Callable[..., Tensor | None]:
     def lens_hook(z: Tensor, hook: HookPoint) -> Tensor | None:
+        if _SILENT.get():
+            return None
         if z.ndim == 4:
             return function(z)
         # Some bridge layers hand out the heads side by side.
@@ -295,44 +309,29 @@ def last_logits(model: Model, batch: TokenBatch) -> Float[Tensor, "batch vocab"]
         # Without a mask a HookedTransformer whose tokenizer pads on the left makes one by looking for pad tokens, and may
         # find them among the real ones (pad is often eos, or token 0).
         residual = model(batch.tokens, stop_at_layer=model.cfg.n_layers, attention_mask=batch.attention_mask)
-        return hooked_unembed(model, residual[rows.to(residual.device), batch.last.to(residual.device)])
+        return hooked_unembed(model, residual[rows.to(residual.device), batch.last.to(residual.device)][:, None])[:, 0]
     ends_together = bool((batch.last == batch.tokens.shape[1] - 1).all())
-    if ends_together and _keeps_logits(model):
+    if ends_together and keeps_logits(model):
         logits: Tensor = model(batch.tokens, logits_to_keep=1, **mask)
         return logits[:, -1]
     everywhere: Tensor = model(batch.tokens, **mask)
     return everywhere[rows, batch.last]
 
 
-def hooked_unembed(model: Model, residual: Float[Tensor, "batch d_model"]) -> Float[Tensor, "batch vocab"]:
-    """Final layer norm, unembedding and softcap of a `HookedTransformer`, for single positions."""
-    one_position = rearrange(residual, "batch d_model -> batch 1 d_model")
-    normed = model.ln_final(one_position) if model.cfg.normalization_type is not None else one_position
-    logits: Tensor = model.unembed(normed)[:, 0]
+def hooked_unembed(
+    model: Model, residual: Float[Tensor, "batch pos d_model"], rows: Int[Tensor, " verdict"] | None = None
+) -> Float[Tensor, "batch pos vocab"]:
+    """Final layer norm, unembedding and softcap of a `HookedTransformer`; on request of some tokens' logits only."""
+    normed = model.ln_final(residual) if model.cfg.normalization_type is not None else residual
+    if rows is None:
+        logits: Tensor = model.unembed(normed)
+    else:
+        rows = rows.to(normed.device)
+        logits = normed @ model.W_U[:, rows] + model.b_U[rows]
     cap = model.cfg.output_logits_soft_cap
     return cap * torch.tanh(logits / cap) if cap > 0 else logits
 
 
-def _keeps_logits(model: Model) -> bool:
+def keeps_logits(model: Model) -> bool:
+    """Whether a bridge's model can be asked for the last positions' logits only."""
     return "logits_to_keep" in inspect.signature(model.original_model.forward).parameters
-
-
-def fingerprint(model: Model) -> Float[Tensor, "layer head d_head"]:
-    """``hook_z`` at the last of a few fixed tokens: what the model itself says about which weights it has.
-
-    Two models with the same fingerprint compute the same activations, whatever they are called and whichever class
-    holds them; a fine-tune, another revision or another weight processing shows.
-    """
-    tokens = torch.arange(1, PROBE_TOKENS + 1, device=device_of(model))[None] * 7 % min(model.cfg.d_vocab, 1000)
-    batch = TokenBatch(tokens, torch.ones_like(tokens))
-    seen: dict[int, Tensor] = {}
-
-    def reader(layer: int) -> Hook:
-        def read(z: Tensor) -> None:
-            seen[layer] = z[0, -1].detach().float().cpu()
-
-        return read
-
-    with hooked(model, {layer: reader(layer) for layer in range(model.cfg.n_layers)}):
-        last_logits(model, batch)
-    return torch.stack([seen[layer] for layer in range(model.cfg.n_layers)])
