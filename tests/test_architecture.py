@@ -15,7 +15,8 @@ ORDER = [
     {"preferences"},
     {"prompts", "tokens", "judge_model"},
     {"models"},
-    {"activations", "steering", "questions", "prefixes"},
+    {"activations", "steering", "questions", "passes"},
+    {"prefixes"},
     {"artefact", "memory", "judging"},
     {"replay"},
     {"selection"},
@@ -51,7 +52,7 @@ def test_imports_run_one_way(path):
 
 def test_only_models_knows_the_model_classes():
     for path in modules():
-        if path.name not in ("models.py", "prefixes.py"):
+        if path.name not in ("models.py", "passes.py"):
             text = path.read_text(encoding="utf-8")
             assert "import HookedTransformer" not in text
             assert "import TransformerBridge" not in text

@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 
 from arm_lens.models import Model, default_template, device_of, last_logits
 from arm_lens.preferences import Preference, Prompt
+from arm_lens.prefixes import read_on, read_stretch, shared_beginning
 from arm_lens.prompts import JudgeTemplate, VerdictScores, verdict_scores
 from arm_lens.questions import Layout, Question, encode_questions, questions_of, verdict_tokens
 from arm_lens.tokens import chunks, pad
@@ -108,10 +109,14 @@ class GenerativeJudge:
         spans = tqdm(
             list(chunks(len(order), self.batch_size)), desc="judging", unit="batch", disable=not progress, leave=False
         )
+        device = device_of(self.model)
+        common = shared_beginning(self.model, sequences) if sequences else []
+        past = [read_stretch(self.model, pad([common], device=device))] if common else []
         parts: list[Tensor] = []
         for span in spans:
-            batch = pad([sequences[index] for index in order[span]], device=device_of(self.model))
-            scores = verdict_scores(last_logits(self.model, batch), self.verdicts)
+            batch = pad([sequences[index][len(common) :] for index in order[span]], device=device)
+            logits = read_on(self.model, batch, past) if past else last_logits(self.model, batch)
+            scores = verdict_scores(logits, self.verdicts)
             parts.append(torch.stack([scores.log_positive, scores.log_negative]).cpu())
         if not parts:
             raise ValueError("there is nothing to judge")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import psutil
@@ -23,6 +24,12 @@ def default_budget(device: torch.device) -> int:
     else:
         free = psutil.virtual_memory().available
     return int(SHARE_OF_FREE * free)
+
+
+POSITIONS_PER_PASS = 512
+"""Prompts times masks in one pass, at most: enough to use the weights well, few enough for a processor's cache."""
+MASKS_PER_PASS = 128
+"""Each of a pass's masks is scored against each other's key, to be masked: more at once cost more than they save."""
 
 
 @dataclass(frozen=True)
@@ -70,3 +77,30 @@ class Footprint:
         scores = 3 * self.n_heads * new * (new + before)
         hidden = new * (8 * self.d_model + 3 * self.d_mlp + 4 * self.n_heads * self.d_head)
         return (keys_and_values + hidden) * self.itemsize + scores * max(self.itemsize, 4)
+
+    def batches(self, lengths: Sequence[int], shared: int, most: int, budget: float) -> Iterator[list[int]]:
+        """Prompts of like length together, at most so many, that can be read and kept within a budget.
+
+        Args:
+            lengths: tokens to read of each prompt, after ``shared`` others.
+            shared: tokens read before.
+            most: prompts per batch.
+            budget: in bytes; a batch has one prompt at least.
+        """
+        batch: list[int] = []
+        for prompt in sorted(range(len(lengths)), key=lengths.__getitem__):
+            each = self.reading(lengths[prompt], shared) + self.kept(lengths[prompt])
+            if batch and (len(batch) == most or each * (len(batch) + 1) > budget):
+                yield batch
+                batch = []
+            batch.append(prompt)
+        yield batch
+
+    def cut(self, masks: int, slots: int, logits: int | None, budget: float) -> tuple[int, int]:
+        """How many prompts, and how many masks on each, go into one pass within a budget; at least one of each."""
+        logits = self.d_vocab if logits is None else logits
+        per_prompt = min(masks, MASKS_PER_PASS)
+        while per_prompt > 1 and self.trying(per_prompt, slots, logits) > budget:
+            per_prompt //= 2
+        prompts = min(int(budget // self.trying(per_prompt, slots, logits)), POSITIONS_PER_PASS // per_prompt)
+        return max(1, prompts), per_prompt

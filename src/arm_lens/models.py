@@ -246,11 +246,12 @@ def hook_z(model: Model, layer: int) -> HookPoint:
     Raises:
         ValueError: if the layer has none (a state-space layer, say).
     """
-    name = f"blocks.{layer}.attn.hook_z"
-    point: HookPoint | None = model.hook_dict.get(name)
-    if point is None:
-        raise ValueError(f"{describe(model).name} has no {name}: layer {layer} has no attention heads to read or write")
-    return point
+    # Not by name from hook_dict: a bridge makes that afresh, with every alias, each time it is asked.
+    blocks = getattr(model, "blocks", None)
+    point = None if blocks is None else getattr(getattr(blocks[layer], "attn", None), "hook_z", None)
+    if isinstance(point, HookPoint):
+        return point
+    raise ValueError(f"{describe(model).name} has no blocks.{layer}.attn.hook_z: layer {layer} has no attention heads")
 
 
 @contextlib.contextmanager
@@ -266,12 +267,24 @@ def hooked(model: Model, hooks: Mapping[int, Hook]) -> Iterator[None]:
             point = hook_z(model, layer)
             point.add_hook(_as_lens_hook(function, model.cfg.n_heads))
             added.append((point, point.fwd_hooks[-1]))
+            _OURS.add(added[-1][1].hook.id)
         yield
     finally:
         for point, handle in added:
             handle.hook.remove()
+            _OURS.discard(handle.hook.id)
             if handle in point.fwd_hooks:  # not if the hooks were reset meanwhile
                 point.fwd_hooks.remove(handle)
+
+
+_OURS: set[int] = set()
+"""Ids of the hooks that `hooked` has put on any model."""
+
+
+def foreign_hooks(model: Model) -> bool:
+    """Whether a model has hooks that `hooked` did not put there, which may care where in a prompt a token stands."""
+    points = {id(point): point for point in model.hook_dict.values()}.values()
+    return any(handle.hook.id not in _OURS for point in points for handle in point.fwd_hooks)
 
 
 _SILENT: ContextVar[bool] = ContextVar("silent", default=False)

@@ -19,7 +19,6 @@ from __future__ import annotations
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import torch
 from einops import repeat
@@ -28,23 +27,15 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from arm_lens.activations import read_batch
-from arm_lens.memory import Footprint, default_budget
-from arm_lens.models import Hook, Model, describe, device_of, hooked, last_logits
-from arm_lens.prefixes import Stretch, advance, common_prefix, read_stretch, unfit
+from arm_lens.memory import MASKS_PER_PASS, Footprint, default_budget
+from arm_lens.models import Hook, Model, describe, device_of, foreign_hooks, hooked, last_logits
+from arm_lens.passes import Stretch, advance, unfit
+from arm_lens.prefixes import SHORTEST_SHARED, common_prefix, differs, read_stretch
 from arm_lens.prompts import VerdictTokens
 from arm_lens.steering import Injection, steer
 from arm_lens.tokens import chunks, pad
 
-POSITIONS_PER_PASS = 512
-"""Prompts times masks in one pass, at most: enough to use the weights well, few enough for a processor's cache."""
-MASKS_PER_PASS = 128
-"""Each of a pass's masks is scored against each other's key, to be masked: more at once cost more than they save."""
-SHORTEST_SHARED = 8
-"""Common beginnings shorter than this are not worth a pass of their own."""
-TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}
-"""How far a logit may be off, relative to the largest, for a model to count as replayed exactly; otherwise 0.05."""
-
-_CHECKED: weakref.WeakKeyDictionary[Model, tuple[int, int]] = weakref.WeakKeyDictionary()
+_EXACT: weakref.WeakKeyDictionary[Model, tuple[int, int]] = weakref.WeakKeyDictionary()
 """The longest prompt and the most masks a pass for which a model's replay was found exact."""
 _WARNED: weakref.WeakSet[Model] = weakref.WeakSet()
 
@@ -94,15 +85,18 @@ class Replay:
         self.sequences = [list(sequence) for sequence in sequences]
         self.device = device_of(model)
         self.memory_budget = default_budget(self.device) if memory_budget is None else memory_budget
-        self._batch_size, self._progress = batch_size, progress
+        self._progress = progress
         self._sizes = Footprint.of(model)
         self._shared: list[Stretch] | None = None
         self._kept: dict[int, Stretch] = {}
+        self._read_once = False
+        self._checked = 0
         self._refusal = unfit(model)
         self._verdict_rows = torch.tensor([*verdicts.positive, *verdicts.negative])
         common = common_prefix([sequence[:-1] for sequence in self.sequences]) if len(sequences) > 1 else []
         self._common = common if len(common) >= SHORTEST_SHARED else []
-        self._batches = list(self._cut_batches())
+        new = [len(sequence) - 1 - len(self._common) for sequence in self.sequences]
+        self._batches = list(self._sizes.batches(new, len(self._common), batch_size, self.memory_budget / 4))
 
     def __len__(self) -> int:
         return len(self.sequences)
@@ -165,7 +159,8 @@ class Replay:
         return self._each(masks, values, examples, None, self._verdict_rows[:1])
 
     def _sides(self, verdicts: Float[Tensor, "*batch token"]) -> Float[Tensor, "*batch verdict"]:
-        positive, negative = verdicts.split([len(self.verdicts.positive), len(self.verdicts.negative)], dim=-1)
+        first = len(self.verdicts.positive)
+        positive, negative = verdicts[..., :first], verdicts[..., first:]
         return torch.stack([positive.logsumexp(dim=-1), negative.logsumexp(dim=-1)], dim=-1)
 
     # ------------------------------------------------------------------------------------------ passes
@@ -212,14 +207,15 @@ class Replay:
     ) -> Iterator[tuple[list[int], slice, Tensor]]:
         past, batch = self._past(number), self._batches[number]
         slots = sum(stretch.positions.shape[1] for stretch in past)
-        prompts, per_pass = self._cut_pass(len(masks), slots, None if rows is None else len(rows))
+        logits = None if rows is None else len(rows)
+        prompts, per_prompt = self._sizes.cut(len(masks), slots, logits, self.memory_budget / 2)
         for some in chunks(len(here), prompts):
             picked = here[some]
             index = torch.tensor(picked, device=self.device)
             those = past if len(picked) == len(batch) else [stretch.rows(index) for stretch in past]
             last = torch.tensor([self.sequences[batch[row]][-1:] for row in picked], device=self.device)
             lengths = torch.tensor([[len(self.sequences[batch[row]]) - 1] for row in picked], device=self.device)
-            for span in chunks(len(masks), per_pass):
+            for span in chunks(len(masks), per_prompt):
                 part = self._pass(those, last, lengths, masks[span], values, reduce, rows)
                 yield picked, span, part
 
@@ -281,63 +277,48 @@ class Replay:
 
     # ------------------------------------------------------------------------------------------ prefixes
 
-    def _cut_batches(self) -> Iterator[list[int]]:
-        """Prompts of like length together, as many as a quarter of the budget can read at once."""
-        order = sorted(range(len(self)), key=lambda example: len(self.sequences[example]))
-        shared = len(self._common)
-        batch: list[int] = []
-        for example in order:
-            new = len(self.sequences[example]) - 1 - shared
-            each = self._sizes.reading(new, shared) + self._sizes.kept(new)
-            if batch and (len(batch) == self._batch_size or each * (len(batch) + 1) > self.memory_budget / 4):
-                yield batch
-                batch = []
-            batch.append(example)
-        yield batch
-
-    def _cut_pass(self, masks: int, slots: int, logits: int | None) -> tuple[int, int]:
-        """How many prompts, and how many masks on each, go into one pass."""
-        logits = self._sizes.d_vocab if logits is None else logits
-        per_pass = min(masks, MASKS_PER_PASS)
-        while per_pass > 1 and self._sizes.trying(per_pass, slots, logits) > self.memory_budget / 2:
-            per_pass //= 2
-        fitting = int(self.memory_budget / 2) // self._sizes.trying(per_pass, slots, logits)
-        return max(1, min(fitting, POSITIONS_PER_PASS // per_pass)), per_pass
-
     def _past(self, number: int) -> list[Stretch]:
         """What is known of a batch of prompts before their last token: the part common to all, and their own."""
-        if self._shared is None:
-            common = pad([self._common], device=self.device) if self._common else None
-            self._shared = [read_stretch(self.model, common)] if common is not None else []
-            bar = tqdm(range(len(self._batches)), desc="reading prompts", unit="batch", disable=not self._progress)
+        if not self._read_once:
+            self._read_once = True
             room = self.memory_budget / 2
-            for batch in bar:
-                stretch = self._read(self._batches[batch])
-                if sum(kept.nbytes for kept in self._kept.values()) + stretch.nbytes > room:
+            numbers = range(len(self._batches))
+            for each in tqdm(numbers, desc="reading prompts", unit="batch", disable=not self._progress):
+                own = self._read(self._batches[each])
+                room -= own.nbytes
+                if room < 0:
                     break
-                self._kept[batch] = stretch
-        own = self._kept.get(number)
-        return [*self._shared, self._read(self._batches[number]) if own is None else own]
+                self._kept[each] = own
+        kept = self._kept.get(number)
+        return [*self._read_common(), self._read(self._batches[number]) if kept is None else kept]
+
+    def _read_common(self) -> list[Stretch]:
+        if self._shared is None:
+            self._shared = [read_stretch(self.model, pad([self._common], device=self.device))] if self._common else []
+        return self._shared
 
     def _read(self, examples: Sequence[int]) -> Stretch:
         shared = len(self._common)
-        batch = pad([self.sequences[example][shared:-1] for example in examples], device=self.device)
-        return read_stretch(self.model, batch, self._shared or ())
+        rest = pad([self.sequences[example][shared:-1] for example in examples], device=self.device)
+        return read_stretch(self.model, rest, self._read_common())
 
     # ------------------------------------------------------------------------------------------ is it exact?
 
     def _is_exact(self, masks: Tensor, values: Tensor) -> bool:
-        """Compare the longest and the shortest prompt with full passes, unless longer ones have been before."""
+        """Compare the longest and the shortest prompt with full passes, unless it is known how that comes out."""
         longest, count = max(map(len, self.sequences)), min(len(masks), MASKS_PER_PASS)
-        known = _CHECKED.get(self.model, (0, 0))
-        if self._refusal is None and (longest > known[0] or count > known[1]):
-            self._refusal = self._difference(max(count, known[1]), values)
+        if self._refusal is None and count > self._checked:
+            known = (0, 0) if foreign_hooks(self.model) else _EXACT.get(self.model, (0, 0))
+            if longest > known[0] or count > known[1]:
+                self._refusal = self._difference(count, values)
             if self._refusal is None:
-                _CHECKED[self.model] = (max(longest, known[0]), max(count, known[1]))
+                self._checked = max(count, known[1])
+                if not foreign_hooks(self.model):
+                    _EXACT[self.model] = (max(longest, known[0]), self._checked)
         if self._refusal is not None and self.model not in _WARNED:
             _WARNED.add(self.model)
             warnings.warn(
-                f"{describe(self.model).architecture} cannot be replayed exactly ({self._refusal}): "
+                f"{describe(self.model).architecture} cannot be replayed ({self._refusal}): "
                 "every mask reads every prompt in full",
                 SlowReplayWarning,
                 stacklevel=4,
@@ -345,29 +326,21 @@ class Replay:
         return self._refusal is None
 
     def _difference(self, count: int, values: Tensor) -> str | None:
-        """In what the replay differs from full passes, under a random mask at the last of so many places."""
+        """How the replay differs from full passes, under a random mask at the last of so many places."""
         order = sorted(range(len(self)), key=lambda example: len(self.sequences[example]))
         examples = sorted({order[0], order[-1]})
-        mask = torch.rand(values.shape[:2], generator=torch.Generator().manual_seed(0)) < 0.5
-        masks = torch.zeros(count, *mask.shape, dtype=torch.bool)
-        masks[-1] = mask
+        masks = torch.zeros(count, *values.shape[:2], dtype=torch.bool)
+        masks[-1] = torch.rand(values.shape[:2], generator=torch.Generator().manual_seed(0)) < 0.5
         masks = masks.to(self.device)
         whole = pad([self.sequences[example] for example in examples], device=self.device)
         with steer(self.model, masks[-1], values, injection=self.injection):
-            expected = last_logits(self.model, whole)[:, self._verdict_rows.to(self.device)].float()
-        probe: dict[str, Any] = {
-            "last": whole.tokens[:, -1:],
-            "lengths": whole.attention_mask.sum(dim=1, keepdim=True) - 1,
-        }
+            expected = last_logits(self.model, whole)[:, self._verdict_rows.to(self.device)]
+        lengths = whole.attention_mask.sum(dim=1, keepdim=True) - 1
         try:
-            common = [read_stretch(self.model, pad([self._common], device=self.device))] if self._common else []
-            rest = pad([self.sequences[example][len(self._common) : -1] for example in examples], device=self.device)
-            past = [*common, read_stretch(self.model, rest, common)]
-            found = self._pass(past, **probe, masks=masks, values=values, reduce=lambda x: x, rows=self._verdict_rows)
+            past = [*self._read_common(), self._read(examples)]
+            found = self._pass(past, whole.tokens[:, -1:], lengths, masks, values, lambda x: x, self._verdict_rows)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # whatever an unknown architecture makes of it is the answer
             return f"{type(error).__name__}: {error}"
-        off = float((found[:, -1].to(expected) - expected).abs().max() / expected.abs().max().clamp(min=1.0))
-        allowed = TOLERANCE.get(self.model.cfg.dtype, 0.05)
-        return None if off <= allowed else f"its logits are off by {off:.1g} of the largest"
+        return differs(found[:, -1].to(expected), expected)
