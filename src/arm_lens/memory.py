@@ -96,9 +96,12 @@ class Footprint:
             batch.append(prompt)
         yield batch
 
-    def cut(self, masks: int, slots: int, logits: int | None, budget: float) -> tuple[int, int]:
+    def cut(self, masks: int, slots: int, logits: int | None, budget: float, as_rows: bool) -> tuple[int, int]:
         """How many prompts, and how many masks on each, go into one pass within a budget; at least one of each."""
         logits = self.d_vocab if logits is None else logits
+        if as_rows:
+            rows = max(1, min(int(budget // self.trying(1, slots, logits)), POSITIONS_PER_PASS))
+            return max(1, rows // masks), min(masks, rows)
         per_prompt = min(masks, MASKS_PER_PASS)
         while per_prompt > 1 and self.trying(per_prompt, slots, logits) > budget:
             per_prompt //= 2

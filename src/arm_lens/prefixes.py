@@ -12,7 +12,9 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from tqdm.auto import tqdm
 
+from arm_lens.memory import Footprint
 from arm_lens.models import Model, device_of, foreign_hooks, last_logits, silenced
 from arm_lens.passes import Stretch, advance, unfit
 from arm_lens.tokens import TokenBatch, pad
@@ -34,6 +36,61 @@ def common_prefix(sequences: Sequence[Sequence[int]]) -> list[int]:
     while shared < min(map(len, sequences)) - 1 and first[shared] == last[shared]:
         shared += 1
     return list(first[:shared])
+
+
+class Prefixes:
+    """All tokens but the last of prompts, read batch by batch: once, as far as memory allows, else whenever needed.
+
+    What all prompts begin with is read once for all. Reading begins at the first question.
+
+    Args:
+        model: of either class.
+        sequences: the prompts, of at least two tokens.
+        batch_size: prompts read together, at most.
+        memory_budget: bytes that what is kept may take; half as much may be taken by reading a batch.
+        progress: show a bar while prompts are read.
+    """
+
+    def __init__(
+        self, model: Model, sequences: Sequence[Sequence[int]], *, batch_size: int, memory_budget: float, progress: bool
+    ) -> None:
+        self.model, self.sequences = model, [list(sequence[:-1]) for sequence in sequences]
+        self._room, self._progress = memory_budget, progress
+        common = common_prefix(self.sequences) if len(sequences) > 1 else []
+        self._common = common if len(common) >= SHORTEST_SHARED else []
+        new = [len(sequence) - len(self._common) for sequence in self.sequences]
+        self.batches = list(Footprint.of(model).batches(new, len(self._common), batch_size, memory_budget / 2))
+        """Which prompts are read together, by index."""
+        self._shared: list[Stretch] | None = None
+        self._kept: dict[int, Stretch] | None = None
+
+    def of_batch(self, number: int) -> list[Stretch]:
+        """What was read of one of the batches: the part common to all prompts, and their own."""
+        if self._kept is None:
+            self._kept, room = {}, self._room
+            bar = tqdm(self.batches, desc="reading prompts", unit="batch", disable=not self._progress)
+            for place, examples in enumerate(bar):
+                own = self._own(examples)
+                room -= own.nbytes
+                if room < 0:
+                    break
+                self._kept[place] = own
+        own = self._kept[number] if number in self._kept else self._own(self.batches[number])
+        return [*self._beginning(), own]
+
+    def read(self, examples: Sequence[int]) -> list[Stretch]:
+        """The same of any prompts, read now and not kept."""
+        return [*self._beginning(), self._own(examples)]
+
+    def _beginning(self) -> list[Stretch]:
+        if self._shared is None:
+            device = device_of(self.model)
+            self._shared = [read_stretch(self.model, pad([self._common], device=device))] if self._common else []
+        return self._shared
+
+    def _own(self, examples: Sequence[int]) -> Stretch:
+        rest = [self.sequences[example][len(self._common) :] for example in examples]
+        return read_stretch(self.model, pad(rest, device=device_of(self.model)), self._beginning())
 
 
 def shared_beginning(model: Model, sequences: Sequence[Sequence[int]]) -> list[int]:

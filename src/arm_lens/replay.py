@@ -24,13 +24,12 @@ import torch
 from einops import repeat
 from jaxtyping import Bool, Float
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from arm_lens.activations import read_batch
 from arm_lens.memory import MASKS_PER_PASS, Footprint, default_budget
 from arm_lens.models import Hook, Model, describe, device_of, foreign_hooks, hooked, last_logits
 from arm_lens.passes import Stretch, advance, unfit
-from arm_lens.prefixes import SHORTEST_SHARED, common_prefix, differs, read_stretch
+from arm_lens.prefixes import Prefixes, differs
 from arm_lens.prompts import VerdictTokens
 from arm_lens.steering import Injection, steer
 from arm_lens.tokens import chunks, pad
@@ -85,18 +84,14 @@ class Replay:
         self.sequences = [list(sequence) for sequence in sequences]
         self.device = device_of(model)
         self.memory_budget = default_budget(self.device) if memory_budget is None else memory_budget
-        self._progress = progress
         self._sizes = Footprint.of(model)
-        self._shared: list[Stretch] | None = None
-        self._kept: dict[int, Stretch] = {}
-        self._read_once = False
-        self._checked = 0
-        self._refusal = unfit(model)
+        self._prefixes = Prefixes(
+            model, self.sequences, batch_size=batch_size, memory_budget=self.memory_budget / 2, progress=progress
+        )
         self._verdict_rows = torch.tensor([*verdicts.positive, *verdicts.negative])
-        common = common_prefix([sequence[:-1] for sequence in self.sequences]) if len(sequences) > 1 else []
-        self._common = common if len(common) >= SHORTEST_SHARED else []
-        new = [len(sequence) - 1 - len(self._common) for sequence in self.sequences]
-        self._batches = list(self._sizes.batches(new, len(self._common), batch_size, self.memory_budget / 4))
+        self._refusal = unfit(model)
+        self._masks_as_rows = False
+        self._checked = 0
 
     def __len__(self) -> int:
         return len(self.sequences)
@@ -185,7 +180,7 @@ class Replay:
         places: dict[int, list[int]] = {}
         for place, example in enumerate(wanted):
             places.setdefault(example, []).append(place)
-        for number, batch in enumerate(self._batches):
+        for number, batch in enumerate(self._prefixes.batches):
             here = [row for row, example in enumerate(batch) if example in places]
             for some, span, part in run(number, here, masks, values, reduce, rows) if here else ():
                 if found is None:
@@ -205,10 +200,10 @@ class Replay:
         reduce: Callable[[Tensor], Tensor] | None,
         rows: Tensor | None,
     ) -> Iterator[tuple[list[int], slice, Tensor]]:
-        past, batch = self._past(number), self._batches[number]
+        past, batch = self._prefixes.of_batch(number), self._prefixes.batches[number]
         slots = sum(stretch.positions.shape[1] for stretch in past)
         logits = None if rows is None else len(rows)
-        prompts, per_prompt = self._sizes.cut(len(masks), slots, logits, self.memory_budget / 2)
+        prompts, per_prompt = self._sizes.cut(len(masks), slots, logits, self.memory_budget / 2, self._masks_as_rows)
         for some in chunks(len(here), prompts):
             picked = here[some]
             index = torch.tensor(picked, device=self.device)
@@ -229,31 +224,37 @@ class Replay:
         reduce: Callable[[Tensor], Tensor] | None,
         rows: Tensor | None,
     ) -> Tensor:
-        """All masks on some prompts: one position for each."""
-        count = len(masks)
+        """All masks on some prompts: one position for each, or one row."""
+        prompts, count = len(last), len(masks)
+        if self._masks_as_rows:
+            order = repeat(torch.arange(prompts, device=self.device), "e -> (e m)", m=count)
+            past, last, lengths = [stretch.rows(order) for stretch in past], last[order], lengths[order]
+            masks = repeat(masks, "m layer head -> (e m) 1 layer head", e=prompts)
+        else:
+            last, lengths = last.expand(-1, count), lengths.expand(-1, count)
+        alone = torch.eye(last.shape[1], dtype=torch.bool, device=self.device).expand(len(last), -1, -1)
         seen: dict[int, Tensor] = {}
-        alone = repeat(torch.eye(count, dtype=torch.bool, device=self.device), "m k -> e m k", e=len(last))
         with hooked(self.model, self._writers(masks, values, seen if reduce is None else None)):
-            logits = advance(
-                self.model, last.expand(-1, count), past, lengths.expand(-1, count).contiguous(), alone, rows=rows
-            )
-        if reduce is not None:
-            return reduce(logits.float())
-        return torch.stack([seen[layer].to(self.device) for layer in range(self.model.cfg.n_layers)], dim=2)
+            logits = advance(self.model, last, past, lengths, alone, rows=rows)
+        if reduce is None:
+            found = torch.stack([seen[layer].to(self.device) for layer in range(self.model.cfg.n_layers)], dim=2)
+        else:
+            found = reduce(logits.float())
+        return found.reshape(prompts, count, *found.shape[2:])
 
     def _writers(self, masks: Tensor, values: Tensor, seen: dict[int, Tensor] | None) -> dict[int, Hook]:
         """A hook for each layer that any mask touches; for all, if what they write is to be ``seen``."""
 
         def writer(layer: int) -> Hook:
             def write(z: Tensor) -> Tensor:
-                written = self.injection.apply(z, values[layer].to(z), masks[:, layer].to(z.device))
+                written = self.injection.apply(z, values[layer].to(z), masks[..., layer, :].to(z.device))
                 if seen is not None:
                     seen[layer] = written
                 return written
 
             return write
 
-        touched = masks.flatten(2).any(dim=2).any(dim=0).tolist()
+        touched = masks.any(dim=-1).flatten(0, -2).any(dim=0).tolist()
         return {layer: writer(layer) for layer in range(len(touched)) if touched[layer] or seen is not None}
 
     def _in_full(
@@ -265,7 +266,7 @@ class Replay:
         reduce: Callable[[Tensor], Tensor] | None,
         rows: Tensor | None,
     ) -> Iterator[tuple[list[int], slice, Tensor]]:
-        batch = pad([self.sequences[self._batches[number][row]] for row in here], device=self.device)
+        batch = pad([self.sequences[self._prefixes.batches[number][row]] for row in here], device=self.device)
         for place, mask in enumerate(masks):
             with steer(self.model, mask, values, injection=self.injection):
                 if reduce is None:
@@ -275,46 +276,27 @@ class Replay:
                     part = reduce(logits if rows is None else logits[:, rows.to(logits.device)])
             yield here, slice(place, place + 1), part[:, None]
 
-    # ------------------------------------------------------------------------------------------ prefixes
-
-    def _past(self, number: int) -> list[Stretch]:
-        """What is known of a batch of prompts before their last token: the part common to all, and their own."""
-        if not self._read_once:
-            self._read_once = True
-            room = self.memory_budget / 2
-            numbers = range(len(self._batches))
-            for each in tqdm(numbers, desc="reading prompts", unit="batch", disable=not self._progress):
-                own = self._read(self._batches[each])
-                room -= own.nbytes
-                if room < 0:
-                    break
-                self._kept[each] = own
-        kept = self._kept.get(number)
-        return [*self._read_common(), self._read(self._batches[number]) if kept is None else kept]
-
-    def _read_common(self) -> list[Stretch]:
-        if self._shared is None:
-            self._shared = [read_stretch(self.model, pad([self._common], device=self.device))] if self._common else []
-        return self._shared
-
-    def _read(self, examples: Sequence[int]) -> Stretch:
-        shared = len(self._common)
-        rest = pad([self.sequences[example][shared:-1] for example in examples], device=self.device)
-        return read_stretch(self.model, rest, self._read_common())
-
     # ------------------------------------------------------------------------------------------ is it exact?
 
     def _is_exact(self, masks: Tensor, values: Tensor) -> bool:
-        """Compare the longest and the shortest prompt with full passes, unless it is known how that comes out."""
+        """Compare the longest and the shortest prompt with full passes, unless it is known how that comes out.
+
+        Some models count slots where they should count positions (GPT-Neo's local layers): there masks side by side are
+        wrong, but masks as repeated rows may be right.
+        """
         longest, count = max(map(len, self.sequences)), min(len(masks), MASKS_PER_PASS)
-        if self._refusal is None and count > self._checked:
-            known = (0, 0) if foreign_hooks(self.model) else _EXACT.get(self.model, (0, 0))
+        if self._refusal is None and not self._masks_as_rows and count > self._checked:
+            foreign = foreign_hooks(self.model)
+            known = (0, 0) if foreign else _EXACT.get(self.model, (0, 0))
             if longest > known[0] or count > known[1]:
                 self._refusal = self._difference(count, values)
             if self._refusal is None:
                 self._checked = max(count, known[1])
-                if not foreign_hooks(self.model):
+                if not foreign:
                     _EXACT[self.model] = (max(longest, known[0]), self._checked)
+            else:
+                self._masks_as_rows = True
+                self._refusal = self._difference(1, values)
         if self._refusal is not None and self.model not in _WARNED:
             _WARNED.add(self.model)
             warnings.warn(
@@ -337,7 +319,7 @@ class Replay:
             expected = last_logits(self.model, whole)[:, self._verdict_rows.to(self.device)]
         lengths = whole.attention_mask.sum(dim=1, keepdim=True) - 1
         try:
-            past = [*self._read_common(), self._read(examples)]
+            past = self._prefixes.read(examples)
             found = self._pass(past, whole.tokens[:, -1:], lengths, masks, values, lambda x: x, self._verdict_rows)
         except torch.OutOfMemoryError:
             raise

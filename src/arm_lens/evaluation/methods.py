@@ -15,7 +15,6 @@ from arm_lens.preferences import Preference
 from arm_lens.questions import Question, draw_contexts, encode_questions, questions_of
 from arm_lens.replay import Replay
 from arm_lens.reward import ActivationRewardModel
-from arm_lens.tokens import chunks
 
 METHODS = ("zero_shot", "few_shot", "all_heads", "random_heads", "reinforce")
 """The unsteered model without and with examples in the prompt; then steered at all heads, at random ones (as many per
@@ -113,8 +112,5 @@ def _replayed(fitted: ActivationRewardModel, asked: Sequence[Question], sets: Se
     judge = fitted.judge
     sequences = encode_questions(judge.model, judge.template, asked, layout=judge.layout, wording=judge.wording)
     masks = torch.stack([one.mask for one in sets])
-    parts, chunk = [], 4 * judge.batch_size
-    for span in chunks(len(sequences), chunk):
-        replay = Replay(judge.model, sequences[span], judge.verdicts, injection=fitted.injection, batch_size=chunk)
-        parts.append(replay.log_probs(masks, fitted.means.values))
-    return torch.cat(parts).transpose(0, 1).double().numpy()
+    replay = Replay(judge.model, sequences, judge.verdicts, injection=fitted.injection, batch_size=4 * judge.batch_size)
+    return replay.log_probs(masks, fitted.means.values).transpose(0, 1).double().numpy()

@@ -10,6 +10,7 @@ from arm_lens.plots.export import save_figure
 from arm_lens.plots.frames import mean_over_seeds, ranking_quality
 from arm_lens.plots.head_maps import selected_heads, selection_probabilities
 from arm_lens.plots.rewards import reward_histograms
+from arm_lens.plots.speed import selection_speed
 from arm_lens.plots.theme import TEMPLATE, MethodStyle, method_styles
 from arm_lens.plots.training import training_curves
 
@@ -24,5 +25,6 @@ __all__ = [
     "save_figure",
     "selected_heads",
     "selection_probabilities",
+    "selection_speed",
     "training_curves",
 ]

@@ -78,9 +78,9 @@ def balanced_columns(count: int, most: int) -> int:
     return -(-count // rows)
 
 
-def line_panels(count: int, *, height: int, **sizes: int) -> Panels:
-    """Panels for curves and histograms: as wide as the page allows, at most four in a row."""
-    columns = balanced_columns(count, 4)
+def line_panels(count: int, *, height: int, columns: int | None = None, **sizes: int) -> Panels:
+    """Panels for curves and histograms: as wide as the page allows, at most four in a row unless told."""
+    columns = columns or balanced_columns(count, 4)
     spare = Panels(count=count, columns=columns, width=1, height=height, **sizes)
     available = PAGE_WIDTH - spare.left - spare.right - (columns - 1) * spare.gap_x
     return Panels(count=count, columns=columns, width=min(available // columns, 520), height=height, **sizes)

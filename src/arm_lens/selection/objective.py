@@ -1,14 +1,15 @@
 """What a selection of heads maximises: how well the steered model judges labelled examples.
 
 For a mask S and an example with label y the reward is the log-probability of the right verdict (the published choice:
-minus the cross-entropy of the first target token), whether the verdict is right, or the margin by which it is right,
-log P(right) - log P(wrong).
+minus the cross-entropy of the first target token), the same with the two verdicts as the only tokens there are, whether
+the verdict is right, or the margin by which it is right, log P(right) - log P(wrong). The first needs the logits of the
+whole vocabulary; the others need those of the verdicts only, which is faster by what the unembedding weighs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from arm_lens.replay import Replay
 
-RewardKind = Literal["log_prob", "accuracy", "margin"]
+RewardKind = Literal["log_prob", "two_way", "accuracy", "margin"]
 
 
 class JudgingObjective:
@@ -36,8 +37,8 @@ class JudgingObjective:
         labels: Sequence[bool],
         kind: RewardKind = "log_prob",
     ) -> None:
-        if kind not in ("log_prob", "accuracy", "margin"):
-            raise ValueError(f"the reward is 'log_prob', 'accuracy' or 'margin', not {kind!r}")
+        if kind not in get_args(RewardKind):
+            raise ValueError(f"the reward is one of {', '.join(map(repr, get_args(RewardKind)))}, not {kind!r}")
         if len(labels) != len(replay):
             raise ValueError(f"{len(labels)} labels for {len(replay)} prompts")
         self.replay, self.values, self.kind = replay, values, kind
@@ -50,14 +51,18 @@ class JudgingObjective:
         self, masks: Bool[Tensor, "mask layer head"], examples: Sequence[int] | None = None
     ) -> Float[Tensor, "example mask"]:
         """The reward of each mask on each example."""
-        logs = self.replay.log_probs(masks, self.values, examples)
         labels = self.labels if examples is None else self.labels[list(examples)]
-        right = torch.where(labels[:, None], logs[..., 0], logs[..., 1])
-        wrong = torch.where(labels[:, None], logs[..., 1], logs[..., 0])
         if self.kind == "log_prob":
-            return right
-        margin = right - wrong
-        return margin if self.kind == "margin" else (margin > 0).float() + 0.5 * (margin == 0).float()
+            logs = self.replay.log_probs(masks, self.values, examples)
+            return torch.where(labels[:, None], logs[..., 0], logs[..., 1])
+        logits = self.replay.verdict_logits(masks, self.values, examples)
+        gap = logits[..., 0] - logits[..., 1]
+        margin = torch.where(labels[:, None], gap, -gap)
+        if self.kind == "margin":
+            return margin
+        if self.kind == "two_way":
+            return torch.nn.functional.logsigmoid(margin)
+        return (margin > 0).float() + 0.5 * (margin == 0).float()
 
     def __call__(
         self, masks: Bool[Tensor, "mask layer head"], examples: Sequence[int] | None = None

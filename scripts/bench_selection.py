@@ -1,0 +1,306 @@
+"""How fast heads are selected: `python scripts/bench_selection.py --out DIR`.
+
+Everything is measured side by side in one run, and medians are reported:
+
+- speed: the published loop (one hooked full pass per mask), the replay on both model classes, and a bare forward pass
+  as the floor of any method with one pass per mask; random weights of real shapes, over prompt lengths and masks;
+- end_to_end: the published search, in full, as published and on the replay, on the bundled model;
+- overhead: reading means and steered scoring against bare forward passes over the same batches;
+- searches: the published search and the default one on every criterion of the bundled model, over seeds: accuracy,
+  size, and how far seeds agree beside what random sets of the same sizes would.
+
+Writes bench_selection.json, selection_speed.png and .html. A stopped run goes on where it stopped: what is done lies in
+DIR/parts. Times are seconds; run nothing else beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from measuring import SHAPES, free, kept, machine, peak_mib, random_model, seconds
+from published_loop import full_pass, published_loop
+from tqdm import tqdm
+
+from arm_lens import (
+    PUBLISHED,
+    ActivationRewardModel,
+    GenerativeJudge,
+    HeadSet,
+    Reinforce,
+    Replay,
+    VerdictTokens,
+    last_logits,
+    load_model,
+    mean_heads,
+    pad,
+    read_batch,
+    reinforce,
+    split_preferences,
+    steer,
+)
+from arm_lens.judge_model import CRITERIA, labelled_responses
+from arm_lens.models import HookedTransformer
+from arm_lens.plots import save_figure, selection_speed
+from arm_lens.questions import encode_questions, questions_of
+from arm_lens.reward import judging_objective
+
+SECTIONS = ("speed", "end_to_end", "overhead", "searches")
+LENGTHS, MASKS = (64, 128, 256, 512, 1024), (1, 8, 32, 128)
+LENGTH, MASK_COUNT = 256, 32
+"""At which the other one is varied."""
+COMPARED = 4
+"""Masks per cell that are read in full, to time them and to compare logits."""
+VERDICTS = VerdictTokens((5,), (6, 7))
+ROW = (
+    "model", "path", "model_class", "layers", "d_model", "prompt_tokens", "masks", "examples", "seconds_per_mask",
+    "speedup_vs_full", "max_abs_diff", "peak_mib",
+)  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------------- sections
+
+
+def speed(model: Any, name: str, tokens: int, mask_counts: tuple[int, ...], examples: int, repeats: int) -> list[dict]:
+    """Rows of one model at one prompt length."""
+    cfg, device = model.cfg, str(next(iter(model.parameters())).device.type)
+    generator = torch.Generator().manual_seed(tokens)
+    batch = pad(torch.randint(3, 200, (examples, tokens), generator=generator).tolist(), device=device)
+    masks = torch.rand(max(mask_counts), cfg.n_layers, cfg.n_heads, generator=generator) < 0.3
+    values = torch.randn(cfg.n_layers, cfg.n_heads, cfg.d_head, generator=generator) / cfg.d_head**0.5
+    on_device = values.to(device, next(iter(model.parameters())).dtype)
+    replay = Replay(model, batch.tokens.tolist(), VERDICTS)
+
+    def one_mask(which: int = 0) -> torch.Tensor:
+        return full_pass(model, batch.tokens, masks[which].to(device), on_device)
+
+    def forward() -> None:
+        with torch.no_grad():
+            model(batch.tokens)
+
+    def row(path: str, count: int, each: float, difference: float, peak: float) -> dict[str, Any]:
+        found = (
+            name, path, type(model).__name__, cfg.n_layers, cfg.d_model, tokens, count, examples, each, full / each,
+            difference, peak,
+        )  # fmt: skip
+        return dict(zip(ROW, found, strict=True))
+
+    full, bare = seconds(one_mask, forward, repeats=max(3, repeats // 2))
+    rows = [
+        row("full pass per mask", 1, full, 0.0, peak_mib(one_mask, device)),
+        row("bare forward", 1, bare, float("nan"), peak_mib(forward, device)),
+    ]
+    for count in mask_counts:
+        some = masks[:count]
+        compared = sorted({*range(0, count, max(1, count // COMPARED)), count - 1})
+        expected = torch.stack([one_mask(which).float().cpu() for which in compared], dim=1)
+        found = replay.logits(masks[:count], values)[:, compared]
+        difference = float((found - expected).abs().max())
+        for path, function in (("replay", replay.verdict_logits), ("replay, whole vocabulary", replay.log_probs)):
+            (step,) = seconds(lambda f=function, m=some: f(m, values), repeats=repeats)
+            peak = peak_mib(lambda f=function, m=some: f(m, values), device)
+            rows.append(row(path, count, step / count, difference, peak))
+    return rows
+
+
+def bundled_problem(criterion: str, seed: int, examples: int) -> tuple[Any, Any, list[Any]]:
+    """A reward model with means and no heads, its judge, and the questions on which heads are chosen."""
+    judge = GenerativeJudge(load_model(), batch_size=4)
+    shown = labelled_responses(criterion, examples, split="train", seed=seed)
+    parts = split_preferences(shown, {"read": 0.5, "validation": 0.5}, seed=seed)
+    nothing = HeadSet.none(judge.model.cfg.n_layers, judge.model.cfg.n_heads)
+    bare = ActivationRewardModel.fit(judge.model, parts["read"], selector=nothing, seed=seed, batch_size=4)
+    return bare, judge, questions_of(parts["validation"], judge.template)
+
+
+def end_to_end(examples: int, steps: int) -> list[dict[str, Any]]:
+    """The published search in full, as published and on the replay, with the same means, examples and random draws."""
+    bare, judge, asked = bundled_problem("positive", 0, examples)
+    model, values = judge.model, bare.means.values
+    sequences = encode_questions(model, judge.template, asked)
+    sides = (judge.verdicts.negative, judge.verdicts.positive)
+    targets = [sides[question.positive] for question in asked]
+    started = time.perf_counter()
+    loop, _ = published_loop(model, sequences, targets, values, steps=steps)
+    halfway = time.perf_counter()
+    options = Reinforce(**{**PUBLISHED.to_dict(), "steps": steps})
+    objective = judging_objective(judge, asked, bare.means)
+    found = reinforce(objective, *values.shape[:2], n_examples=len(objective), options=options).heads
+    ended = time.perf_counter()
+    ActivationRewardModel.fit(model, labelled_responses("positive", examples, split="train", seed=0))
+    fitted = time.perf_counter()
+    return [
+        {"what": "published search, a full pass per mask", "seconds": halfway - started, "heads": int(loop.sum())},
+        {
+            "what": "published search, on the replay",
+            "seconds": ended - halfway,
+            "heads": len(found),
+            "speedup": (halfway - started) / (ended - halfway),
+            "same heads as the loop": bool((found.mask == loop).all()),
+        },
+        {"what": "default fit, reading included", "seconds": fitted - ended},
+    ]
+
+
+def overhead(repeats: int) -> Iterator[dict[str, Any]]:
+    """Reading means and steered scoring against bare passes over the same batches, and the memory reading adds."""
+    for name, model in (("6 x 512", random_model("6 x 512", "TransformerBridge", "cpu", torch.float32)),
+                        ("bundled", load_model())):  # fmt: skip
+        cfg, generator = model.cfg, torch.Generator().manual_seed(0)
+        values = torch.randn(cfg.n_layers, cfg.n_heads, cfg.d_head, generator=generator)
+        mask = torch.rand(cfg.n_layers, cfg.n_heads, generator=generator) < 0.3
+        for tokens, examples in ((64, 16), (256, 16), (256, 64)):
+            sequences = torch.randint(3, 200, (examples, tokens), generator=generator).tolist()
+            spans = [slice(start, start + 8) for start in range(0, examples, 8)]
+
+            def bare(sequences: list = sequences, spans: list = spans, model: Any = model) -> None:
+                for span in spans:
+                    last_logits(model, pad(sequences[span]))
+
+            def steered(bare: Callable = bare, model: Any = model, mask: Any = mask, values: Any = values) -> None:
+                with steer(model, mask, values):
+                    bare()
+
+            def reading(sequences: list = sequences, model: Any = model) -> None:
+                mean_heads(model, sequences, batch_size=8)
+
+            plain, steering, means = seconds(bare, steered, reading, repeats=repeats)
+            yield {
+                "model": name, "prompt_tokens": tokens, "examples": examples, "bare_seconds": plain,
+                "steered_over_bare": steering / plain, "reading_over_bare": means / plain,
+                "kept_while_reading_kib": read_batch(model, pad(sequences[:8])).nbytes / 1024,
+            }  # fmt: skip
+
+
+def searches(criterion: str, seed: int, examples: int, test_items: int) -> list[dict[str, Any]]:
+    """Both searches with the same means and validation examples: a row each."""
+    bare, judge, chosen_on = bundled_problem(criterion, seed, examples)
+    asked = questions_of(labelled_responses(criterion, test_items, split="test", seed=1_000_000), judge.template)
+    labels = torch.tensor([question.positive for question in asked])
+    rows = []
+    for name, options in (("published", PUBLISHED), ("default", Reinforce())):
+        started = time.perf_counter()
+        objective = judging_objective(judge, chosen_on, bare.means)
+        shape = bare.means.values.shape[:2]
+        heads = reinforce(objective, *shape, n_examples=len(objective), options=options, seed=seed).heads
+        elapsed = time.perf_counter() - started
+        right = (bare.with_heads(heads).verdict(asked).gap > 0) == labels
+        rows.append(
+            {"criterion": criterion, "seed": seed, "search": name, "accuracy": float(right.float().mean()),
+             "n": test_items, "heads": heads.to_list(), "seconds": elapsed}
+        )  # fmt: skip
+    return rows
+
+
+def stability(rows: pd.DataFrame, n_layers: int, n_heads: int) -> pd.DataFrame:
+    """Per search: accuracy, size, and the mean pairwise Jaccard of seeds' sets and of random sets of the same sizes."""
+    table = []
+    for search, part in rows.groupby("search", sort=False):
+        generator, found, chance = torch.Generator().manual_seed(0), [], []
+        for _, seeds in part.groupby("criterion"):
+            sets = [HeadSet.of(n_layers, n_heads, [(a, b) for a, b in heads]) for heads in seeds["heads"]]
+            for one, two in itertools.combinations(sets, 2):
+                found.append(one.jaccard(two))
+                chance += [one.random_like(generator).jaccard(two.random_like(generator)) for _ in range(20)]
+        table.append(
+            {"search": search, "accuracy": part["accuracy"].mean(), "worst": part["accuracy"].min(),
+             "fits": len(part), "n": int(part["n"].iloc[0]), "heads": part["heads"].map(len).mean(),
+             "jaccard": statistics.fmean(found), "jaccard_by_chance": statistics.fmean(chance),
+             "seconds_median": part["seconds"].median()}
+        )  # fmt: skip
+    return pd.DataFrame(table)
+
+
+# ---------------------------------------------------------------------------------------------- the run
+
+
+def run_speed(out: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """All rows of the speed section; models are loaded only where a part is missing."""
+    dtype = getattr(torch, options.dtype)
+    named: list[tuple[str, Callable[[str], Any]]] = [
+        (shape, lambda kind, shape=shape: random_model(shape, kind, options.device, dtype)) for shape in options.shapes
+    ]
+    for name, path in (("bundled judge", None), *((folder.name, folder) for folder in options.models)):
+        named.append(
+            (name, lambda kind, path=path: load_model(path, model_class=kind, device=options.device, dtype=dtype))
+        )
+    classes = ["TransformerBridge", *(["HookedTransformer"] if HookedTransformer is not None else [])]
+    rows: list[dict[str, Any]] = []
+    for (name, load), kind in tqdm(list(itertools.product(named, classes)), desc="models"):
+        model = None
+        for tokens in tqdm(options.lengths, desc=f"{name}, {kind}", leave=False):
+
+            def measure(kind: str = kind, load: Any = load, name: str = name, tokens: int = tokens) -> list[dict]:
+                nonlocal model
+                model = load(kind) if model is None else model
+                counts = tuple(sorted({*options.masks, MASK_COUNT})) if tokens == LENGTH else (MASK_COUNT,)
+                fits = tokens <= model.cfg.n_ctx
+                return speed(model, name, tokens, counts, options.examples, options.repeats) if fits else []
+
+            part = f"speed {name} {kind} {tokens} {options.device} {options.dtype}".replace("/", "-")
+            rows += kept(out, part, measure)
+        del model
+        free(options.device)
+    return rows
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
+    parser.add_argument("--shapes", nargs="*", choices=list(SHAPES), default=["6 x 512", "GPT-2 small"])
+    parser.add_argument("--models", nargs="*", type=Path, default=None, help="folders of further models")
+    parser.add_argument("--lengths", nargs="+", type=int, default=list(LENGTHS), help="prompt tokens")
+    parser.add_argument("--masks", nargs="+", type=int, default=list(MASKS))
+    parser.add_argument("--examples", type=int, default=4, help="prompts in the speed section")
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--criteria", nargs="+", choices=list(CRITERIA), default=list(CRITERIA))
+    parser.add_argument("--steps", type=int, default=PUBLISHED.steps, help="of the published search, end to end")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
+    options = parser.parse_args()
+    if options.models is None:
+        neighbour = Path(__file__).resolve().parents[2] / "shared" / "models" / "tinystories-3m"
+        options.models = [neighbour] if neighbour.is_dir() else []
+    out = options.out
+    out.mkdir(parents=True, exist_ok=True)
+    result: dict[str, Any] = {"meta": machine(options.device, options.dtype)}
+    if "speed" in options.only:
+        result["rows"] = run_speed(out, options)
+    if "end_to_end" in options.only:
+        result["end_to_end"] = kept(out, f"end_to_end {options.steps}", lambda: end_to_end(40, options.steps))
+    if "overhead" in options.only:
+        result["overhead"] = kept(out, "overhead", lambda: list(overhead(options.repeats)))
+    if "searches" in options.only:
+        jobs = list(itertools.product(options.criteria, range(options.seeds)))
+        result["searches"] = [
+            row
+            for criterion, seed in tqdm(jobs, desc="searches")
+            for row in kept(out, f"searches {criterion} {seed}", lambda c=criterion, s=seed: searches(c, s, 40, 400))
+        ]
+        cfg = load_model().cfg
+        table = stability(pd.DataFrame(result["searches"]), cfg.n_layers, cfg.n_heads)
+        result["stability"] = table.to_dict(orient="records")
+    text = json.dumps(result, indent=1).replace("NaN", "null")
+    (out / "bench_selection.json").write_text(text + "\n", encoding="utf-8")
+    for name in ("rows", "end_to_end", "overhead", "stability"):
+        if result.get(name):
+            print(f"\n{name}\n{pd.DataFrame(result[name]).to_string(index=False, float_format=lambda x: f'{x:.3g}')}")
+    if result.get("rows"):
+        figure = selection_speed(pd.DataFrame(result["rows"]))
+        save_figure(figure, out / "selection_speed.html")
+        save_figure(figure, out / "selection_speed.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""What the benchmarks share: medians of alternating calls, peak memory, random models of real shapes, parts on disk."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+import transformers
+
+from arm_lens import load_model
+from arm_lens.judge_model.tokenizer import build_tokenizer
+
+SHAPES: dict[str, dict[str, int]] = {
+    "6 x 512": dict(
+        num_hidden_layers=6, hidden_size=512, intermediate_size=1376, num_attention_heads=8, num_key_value_heads=2,
+        vocab_size=32_000,
+    ),
+    "GPT-2 small": dict(
+        num_hidden_layers=12, hidden_size=768, intermediate_size=2048, num_attention_heads=12, num_key_value_heads=12,
+        vocab_size=50_257,
+    ),
+    "0.5B": dict(
+        num_hidden_layers=24, hidden_size=896, intermediate_size=4864, num_attention_heads=14, num_key_value_heads=2,
+        vocab_size=151_936,
+    ),
+    "1.5B": dict(
+        num_hidden_layers=28, hidden_size=1536, intermediate_size=8960, num_attention_heads=12, num_key_value_heads=2,
+        vocab_size=151_936,
+    ),
+    "7B": dict(
+        num_hidden_layers=28, hidden_size=3584, intermediate_size=18_944, num_attention_heads=28, num_key_value_heads=4,
+        vocab_size=152_064,
+    ),
+}  # fmt: skip
+"""Layers, widths and vocabularies of a small model of 6 layers, of GPT-2 small, and of Qwen2.5's 0.5B, 1.5B and 7B, all
+with Llama's blocks."""
+
+
+def synchronise() -> None:
+    """Wait for the accelerator, if there is one."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def seconds(*functions: Callable[[], Any], repeats: int) -> list[float]:
+    """The median time of each function, after one call of each to warm up; calls of them alternate."""
+    times: list[list[float]] = [[] for _ in functions]
+    for repeat, (place, function) in itertools.product(range(repeats + 1), enumerate(functions)):
+        synchronise()
+        started = time.perf_counter()
+        function()
+        synchronise()
+        if repeat:
+            times[place].append(time.perf_counter() - started)
+    return [statistics.median(some) for some in times]
+
+
+def peak_mib(function: Callable[[], Any], device: str) -> float:
+    """How much memory a call takes at its peak beyond what was taken before, in MiB.
+
+    On a GPU the allocator knows; on a CPU the process's resident memory is sampled every millisecond.
+    """
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        function()
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    process, seen, done = psutil.Process(), [], threading.Event()
+
+    def sample() -> None:
+        while not done.is_set():
+            seen.append(process.memory_info().rss)
+            done.wait(0.001)
+
+    before = process.memory_info().rss
+    sampler = threading.Thread(target=sample)
+    sampler.start()
+    try:
+        function()
+    finally:
+        done.set()
+        sampler.join()
+    return max(0, max(seen) - before) / 2**20
+
+
+def random_model(shape: str, model_class: str, device: str, dtype: torch.dtype) -> Any:
+    """A model of a real shape with random weights; HookedTransformer's loader wants it on disk, so all come from there."""
+    config = transformers.LlamaConfig(
+        **SHAPES[shape], max_position_embeddings=4096, tie_word_embeddings=False, bos_token_id=1, eos_token_id=2,
+        pad_token_id=0,
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        torch.manual_seed(0)
+        build_tokenizer(512).save_pretrained(folder)
+        with torch.device(device):
+            transformers.LlamaForCausalLM(config).to(dtype).save_pretrained(folder)
+        return load_model(folder, model_class=model_class, device=device, dtype=dtype)
+
+
+def free(device: str) -> None:
+    """Give memory of deleted tensors back."""
+    if device == "cuda":
+        torch.cuda.empty_cache()
+
+
+def kept(out: Path, name: str, make: Callable[[], Any]) -> Any:
+    """What ``make`` returns, from DIR/parts if an earlier run got that far."""
+    path = out / "parts" / f"{name}.json"
+    if not path.exists():
+        made = make()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(".unfinished")
+        unfinished.write_text(json.dumps(made), encoding="utf-8")
+        unfinished.rename(path)
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def machine(device: str, dtype: str) -> dict[str, Any]:
+    """What it ran on."""
+    gpu = torch.cuda.get_device_name() if device == "cuda" else None
+    return {
+        "device": gpu or "CPU", "cores": psutil.cpu_count(logical=False), "threads": torch.get_num_threads(),
+        "dtype": dtype,
+        **{package: version(package) for package in ("arm-lens", "torch", "transformer-lens", "transformers")},
+    }  # fmt: skip
