@@ -42,7 +42,6 @@ from arm_lens import (
     load_model,
     mean_heads,
     pad,
-    read_batch,
     reinforce,
     split_preferences,
     steer,
@@ -106,7 +105,7 @@ def speed(model: Any, name: str, tokens: int, mask_counts: tuple[int, ...], exam
         difference = float((found - expected).abs().max())
         for path, function in (("replay", replay.verdict_logits), ("replay, whole vocabulary", replay.log_probs)):
             (step,) = seconds(lambda f=function, m=some: f(m, values), repeats=repeats)
-            peak = peak_mib(lambda f=function, m=some: f(m, values), device)
+            peak = peak_mib(lambda f=function, m=some: f(m, values), device) + replay.nbytes / 2**20
             rows.append(row(path, count, step / count, difference, peak))
     return rows
 
@@ -152,7 +151,7 @@ def end_to_end(examples: int, steps: int) -> list[dict[str, Any]]:
 
 def overhead(repeats: int) -> Iterator[dict[str, Any]]:
     """Reading means and steered scoring against bare passes over the same batches, and the memory reading adds."""
-    for name, model in (("6 x 512", random_model("6 x 512", "TransformerBridge", "cpu", torch.float32)),
+    for name, model in (("6 layers of 512", random_model("6 layers of 512", "TransformerBridge", "cpu", torch.float32)),
                         ("bundled", load_model())):  # fmt: skip
         cfg, generator = model.cfg, torch.Generator().manual_seed(0)
         values = torch.randn(cfg.n_layers, cfg.n_heads, cfg.d_head, generator=generator)
@@ -176,7 +175,7 @@ def overhead(repeats: int) -> Iterator[dict[str, Any]]:
             yield {
                 "model": name, "prompt_tokens": tokens, "examples": examples, "bare_seconds": plain,
                 "steered_over_bare": steering / plain, "reading_over_bare": means / plain,
-                "kept_while_reading_kib": read_batch(model, pad(sequences[:8])).nbytes / 1024,
+                "reading_extra_peak_kib": 1024 * (peak_mib(reading, "cpu") - peak_mib(bare, "cpu")),
             }  # fmt: skip
 
 
@@ -225,16 +224,18 @@ def stability(rows: pd.DataFrame, n_layers: int, n_heads: int) -> pd.DataFrame:
 def run_speed(out: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
     """All rows of the speed section; models are loaded only where a part is missing."""
     dtype = getattr(torch, options.dtype)
-    named: list[tuple[str, Callable[[str], Any]]] = [
-        (shape, lambda kind, shape=shape: random_model(shape, kind, options.device, dtype)) for shape in options.shapes
-    ]
-    for name, path in (("bundled judge", None), *((folder.name, folder) for folder in options.models)):
-        named.append(
-            (name, lambda kind, path=path: load_model(path, model_class=kind, device=options.device, dtype=dtype))
-        )
-    classes = ["TransformerBridge", *(["HookedTransformer"] if HookedTransformer is not None else [])]
+    both = ["TransformerBridge", *(["HookedTransformer"] if HookedTransformer is not None else [])]
+    jobs: list[tuple[str, str, Callable[[str], Any]]] = []
+    for shape, kind in itertools.product(options.shapes, both):
+        jobs.append((shape, kind, lambda kind, shape=shape: random_model(shape, kind, options.device, dtype)))
+    folders = [("bundled judge", None, both), *((folder.name, folder, both[:1]) for folder in options.models)]
+    for name, path, kinds in folders:
+        for kind in kinds:
+            jobs.append(
+                (name, kind, lambda k, p=path: load_model(p, model_class=k, device=options.device, dtype=dtype))
+            )
     rows: list[dict[str, Any]] = []
-    for (name, load), kind in tqdm(list(itertools.product(named, classes)), desc="models"):
+    for name, kind, load in tqdm(jobs, desc="models"):
         model = None
         for tokens in tqdm(options.lengths, desc=f"{name}, {kind}", leave=False):
 
@@ -257,7 +258,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
-    parser.add_argument("--shapes", nargs="*", choices=list(SHAPES), default=["6 x 512", "GPT-2 small"])
+    parser.add_argument("--shapes", nargs="*", choices=list(SHAPES), default=["6 layers of 512", "GPT-2 small"])
     parser.add_argument("--models", nargs="*", type=Path, default=None, help="folders of further models")
     parser.add_argument("--lengths", nargs="+", type=int, default=list(LENGTHS), help="prompt tokens")
     parser.add_argument("--masks", nargs="+", type=int, default=list(MASKS))

@@ -6,7 +6,6 @@ import itertools
 import json
 import statistics
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from importlib.metadata import version
@@ -16,12 +15,13 @@ from typing import Any
 import psutil
 import torch
 import transformers
+from torch.distributed._tools.mem_tracker import MemTracker
 
 from arm_lens import load_model
 from arm_lens.judge_model.tokenizer import build_tokenizer
 
 SHAPES: dict[str, dict[str, int]] = {
-    "6 x 512": dict(
+    "6 layers of 512": dict(
         num_hidden_layers=6, hidden_size=512, intermediate_size=1376, num_attention_heads=8, num_key_value_heads=2,
         vocab_size=32_000,
     ),
@@ -68,29 +68,19 @@ def seconds(*functions: Callable[[], Any], repeats: int) -> list[float]:
 def peak_mib(function: Callable[[], Any], device: str) -> float:
     """How much memory a call takes at its peak beyond what was taken before, in MiB.
 
-    On a GPU the allocator knows; on a CPU the process's resident memory is sampled every millisecond.
+    On a GPU the allocator knows; on a CPU PyTorch's tracker of tensors counts (and slows the call).
     """
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         function()
         return (torch.cuda.max_memory_allocated() - before) / 2**20
-    process, seen, done = psutil.Process(), [], threading.Event()
-
-    def sample() -> None:
-        while not done.is_set():
-            seen.append(process.memory_info().rss)
-            done.wait(0.001)
-
-    before = process.memory_info().rss
-    sampler = threading.Thread(target=sample)
-    sampler.start()
-    try:
+    with MemTracker() as tracker, torch.no_grad():
         function()
-    finally:
-        done.set()
-        sampler.join()
-    return max(0, max(seen) - before) / 2**20
+    (kinds,) = tracker.get_tracker_snapshot("peak").values()
+    taken = {str(kind): size for kind, size in kinds.items()}
+    weights = sum(size for kind, size in taken.items() if kind.endswith(("PARAM", "BUFFER")))
+    return (taken["Total"] - weights) / 2**20
 
 
 def random_model(shape: str, model_class: str, device: str, dtype: torch.dtype) -> Any:

@@ -221,7 +221,7 @@ def show():
 every_family = pytest.mark.parametrize("model_family", FAMILIES)
 every_dtype = pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 some = settings(
-    max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 
 

@@ -26,8 +26,9 @@ def default_budget(device: torch.device) -> int:
     return int(SHARE_OF_FREE * free)
 
 
-POSITIONS_PER_PASS = 512
-"""Prompts times masks in one pass, at most: enough to use the weights well, few enough for a processor's cache."""
+POSITIONS_PER_PASS = {"cpu": 512}
+"""Prompts times masks in one pass, at most: enough to use the weights well, few enough for a processor's cache. On
+accelerators 4096, which was not measured."""
 MASKS_PER_PASS = 128
 """Each of a pass's masks is scored against each other's key, to be masked: more at once cost more than they save."""
 
@@ -44,11 +45,12 @@ class Footprint:
     d_mlp: int
     d_vocab: int
     itemsize: int
+    positions_per_pass: int
 
     @classmethod
     def of(cls, model: Model) -> Footprint:
         """From a model's config."""
-        cfg = model.cfg
+        cfg, weights = model.cfg, next(iter(model.parameters()))
         return cls(
             n_layers=cfg.n_layers,
             n_heads=cfg.n_heads,
@@ -57,7 +59,8 @@ class Footprint:
             d_model=cfg.d_model,
             d_mlp=getattr(cfg, "d_mlp", None) or 4 * cfg.d_model,
             d_vocab=cfg.d_vocab,
-            itemsize=next(iter(model.parameters())).element_size(),
+            itemsize=weights.element_size(),
+            positions_per_pass=POSITIONS_PER_PASS.get(weights.device.type, 4096),
         )
 
     def kept(self, slots: int) -> int:
@@ -100,10 +103,10 @@ class Footprint:
         """How many prompts, and how many masks on each, go into one pass within a budget; at least one of each."""
         logits = self.d_vocab if logits is None else logits
         if as_rows:
-            rows = max(1, min(int(budget // self.trying(1, slots, logits)), POSITIONS_PER_PASS))
+            rows = max(1, min(int(budget // self.trying(1, slots, logits)), self.positions_per_pass))
             return max(1, rows // masks), min(masks, rows)
         per_prompt = min(masks, MASKS_PER_PASS)
         while per_prompt > 1 and self.trying(per_prompt, slots, logits) > budget:
             per_prompt //= 2
-        prompts = min(int(budget // self.trying(per_prompt, slots, logits)), POSITIONS_PER_PASS // per_prompt)
+        prompts = min(int(budget // self.trying(per_prompt, slots, logits)), self.positions_per_pass // per_prompt)
         return max(1, prompts), per_prompt

@@ -82,6 +82,11 @@ class Prefixes:
         """The same of any prompts, read now and not kept."""
         return [*self._beginning(), self._own(examples)]
 
+    @property
+    def nbytes(self) -> int:
+        """The memory taken by what is kept."""
+        return sum(stretch.nbytes for stretch in [*(self._shared or ()), *(self._kept or {}).values()])
+
     def _beginning(self) -> list[Stretch]:
         if self._shared is None:
             device = device_of(self.model)

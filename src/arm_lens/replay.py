@@ -101,6 +101,11 @@ class Replay:
         """Whether masks are replayed; False once it is known that each takes a full pass."""
         return self._refusal is None
 
+    @property
+    def nbytes(self) -> int:
+        """The memory taken by what is kept of the prompts."""
+        return self._prefixes.nbytes
+
     def verdict_logits(
         self,
         masks: Bool[Tensor, "mask layer head"],

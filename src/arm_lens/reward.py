@@ -132,7 +132,9 @@ class ActivationRewardModel:
             heads = selector
         else:
             selector = selector or Reinforce()
-            objective = judging_objective(judge, chosen_on, means, injection=injection, reward=reward)
+            objective = judging_objective(
+                judge, chosen_on, means, injection=injection, reward=reward, progress=progress
+            )
             selection = reinforce(
                 objective,
                 model.cfg.n_layers,
@@ -291,6 +293,7 @@ def judging_objective(
     *,
     injection: Injection | None = None,
     reward: RewardKind = "log_prob",
+    progress: bool = False,
 ) -> JudgingObjective:
     """The reward of a head mask: how well the model steered by it judges the validation questions, zero-shot.
 
@@ -305,7 +308,14 @@ def judging_objective(
         )
     sequences = encode_questions(judge.model, judge.template, validation, layout=judge.layout, wording=judge.wording)
     # Without worked examples prompts are several times shorter than those that batch_size was chosen for.
-    replay = Replay(judge.model, sequences, judge.verdicts, injection=injection, batch_size=4 * judge.batch_size)
+    replay = Replay(
+        judge.model,
+        sequences,
+        judge.verdicts,
+        injection=injection,
+        batch_size=4 * judge.batch_size,
+        progress=progress,
+    )
     return JudgingObjective(replay, means.values, [question.positive for question in validation], reward)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pandas as pd
 import plotly.graph_objects as go
 
 from arm_lens.plots.frames import checked
 from arm_lens.plots.panels import line_panels
-from arm_lens.plots.theme import literal
+from arm_lens.plots.theme import INK, literal
 
 PATHS = {
     "full pass per mask": ("#d55e00", "square"),
@@ -17,7 +19,7 @@ PATHS = {
 }
 """Colour and symbol of each path, from the slowest to the fastest."""
 DASHES = {"TransformerBridge": "solid", "HookedTransformer": "dash"}
-VARIED = {"prompt_tokens": "prompt tokens", "masks": "masks in one pass"}
+VARIED = {"prompt_tokens": "prompt tokens", "masks": "masks on each prompt"}
 
 
 def selection_speed(rows: pd.DataFrame, *, masks: int = 32, prompt_tokens: int = 256) -> go.Figure:
@@ -37,43 +39,51 @@ def selection_speed(rows: pd.DataFrame, *, masks: int = 32, prompt_tokens: int =
     columns = ["model", "path", "model_class", "prompt_tokens", "masks", "seconds_per_mask"]
     checked(rows, columns, table="rows")
     models = [str(model) for model in rows["model"].unique()]
-    grid = line_panels(2 * len(models), height=200, columns=2, gap_x=70, gap_y=84, top=96)
-    notes = [f"{masks} masks", f"{prompt_tokens} prompt tokens"] * len(models)
+    grid = line_panels(2 * len(models), height=230, columns=2, gap_x=60, gap_y=96, top=104, left=70)
+    notes = [f"{masks} masks on each prompt", f"prompts of {prompt_tokens} tokens"] * len(models)
     figure = grid.figure([model for model in models for _ in VARIED], notes)
-    shown: set[tuple[str, str]] = set()
     for index, (model, varied) in enumerate((model, varied) for model in models for varied in VARIED):
         part = rows[rows["model"] == model]
-        most = part["masks"].max()
+        once = ~part["path"].str.startswith("replay")  # one pass per mask, however many there are
+        row, column = grid.cell(index)
         if varied == "prompt_tokens":
-            part = part[
-                part["masks"].isin([1, masks]) & ~(part["path"].str.startswith("replay") & (part["masks"] != masks))
-            ]
+            part = part[once | (part["masks"] == masks)]
         else:
             part = part[part["prompt_tokens"] == prompt_tokens]
-        row, column = grid.cell(index)
-        for path, (color, symbol) in PATHS.items():
-            for kind, dash in DASHES.items():
-                line = part[(part["path"] == path) & (part["model_class"] == kind)].sort_values(varied)
-                x, y = line[varied].to_list(), line["seconds_per_mask"].to_list()
-                if varied == "masks" and len(x) == 1 and not path.startswith("replay"):
-                    x, y = [1, int(most)], y * 2
-                if not x:
-                    continue
-                trace = go.Scatter(
-                    x=x, y=y, mode="lines+markers", name=literal(f"{path} ({kind})"),
-                    line={"color": color, "dash": dash, "width": 2}, marker={"symbol": symbol, "size": 8},
-                    legendgroup=f"{path} {kind}", showlegend=(path, kind) not in shown,
-                    hovertemplate="%{y:.3g} s per mask<extra>%{fullData.name}</extra>",
-                )  # fmt: skip
-                shown.add((path, kind))
-                figure.add_trace(trace, row=row, col=column)
-        ticks = sorted(part[varied].unique()) if not part.empty else []
+            part = pd.concat([part, part[once.loc[part.index]].assign(masks=part["masks"].max())])
+        for (path, (color, symbol)), (kind, dash) in itertools.product(PATHS.items(), DASHES.items()):
+            line = part[(part["path"] == path) & (part["model_class"] == kind)].sort_values(varied)
+            trace = go.Scatter(
+                x=line[varied], y=line["seconds_per_mask"], mode="lines+markers", showlegend=False,
+                name=literal(f"{path}, {kind}"), line={"color": color, "dash": dash, "width": 2},
+                marker={"symbol": symbol, "size": 8},
+                hovertemplate="%{y:.3g} s per mask<extra>%{fullData.name}</extra>",
+            )  # fmt: skip
+            figure.add_trace(trace, row=row, col=column)
+        ticks = sorted(part[varied].unique())
         figure.update_xaxes(
             type="log", tickvals=ticks, ticktext=[str(tick) for tick in ticks], title_text=VARIED[varied],
             row=row, col=column,
         )  # fmt: skip
-        figure.update_yaxes(type="log", dtick=1, exponentformat="power", row=row, col=column)
-        if column == 1:
-            figure.update_yaxes(title_text="seconds per mask", row=row, col=column)
-    figure.update_layout(legend={"y": 1, "yref": "container", "yanchor": "top", "xref": "paper", "x": 0})
+        title = "seconds per mask" if column == 1 else None
+        figure.update_yaxes(type="log", dtick=1, title_text=title, row=row, col=column)
+        if column == 2:
+            next(iter(figure.select_yaxes(row=row, col=2))).matches = f"y{2 * row - 1 if row > 1 else ''}"
+    _add_legend(figure, [kind for kind in DASHES if (rows["model_class"] == kind).any()])
     return figure
+
+
+def _add_legend(figure: go.Figure, kinds: list[str]) -> None:
+    """Colour and symbol stand for the path, the dash for the model class: an entry for each, on a line of its own."""
+    for path, (color, symbol) in PATHS.items():
+        figure.add_scatter(
+            x=[None], y=[None], mode="lines+markers", name=literal(path), legend="legend",
+            line={"color": color, "width": 2}, marker={"symbol": symbol, "size": 8},
+        )  # fmt: skip
+    for kind in kinds:
+        figure.add_scatter(
+            x=[None], y=[None], mode="lines", name=kind, legend="legend2", line={"color": INK, "dash": DASHES[kind]}
+        )
+    place = {"orientation": "h", "x": 0, "xanchor": "left", "xref": "paper", "yref": "container", "yanchor": "top"}
+    height = figure.layout.height
+    figure.update_layout(legend={**place, "y": 1}, legend2={**place, "y": 1 - 26 / height, "font": {"size": 13}})
