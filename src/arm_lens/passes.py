@@ -149,6 +149,8 @@ class _Layer(CacheLayerMixin):
         """There is none."""
         return -1
 
+    get_max_cache_shape = get_max_length  # its name in transformers 5.9
+
 
 def _advance_bridge(
     model: Model,
@@ -164,7 +166,7 @@ def _advance_bridge(
         _Layer([stretch.keys[layer] for stretch in past], [stretch.values[layer] for stretch in past])
         for layer in range(model.cfg.n_layers)
     ]
-    with _unembedding_only(model, rows):
+    with _unembedding_only(model, rows) as done:
         logits: Tensor = model(
             tokens,
             past_key_values=Cache(layers=layers),
@@ -178,24 +180,39 @@ def _advance_bridge(
             if layer.new is None:
                 raise NotImplementedError(f"layer {number} has no keys and values of its own")
             keep.append(layer.new)
-    return logits[:, -1:] if last_only else logits
+    logits = logits[:, -1:] if last_only else logits
+    return logits if done or rows is None else logits[..., rows.to(logits.device)]
+
+
+class _Rows(torch.nn.Module):
+    """Some rows of an unembedding."""
+
+    def __init__(self, head: torch.nn.Linear, rows: Tensor) -> None:
+        super().__init__()
+        rows = rows.to(head.weight.device)
+        self.rows = (head.weight[rows], None if head.bias is None else head.bias[rows])
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return torch.nn.functional.linear(hidden, *self.rows)
 
 
 @contextlib.contextmanager
-def _unembedding_only(model: Model, rows: Tensor | None) -> Iterator[None]:
-    """Within, the bridge's unembedding has these rows only; whatever comes after it (a softcap, a scale) is as ever."""
-    if rows is None:
-        yield
+def _unembedding_only(model: Model, rows: Tensor | None) -> Iterator[bool]:
+    """Within, the bridge's unembedding has these rows only; whatever comes after it (a softcap, a scale) is as ever.
+
+    The module is exchanged for another, and nothing in it is touched. Gives False where that cannot be done, because it
+    is no plain matrix.
+    """
+    parts = model.unembed._modules
+    head = parts["_original_component"]
+    if rows is None or getattr(type(head), "forward", None) is not torch.nn.Linear.forward:
+        yield rows is None
         return
-    head = model.unembed.original_component
-    weight, bias = head.weight, head.bias
-    rows = rows.to(weight.device)
+    parts["_original_component"] = _Rows(head, rows)
     try:
-        head.weight = torch.nn.Parameter(weight[rows], requires_grad=False)
-        head.bias = None if bias is None else torch.nn.Parameter(bias[rows], requires_grad=False)
-        yield
+        yield True
     finally:
-        head.weight, head.bias = weight, bias
+        parts["_original_component"] = head
 
 
 def _additive(model: Model, past: list[Stretch], positions: Tensor, sees: Tensor) -> Tensor | dict[str, Tensor]:

@@ -67,14 +67,16 @@ class Prefixes:
     def of_batch(self, number: int) -> list[Stretch]:
         """What was read of one of the batches: the part common to all prompts, and their own."""
         if self._kept is None:
-            self._kept, room = {}, self._room
+            kept: dict[int, Stretch] = {}
+            room = self._room
             bar = tqdm(self.batches, desc="reading prompts", unit="batch", disable=not self._progress)
             for place, examples in enumerate(bar):
-                own = self._own(examples)
-                room -= own.nbytes
+                stretch = self._own(examples)
+                room -= stretch.nbytes
                 if room < 0:
                     break
-                self._kept[place] = own
+                kept[place] = stretch
+            self._kept = kept
         own = self._kept[number] if number in self._kept else self._own(self.batches[number])
         return [*self._beginning(), own]
 
@@ -134,8 +136,9 @@ def read_stretch(model: Model, batch: TokenBatch, past: Sequence[Stretch] = ()) 
     positions = positions_after(batch, past)
     kept: list[tuple[Tensor, Tensor]] = []
     nothing = torch.zeros(0, dtype=torch.long)
+    sees = _one_after_another(positions)
     with silenced():
-        advance(model, batch.tokens, past, positions, _one_after_another(positions), rows=nothing, keep=kept)
+        advance(model, batch.tokens, past, positions, sees, rows=nothing, last_only=True, keep=kept)
     return Stretch([keys for keys, _ in kept], [values for _, values in kept], positions)
 
 
