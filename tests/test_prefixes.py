@@ -1,0 +1,172 @@
+"""Common beginnings are found, are read once, and make no difference to what comes out."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from arm_lens import GenerativeJudge, HeadSet, LabelledResponse, last_logits, pad, steer
+from arm_lens.models import hook_z, hooked, silenced
+from arm_lens.passes import Stretch
+from arm_lens.prefixes import Prefixes, common_prefix, read_on, read_stretch, shared_beginning
+from arm_lens.questions import Question, encode_questions, questions_of
+
+TOLERANCE = 1e-4  # float32
+COMMON = [1, 9, 30, 41, 52, 8, 12, 13, 14, 15]
+RESTS = [[20, 21, 22, 23, 24], [77], [60, 61, 62]]
+WHOLE = [COMMON + rest for rest in RESTS]
+
+
+@contextlib.contextmanager
+def tokens_read(model):
+    """How many tokens, padding included, the model embeds in each pass."""
+    counts: list[int] = []
+    embed = model.embed
+    handle = embed.register_forward_pre_hook(lambda _, inputs: counts.append(inputs[0].numel()))
+    try:
+        yield counts
+    finally:
+        handle.remove()
+
+
+# ------------------------------------------------------------------------------------------ what is common
+
+sequences = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=6), min_size=1, max_size=5)
+
+
+@given(sequences)
+def test_the_common_prefix_is_the_longest_that_leaves_each_a_token(some):
+    common = common_prefix(some)
+    assert all(one[: len(common)] == common and len(one) > len(common) for one in some)
+    longer = min(map(len, some)) > len(common) + 1 and len({one[len(common)] for one in some}) == 1
+    assert not longer
+
+
+# ------------------------------------------------------------------------------------------ reading on
+
+
+@pytest.mark.parametrize("model_family", ["llama", "gpt2", "qwen2", "qwen3", "gpt_neox"])
+def test_reading_on_gives_what_reading_whole_prompts_gives(model_of, model_family, model_class):
+    model = model_of(model_family, model_class)
+    expected = torch.cat([last_logits(model, pad([one])) for one in WHOLE])
+    past = [read_stretch(model, pad([COMMON[:4]]))]
+    past.append(read_stretch(model, pad([COMMON[4:]]), past))  # a beginning may be read in several stretches
+    torch.testing.assert_close(read_on(model, pad(RESTS), past), expected, atol=TOLERANCE, rtol=0)
+
+
+def test_reading_on_is_steered_at_the_last_token_and_the_beginning_is_not(model_of, model_class):
+    model = model_of("llama", model_class)
+    values = torch.randn(model.cfg.n_layers, model.cfg.n_heads, 12, generator=torch.Generator().manual_seed(0))
+    heads = HeadSet.all(model.cfg.n_layers, model.cfg.n_heads)
+    with steer(model, heads, values):
+        expected = torch.cat([last_logits(model, pad([one])) for one in WHOLE])
+        past = [read_stretch(model, pad([COMMON]))]
+        found = read_on(model, pad(RESTS), past)
+    assert (expected - torch.cat([last_logits(model, pad([one])) for one in WHOLE])).abs().max() > 0.1
+    torch.testing.assert_close(found, expected, atol=TOLERANCE, rtol=0)
+
+
+def test_hooks_are_silent_inside_and_back_after(model_of, model_class):
+    model = model_of("llama", model_class)
+    calls = []
+    with hooked(model, {0: lambda z: calls.append(z.shape[1])}):
+        last_logits(model, pad([[1, 2, 3]]))
+        with silenced():
+            last_logits(model, pad([[1, 2, 3, 4]]))
+        last_logits(model, pad([[1, 2]]))
+    assert calls == [3, 2]
+
+
+def test_rows_of_a_shared_stretch_stay_shared():
+    shared = Stretch([torch.ones(1, 2, 3, 4)], [torch.ones(1, 2, 3, 4)], torch.zeros(1, 3, dtype=torch.long))
+    assert shared.rows(torch.tensor([2, 0, 1])) is shared
+    own = Stretch([torch.arange(3.0)[:, None]], [torch.arange(3.0)[:, None]], torch.arange(3)[:, None])
+    assert own.rows(torch.tensor([2, 0])).keys[0].flatten().tolist() == [2.0, 0.0]
+
+
+# ------------------------------------------------------------------------------------------ prompts kept
+
+
+def test_what_is_common_is_read_once_and_each_prompt_once(model_of, model_class):
+    model = model_of("llama", model_class)
+    prefixes = Prefixes(model, WHOLE, batch_size=2, memory_budget=1e9, progress=False)
+    with tokens_read(model) as counts:
+        for _ in range(3):
+            for number in range(len(prefixes.batches)):
+                prefixes.of_batch(number)
+    # Without its last token the shortest prompt is the common part itself, of which it keeps one token for its own.
+    assert counts == [len(COMMON) - 1, 2 * 3, 5]
+    assert sorted(itertools.chain(*prefixes.batches)) == [0, 1, 2]
+
+
+def test_prompts_beyond_the_budget_are_read_again(model_of, model_class):
+    model = model_of("llama", model_class)
+    stretch = read_stretch(model, pad([COMMON]))
+    per_token = stretch.nbytes / len(COMMON)
+    prefixes = Prefixes(model, WHOLE, batch_size=1, memory_budget=4 * per_token, progress=False)
+    for number in range(3):
+        prefixes.of_batch(number)
+    with tokens_read(model) as counts:
+        again = [prefixes.of_batch(number)[-1] for number in range(3)]
+    assert [len(one.positions[0]) for one in again] == [1, 3, 5]
+    assert counts == [5]  # those of 1 and 3 tokens fit into the budget of 4
+
+
+# ------------------------------------------------------------------------------------------ the few-shot judge
+
+
+def few_shot_judge(judge, **options):
+    shown = [
+        LabelledResponse("where is the mill ?", f"the {word} is near the river .", word == "mill")
+        for word in ("mill", "garden", "church", "mill")
+    ]
+    return GenerativeJudge(judge, examples=shown, **options)
+
+
+def asked_of(judge):
+    return [
+        Question(judge.template.question("where is the farm ?", f"the {word} is near the river ."), True, word)
+        for word in ("farm", "hotel", "garden", "church", "mill", "river")
+    ]
+
+
+def test_a_few_shot_judge_reads_its_examples_once_and_judges_the_same(judge):
+    few_shot = few_shot_judge(judge, batch_size=2)
+    asked = asked_of(few_shot)
+    whole = encode_questions(judge, few_shot.template, asked, shown=[few_shot.shown] * len(asked))
+    expected = torch.cat([last_logits(judge, pad([one])) for one in whole]).log_softmax(dim=-1)
+    few_shot.verdict(asked)  # the first time it is made sure of that the model goes on exactly
+    with tokens_read(judge) as counts:
+        found = few_shot.verdict(asked)
+    shared = len(common_prefix(whole))
+    assert counts[0] == shared > 0.7 * len(whole[0])
+    assert sum(counts[1:]) <= len(whole) * (max(map(len, whole)) - shared)
+    positive = expected[:, list(few_shot.verdicts.positive)].logsumexp(dim=-1)
+    torch.testing.assert_close(found.log_positive, positive, atol=TOLERANCE, rtol=0)
+
+
+def test_with_a_hook_of_the_users_nothing_is_shared(judge):
+    few_shot = few_shot_judge(judge)
+    asked = asked_of(few_shot)
+    lengths = []
+    point = hook_z(judge, 0)
+    point.add_hook(lambda z, hook: lengths.append(z.shape[1]))
+    try:
+        whole = encode_questions(judge, few_shot.template, asked, shown=[few_shot.shown] * len(asked))
+        assert shared_beginning(judge, whole) == []
+        few_shot.verdict(asked)
+    finally:
+        judge.reset_hooks()
+    assert set(lengths) == {max(map(len, whole))}
+
+
+def test_steering_is_no_foreign_hook(judge):
+    zero_shot = GenerativeJudge(judge)
+    whole = encode_questions(judge, zero_shot.template, questions_of([], zero_shot.template) + asked_of(zero_shot))
+    with steer(judge, HeadSet.all(6, 8), torch.zeros(6, 8, judge.cfg.d_head)):
+        assert shared_beginning(judge, [COMMON + whole[0], *[COMMON + one for one in whole]])[: len(COMMON)] == COMMON
