@@ -7,6 +7,7 @@ import json
 import statistics
 import tempfile
 import time
+import weakref
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +16,9 @@ from typing import Any
 import psutil
 import torch
 import transformers
-from torch.distributed._tools.mem_tracker import MemTracker
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakIdKeyDictionary
 
 from arm_lens import load_model
 from arm_lens.judge_model.tokenizer import build_tokenizer
@@ -65,22 +68,45 @@ def seconds(*functions: Callable[[], Any], repeats: int) -> list[float]:
     return [statistics.median(some) for some in times]
 
 
-def peak_mib(function: Callable[[], Any], device: str) -> float:
-    """How much memory a call takes at its peak beyond what was taken before, in MiB.
+class TensorMemory(TorchDispatchMode):
+    """Within, counts the bytes of all tensors made and not yet freed: ``live``, and ``peak``, the most there ever were."""
 
-    On a GPU the allocator knows; on a CPU PyTorch's tracker of tensors counts (and slows the call).
+    def __init__(self) -> None:
+        super().__init__()
+        self.live = self.peak = 0
+        self._known: WeakIdKeyDictionary = WeakIdKeyDictionary()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run one operation, and take note of storages not seen before."""
+        made = func(*args, **(kwargs or {}))
+        given = {id(one.untyped_storage()) for one in tree_leaves((args, kwargs)) if isinstance(one, torch.Tensor)}
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, torch.Tensor):
+                storage = tensor.untyped_storage()
+                if id(storage) not in given and storage not in self._known:
+                    self._known[storage] = True
+                    self.live += storage.nbytes()
+                    weakref.finalize(storage, self._freed, storage.nbytes())
+        self.peak = max(self.peak, self.live)
+        return made
+
+    def _freed(self, size: int) -> None:
+        self.live -= size
+
+
+def peak_mib(function: Callable[[], Any], device: str) -> float:
+    """How much memory tensors take at the peak of a call beyond what was there before, in MiB.
+
+    On a GPU the allocator knows; on a CPU every operation is watched, which slows the call.
     """
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         function()
         return (torch.cuda.max_memory_allocated() - before) / 2**20
-    with MemTracker() as tracker, torch.no_grad():
+    with TensorMemory() as memory:
         function()
-    (kinds,) = tracker.get_tracker_snapshot("peak").values()
-    taken = {str(kind): size for kind, size in kinds.items()}
-    weights = sum(size for kind, size in taken.items() if kind.endswith(("PARAM", "BUFFER")))
-    return (taken["Total"] - weights) / 2**20
+    return memory.peak / 2**20
 
 
 def random_model(shape: str, model_class: str, device: str, dtype: torch.dtype) -> Any:

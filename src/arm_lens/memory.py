@@ -76,7 +76,8 @@ class Footprint:
         return self._pass(masks, slots) + masks * logits * (self.itemsize + 8)
 
     def _pass(self, new: int, before: int) -> int:
-        keys_and_values = 4 * self.n_heads * self.d_head * (new + before)  # joined, then repeated for grouped queries
+        # Joined, rotated, and repeated for grouped queries.
+        keys_and_values = 6 * self.n_heads * self.d_head * (new + before)
         scores = 3 * self.n_heads * new * (new + before)
         hidden = new * (8 * self.d_model + 3 * self.d_mlp + 4 * self.n_heads * self.d_head)
         return (keys_and_values + hidden) * self.itemsize + scores * max(self.itemsize, 4)
