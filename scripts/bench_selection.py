@@ -21,6 +21,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from arm_lens import (
     ActivationRewardModel,
     GenerativeJudge,
     HeadSet,
+    JudgingObjective,
     Reinforce,
     Replay,
     VerdictTokens,
@@ -43,20 +45,20 @@ from arm_lens import (
     mean_heads,
     pad,
     reinforce,
-    split_preferences,
     steer,
 )
+from arm_lens.fitting import means_and_objective
 from arm_lens.judge_model import CRITERIA, labelled_responses
 from arm_lens.models import HookedTransformer
 from arm_lens.plots import save_figure, selection_speed
-from arm_lens.questions import encode_questions, questions_of
-from arm_lens.reward import judging_objective
+from arm_lens.questions import questions_of
+from arm_lens.selection import PooledObjective
 
 SECTIONS = ("speed", "end_to_end", "overhead", "searches")
 LENGTHS, MASKS = (64, 128, 256, 512, 1024), (1, 8, 32, 128)
 LENGTH, MASK_COUNT = 256, 32
 """At which the other one is varied."""
-COMPARED = 4
+COMPARED = 2
 """Masks per cell that are read in full, to time them and to compare logits."""
 VERDICTS = VerdictTokens((5,), (6, 7))
 ROW = (
@@ -92,7 +94,7 @@ def speed(model: Any, name: str, tokens: int, mask_counts: tuple[int, ...], exam
         )  # fmt: skip
         return dict(zip(ROW, found, strict=True))
 
-    full, bare = seconds(one_mask, forward, repeats=max(3, repeats // 2))
+    full, bare = seconds(one_mask, forward, repeats=repeats)
     rows = [
         row("full pass per mask", 1, full, 0.0, peak_mib(one_mask, device)),
         row("bare forward", 1, bare, float("nan"), peak_mib(forward, device)),
@@ -110,28 +112,29 @@ def speed(model: Any, name: str, tokens: int, mask_counts: tuple[int, ...], exam
     return rows
 
 
-def bundled_problem(criterion: str, seed: int, examples: int) -> tuple[Any, Any, list[Any]]:
-    """A reward model with means and no heads, its judge, and the questions on which heads are chosen."""
-    judge = GenerativeJudge(load_model(), batch_size=4)
+def bundled_problem(criterion: str, seed: int, examples: int) -> tuple[ActivationRewardModel, PooledObjective]:
+    """A reward model without heads as `fit` makes it, and the objective on which `fit` chooses them."""
+    model = load_model()
     shown = labelled_responses(criterion, examples, split="train", seed=seed)
-    parts = split_preferences(shown, {"read": 0.5, "validation": 0.5}, seed=seed)
-    nothing = HeadSet.none(judge.model.cfg.n_layers, judge.model.cfg.n_heads)
-    bare = ActivationRewardModel.fit(judge.model, parts["read"], selector=nothing, seed=seed, batch_size=4)
-    return bare, judge, questions_of(parts["validation"], judge.template)
+    judge = GenerativeJudge(model, batch_size=4)
+    nothing = HeadSet.none(model.cfg.n_layers, model.cfg.n_heads)
+    bare = ActivationRewardModel.fit(model, shown, selector=nothing, readings=1, seed=seed, batch_size=4)
+    means, objective = means_and_objective(judge, shown, seed=seed)
+    return replace(bare, means=means), objective
 
 
 def end_to_end(examples: int, steps: int) -> list[dict[str, Any]]:
     """The published search in full, as published and on the replay, with the same means, examples and random draws."""
-    bare, judge, asked = bundled_problem("positive", 0, examples)
-    model, values = judge.model, bare.means.values
-    sequences = encode_questions(model, judge.template, asked)
-    sides = (judge.verdicts.negative, judge.verdicts.positive)
-    targets = [sides[question.positive] for question in asked]
+    bare, pooled = bundled_problem("positive", 0, examples)
+    model, given = bare.judge.model, pooled.objectives[0]
+    values, labels = given.values, given.labels.tolist()
+    sequences, verdicts = given.replay.sequences, bare.judge.verdicts
+    targets = [verdicts.positive if label else verdicts.negative for label in labels]
     started = time.perf_counter()
     loop, _ = published_loop(model, sequences, targets, values, steps=steps)
     halfway = time.perf_counter()
     options = Reinforce(**{**PUBLISHED.to_dict(), "steps": steps})
-    objective = judging_objective(judge, asked, bare.means)
+    objective = JudgingObjective(Replay(model, sequences, verdicts), values, labels)
     found = reinforce(objective, *values.shape[:2], n_examples=len(objective), options=options).heads
     ended = time.perf_counter()
     ActivationRewardModel.fit(model, labelled_responses("positive", examples, split="train", seed=0))
@@ -180,14 +183,14 @@ def overhead(repeats: int) -> Iterator[dict[str, Any]]:
 
 
 def searches(criterion: str, seed: int, examples: int, test_items: int) -> list[dict[str, Any]]:
-    """Both searches with the same means and validation examples: a row each."""
-    bare, judge, chosen_on = bundled_problem(criterion, seed, examples)
-    asked = questions_of(labelled_responses(criterion, test_items, split="test", seed=1_000_000), judge.template)
+    """Both searches with the same means and examples: a row each."""
+    bare, objective = bundled_problem(criterion, seed, examples)
+    test = labelled_responses(criterion, test_items, split="test", seed=1_000_000)
+    asked = questions_of(test, bare.judge.template)
     labels = torch.tensor([question.positive for question in asked])
     rows = []
     for name, options in (("published", PUBLISHED), ("default", Reinforce())):
         started = time.perf_counter()
-        objective = judging_objective(judge, chosen_on, bare.means)
         shape = bare.means.values.shape[:2]
         heads = reinforce(objective, *shape, n_examples=len(objective), options=options, seed=seed).heads
         elapsed = time.perf_counter() - started

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import statistics
 import tempfile
@@ -55,16 +54,23 @@ def synchronise() -> None:
         torch.cuda.synchronize()
 
 
-def seconds(*functions: Callable[[], Any], repeats: int) -> list[float]:
-    """The median time of each function, after one call of each to warm up; calls of them alternate."""
+def seconds(*functions: Callable[[], Any], repeats: int, patience: float = 30.0) -> list[float]:
+    """The median time of each function, after one call of each to warm up; calls of them alternate.
+
+    Slow ones are repeated less often, but at least twice, if ``patience`` seconds are spent.
+    """
     times: list[list[float]] = [[] for _ in functions]
-    for repeat, (place, function) in itertools.product(range(repeats + 1), enumerate(functions)):
-        synchronise()
-        started = time.perf_counter()
-        function()
-        synchronise()
-        if repeat:
-            times[place].append(time.perf_counter() - started)
+    begun = time.perf_counter()
+    for repeat in range(repeats + 1):
+        if repeat > 2 and time.perf_counter() - begun > patience:
+            break
+        for place, function in enumerate(functions):
+            synchronise()
+            started = time.perf_counter()
+            function()
+            synchronise()
+            if repeat:
+                times[place].append(time.perf_counter() - started)
     return [statistics.median(some) for some in times]
 
 

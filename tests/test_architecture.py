@@ -20,6 +20,7 @@ ORDER = [
     {"artefact", "judging"},
     {"replay"},
     {"selection"},
+    {"fitting"},
     {"reward"},
     {"evaluation"},
     {"plots"},

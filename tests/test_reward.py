@@ -17,12 +17,13 @@ from arm_lens import (
     PreferencePair,
     Reinforce,
     load_model,
+    mean_heads,
     pad,
     read_batch,
     resolve_verdicts,
 )
+from arm_lens.fitting import judging_objective, means_and_objective, read_means
 from arm_lens.questions import encode_questions, questions_of
-from arm_lens.reward import judging_objective, read_means
 
 TEMPLATE = JudgeTemplate(
     header="", scalar="request: {prompt} reply: {response}", ranked="request: {prompt} {response_a} , {response_b}",
@@ -159,9 +160,37 @@ def test_the_steered_score_is_what_raw_modules_give_with_the_means_put_in(model_
     torch.testing.assert_close(fitted.score(["garden"], ["bright"])[0], expected, atol=1e-5, rtol=1e-4)
 
 
-def test_heads_are_not_chosen_on_what_was_read(model_of):
+def test_all_examples_are_read_and_chosen_on_but_none_with_a_mean_it_was_read_for(model_of):
+    examples = distinct_examples()
     fitted = fit(model_of("llama"))
-    assert (fitted.record.n_read, fitted.record.n_validation) == (6, 6)
+    assert (fitted.record.n_read, fitted.record.n_validation, fitted.record.folds) == (12, 12, 2)
+    judge = GenerativeJudge(model_of("llama"), template=TEMPLATE)
+    means, pooled = means_and_objective(judge, examples, folds=3, shots=0, readings=24, seed=4)
+    asked = questions_of(examples, TEMPLATE, seed=4)
+    texts = [tuple(sequence) for sequence in encode_questions(judge.model, TEMPLATE, asked)]
+    chosen_on = [{tuple(sequence) for sequence in one.replay.sequences} for one in pooled.objectives]
+    assert set.union(*chosen_on) == set(texts) and sum(map(len, chosen_on)) == len(texts) == 12
+    for fold, objective in zip(chosen_on, pooled.objectives, strict=True):
+        # Without worked examples each is read as it is asked.
+        others = [list(text) for text in texts if text not in fold]
+        torch.testing.assert_close(objective.values, mean_heads(judge.model, others).values, atol=1e-5, rtol=1e-4)
+    average = torch.stack([objective.values for objective in pooled.objectives]).mean(dim=0)
+    torch.testing.assert_close(means.values, average)
+    assert means.count == 24
+
+
+def test_a_pooled_objective_is_its_parts_side_by_side(model_of):
+    judge = GenerativeJudge(model_of("llama"), template=TEMPLATE)
+    _, pooled = means_and_objective(judge, distinct_examples(), shots=2, readings=8)
+    masks = torch.rand(4, 3, 4, generator=torch.Generator().manual_seed(0)) < 0.5
+    first, second = (objective.per_example(masks) for objective in pooled.objectives)
+    torch.testing.assert_close(pooled.per_example(masks), torch.cat([first, second]))
+    torch.testing.assert_close(pooled(masks, [7, 0, 11]), torch.stack([second[1], first[0], second[5]]).mean(dim=0))
+
+
+def test_one_fold_is_refused(model_of):
+    with pytest.raises(ValueError, match="at least 2 folds"):
+        fit(model_of("llama"), folds=1)
 
 
 def test_given_validation_examples_are_used_and_all_examples_read(model_of):

@@ -125,7 +125,7 @@ def fit(
     device: Device = "",
     dtype: DType = "float32",
     validation: Annotated[
-        Path | None, typer.Option(help="Preferences to choose heads on; by default half of DATA.")
+        Path | None, typer.Option(help="Preferences to choose heads on; by default DATA itself, cross-fitted.")
     ] = None,
     criterion: Annotated[str, typer.Option(help="The criterion's name, for the record.")] = "",
     template: Annotated[Path | None, typer.Option(help="A JSON file of JudgeTemplate's fields.")] = None,
@@ -269,7 +269,7 @@ def evaluate(
             "model": fitted.info.name,
             "seeds": [record.seed],
             "n_test": int(rows["n"].iloc[0]),
-            "n_examples": record.n_read + record.n_validation,
+            "n_examples": record.n_read if record.folds else record.n_read + record.n_validation,
             "shots": record.shots,
             "n_random_draws": random_draws,
             "command": "arm-lens evaluate",

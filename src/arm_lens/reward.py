@@ -8,8 +8,8 @@ while the model is asked whether a response meets the criterion, write :math:`\m
 .. math:: s(r \mid p) = P(\text{"Yes"} \mid p, r;\; z[l, m] \leftarrow \mu_j[l, m],\; (l, m) \in \lambda_j).
 
 Where the paper is silent, the choices here are: the prompts that are read show ``shots`` worked examples drawn afresh
-for each, the steered prompt shows none; heads are chosen on examples that were not read; by default the examples given
-are split in two halves for that.
+for each, the steered prompt shows none; and no example takes part in choosing heads with a mean that it was read for
+(`arm_lens.fitting`).
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ import pandas as pd
 from jaxtyping import Float
 from torch import Tensor
 
-from arm_lens.activations import HeadMeans, mean_heads
+from arm_lens.activations import HeadMeans
 from arm_lens.artefact import read_artefact, write_artefact
+from arm_lens.fitting import means_and_objective, read_means
 from arm_lens.heads import HeadSet
 from arm_lens.judging import Comparison, GenerativeJudge, ScoreKind, score_of
 from arm_lens.models import Model, ModelInfo, default_template, describe
-from arm_lens.preferences import Preference, Prompt, split_preferences
+from arm_lens.preferences import Preference, Prompt
 from arm_lens.prompts import JudgeTemplate, VerdictScores
-from arm_lens.questions import Layout, Question, draw_contexts, encode_questions, questions_of
-from arm_lens.replay import Replay
-from arm_lens.selection import JudgingObjective, Reinforce, RewardKind, Selection, reinforce
+from arm_lens.questions import Layout, Question, questions_of
+from arm_lens.selection import Reinforce, RewardKind, Selection, reinforce
 from arm_lens.steering import Injection, steer
 
 
@@ -52,6 +52,8 @@ class FitRecord:
     """Questions the readings were made from."""
     n_validation: int
     """Questions the heads were chosen on."""
+    folds: int | None = None
+    """Folds in which the same questions were read and chosen on; None if others were chosen on, or the heads given."""
     reward: RewardKind
     search: dict[str, Any] | None
     """The options of the search for heads; None if the heads were given."""
@@ -77,6 +79,7 @@ class ActivationRewardModel:
         examples: Sequence[Preference],
         *,
         validation: Sequence[Preference] | None = None,
+        folds: int = 2,
         criterion: str = "",
         wording: str = "",
         layout: Layout = "scalar",
@@ -95,7 +98,9 @@ class ActivationRewardModel:
         Args:
             model: of either TransformerLens class; it is not changed.
             examples: pairs or labelled responses; at least two questions of each kind if ``validation`` is not given.
-            validation: what heads are chosen on; by default half of ``examples``, stratified, which are then not read.
+            validation: what heads are chosen on; by default the examples themselves, cross-fitted: cut into folds, each
+                of which is judged with means read from the others (see `arm_lens.fitting`).
+            folds: how many.
             criterion: its name, for the record; by default the examples' own.
             wording: the criterion in words, put into every prompt; empty to leave it to the examples alone.
             layout: ``scalar`` or ``ranked``.
@@ -116,30 +121,35 @@ class ActivationRewardModel:
         template = template or default_template(model)
         criterion = criterion or _criterion_of([*examples, *(validation or ())])
         judge = GenerativeJudge(model, wording=wording, layout=layout, template=template, batch_size=batch_size)
-        given = isinstance(selector, HeadSet)
-        if validation is None and not given:
-            parts = split_preferences(examples, {"read": 0.5, "validation": 0.5}, seed=seed)
-            examples, validation = parts["read"], parts["validation"]
-        pool = questions_of(examples, template, layout, seed=seed)
-        if not pool:
-            raise ValueError("there are no examples to read")
-        shots = min(shots, len(pool) - 1)
-        means = read_means(judge, pool, shots=shots, readings=readings, seed=seed, progress=progress)
         injection = injection or Injection()
-        chosen_on = questions_of(validation or (), template, layout, seed=seed)
-        selection = None
+        n_read = n_smallest = len(questions_of(examples, template, layout))
+        n_validation, selection = 0, None
         if isinstance(selector, HeadSet):
+            pool = questions_of(examples, template, layout, seed=seed)
+            means = read_means(judge, pool, shots=shots, readings=readings, seed=seed, progress=progress)
             heads = selector
         else:
             selector = selector or Reinforce()
-            objective = judging_objective(
-                judge, chosen_on, means, injection=injection, reward=reward, progress=progress
+            means, objective = means_and_objective(
+                judge,
+                examples,
+                validation=validation,
+                folds=folds,
+                shots=shots,
+                readings=readings,
+                injection=injection,
+                reward=reward,
+                seed=seed,
+                progress=progress,
             )
+            n_validation = len(objective)
+            if validation is None:
+                n_smallest -= max(map(len, objective.objectives))
             selection = reinforce(
                 objective,
                 model.cfg.n_layers,
                 model.cfg.n_heads,
-                n_examples=len(objective),
+                n_examples=n_validation,
                 options=selector,
                 seed=seed,
                 progress=progress,
@@ -148,10 +158,11 @@ class ActivationRewardModel:
         record = FitRecord(
             criterion=criterion,
             seed=seed,
-            shots=shots,
+            shots=min(shots, n_smallest - 1),
             readings=readings,
-            n_read=len(pool),
-            n_validation=0 if given else len(chosen_on),
+            n_read=n_read,
+            n_validation=n_validation,
+            folds=folds if selection is not None and validation is None else None,
             reward=reward,
             search=None if isinstance(selector, HeadSet) else json.loads(json.dumps(selector.to_dict())),
         )
@@ -261,62 +272,6 @@ class ActivationRewardModel:
     def __repr__(self) -> str:
         name = self.record.criterion or "unnamed criterion"
         return f"ActivationRewardModel({name!r}, {len(self.heads)} heads {self.heads}, on {self.info.name})"
-
-
-def read_means(
-    judge: GenerativeJudge,
-    pool: Sequence[Question],
-    *,
-    shots: int = 8,
-    readings: int = 64,
-    seed: int = 0,
-    progress: bool = False,
-) -> HeadMeans:
-    """The means over ``readings`` prompts, each a question of the pool after ``shots`` others with their verdicts.
-
-    Each question of the pool is asked in turn, as often as needed, with freshly drawn worked examples.
-    """
-    if readings < 1:
-        raise ValueError(f"the means need at least one reading, not {readings}")
-    asked = [pool[number % len(pool)] for number in range(readings)]
-    shown = draw_contexts(pool, asked, shots, seed=seed)
-    sequences = encode_questions(
-        judge.model, judge.template, asked, layout=judge.layout, wording=judge.wording, shown=shown
-    )
-    return mean_heads(judge.model, sequences, batch_size=judge.batch_size, progress=progress)
-
-
-def judging_objective(
-    judge: GenerativeJudge,
-    validation: Sequence[Question],
-    means: HeadMeans,
-    *,
-    injection: Injection | None = None,
-    reward: RewardKind = "log_prob",
-    progress: bool = False,
-) -> JudgingObjective:
-    """The reward of a head mask: how well the model steered by it judges the validation questions, zero-shot.
-
-    Raises:
-        ValueError: if there is no question, or all have the same right verdict.
-    """
-    kinds = {question.positive for question in validation}
-    if len(kinds) < 2:
-        raise ValueError(
-            f"heads are chosen on examples of both kinds; the {len(validation)} validation questions have "
-            f"{'none' if not kinds else 'only ' + ('positive' if kinds.pop() else 'negative') + ' ones'}"
-        )
-    sequences = encode_questions(judge.model, judge.template, validation, layout=judge.layout, wording=judge.wording)
-    # Without worked examples prompts are several times shorter than those that batch_size was chosen for.
-    replay = Replay(
-        judge.model,
-        sequences,
-        judge.verdicts,
-        injection=injection,
-        batch_size=4 * judge.batch_size,
-        progress=progress,
-    )
-    return JudgingObjective(replay, means.values, [question.positive for question in validation], reward)
 
 
 def _criterion_of(examples: Sequence[Preference]) -> str:

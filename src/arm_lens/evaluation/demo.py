@@ -40,7 +40,7 @@ class DemoOptions:
     criteria: tuple[str, ...] = tuple(CRITERIA)
     seeds: tuple[int, ...] = (0, 1, 2)
     examples: int = 40
-    """Labelled replies per criterion and seed: half are read, half choose the heads."""
+    """Labelled replies per criterion and seed, read and chosen on by halves in turn."""
     test_items: int = 400
     shots: int = 8
     random_draws: int = 20
@@ -169,8 +169,9 @@ def _meta(model: Model, options: DemoOptions, seconds: float) -> dict[str, objec
 
 def _notes(options: DemoOptions) -> Iterator[str]:
     yield (
-        f"Every reward model was fitted on {options.examples} labelled replies: half were read, {options.shots} worked "
-        "examples in each prompt, and half chose the heads. The criterion is never named to the judge."
+        f"Every reward model was fitted on {options.examples} labelled replies, cross-fitted: each half was read, "
+        f"{options.shots} worked examples in each prompt, to choose heads on the other. The criterion is never named to "
+        "the judge."
     )
     yield (
         f"All methods judge the same {options.test_items} held-out replies, whose sentence frames and word combinations "

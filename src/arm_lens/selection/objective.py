@@ -69,3 +69,39 @@ class JudgingObjective:
     ) -> Float[Tensor, " mask"]:
         """The mean reward of each mask."""
         return self.per_example(masks, examples).mean(dim=0)
+
+
+class PooledObjective:
+    """Several objectives as one: their examples side by side, in order, each judged by its own.
+
+    Args:
+        objectives: at least one.
+    """
+
+    def __init__(self, objectives: Sequence[JudgingObjective]) -> None:
+        if not objectives:
+            raise ValueError("there is no objective to pool")
+        self.objectives = tuple(objectives)
+
+    def __len__(self) -> int:
+        return sum(map(len, self.objectives))
+
+    def per_example(
+        self, masks: Bool[Tensor, "mask layer head"], examples: Sequence[int] | None = None
+    ) -> Float[Tensor, "example mask"]:
+        """The reward of each mask on each example."""
+        wanted = range(len(self)) if examples is None else examples
+        found = torch.empty(len(wanted), len(masks))
+        start = 0
+        for objective in self.objectives:
+            here = [place for place, example in enumerate(wanted) if start <= example < start + len(objective)]
+            if here:
+                found[here] = objective.per_example(masks, [wanted[place] - start for place in here])
+            start += len(objective)
+        return found
+
+    def __call__(
+        self, masks: Bool[Tensor, "mask layer head"], examples: Sequence[int] | None = None
+    ) -> Float[Tensor, " mask"]:
+        """The mean reward of each mask."""
+        return self.per_example(masks, examples).mean(dim=0)
