@@ -229,8 +229,9 @@ def run_speed(out: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
     dtype = getattr(torch, options.dtype)
     both = ["TransformerBridge", *(["HookedTransformer"] if HookedTransformer is not None else [])]
     jobs: list[tuple[str, str, Callable[[str], Any]]] = []
-    for shape, kind in itertools.product(options.shapes, both):
-        jobs.append((shape, kind, lambda kind, shape=shape: random_model(shape, kind, options.device, dtype)))
+    for shape in options.shapes:
+        for kind in both if shape in options.hooked_shapes else both[:1]:
+            jobs.append((shape, kind, lambda kind, shape=shape: random_model(shape, kind, options.device, dtype)))
     folders = [("bundled judge", None, both), *((folder.name, folder, both[:1]) for folder in options.models)]
     for name, path, kinds in folders:
         for kind in kinds:
@@ -262,6 +263,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
     parser.add_argument("--shapes", nargs="*", choices=list(SHAPES), default=["6 layers of 512", "GPT-2 small"])
+    parser.add_argument(
+        "--hooked-shapes", nargs="*", choices=list(SHAPES), default=["6 layers of 512"],
+        help="those of the shapes that are measured on HookedTransformer too",
+    )  # fmt: skip
     parser.add_argument("--models", nargs="*", type=Path, default=None, help="folders of further models")
     parser.add_argument("--lengths", nargs="+", type=int, default=list(LENGTHS), help="prompt tokens")
     parser.add_argument("--masks", nargs="+", type=int, default=list(MASKS))

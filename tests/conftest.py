@@ -105,6 +105,23 @@ def model_of(folder_of, tokenizer):
     return load
 
 
+@pytest.fixture
+def fresh(tmp_path, tokenizer):
+    """fresh(config, model_class): a random model of which nothing is known yet."""
+
+    def make(config, model_class="TransformerBridge", auto=transformers.AutoModelForCausalLM):
+        torch.manual_seed(0)
+        model = auto.from_config(config).eval()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(0.1 * torch.randn_like(parameter))
+        model.save_pretrained(tmp_path)
+        tokenizer.save_pretrained(tmp_path)
+        return arm_lens.load_model(tmp_path, model_class=model_class, tokenizer=copy.deepcopy(tokenizer))
+
+    return make
+
+
 MODEL_CLASSES = [
     "TransformerBridge",
     pytest.param(

@@ -7,11 +7,12 @@ import itertools
 
 import pytest
 import torch
+import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 
 from arm_lens import GenerativeJudge, HeadSet, LabelledResponse, last_logits, pad, steer
-from arm_lens.models import hook_z, hooked, silenced
+from arm_lens.models import default_template, hook_z, hooked, silenced
 from arm_lens.passes import Stretch
 from arm_lens.prefixes import Prefixes, common_prefix, read_on, read_stretch, shared_beginning
 from arm_lens.questions import Question, encode_questions, questions_of
@@ -148,6 +149,57 @@ def test_a_few_shot_judge_reads_its_examples_once_and_judges_the_same(judge):
     assert sum(counts[1:]) <= len(whole) * (max(map(len, whole)) - shared)
     positive = expected[:, list(few_shot.verdicts.positive)].logsumexp(dim=-1)
     torch.testing.assert_close(found.log_positive, positive, atol=TOLERANCE, rtol=0)
+
+
+def test_a_steered_few_shot_judge_judges_as_if_it_read_whole_prompts(judge):
+    few_shot = few_shot_judge(judge, batch_size=2)
+    asked = asked_of(few_shot)
+    whole = encode_questions(judge, few_shot.template, asked, shown=[few_shot.shown] * len(asked))
+    generator = torch.Generator().manual_seed(0)
+    heads = torch.rand(judge.cfg.n_layers, judge.cfg.n_heads, generator=generator) < 0.5
+    values = torch.randn(*heads.shape, judge.cfg.d_head, generator=generator)
+    unsteered = few_shot.verdict(asked)
+    with steer(judge, heads, values):
+        expected = torch.cat([last_logits(judge, pad([one])) for one in whole]).log_softmax(dim=-1)
+        with tokens_read(judge) as counts:
+            found = few_shot.verdict(asked)
+    assert len(common_prefix(whole)) in counts
+    positive = expected[:, list(few_shot.verdicts.positive)].logsumexp(dim=-1)
+    torch.testing.assert_close(found.log_positive, positive, atol=TOLERANCE, rtol=0)
+    assert (found.log_positive - unsteered.log_positive).abs().max() > 0.1
+
+
+@pytest.mark.xfail(
+    strict=True, reason="padding between the common part and a rest counts, and only the longest is checked"
+)
+def test_a_few_shot_judge_is_right_where_windows_are_counted_in_slots(fresh, tokenizer, judge):
+    """Hugging Face's GPT-Neo; and the questions are of unequal length."""
+    shape = {"hidden_size": 32, "num_layers": 4, "num_heads": 4, "intermediate_size": 128, "window_size": 8}
+    shape |= {"attention_types": [[["global", "local"], 2]], "max_position_embeddings": 512}
+    model = fresh(transformers.GPTNeoConfig(vocab_size=len(tokenizer), pad_token_id=0, **shape))
+    few_shot = few_shot_judge(model, template=default_template(judge))
+    replies = ["the mill is near the river ."[: 4 * length] for length in range(1, 8)]
+    asked = [Question(few_shot.template.question("where is the farm ?", reply), True, "") for reply in replies]
+    whole = encode_questions(model, few_shot.template, asked, shown=[few_shot.shown] * len(asked))
+    assert len(set(map(len, whole))) > 1
+    expected = torch.cat([last_logits(model, pad([one])) for one in whole]).log_softmax(dim=-1)
+    positive = expected[:, list(few_shot.verdicts.positive)].logsumexp(dim=-1)
+    torch.testing.assert_close(few_shot.verdict(asked).log_positive, positive, atol=TOLERANCE, rtol=0)
+
+
+def test_nothing_is_shared_by_a_model_that_cannot_go_on_from_keys_and_values(fresh, model_class):
+    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    model = fresh(transformers.LlamaConfig(**shape, vocab_size=96, pad_token_id=0), model_class)
+
+    def add_token_before(_, inputs, embedded):
+        return embedded + torch.nn.functional.pad(embedded, (0, 0, 1, -1))
+
+    many = [[*COMMON, token] for token in range(20, 30)]
+    handle = model.embed.register_forward_hook(add_token_before)
+    assert shared_beginning(model, many) == []
+    handle.remove()
+    model = fresh(transformers.LlamaConfig(**shape, vocab_size=96, pad_token_id=0), model_class)
+    assert shared_beginning(model, many) == COMMON
 
 
 def test_with_a_hook_of_the_users_nothing_is_shared(judge):

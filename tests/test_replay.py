@@ -6,13 +6,27 @@ import warnings
 
 import pytest
 import torch
+import transformers
 
-from arm_lens import Injection, Replay, VerdictTokens, last_logits, pad, steer
+from arm_lens import Injection, Replay, VerdictTokens, last_logits, models, pad, passes, read_batch, steer
+from arm_lens.memory import MASKS_PER_PASS
 from arm_lens.replay import SlowReplayWarning
 
 SEQUENCES = [[1, 9, 30, 41, 52], [1, 77, 14], [1, 20, 21, 22, 23, 24, 25, 26, 27], [1, 8]]
 VERDICTS = VerdictTokens((5,), (6, 7))
 TOLERANCE = 1e-4  # float32
+VOCABULARY = 96
+TOKENS = {"vocab_size": VOCABULARY, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+SMALL = {
+    **TOKENS,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 64,
+}
 
 
 def problem(model, masks=5, seed=0):
@@ -23,12 +37,28 @@ def problem(model, masks=5, seed=0):
     )
 
 
-def one_full_pass_per_mask(model, masks, values, injection=None):
+def one_full_pass_per_mask(model, masks, values, injection=None, sequences=SEQUENCES):
     logits = []
     for mask in masks:
         with steer(model, mask, values, injection=injection):
-            logits.append(torch.cat([last_logits(model, pad([sequence])) for sequence in SEQUENCES]))
+            logits.append(torch.cat([last_logits(model, pad([sequence])) for sequence in sequences]))
     return torch.stack(logits, dim=1)
+
+
+def heads_of_full_passes(model, mask, values):
+    with steer(model, mask, values):
+        return torch.cat([read_batch(model, pad([sequence])) for sequence in SEQUENCES])
+
+
+def assert_same(found, expected):
+    torch.testing.assert_close(found, expected, atol=TOLERANCE, rtol=0)
+
+
+def blind_at_the_end(z, hook):
+    """A user's hook: whatever the heads found at the last position is forgotten."""
+    z = z.clone()
+    z[:, -1] = 0
+    return z
 
 
 @pytest.mark.parametrize("model_family", ["llama", "gpt2", "qwen2", "qwen3", "gpt_neox"])
@@ -91,25 +121,184 @@ def test_verdict_log_probabilities_add_up_the_spellings(model_of):
     torch.testing.assert_close(replay.log_probs(masks, values), expected)
 
 
-def test_a_model_with_sliding_windows_is_read_in_full_and_says_so(tmp_path, tokenizer):
-    import transformers
+def test_more_masks_than_go_into_one_pass(model_of, model_class):
+    model = model_of("llama", model_class)
+    masks, values = problem(model, masks=MASKS_PER_PASS + 3)
+    found = Replay(model, SEQUENCES, VERDICTS).logits(masks, values, [1])
+    assert_same(found, one_full_pass_per_mask(model, masks, values, sequences=SEQUENCES[1:2]))
 
-    from arm_lens import load_model
 
-    torch.manual_seed(0)
-    config = transformers.Qwen2Config(
-        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=64, use_sliding_window=True, sliding_window=4,
-        max_window_layers=1, bos_token_id=1, eos_token_id=2, pad_token_id=0,
-    )  # fmt: skip
-    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
-    model = load_model(tmp_path)
-    with pytest.warns(SlowReplayWarning, match="Qwen2"):
-        replay = Replay(model, SEQUENCES, VERDICTS)
-    masks, values = problem(model, masks=3)
-    found = replay.logits(masks, values)
-    torch.testing.assert_close(found, one_full_pass_per_mask(model, masks, values), atol=TOLERANCE, rtol=0)
+# ------------------------------------------------------------------------------------------ models that are not replayed
+
+
+def test_models_that_cannot_be_replayed_are_read_in_full_and_say_so_once(fresh, architecture):
+    model = fresh(*architecture)
+    masks, values = problem(model)
+    expected = one_full_pass_per_mask(model, masks, values)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(2):  # of the second replay nothing new can be said
+            replay = Replay(model, SEQUENCES, VERDICTS, batch_size=2)
+            assert_same(replay.logits(masks, values), expected)
+            assert_same(replay.hook_z(masks[:1], values)[:, 0], heads_of_full_passes(model, masks[0], values))
+            assert not replay.exact
+    said = [str(one.message) for one in caught if issubclass(one.category, SlowReplayWarning)]
+    assert len(said) == 1 and model.original_model.__class__.__name__ in said[0]
+
+
+@pytest.fixture(params=["bloom", "mpt", "llama4"])
+def architecture(request):
+    """Distances between slots (ALiBi, twice) and attention in chunks."""
+    if request.param == "bloom":
+        return (transformers.BloomConfig(**TOKENS, hidden_size=32, n_layer=3, n_head=4),)
+    if request.param == "mpt":
+        return (transformers.MptConfig(vocab_size=VOCABULARY, d_model=32, n_heads=4, n_layers=3, max_seq_len=64),)
+    shape = SMALL | {"num_local_experts": 2, "intermediate_size_mlp": 48, "attention_chunk_size": 4}
+    return (transformers.Llama4TextConfig(**shape, no_rope_layers=[1, 0, 1, 0]),)
+
+
+def test_so_is_a_hooked_transformer_with_alibi(fresh):
+    if models.HookedTransformer is None:
+        pytest.skip("this TransformerLens has no HookedTransformer")
+    model = fresh(transformers.BloomConfig(**TOKENS, hidden_size=32, n_layer=3, n_head=4), "HookedTransformer")
+    masks, values = problem(model)
+    replay = Replay(model, SEQUENCES, VERDICTS)
+    with pytest.warns(SlowReplayWarning, match="alibi"):
+        found = replay.logits(masks, values)
+    assert_same(found, one_full_pass_per_mask(model, masks, values))
+
+
+def test_heads_of_a_hybrid_model_can_be_tried_where_it_has_any(fresh):
+    """Qwen3-Next: three layers of linear attention, which has no heads to write at, to one of full attention."""
+    linear = {f"linear_{of}_head_dim": 8 for of in ("key", "value")}
+    linear |= {"linear_num_key_heads": 2, "linear_num_value_heads": 4}
+    experts = {"num_experts": 4, "num_experts_per_tok": 2}
+    experts |= {"moe_intermediate_size": 16, "shared_expert_intermediate_size": 16}
+    model = fresh(transformers.Qwen3NextConfig(**SMALL, **linear, **experts))
+    masks, values = problem(model)
+    masks[:, :3] = False
+    replay = Replay(model, SEQUENCES, VERDICTS, batch_size=1)
+    with pytest.warns(SlowReplayWarning, match="linear_attention"):
+        found = replay.logits(masks, values)
+    expected = one_full_pass_per_mask(model, masks, values)
+    assert (expected.std(dim=1) > 10 * TOLERANCE).any()
+    assert_same(found, expected)
+    masks[1, 2, 0] = True
+    with pytest.raises(ValueError, match="layer 2 has no attention heads"):
+        replay.logits(masks, values)
+
+
+@pytest.mark.parametrize("without_heads", ["mamba", "t5"])
+def test_a_model_without_heads_to_write_at_is_refused(fresh, without_heads):
+    if without_heads == "mamba":
+        model = fresh(transformers.MambaConfig(**TOKENS, hidden_size=32, num_hidden_layers=2, state_size=4))
+    else:
+        shape = {"d_model": 32, "d_ff": 48, "num_layers": 2, "num_heads": 4, "d_kv": 8, "decoder_start_token_id": 0}
+        shape |= {name: TOKENS[name] for name in ("vocab_size", "eos_token_id", "pad_token_id")}
+        model = fresh(transformers.T5Config(**shape), auto=transformers.AutoModelForSeq2SeqLM)
+    with warnings.catch_warnings(), pytest.raises(ValueError, match="has no attention heads"):
+        warnings.simplefilter("ignore", SlowReplayWarning)
+        Replay(model, SEQUENCES, VERDICTS).logits(*problem(model))
+
+
+# ------------------------------------------------------------------------------------------ the check before use
+
+
+def test_masks_that_would_see_each_other_get_a_row_each(fresh, model_class, monkeypatch):
+    """As in a model that makes its own attention mask and takes the masks' copies of a token for a sequence."""
+    model = fresh(transformers.LlamaConfig(**SMALL), model_class)
+    masks, values = problem(model)
+    expected = one_full_pass_per_mask(model, masks, values)
+    seen = passes._seen
+
+    def siblings_too(past, positions, sees, window):
+        return seen(past, positions, sees | (positions[:, :, None] == positions[:, None, :]), window)
+
+    monkeypatch.setattr(passes, "_seen", siblings_too)
+    replay = Replay(model, SEQUENCES, VERDICTS)
+    assert_same(replay.logits(masks, values), expected)
+    monkeypatch.setattr("arm_lens.replay.differs", lambda *_: None)
+    monkeypatch.setattr("arm_lens.replay._EXACT", {})
+    trusting = Replay(model, SEQUENCES, VERDICTS).logits(masks, values)
+    assert (trusting - expected).abs().max() > 100 * TOLERANCE  # it was the check that helped
+
+
+def test_where_windows_are_counted_in_slots_each_mask_gets_a_row(fresh):
+    shape = {"hidden_size": 32, "num_layers": 4, "num_heads": 4, "intermediate_size": 128, "window_size": 4}
+    shape |= {"attention_types": [[["global", "local"], 2]], "max_position_embeddings": 64}
+    model = fresh(transformers.GPTNeoConfig(**TOKENS, **shape))
+    masks, values = problem(model)
+    expected = one_full_pass_per_mask(model, masks, values)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", SlowReplayWarning)
+        replay = Replay(model, SEQUENCES, VERDICTS, batch_size=3)
+        assert_same(replay.logits(masks, values), expected)
+        assert_same(replay.logits(masks[:3], values, [2, 0]), expected[[2, 0], :3])
+    assert replay.exact
+
+
+def test_a_model_that_carries_more_from_token_to_token_than_keys_and_values_is_found_out(fresh, model_class):
+    model = fresh(transformers.LlamaConfig(**SMALL), model_class)
+    masks, values = problem(model)
+
+    def add_token_before(_, inputs, embedded):
+        return embedded + torch.nn.functional.pad(embedded, (0, 0, 1, -1))
+
+    handle = model.embed.register_forward_hook(add_token_before)
+    try:
+        replay = Replay(model, SEQUENCES, VERDICTS, batch_size=1)
+        with pytest.warns(SlowReplayWarning, match="come out different"):
+            found = replay.logits(masks, values)
+        assert_same(found, one_full_pass_per_mask(model, masks, values))
+        assert not replay.exact
+    finally:
+        handle.remove()
+
+
+def test_with_a_hook_of_the_users_that_acts_on_whole_prompts_they_are_read_in_full(fresh, model_class):
+    model = fresh(transformers.LlamaConfig(**SMALL), model_class)
+    masks, values = problem(model)
+    model.blocks[0].attn.hook_z.add_hook(blind_at_the_end)
+    replay = Replay(model, SEQUENCES, VERDICTS)
+    with pytest.warns(SlowReplayWarning):
+        found = replay.logits(masks, values)
+    assert_same(found, one_full_pass_per_mask(model, masks, values))
+    model.reset_hooks()
+    replay = Replay(model, SEQUENCES, VERDICTS)
+    assert_same(replay.logits(masks, values), one_full_pass_per_mask(model, masks, values))
+    assert replay.exact  # nothing was held against the model
+
+
+def test_a_hook_of_the_users_in_the_last_layer_acts_on_every_mask(fresh, model_class):
+    model = fresh(transformers.LlamaConfig(**SMALL), model_class)
+    masks, values = problem(model)
+    model.blocks[model.cfg.n_layers - 1].attn.hook_z.add_hook(blind_at_the_end)
+    found = Replay(model, SEQUENCES, VERDICTS).logits(masks, values)
+    assert_same(found, one_full_pass_per_mask(model, masks, values))
+
+
+def test_masks_are_tried_on_a_steered_model(model_of, model_class):
+    model = model_of("llama", model_class)
+    masks, values = problem(model)
+    Replay(model, SEQUENCES, VERDICTS).logits(masks, values)  # that the unsteered model is replayed is known
+    with steer(model, ~masks[0], -values):
+        found = Replay(model, SEQUENCES, VERDICTS).logits(masks, values)
+        assert_same(found, one_full_pass_per_mask(model, masks, values))
+
+
+@pytest.mark.parametrize("rope_type", ["dynamic", "longrope"])
+def test_rotary_embeddings_that_change_with_the_length_of_the_prompt_are_not_replayed(fresh, rope_type):
+    rope = {"rope_type": rope_type, "rope_theta": 100.0, "factor": 4.0}
+    if rope_type == "longrope":
+        rope |= {"short_factor": [1.0] * 4, "long_factor": [4.0] * 4, "original_max_position_embeddings": 16}
+    model = fresh(transformers.LlamaConfig(**SMALL | {"max_position_embeddings": 16}, rope_parameters=rope))
+    tokens = torch.randint(3, VOCABULARY, (3, 30), generator=torch.Generator().manual_seed(0)).tolist()
+    sequences = [tokens[0][:8], tokens[1][:17], tokens[2]]
+    masks, values = problem(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SlowReplayWarning)
+        found = Replay(model, sequences, VERDICTS, batch_size=1).logits(masks, values)
+    assert_same(found, one_full_pass_per_mask(model, masks, values, sequences=sequences))
 
 
 def test_a_prompt_of_one_token_is_refused(model_of):

@@ -76,9 +76,10 @@ class Footprint:
         return self._pass(masks, slots) + masks * logits * (self.itemsize + 8)
 
     def _pass(self, new: int, before: int) -> int:
-        # Joined, rotated, and repeated for grouped queries.
-        keys_and_values = 6 * self.n_heads * self.d_head * (new + before)
-        scores = 3 * self.n_heads * new * (new + before)
+        # Joined, rotated, repeated for grouped queries, and each once more on the way.
+        keys_and_values = 10 * self.n_heads * self.d_head * (new + before)
+        # Of a layer at work, and of those done: some bridges hold on to each layer's last pattern.
+        scores = (6 + self.n_layers) * self.n_heads * new * (new + before)
         hidden = new * (8 * self.d_model + 3 * self.d_mlp + 4 * self.n_heads * self.d_head)
         return (keys_and_values + hidden) * self.itemsize + scores * max(self.itemsize, 4)
 
@@ -103,11 +104,15 @@ class Footprint:
     def cut(self, masks: int, slots: int, logits: int | None, budget: float, as_rows: bool) -> tuple[int, int]:
         """How many prompts, and how many masks on each, go into one pass within a budget; at least one of each."""
         logits = self.d_vocab if logits is None else logits
+
+        def size(count: int) -> int:
+            return self.trying(count, slots, logits) + self.kept(slots)  # picked out of a batch they are copied
+
         if as_rows:
-            rows = max(1, min(int(budget // self.trying(1, slots, logits)), self.positions_per_pass))
+            rows = max(1, min(int(budget // size(1)), self.positions_per_pass))
             return max(1, rows // masks), min(masks, rows)
         per_prompt = min(masks, MASKS_PER_PASS)
-        while per_prompt > 1 and self.trying(per_prompt, slots, logits) > budget:
+        while per_prompt > 1 and size(per_prompt) > budget:
             per_prompt //= 2
-        prompts = min(int(budget // self.trying(per_prompt, slots, logits)), self.positions_per_pass // per_prompt)
+        prompts = min(int(budget // size(per_prompt)), self.positions_per_pass // per_prompt)
         return max(1, prompts), per_prompt

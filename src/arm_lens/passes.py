@@ -49,12 +49,28 @@ class Stretch:
         return sum(kept.nbytes for kept in (*self.keys, *self.values))
 
 
-def unfit(model: Model) -> str | None:
-    """Why reading cannot be continued from keys and values on this model, as far as its class and config tell."""
+def unfit(model: Model, longest: int) -> str | None:
+    """Why reading cannot be continued from keys and values on this model, as far as its class and config tell.
+
+    Args:
+        model: of either class.
+        longest: tokens of the longest prompt.
+    """
+    stretched = "its positions are stretched by the length of the prompt"
     if class_of(model) == "HookedTransformer":
         kind = model.cfg.positional_embedding_type
+        if getattr(model.cfg, "use_dynamic_ntk_rope", False) or getattr(model.cfg, "use_logn_attn", False):
+            return stretched
         return None if kind in ("rotary", "standard") else f"its positions are of the kind {kind!r}"
     config = text_config(model)
+    rope = getattr(config, "rope_parameters", None) or {}
+    for one in (
+        rope,
+        *(part for part in rope.values() if isinstance(part, dict)),
+    ):  # one, or one for each kind of layer
+        limit: Any = one.get("original_max_position_embeddings") or config.max_position_embeddings
+        if one.get("rope_type") in ("dynamic", "longrope") and longest > limit:
+            return stretched
     if getattr(model.original_model.config, "is_encoder_decoder", False):
         return "it is an encoder-decoder model"
     others = set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}

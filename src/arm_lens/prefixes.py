@@ -108,7 +108,7 @@ def shared_beginning(model: Model, sequences: Sequence[Sequence[int]]) -> list[i
     common = common_prefix(sequences)
     longest = max(sequences, key=len)
     worthwhile = len(common) >= SHORTEST_SHARED and len(common) * len(sequences) >= 4 * len(longest)
-    if not worthwhile or unfit(model) is not None or foreign_hooks(model):
+    if not worthwhile or unfit(model, len(longest)) is not None or foreign_hooks(model):
         return []
     if len(longest) > _CONTINUED.get(model, len(longest) - 1):
         past = [read_stretch(model, pad([common], device=device_of(model)))]

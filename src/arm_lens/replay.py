@@ -27,7 +27,7 @@ from torch import Tensor
 
 from arm_lens.activations import read_batch
 from arm_lens.memory import MASKS_PER_PASS, Footprint, default_budget
-from arm_lens.models import Hook, Model, describe, device_of, foreign_hooks, hooked, last_logits
+from arm_lens.models import Hook, Model, describe, device_of, foreign_hooks, hook_z, hooked, last_logits
 from arm_lens.passes import Stretch, advance, unfit
 from arm_lens.prefixes import Prefixes, differs
 from arm_lens.prompts import VerdictTokens
@@ -81,15 +81,14 @@ class Replay:
             raise ValueError(f"a prompt to replay needs at least two tokens; prompt {short[0]} has fewer")
         self.model, self.verdicts = model, verdicts
         self.injection = injection or Injection()
-        self.sequences = [list(sequence) for sequence in sequences]
-        self.device = device_of(model)
+        self.sequences, self.device = [list(sequence) for sequence in sequences], device_of(model)
         self.memory_budget = default_budget(self.device) if memory_budget is None else memory_budget
         self._sizes = Footprint.of(model)
         self._prefixes = Prefixes(
             model, self.sequences, batch_size=batch_size, memory_budget=self.memory_budget / 2, progress=progress
         )
         self._verdict_rows = torch.tensor([*verdicts.positive, *verdicts.negative])
-        self._refusal = unfit(model)
+        self._refusal = unfit(model, max(map(len, self.sequences)))
         self._masks_as_rows = False
         self._checked = 0
 
@@ -176,27 +175,34 @@ class Replay:
     ) -> Tensor:
         """What ``reduce`` makes of each pass's logits (None: hook_z instead), gathered on the CPU."""
         wanted = list(range(len(self))) if examples is None else list(examples)
+        self._check(masks, wanted)
         values = values.to(self.device, self.model.cfg.dtype)
         masks = masks.to(self.device)
-        run = self._in_full
-        if self._is_exact(masks, values):
-            run = self._in_positions
-        found: Tensor | None = None
-        places: dict[int, list[int]] = {}
-        for place, example in enumerate(wanted):
-            places.setdefault(example, []).append(place)
+        run = self._replayed if self._is_exact(masks, values) else self._in_full
+        found = torch.empty(0)
+        places = {example: [place for place, other in enumerate(wanted) if other == example] for example in set(wanted)}
         for number, batch in enumerate(self._prefixes.batches):
             here = [row for row, example in enumerate(batch) if example in places]
             for some, span, part in run(number, here, masks, values, reduce, rows) if here else ():
-                if found is None:
+                if not found.numel():
                     found = torch.empty(len(wanted), len(masks), *part.shape[2:])
                 for row, one in zip(some, part.float().cpu(), strict=True):
                     found[places[batch[row]], span] = one
-        if found is None:
-            raise ValueError("no example was asked for")
         return found
 
-    def _in_positions(
+    def _check(self, masks: Tensor, wanted: Sequence[int]) -> None:
+        shape = (self.model.cfg.n_layers, self.model.cfg.n_heads)
+        if tuple(masks.shape[1:]) != shape:
+            raise ValueError(
+                f"the masks have shape {tuple(masks.shape)}, the model {shape[0]} layers of {shape[1]} heads"
+            )
+        if not len(masks) or not wanted:
+            raise ValueError(f"there is nothing to try: {len(masks)} masks on {len(wanted)} prompts")
+        outside = [example for example in wanted if not 0 <= example < len(self)]
+        if outside:
+            raise IndexError(f"there is no prompt {outside[0]}; there are {len(self)}")
+
+    def _replayed(
         self,
         number: int,
         here: list[int],
@@ -208,7 +214,8 @@ class Replay:
         past, batch = self._prefixes.of_batch(number), self._prefixes.batches[number]
         slots = sum(stretch.positions.shape[1] for stretch in past)
         logits = None if rows is None else len(rows)
-        prompts, per_prompt = self._sizes.cut(len(masks), slots, logits, self.memory_budget / 2, self._masks_as_rows)
+        as_rows = self._masks_as_rows or self._is_hooked()
+        prompts, per_prompt = self._sizes.cut(len(masks), slots, logits, self.memory_budget / 2, as_rows)
         for some in chunks(len(here), prompts):
             picked = here[some]
             index = torch.tensor(picked, device=self.device)
@@ -216,7 +223,7 @@ class Replay:
             last = torch.tensor([self.sequences[batch[row]][-1:] for row in picked], device=self.device)
             lengths = torch.tensor([[len(self.sequences[batch[row]]) - 1] for row in picked], device=self.device)
             for span in chunks(len(masks), per_prompt):
-                part = self._pass(those, last, lengths, masks[span], values, reduce, rows)
+                part = self._pass(those, last, lengths, masks[span], values, reduce, rows, as_rows)
                 yield picked, span, part
 
     def _pass(
@@ -228,10 +235,11 @@ class Replay:
         values: Tensor,
         reduce: Callable[[Tensor], Tensor] | None,
         rows: Tensor | None,
+        as_rows: bool,
     ) -> Tensor:
         """All masks on some prompts: one position for each, or one row."""
         prompts, count = len(last), len(masks)
-        if self._masks_as_rows:
+        if as_rows:
             order = repeat(torch.arange(prompts, device=self.device), "e -> (e m)", m=count)
             past, last, lengths = [stretch.rows(order) for stretch in past], last[order], lengths[order]
             masks = repeat(masks, "m layer head -> (e m) 1 layer head", e=prompts)
@@ -246,6 +254,10 @@ class Replay:
         else:
             found = reduce(logits.float())
         return found.reshape(prompts, count, *found.shape[2:])
+
+    def _is_hooked(self) -> bool:
+        """Whether the model is steered, say, already: such hooks act at the last position, which must be each mask's."""
+        return any(hook_z(self.model, layer).fwd_hooks for layer in range(self.model.cfg.n_layers))
 
     def _writers(self, masks: Tensor, values: Tensor, seen: dict[int, Tensor] | None) -> dict[int, Hook]:
         """A hook for each layer that any mask touches; for all, if what they write is to be ``seen``."""
@@ -296,38 +308,43 @@ class Replay:
             if longest > known[0] or count > known[1]:
                 self._refusal = self._difference(count, values)
             if self._refusal is None:
-                self._checked = max(count, known[1])
-                if not foreign:
-                    _EXACT[self.model] = (max(longest, known[0]), self._checked)
+                self._checked = count
+                if not foreign and longest >= known[0] and count >= known[1]:
+                    _EXACT[self.model] = (longest, count)
             else:
                 self._masks_as_rows = True
                 self._refusal = self._difference(1, values)
         if self._refusal is not None and self.model not in _WARNED:
             _WARNED.add(self.model)
+            reason = self._refusal + (", perhaps by a hook that is on it" if foreign_hooks(self.model) else "")
             warnings.warn(
-                f"{describe(self.model).architecture} cannot be replayed ({self._refusal}): "
-                "every mask reads every prompt in full",
+                f"{describe(self.model).architecture} cannot be replayed ({reason}): every mask reads every prompt in full",
                 SlowReplayWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
         return self._refusal is None
 
     def _difference(self, count: int, values: Tensor) -> str | None:
-        """How the replay differs from full passes, under a random mask at the last of so many places."""
-        order = sorted(range(len(self)), key=lambda example: len(self.sequences[example]))
-        examples = sorted({order[0], order[-1]})
-        masks = torch.zeros(count, *values.shape[:2], dtype=torch.bool)
-        masks[-1] = torch.rand(values.shape[:2], generator=torch.Generator().manual_seed(0)) < 0.5
+        """How the replay differs from full passes, under random masks at the first and the last of so many places."""
+        lengths = [len(sequence) for sequence in self.sequences]
+        examples = sorted({lengths.index(min(lengths)), lengths.index(max(lengths))})
+        as_rows = self._masks_as_rows or self._is_hooked()
+        room, rows = self.memory_budget / 2, self._verdict_rows.to(self.device)
+        prompts, count = self._sizes.cut(count, max(lengths), len(rows), room, as_rows)
+        examples = examples if prompts > 1 else [lengths.index(max(lengths))]
+        masks = torch.rand(count, *values.shape[:2], generator=torch.Generator().manual_seed(0)) < 0.5
         masks = masks.to(self.device)
         whole = pad([self.sequences[example] for example in examples], device=self.device)
-        with steer(self.model, masks[-1], values, injection=self.injection):
-            expected = last_logits(self.model, whole)[:, self._verdict_rows.to(self.device)]
-        lengths = whole.attention_mask.sum(dim=1, keepdim=True) - 1
+        ends, expected = [0, -1], []
+        for mask in masks[ends]:
+            with steer(self.model, mask, values, injection=self.injection):
+                expected.append(last_logits(self.model, whole)[:, rows])
+        before = whole.attention_mask.sum(dim=1, keepdim=True) - 1
         try:
             past = self._prefixes.read(examples)
-            found = self._pass(past, whole.tokens[:, -1:], lengths, masks, values, lambda x: x, self._verdict_rows)
+            found = self._pass(past, whole.tokens[:, -1:], before, masks, values, lambda x: x, rows, as_rows)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # whatever an unknown architecture makes of it is the answer
             return f"{type(error).__name__}: {error}"
-        return differs(found[:, -1].to(expected), expected)
+        return differs(found[:, ends], torch.stack(expected, dim=1))
