@@ -15,7 +15,7 @@ from arm_lens.memory import Footprint, default_budget
 from arm_lens.prefixes import read_stretch
 
 VERDICTS = VerdictTokens((5,), (6, 7))
-PROMPTS = {"short": (8, 20), "long": (8, 150), "many": (60, 60)}
+PROMPTS = {"long": (6, 150), "many": (40, 40)}
 """How many prompts, and of how many tokens at most."""
 
 
@@ -91,7 +91,7 @@ def test_a_small_budget_keeps_less_and_reads_again(judge_of_class):
     assert counts[2][0] > counts[2][1]
 
 
-@pytest.mark.parametrize("masks", [1, 40, 128])
+@pytest.mark.parametrize("masks", [1, 128])
 @pytest.mark.parametrize("tokens", [20, 150])
 def test_the_footprint_is_no_less_than_what_a_pass_takes_and_not_far_more(judge_of_class, tokens, masks):
     model = judge_of_class
@@ -133,10 +133,8 @@ DEEP_GPT = DEEP | {"n_embd": 32, "n_layer": 4, "n_head": 4, "n_positions": 256}
 DEEP_LLAMA = DEEP | {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 64}
 CONFIGS = {
     "gpt2": lambda: transformers.GPT2Config(**DEEP_GPT),
-    "gptj": lambda: transformers.GPTJConfig(**DEEP_GPT, rotary_dim=4, tie_word_embeddings=False),
     "gpt_neox": lambda: transformers.GPTNeoXConfig(**DEEP_LLAMA, tie_word_embeddings=False),
     "llama": lambda: transformers.LlamaConfig(**DEEP_LLAMA, num_key_value_heads=2),
-    "mistral": lambda: transformers.MistralConfig(**DEEP_LLAMA, num_key_value_heads=2, sliding_window=30),
 }
 
 
@@ -145,9 +143,9 @@ every_family = pytest.mark.parametrize("name", CONFIGS)
 
 @every_family
 def test_reading_takes_no_more_than_foretold_in_any_family(fresh, name, model_class):
-    model, tokens = fresh(CONFIGS[name](), model_class), prompts(1, 440)[0]
+    model, tokens = fresh(CONFIGS[name](), model_class), prompts(1, 400)[0]
     footprint = Footprint.of(model)
-    for before, new in ((0, 200), (200, 20)):
+    for before, new in ((0, 150), (150, 20)):
         past = [read_stretch(model, pad([tokens[:before]]))] if before else []
         batch = pad([tokens[before : before + new]])
         taken, stretch = peak(functools.partial(read_stretch, model, batch, past))
@@ -157,8 +155,8 @@ def test_reading_takes_no_more_than_foretold_in_any_family(fresh, name, model_cl
 
 @every_family
 def test_trying_takes_no_more_than_foretold_in_any_family(fresh, name, model_class):
-    model, tokens = fresh(CONFIGS[name](), model_class), prompts(1, 440)[0]
-    for masks, slots in ((1, 200), (16, 100), (128, 10)):
+    model, tokens = fresh(CONFIGS[name](), model_class), prompts(1, 400)[0]
+    for masks, slots in ((1, 150), (128, 10)):
         some, values = masks_and_values(model, masks)
         replay = Replay(model, [tokens[: slots + 1]], VERDICTS)
         replay.verdict_logits(some, values)
@@ -166,11 +164,11 @@ def test_trying_takes_no_more_than_foretold_in_any_family(fresh, name, model_cla
         assert taken <= Footprint.of(model).trying(masks, slots, 3)
 
 
-@pytest.mark.parametrize(("common", "mib"), [(0, 1), (60, 2)])
+@pytest.mark.parametrize(("common", "mib"), [(0, 1), (60, 4)])
 def test_the_check_and_parts_of_batches_stay_within_the_budget_too(judge_of_class, common, mib, monkeypatch):
     model, budget = judge_of_class, mib * 2**20
     sequences = [prompts(1, 200)[0][:common] + sequence for sequence in prompts(9, 30)]
-    masks, values = masks_and_values(model, 128)
+    masks, values = masks_and_values(model, 48)
 
     def unknown(some, memory_budget):
         monkeypatch.setattr("arm_lens.replay._EXACT", weakref.WeakKeyDictionary())
