@@ -68,8 +68,10 @@ def unfit(model: Model, longest: int) -> str | None:
         rope,
         *(part for part in rope.values() if isinstance(part, dict)),
     ):  # one, or one for each kind of layer
+        if one.get("rope_type") not in ("dynamic", "longrope"):
+            continue
         limit: Any = one.get("original_max_position_embeddings") or config.max_position_embeddings
-        if one.get("rope_type") in ("dynamic", "longrope") and longest > limit:
+        if longest > limit:
             return stretched
     if getattr(model.original_model.config, "is_encoder_decoder", False):
         return "it is an encoder-decoder model"
