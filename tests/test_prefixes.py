@@ -169,9 +169,6 @@ def test_a_steered_few_shot_judge_judges_as_if_it_read_whole_prompts(judge):
     assert (found.log_positive - unsteered.log_positive).abs().max() > 0.1
 
 
-@pytest.mark.xfail(
-    strict=True, reason="padding between the common part and a rest counts, and only the longest is checked"
-)
 def test_a_few_shot_judge_is_right_where_windows_are_counted_in_slots(fresh, tokenizer, judge):
     """Hugging Face's GPT-Neo; and the questions are of unequal length."""
     shape = {"hidden_size": 32, "num_layers": 4, "num_heads": 4, "intermediate_size": 128, "window_size": 8}

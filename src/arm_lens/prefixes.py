@@ -24,8 +24,8 @@ TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}
 SHORTEST_SHARED = 8
 """Common beginnings shorter than this are not worth a pass of their own."""
 
-_CONTINUED: weakref.WeakKeyDictionary[Model, int] = weakref.WeakKeyDictionary()
-"""The longest prompt for which a model was found to go on exactly; 0 if it does not."""
+_CONTINUED: weakref.WeakKeyDictionary[Model, tuple[int, int] | None] = weakref.WeakKeyDictionary()
+"""The longest prompt, and the most padding, with which a model was found to go on exactly; None if it does not."""
 
 
 def common_prefix(sequences: Sequence[Sequence[int]]) -> list[int]:
@@ -110,17 +110,21 @@ def shared_beginning(model: Model, sequences: Sequence[Sequence[int]]) -> list[i
     worthwhile = len(common) >= SHORTEST_SHARED and len(common) * len(sequences) >= 4 * len(longest)
     if not worthwhile or unfit(model, len(longest)) is not None or foreign_hooks(model):
         return []
-    if len(longest) > _CONTINUED.get(model, len(longest) - 1):
-        past = [read_stretch(model, pad([common], device=device_of(model)))]
-        rest, whole = (pad([tokens], device=device_of(model)) for tokens in (longest[len(common) :], longest))
+    shortest = min(sequences, key=len)
+    padding = len(longest) - len(shortest)
+    known = _CONTINUED.get(model, (0, -1))
+    if known is not None and (len(longest) > known[0] or padding > known[1]):
+        device, pair = device_of(model), (longest, shortest)
+        whole, rest = pad(pair, device=device), pad([tokens[len(common) :] for tokens in pair], device=device)
+        past = [read_stretch(model, pad([common], device=device))]
         try:
             difference = differs(read_on(model, rest, past), last_logits(model, whole))
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # whatever an unknown architecture makes of it is the answer
             difference = f"{type(error).__name__}: {error}"
-        _CONTINUED[model] = len(longest) if difference is None else 0
-    return common if _CONTINUED[model] else []
+        known = _CONTINUED[model] = None if difference else (len(longest), padding)
+    return [] if known is None else common
 
 
 def differs(found: Float[Tensor, "*batch logit"], expected: Float[Tensor, "*batch logit"]) -> str | None:
