@@ -6,8 +6,8 @@ Everything is measured side by side in one run, and medians are reported:
   as the floor of any method with one pass per mask; random weights of real shapes, over prompt lengths and masks;
 - end_to_end: the published search, in full, as published and on the replay, on the bundled model;
 - overhead: reading means and steered scoring against bare forward passes over the same batches;
-- searches: the published search and the default one on every criterion of the bundled model, over seeds: accuracy,
-  size, and how far seeds agree beside what random sets of the same sizes would.
+- searches: the published search and the default one on the bundled model, over seeds: accuracy, size, and how far seeds
+  agree beside what random sets of the same sizes would.
 
 Writes bench_selection.json, selection_speed.png and .html. A stopped run goes on where it stopped: what is done lies in
 DIR/parts. Times are seconds; run nothing else beside it.
@@ -262,7 +262,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
-    parser.add_argument("--shapes", nargs="*", choices=list(SHAPES), default=["6 layers of 512", "GPT-2 small"])
+    parser.add_argument("--shapes", nargs="*", choices=list(SHAPES), default=["6 layers of 512"])
     parser.add_argument(
         "--hooked-shapes", nargs="*", choices=list(SHAPES), default=["6 layers of 512"],
         help="those of the shapes that are measured on HookedTransformer too",
@@ -273,7 +273,7 @@ def main() -> None:
     parser.add_argument("--examples", type=int, default=4, help="prompts in the speed section")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--criteria", nargs="+", choices=list(CRITERIA), default=list(CRITERIA))
+    parser.add_argument("--criteria", nargs="+", choices=list(CRITERIA), default=["positive"])
     parser.add_argument("--steps", type=int, default=PUBLISHED.steps, help="of the published search, end to end")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
