@@ -25,6 +25,7 @@ ORDER = [
     {"reward", "sav"},
     {"baselines"},
     {"evaluation"},
+    {"attribution", "comparison"},
     {"plots"},
     {"page"},
     {"report", "benchmark_report"},

@@ -13,7 +13,7 @@ written in the end is the average of the folds' means.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import torch
 
@@ -128,9 +128,12 @@ def judging_objective(
     *,
     injection: Injection | None = None,
     reward: RewardKind = "log_prob",
+    clusters: Sequence[Hashable] | None = None,
     progress: bool = False,
 ) -> JudgingObjective:
     """The reward of a head mask: how well the model steered by it judges the validation questions, zero-shot.
+
+    ``clusters`` says which questions belong together, for standard errors; by default each stands alone.
 
     Raises:
         ValueError: if there is no question, or all have the same right verdict.
@@ -151,4 +154,4 @@ def judging_objective(
         batch_size=4 * judge.batch_size,
         progress=progress,
     )
-    return JudgingObjective(replay, means.values, [question.positive for question in validation], reward)
+    return JudgingObjective(replay, means.values, [question.positive for question in validation], reward, clusters)

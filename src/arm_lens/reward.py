@@ -27,14 +27,14 @@ from torch import Tensor
 from arm_lens.activations import HeadMeans
 from arm_lens.artefact import read_artefact, write_artefact
 from arm_lens.denoising import Denoise
-from arm_lens.fitting import means_and_objective, read_means
+from arm_lens.fitting import judging_objective, means_and_objective, read_means
 from arm_lens.heads import HeadScores, HeadSet
 from arm_lens.judging import Comparison, GenerativeJudge, ScoreKind, score_of
 from arm_lens.models import Model, ModelInfo, default_template, describe
-from arm_lens.preferences import Preference, Prompt
+from arm_lens.preferences import Preference, Prompt, labelled
 from arm_lens.prompts import JudgeTemplate, VerdictScores
 from arm_lens.questions import Layout, Question, questions_of
-from arm_lens.selection import Reinforce, RewardKind, Selection, Selector
+from arm_lens.selection import JudgingObjective, Reinforce, RewardKind, Selection, Selector
 from arm_lens.steering import Injection, steer
 
 
@@ -187,6 +187,28 @@ class ActivationRewardModel:
     def with_heads(self, heads: HeadSet) -> ActivationRewardModel:
         """The same reward model with other heads: all of them, random ones, those of another criterion."""
         return ActivationRewardModel(self.judge, heads, self.means, self.injection, None, self.record)
+
+    def objective(self, examples: Sequence[Preference], *, progress: bool = False) -> JudgingObjective:
+        """Labelled examples, asked about without worked examples, as an objective for head masks that writes these means.
+
+        What `arm_lens.attribution` takes. Give examples that the reward model was not fitted on: on those it was, heads
+        look better than they are. Responses to the same prompt form a cluster.
+
+        Raises:
+            ValueError: if there is no example, or all have the same right verdict.
+        """
+        judge = self.judge
+        asked = questions_of(examples, judge.template, judge.layout, seed=self.record.seed)
+        prompts = [one.prompt for one in (labelled(examples) if judge.layout == "scalar" else examples)]
+        return judging_objective(
+            judge,
+            asked,
+            self.means,
+            injection=self.injection,
+            reward="probability",
+            clusters=prompts,
+            progress=progress,
+        )
 
     def verdict(self, asked: Sequence[Question], *, progress: bool = False) -> VerdictScores:
         """The steered model's verdict on each question."""

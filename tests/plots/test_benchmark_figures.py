@@ -25,7 +25,7 @@ from plots.synthetic_benchmark import (
 from arm_lens import plots
 from arm_lens.evaluation.main_setting import main_rows, main_settings
 from arm_lens.plots.judge_rows import JudgeRows, column_headings, printed
-from arm_lens.plots.theme import DIVERGING, JUDGES, METHODS, PAGE_WIDTH
+from arm_lens.plots.theme import DIVERGING, JUDGES, METHODS, page_width
 
 JUDGES_HERE = ("zero_shot", "few_shot", "arm_reinforce", "arm_random_heads", "sav", "length")
 THREE = SUBSETS[:3]
@@ -95,7 +95,7 @@ def test_the_same_table_makes_the_same_figure(make, frame, column):
 @every_figure
 def test_figures_fit_the_page(make, frame, column):
     figure = make(frame)
-    assert figure.layout.width <= PAGE_WIDTH and figure.layout.height
+    assert figure.layout.width <= page_width() and figure.layout.height
     for axis in [*figure.select_xaxes(), *figure.select_yaxes()]:
         assert 0 <= axis.domain[0] < axis.domain[1] <= 1
 
@@ -316,7 +316,7 @@ def test_a_panel_of_the_bias_grid_is_one_bias_and_mapping_and_holds_its_cells():
 def test_a_bias_grid_may_have_a_single_cell_and_names_of_any_length(cell):
     one = HACKING[HACKING["subset"] == "length | standard | bias on rejected"]
     figure = plots.bias_grid(one.assign(subset=f"{'long ' * 12}| standard | {cell}"))
-    assert len(heat(figure)) == 1 and figure.layout.width <= PAGE_WIDTH
+    assert len(heat(figure)) == 1 and figure.layout.width <= page_width()
     assert "long…</b>, standard examples" in figure.layout.annotations[0].text
 
 

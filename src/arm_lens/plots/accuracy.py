@@ -8,7 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from arm_lens.plots.frames import checked, criteria_of, mean_over_seeds
-from arm_lens.plots.theme import MUTED, PAGE_WIDTH, TEMPLATE, MethodStyle, label, literal, method_styles
+from arm_lens.plots.theme import MUTED, TEMPLATE, MethodStyle, label, literal, method_styles, page_width
 
 LANE = 18
 """Pixels between the lines of two methods."""
@@ -100,7 +100,7 @@ def _frame(figure: go.Figure, criteria: list[str], *, lanes: int, lowest: float)
     top, bottom, left = 58, 52, 24 + 7 * min(22, max(map(len, criteria)))
     figure.update_layout(
         template=TEMPLATE,
-        width=PAGE_WIDTH,
+        width=page_width(),
         height=round(top + height + bottom),
         margin={"l": left, "r": 24, "t": top, "b": bottom, "autoexpand": False},
         legend={"y": 1, "yref": "container", "yanchor": "top", "xref": "paper", "x": 0},

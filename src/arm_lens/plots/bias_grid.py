@@ -17,7 +17,7 @@ from arm_lens.plots.frames import checked
 from arm_lens.plots.judge_rows import JudgeRows, accuracy_text, add_value_table, column_headings, overhang
 from arm_lens.plots.panels import Panels
 from arm_lens.plots.subsets import MEASURED, of_benchmark, one_per_cell
-from arm_lens.plots.theme import PAGE_WIDTH, label, literal
+from arm_lens.plots.theme import label, literal, page_width
 
 CELLS = (
     "bias on rejected",
@@ -71,7 +71,7 @@ def bias_grid(
     cells = _ordered(table["cell"], CELLS)
     columns = min(len(biases), 3)
     left, right, gap = rows.name_room, 14, 16
-    width = int(min((PAGE_WIDTH - left - right - (columns - 1) * gap) / columns, max(76 * len(cells), NARROWEST)))
+    width = int(min((page_width() - left - right - (columns - 1) * gap) / columns, max(76 * len(cells), NARROWEST)))
     letters = max(8, int(width / 7.5) - 20)
     headings, angle, room = column_headings(cells, width / len(cells))
     room -= rows.heading_drop(angle)

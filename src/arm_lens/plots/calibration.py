@@ -18,7 +18,7 @@ from arm_lens.plots.frames import checked
 from arm_lens.plots.judge_rows import line_width, second_line
 from arm_lens.plots.panels import Panels, balanced_columns
 from arm_lens.plots.subsets import of_benchmark
-from arm_lens.plots.theme import MUTED, PAGE_WIDTH, JudgeStyle, judge_styles, literal
+from arm_lens.plots.theme import MUTED, JudgeStyle, judge_styles, literal, page_width
 
 SIDE = 200
 """Pixels: the panels are square."""
@@ -82,7 +82,7 @@ def reliability(
     notes = [_note(bins[bins["judge"] == judge], chosen, judge) for judge in styles]
     columns = balanced_columns(len(styles), 5)
     shown = [style.name for style in styles.values()]
-    width = min(SIDE, (PAGE_WIDTH - 82) // columns - 36)
+    width = min(SIDE, (page_width() - 82) // columns - 36)
     extra = second_line(shown, width)
     grid = Panels(
         count=len(styles), columns=columns, width=width, height=width, gap_x=36, gap_y=76 + extra, top=52 + extra,

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 
 from arm_lens.plots.frames import checked, criteria_of
 from arm_lens.plots.panels import Panels, balanced_columns
-from arm_lens.plots.theme import PAGE_WIDTH, label
+from arm_lens.plots.theme import label, page_width
 
 LARGEST_CELL = 28.0
 TITLE = {"side": "top", "font": {"size": 12}}
@@ -103,7 +103,7 @@ def _grid(count: int, n_layers: int, n_heads: int) -> tuple[Panels, float]:
     """The layout with square cells (wider or higher ones in a tiny model), and the side of a cell in pixels."""
     columns = balanced_columns(count, 4 if n_heads <= 16 else 3 if n_heads <= 40 else 2)
     left, right, gap = 52, 110, 34
-    available = (PAGE_WIDTH - left - right - (columns - 1) * gap) / columns
+    available = (page_width() - left - right - (columns - 1) * gap) / columns
     cell = min(LARGEST_CELL, min(available, 560) / n_heads)
     width, height = max(round(cell * n_heads), 120), max(round(cell * n_layers), 100)
     grid = Panels(

@@ -23,7 +23,7 @@ from arm_lens.plots.judge_rows import (
 )
 from arm_lens.plots.panels import Panels, balanced_columns
 from arm_lens.plots.subsets import MEASURED, of_benchmark, one_per_cell
-from arm_lens.plots.theme import INK, MUTED, PAGE_WIDTH, TEMPLATE, JudgeStyle, label
+from arm_lens.plots.theme import INK, MUTED, TEMPLATE, JudgeStyle, label, page_width
 
 BESIDE = 10
 """The most subsets whose table stands beside the dots; the tables of more stand below."""
@@ -55,9 +55,9 @@ def accuracy_by_judge(
     blocks = _blocks(subsets)
     beside = len(blocks) == 1 and len(subsets) <= BESIDE
     left = rows.name_room
-    dots_width = DOTS if beside and len(subsets) > 1 else PAGE_WIDTH - left - 70
+    dots_width = DOTS if beside and len(subsets) > 1 else page_width() - left - 70
     table_left = left + dots_width + 26 if beside else left
-    cell, headings, angle, room = _cells(blocks, PAGE_WIDTH - table_left - 16)
+    cell, headings, angle, room = _cells(blocks, page_width() - table_left - 16)
     top = max(room, 42) if beside else 42
     boxes = [(left, top, dots_width, rows.height)]
     for index in range(len(blocks)):
@@ -104,13 +104,13 @@ def _boxed(boxes: Sequence[tuple[int, int, int, int]], *, height: float | int) -
     """A figure with one panel in each box (left, top, width, height in pixels)."""
     figure = go.Figure().update_layout(
         template=TEMPLATE,
-        width=PAGE_WIDTH,
+        width=page_width(),
         height=round(height),
         margin={"l": 0, "r": 0, "t": 0, "b": 0, "autoexpand": False},
     )
     for index, (left, top, wide, high) in enumerate(boxes):
         number = "" if index == 0 else str(index + 1)
-        across = [left / PAGE_WIDTH, (left + wide) / PAGE_WIDTH]
+        across = [left / page_width(), (left + wide) / page_width()]
         upright = [1 - (top + high) / height, 1 - top / height]
         figure.update_layout(
             {
@@ -192,7 +192,7 @@ def differences(
     subsets = [str(subset) for subset in table["subset"].unique()]
     columns = balanced_columns(len(subsets), 4)
     left, right, gap = rows.name_room, 20, 18
-    width = (PAGE_WIDTH - left - right - (columns - 1) * gap) / columns
+    width = (page_width() - left - right - (columns - 1) * gap) / columns
     extra = second_line(subsets, min(width, 520))
     grid = Panels(
         count=len(subsets), columns=columns, width=int(min(width, 520)), height=rows.height, gap_x=gap,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from arm_lens.plots.theme import MUTED, PAGE_WIDTH, TEMPLATE, label
+from arm_lens.plots.theme import MUTED, TEMPLATE, label, page_width
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,5 +82,5 @@ def line_panels(count: int, *, height: int, columns: int | None = None, **sizes:
     """Panels for curves and histograms: as wide as the page allows, at most four in a row unless told."""
     columns = columns or balanced_columns(count, 4)
     spare = Panels(count=count, columns=columns, width=1, height=height, **sizes)
-    available = PAGE_WIDTH - spare.left - spare.right - (columns - 1) * spare.gap_x
+    available = page_width() - spare.left - spare.right - (columns - 1) * spare.gap_x
     return Panels(count=count, columns=columns, width=min(available // columns, 520), height=height, **sizes)

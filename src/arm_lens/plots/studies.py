@@ -15,7 +15,7 @@ from arm_lens.plots.frames import checked
 from arm_lens.plots.judge_rows import LETTER, accuracy_text, chance_line, line_width, second_line
 from arm_lens.plots.panels import balanced_columns, line_panels
 from arm_lens.plots.subsets import MEASURED, of_benchmark
-from arm_lens.plots.theme import PAGE_WIDTH, JudgeStyle, judge_styles, literal
+from arm_lens.plots.theme import JudgeStyle, judge_styles, literal, page_width
 
 MEAN = "mean over subsets"
 SPREAD = 0.6
@@ -135,7 +135,7 @@ def _study(
         panels = {f"{MEAN} ({len(subsets)})": (pd.concat(means), _mean(level, subsets)), **panels}
     styles = judge_styles([*varied["judge"], *level["judge"]], names)
     columns = balanced_columns(len(panels), 4)
-    width = min((PAGE_WIDTH - 82) // columns - GAP, 520)
+    width = min((page_width() - 82) // columns - GAP, 520)
     extra = second_line(list(panels), width)
     legend, top = _legend(styles, columns * (width + GAP))
     grid = line_panels(

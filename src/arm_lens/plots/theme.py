@@ -7,8 +7,10 @@ importing this package leaves a user's own figures as they were.
 
 from __future__ import annotations
 
+import contextlib
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 
 import plotly.graph_objects as go
@@ -17,8 +19,6 @@ INK = "#222222"
 MUTED = "#666666"
 GRID = "#e4e4e4"
 FONT = "'Source Sans 3', 'Helvetica Neue', Arial, 'Liberation Sans', sans-serif"
-PAGE_WIDTH = 1000
-"""Pixels: the widest figure."""
 MEETS = "#0072b2"
 HEAT = ((0.0, "#f3f4f5"), (0.25, "#c3d7e6"), (0.5, "#7fb0d3"), (0.75, "#2f7fb5"), (1.0, "#0b3557"))
 """Pale to dark in one hue, so that a photocopy keeps the order."""
@@ -33,6 +33,50 @@ DIVERGING = (
 )
 """Brown below the middle, blue above it, pale at it: accuracies around chance. Values are printed on top, since a
 photocopy cannot tell the two ends apart."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Theme:
+    """For what figures are laid out. Sizes of text are the same in pixels everywhere; what differs is how much room there is.
+
+    A figure for print is laid out in few enough pixels that its text, 12 and 13 pixels high, is set in 6.5 and 7 points
+    when the figure is as wide as its place in the paper.
+    """
+
+    name: str
+    page_width: int
+    """The widest figure, in layout pixels."""
+    inches: float | None = None
+    """How wide ``page_width`` is on paper; None on a screen."""
+
+
+SCREEN = Theme(name="screen", page_width=1000)
+COLUMN = Theme(name="column", page_width=430, inches=3.25)
+"""One column of a two-column paper."""
+PAGE = Theme(name="page", page_width=900, inches=6.75)
+"""Both columns of a two-column paper, or the text of a one-column paper."""
+
+_THEME: ContextVar[Theme] = ContextVar("theme", default=SCREEN)
+
+
+@contextlib.contextmanager
+def themed(theme: Theme) -> Iterator[None]:
+    """Within, figures are laid out for ``theme`` (`SCREEN`, `COLUMN`, `PAGE`)."""
+    token = _THEME.set(theme)
+    try:
+        yield
+    finally:
+        _THEME.reset(token)
+
+
+def current_theme() -> Theme:
+    """What figures are being laid out for."""
+    return _THEME.get()
+
+
+def page_width() -> int:
+    """The widest figure there is room for, in layout pixels."""
+    return _THEME.get().page_width
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,15 @@
 """What a selection of heads maximises: how well the steered model judges labelled examples.
 
 For a mask S and an example with label y the reward is the log-probability of the right verdict (the published choice:
-minus the cross-entropy of the first target token), the same with the two verdicts as the only tokens there are, whether
-the verdict is right, or the margin by which it is right, log P(right) - log P(wrong). The first needs the logits of the
-whole vocabulary; the others need those of the verdicts only, which is faster by what the unembedding weighs.
+minus the cross-entropy of the first target token), the same with the two verdicts as the only tokens there are, the
+probability of the right one of the two, whether the verdict is right, or the margin by which it is right, log P(right) -
+log P(wrong). The first needs the logits of the whole vocabulary; the others need those of the verdicts only, which is
+faster by what the unembedding weighs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Literal, get_args
 
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor
 from arm_lens.gating import gated_verdicts
 from arm_lens.replay import Replay
 
-RewardKind = Literal["log_prob", "two_way", "accuracy", "margin"]
+RewardKind = Literal["log_prob", "two_way", "probability", "accuracy", "margin"]
 
 
 class JudgingObjective:
@@ -29,6 +30,8 @@ class JudgingObjective:
         values: what is written at the heads of a mask.
         labels: whether the right verdict is the positive one, per prompt.
         kind: the reward of one example.
+        clusters: what belongs together, such as the responses to one prompt, shares a value; by default each prompt of the
+            replay stands alone. Rewards do not depend on it, standard errors do.
     """
 
     def __init__(
@@ -37,12 +40,16 @@ class JudgingObjective:
         values: Float[Tensor, "layer head d_head"],
         labels: Sequence[bool],
         kind: RewardKind = "log_prob",
+        clusters: Sequence[Hashable] | None = None,
     ) -> None:
         if kind not in get_args(RewardKind):
             raise ValueError(f"the reward is one of {', '.join(map(repr, get_args(RewardKind)))}, not {kind!r}")
         if len(labels) != len(replay):
             raise ValueError(f"{len(labels)} labels for {len(replay)} prompts")
+        if clusters is not None and len(clusters) != len(replay):
+            raise ValueError(f"{len(clusters)} clusters for {len(replay)} prompts")
         self.replay, self.values, self.kind = replay, values, kind
+        self.clusters: list[Hashable] = [object() for _ in labels] if clusters is None else list(clusters)
         self.labels = torch.tensor(list(labels), dtype=torch.bool)
 
     def __len__(self) -> int:
@@ -58,8 +65,22 @@ class JudgingObjective:
     ) -> Float[Tensor, "example mask"]:
         """The reward of each mask on each example."""
         ask = self.replay.log_probs if self.kind == "log_prob" else self.replay.verdict_logits
-        labels = self.labels if examples is None else self.labels[list(examples)]
-        return self._reward(ask(masks, self.values, examples), labels)
+        return self._reward(ask(masks, self.values, examples), self._labels(examples))
+
+    def margins(
+        self, masks: Bool[Tensor, "mask layer head"], examples: Sequence[int] | None = None
+    ) -> Float[Tensor, "example mask"]:
+        """Log P(right) - log P(wrong) of each mask on each example, whatever the reward is."""
+        return self.margins_writing(self.values, masks, examples)
+
+    def margins_writing(
+        self,
+        values: Float[Tensor, "layer head d_head"],
+        masks: Bool[Tensor, "mask layer head"],
+        examples: Sequence[int] | None = None,
+    ) -> Float[Tensor, "example mask"]:
+        """The same with other values written."""
+        return _margin(self.replay.verdict_logits(masks, values, examples), self._labels(examples))
 
     def gated(self, gates: Float[Tensor, "layer head"]) -> Float[Tensor, " example"]:
         """The reward of each example under gates (see `steer`), differentiable with respect to them.
@@ -75,23 +96,40 @@ class JudgingObjective:
         self, verdicts: Float[Tensor, "example ... verdict"], labels: Bool[Tensor, " example"]
     ) -> Float[Tensor, "example ..."]:
         """From log-probabilities or logits of the two verdicts."""
-        positive, negative = verdicts[..., 0], verdicts[..., 1]
-        labels = labels.reshape(-1, *(1 for _ in positive.shape[1:]))
-        right, wrong = torch.where(labels, positive, negative), torch.where(labels, negative, positive)
         if self.kind == "log_prob":
-            return right
-        margin = right - wrong
+            return _right(verdicts, labels)
+        margin = _margin(verdicts, labels)
         if self.kind == "margin":
             return margin
         if self.kind == "two_way":
             return torch.nn.functional.logsigmoid(margin)
+        if self.kind == "probability":
+            return torch.sigmoid(margin)
         return (margin > 0).float() + 0.5 * (margin == 0).float()
+
+    def _labels(self, examples: Sequence[int] | None) -> Bool[Tensor, " example"]:
+        return self.labels if examples is None else self.labels[list(examples)]
 
     def __call__(
         self, masks: Bool[Tensor, "mask layer head"], examples: Sequence[int] | None = None
     ) -> Float[Tensor, " mask"]:
         """The mean reward of each mask."""
         return self.per_example(masks, examples).mean(dim=0)
+
+
+def _right(
+    verdicts: Float[Tensor, "example ... verdict"], labels: Bool[Tensor, " example"]
+) -> Float[Tensor, "example ..."]:
+    """What is said of the right verdict, the positive one where the label is true."""
+    labels = labels.reshape(-1, *(1 for _ in verdicts.shape[1:-1]))
+    return torch.where(labels, verdicts[..., 0], verdicts[..., 1])
+
+
+def _margin(
+    verdicts: Float[Tensor, "example ... verdict"], labels: Bool[Tensor, " example"]
+) -> Float[Tensor, "example ..."]:
+    """Log P(right) - log P(wrong)."""
+    return _right(verdicts, labels) - _right(verdicts, ~labels)
 
 
 class PooledObjective:
@@ -105,6 +143,7 @@ class PooledObjective:
         if not objectives:
             raise ValueError("there is no objective to pool")
         self.objectives = tuple(objectives)
+        self.clusters: list[Hashable] = [one for objective in objectives for one in objective.clusters]
 
     def __len__(self) -> int:
         return sum(map(len, self.objectives))
@@ -122,13 +161,27 @@ class PooledObjective:
         self, masks: Bool[Tensor, "mask layer head"], examples: Sequence[int] | None = None
     ) -> Float[Tensor, "example mask"]:
         """The reward of each mask on each example."""
+        return self._gather(JudgingObjective.per_example, masks, examples)
+
+    def margins(
+        self, masks: Bool[Tensor, "mask layer head"], examples: Sequence[int] | None = None
+    ) -> Float[Tensor, "example mask"]:
+        """Log P(right) - log P(wrong) of each mask on each example, whatever the reward is."""
+        return self._gather(JudgingObjective.margins, masks, examples)
+
+    def _gather(
+        self,
+        ask: Callable[[JudgingObjective, Bool[Tensor, "mask layer head"], Sequence[int]], Tensor],
+        masks: Bool[Tensor, "mask layer head"],
+        examples: Sequence[int] | None,
+    ) -> Float[Tensor, "example mask"]:
         wanted = range(len(self)) if examples is None else examples
         found = torch.empty(len(wanted), len(masks))
         start = 0
         for objective in self.objectives:
             here = [place for place, example in enumerate(wanted) if start <= example < start + len(objective)]
             if here:
-                found[here] = objective.per_example(masks, [wanted[place] - start for place in here])
+                found[here] = ask(objective, masks, [wanted[place] - start for place in here])
             start += len(objective)
         return found
 

@@ -1,0 +1,135 @@
+"""What every measure gives: a score per head and outcome, with n and an interval."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from scipy import stats
+from torch import Tensor
+
+from arm_lens.attribution.outcomes import OUTCOMES, Outcome
+from arm_lens.heads import HeadScores
+
+LEVEL = 0.95
+COLUMNS = (
+    "criterion", "measure", "outcome", "layer", "head", "score", "se", "ci_low", "ci_high", "sampling_se", "n",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Attribution:
+    """One measure of every head: what each outcome gains by it. Positive helps the criterion."""
+
+    measure: str
+    """``injection``, ``shapley``, ...: as in the column ``measure`` of frames."""
+    values: Mapping[Outcome, Float[Tensor, "layer head"]]
+    """The mean over examples; not a number at heads that were not measured."""
+    errors: Mapping[Outcome, Float[Tensor, "layer head"]]
+    """Standard errors of those means as estimates for other examples of their kind; examples of one cluster count as one.
+    Not a number where there is no telling."""
+    sampling_errors: Mapping[Outcome, Float[Tensor, "layer head"]]
+    """Standard errors by random sampling alone, on these very examples; 0 where nothing was sampled."""
+    n: int
+    """Examples; 0 for a measure that is no mean over examples."""
+    n_clusters: int
+    criterion: str = ""
+
+    @classmethod
+    def of(
+        cls,
+        measure: str,
+        per_example: Mapping[Outcome, Float[Tensor, "example layer head"]],
+        clusters: Sequence[Hashable],
+        *,
+        sampling_errors: Mapping[Outcome, Float[Tensor, "layer head"]] | None = None,
+        criterion: str = "",
+    ) -> Attribution:
+        """The means over examples, with standard errors that take clusters, not examples, as independent.
+
+        Args:
+            measure: its name.
+            per_example: what each example's outcome gains by each head.
+            clusters: to which cluster each example belongs.
+            sampling_errors: by outcome, if something was sampled. As the same samples serve all examples, this error is not
+                seen in the spread over examples, and is added to it (as squares).
+            criterion: its name.
+        """
+        values = {outcome: one.double().mean(dim=0) for outcome, one in per_example.items()}
+        sampled = sampling_errors or {outcome: torch.zeros_like(one) for outcome, one in values.items()}
+        errors = {
+            outcome: (clustered_error(one, clusters).square() + sampled[outcome].square()).sqrt()
+            for outcome, one in per_example.items()
+        }
+        return cls(measure, values, errors, sampled, len(clusters), len(set(clusters)), criterion)
+
+    @property
+    def outcomes(self) -> tuple[Outcome, ...]:
+        """What was measured."""
+        return tuple(outcome for outcome in OUTCOMES if outcome in self.values)
+
+    def scores(self, outcome: Outcome = "probability") -> HeadScores:
+        """The scores as `HeadScores`, for ``top(k)`` and everything else that takes them.
+
+        Raises:
+            ValueError: if the outcome was not measured.
+        """
+        if outcome not in self.values:
+            known = ", ".join(map(repr, self.outcomes))
+            raise ValueError(f"{self.measure!r} was measured on {known}, not on {outcome!r}")
+        return HeadScores(f"{self.measure} on {outcome}", self.values[outcome].float())
+
+    def for_criterion(self, criterion: str) -> Attribution:
+        """The same under a criterion's name."""
+        return replace(self, criterion=criterion)
+
+    def frame(self) -> pd.DataFrame:
+        """Tidy table, a row per outcome and head.
+
+        Columns: criterion, measure, outcome, layer, head, score, se, ci_low, ci_high (95 %, Student's t over clusters),
+        sampling_se, n.
+        """
+        parts = []
+        for outcome in self.outcomes:
+            n_layers, n_heads = self.values[outcome].shape
+            layers, heads = np.divmod(np.arange(n_layers * n_heads), n_heads)
+            score, error = self.values[outcome].flatten().numpy(), self.errors[outcome].flatten().numpy()
+            reach = stats.t.ppf((1 + LEVEL) / 2, max(self.n_clusters - 1, 1)) * error
+            columns = {
+                "criterion": self.criterion,
+                "measure": self.measure,
+                "outcome": outcome,
+                "layer": layers,
+                "head": heads,
+                "score": score,
+                "se": error,
+                "ci_low": score - reach,
+                "ci_high": score + reach,
+                "sampling_se": self.sampling_errors[outcome].flatten().numpy(),
+                "n": self.n,
+            }
+            parts.append(pd.DataFrame(columns))
+        return pd.concat(parts, ignore_index=True)
+
+    def __repr__(self) -> str:
+        of = f" of {self.criterion!r}" if self.criterion else ""
+        return f"Attribution({self.measure!r}{of} on {', '.join(self.outcomes)}, n = {self.n})"
+
+
+def clustered_error(values: Float[Tensor, example * shape], clusters: Sequence[Hashable]) -> Float[Tensor, "..."]:
+    r"""The standard error of a mean over examples that come in clusters.
+
+    :math:`\sqrt{\frac{C}{C - 1} \sum_c (\sum_{i \in c} (x_i - \bar x))^2} / n`, the usual standard error where each cluster
+    has one example; not a number with a single cluster.
+    """
+    number = {cluster: place for place, cluster in enumerate(dict.fromkeys(clusters))}
+    if len(number) < 2:
+        return torch.full(values.shape[1:], float("nan"), dtype=torch.float64)
+    centred = values.double() - values.double().mean(dim=0)
+    places = torch.tensor([number[cluster] for cluster in clusters])
+    sums = torch.zeros(len(number), *values.shape[1:], dtype=torch.float64).index_add_(0, places, centred)
+    return (sums.square().sum(dim=0) * len(number) / (len(number) - 1)).sqrt() / len(clusters)
