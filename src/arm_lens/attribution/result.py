@@ -120,7 +120,7 @@ class Attribution:
         return f"Attribution({self.measure!r}{of} on {', '.join(self.outcomes)}, n = {self.n})"
 
 
-def clustered_error(values: Float[Tensor, example * shape], clusters: Sequence[Hashable]) -> Float[Tensor, "..."]:
+def clustered_error(values: Float[Tensor, "example ..."], clusters: Sequence[Hashable]) -> Float[Tensor, " *shape"]:
     r"""The standard error of a mean over examples that come in clusters.
 
     :math:`\sqrt{\frac{C}{C - 1} \sum_c (\sum_{i \in c} (x_i - \bar x))^2} / n`, the usual standard error where each cluster
