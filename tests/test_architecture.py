@@ -11,11 +11,12 @@ import arm_lens
 
 SOURCE = Path(arm_lens.__file__).parent
 ORDER = [
+    {"display"},
     {"heads"},
     {"preferences"},
     {"prompts", "tokens", "judge_model"},
     {"models"},
-    {"activations", "steering", "questions", "passes", "memory"},
+    {"activations", "circuit", "steering", "questions", "passes", "memory"},
     {"prefixes"},
     {"artefact", "denoising", "judging"},
     {"replay"},

@@ -27,6 +27,7 @@ from torch import Tensor
 from arm_lens.activations import HeadMeans
 from arm_lens.artefact import read_artefact, write_artefact
 from arm_lens.denoising import Denoise
+from arm_lens.display import card, code_line, counted, first_and_last, listed, score_map, set_map
 from arm_lens.fitting import judging_objective, means_and_objective, read_means
 from arm_lens.heads import HeadScores, HeadSet
 from arm_lens.judging import Comparison, GenerativeJudge, ScoreKind, score_of
@@ -304,7 +305,24 @@ class ActivationRewardModel:
 
     def __repr__(self) -> str:
         name = self.record.criterion or "unnamed criterion"
-        return f"ActivationRewardModel({name!r}, {len(self.heads)} heads {self.heads}, on {self.info.name})"
+        heads = f"{counted(len(self.heads), 'head')} {listed(self.heads)}"
+        return f"ActivationRewardModel({name!r}, {heads}, on {self.info.name})"
+
+    def _repr_html_(self) -> str:
+        record, found = self.record, self.selection
+        facts = {
+            "criterion": record.criterion or "unnamed",
+            "wording": self.judge.wording or None,
+            "model": self.info.name,
+            "layout": self.judge.layout,
+            "questions": f"{record.n_read} read in {record.readings} prompts, heads chosen on {record.n_validation}",
+            "heads": f"{len(self.heads)} of {self.heads.mask.numel()} {listed(self.heads)}",
+            "shade": found and found.scores.name,
+            "reward": found and f"{first_and_last(found.history, 'reward')} ({record.reward})",
+        }
+        chosen = self.heads.mask
+        grid = score_map(found.scores.values, chosen=chosen) if found else set_map(chosen)
+        return card("Activation Reward Model", facts, grid, code_line("reward.score(prompts, responses)"))
 
 
 def _criterion_of(examples: Sequence[Preference]) -> str:

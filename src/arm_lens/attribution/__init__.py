@@ -1,6 +1,34 @@
-"""Which heads carry a criterion: one module per measure, all giving an `Attribution`."""
+"""Which heads carry a criterion: one module per measure, all giving an `Attribution`.
 
+Causal measures write or take away what a head puts out and see what the verdicts gain or lose; cheap ones (gradients,
+direct logit attribution, what the search for heads thought) do not, and may disagree with them. `attribute` gives several
+at once, `arm_lens.comparison.agreement` how far they agree. Whichever the measure, positive helps the criterion.
+
+>>> objective = reward.objective(held_out)
+>>> shapley = shapley_values(objective, progress=True)
+>>> shapley.scores("probability").top(5)
+"""
+
+from arm_lens.attribution.causal import injection_effects, leave_one_out_effects, selection_probabilities
+from arm_lens.attribution.curves import accuracy_by_heads
+from arm_lens.attribution.interaction import Interactions, interactions
 from arm_lens.attribution.outcomes import OUTCOMES, Judged, Outcome, outcomes_of
 from arm_lens.attribution.result import Attribution
+from arm_lens.attribution.shapley import ShapleySampler, exact_shapley_values, shapley_values
 
-__all__ = ["OUTCOMES", "Attribution", "Judged", "Outcome", "outcomes_of"]
+__all__ = [
+    "OUTCOMES",
+    "Attribution",
+    "Interactions",
+    "Judged",
+    "Outcome",
+    "ShapleySampler",
+    "accuracy_by_heads",
+    "exact_shapley_values",
+    "injection_effects",
+    "interactions",
+    "leave_one_out_effects",
+    "outcomes_of",
+    "selection_probabilities",
+    "shapley_values",
+]

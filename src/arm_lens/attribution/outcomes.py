@@ -14,14 +14,15 @@ and the outcome. A head that merely leans towards Yes gains nothing on balanced 
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import Literal, Protocol, get_args, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-Outcome = Literal["accuracy", "probability", "gap"]
-OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
+Outcome = Literal["accuracy", "probability", "gap", "search"]
+"""``search`` is what a search for heads went by; it belongs to no effect and is compared with each of the others."""
+OUTCOMES: tuple[Outcome, ...] = ("accuracy", "probability", "gap")
 
 
 @runtime_checkable

@@ -12,7 +12,8 @@ from jaxtyping import Float
 from scipy import stats
 from torch import Tensor
 
-from arm_lens.attribution.outcomes import OUTCOMES, Outcome
+from arm_lens.attribution.outcomes import Outcome
+from arm_lens.display import card, extremes, frame_table, score_map
 from arm_lens.heads import HeadScores
 
 LEVEL = 0.95
@@ -70,7 +71,7 @@ class Attribution:
     @property
     def outcomes(self) -> tuple[Outcome, ...]:
         """What was measured."""
-        return tuple(outcome for outcome in OUTCOMES if outcome in self.values)
+        return tuple(self.values)
 
     def scores(self, outcome: Outcome = "probability") -> HeadScores:
         """The scores as `HeadScores`, for ``top(k)`` and everything else that takes them.
@@ -78,6 +79,7 @@ class Attribution:
         Raises:
             ValueError: if the outcome was not measured.
         """
+        outcome = "search" if "search" in self.values else outcome
         if outcome not in self.values:
             known = ", ".join(map(repr, self.outcomes))
             raise ValueError(f"{self.measure!r} was measured on {known}, not on {outcome!r}")
@@ -117,7 +119,20 @@ class Attribution:
 
     def __repr__(self) -> str:
         of = f" of {self.criterion!r}" if self.criterion else ""
-        return f"Attribution({self.measure!r}{of} on {', '.join(self.outcomes)}, n = {self.n})"
+        first = f"Attribution({self.measure!r}{of} on {', '.join(self.outcomes)}, n = {self.n})"
+        shown = "probability" if "probability" in self.values else next(iter(self.outcomes), None)
+        frame = self.frame() if shown else pd.DataFrame()
+        rows = extremes(frame[frame["outcome"] == shown], name=shown).to_string().splitlines() if shown else []
+        return "\n  ".join([first, *rows])
+
+    def _repr_html_(self) -> str:
+        facts = {"criterion": self.criterion or None, "outcomes": ", ".join(self.outcomes), "n": self.n}
+        shown = "probability" if "probability" in self.values else next(iter(self.outcomes), None)
+        if shown is None:
+            return card(f"Attribution: {self.measure}", facts)
+        frame = self.frame()
+        rows = extremes(frame[frame["outcome"] == shown], name=shown)
+        return card(f"Attribution: {self.measure} on {shown}", facts, score_map(self.values[shown]), frame_table(rows))
 
 
 def clustered_error(values: Float[Tensor, "example ..."], clusters: Sequence[Hashable]) -> Float[Tensor, " *shape"]:
