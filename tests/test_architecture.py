@@ -27,6 +27,7 @@ ORDER = [
     {"baselines"},
     {"evaluation"},
     {"attribution", "comparison"},
+    {"study"},
     {"plots"},
     {"page"},
     {"report", "benchmark_report"},

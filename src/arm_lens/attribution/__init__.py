@@ -9,26 +9,39 @@ at once, `arm_lens.comparison.agreement` how far they agree. Whichever the measu
 >>> shapley.scores("probability").top(5)
 """
 
+from arm_lens.attribution.ablation import ablation
 from arm_lens.attribution.causal import injection_effects, leave_one_out_effects, selection_probabilities
 from arm_lens.attribution.curves import accuracy_by_heads
+from arm_lens.attribution.direct import direct_contributions, direct_logit_attribution
+from arm_lens.attribution.few_shot import few_shot_objective
+from arm_lens.attribution.gradient import gradient_attribution
 from arm_lens.attribution.interaction import Interactions, interactions
 from arm_lens.attribution.outcomes import OUTCOMES, Judged, Outcome, outcomes_of
-from arm_lens.attribution.result import Attribution
+from arm_lens.attribution.result import Attribution, scores_of
+from arm_lens.attribution.several import MEASURES, attribute
 from arm_lens.attribution.shapley import ShapleySampler, exact_shapley_values, shapley_values
 
 __all__ = [
+    "MEASURES",
     "OUTCOMES",
     "Attribution",
     "Interactions",
     "Judged",
     "Outcome",
     "ShapleySampler",
+    "ablation",
     "accuracy_by_heads",
+    "attribute",
+    "direct_contributions",
+    "direct_logit_attribution",
     "exact_shapley_values",
+    "few_shot_objective",
+    "gradient_attribution",
     "injection_effects",
     "interactions",
     "leave_one_out_effects",
     "outcomes_of",
+    "scores_of",
     "selection_probabilities",
     "shapley_values",
 ]

@@ -126,13 +126,39 @@ class Attribution:
         return "\n  ".join([first, *rows])
 
     def _repr_html_(self) -> str:
-        facts = {"criterion": self.criterion or None, "outcomes": ", ".join(self.outcomes), "n": self.n}
+        facts = {"criterion": self.criterion or None, "outcomes": ", ".join(self.outcomes), "n": self.n or None}
         shown = "probability" if "probability" in self.values else next(iter(self.outcomes), None)
         if shown is None:
             return card(f"Attribution: {self.measure}", facts)
         frame = self.frame()
         rows = extremes(frame[frame["outcome"] == shown], name=shown)
         return card(f"Attribution: {self.measure} on {shown}", facts, score_map(self.values[shown]), frame_table(rows))
+
+
+def scores_of(
+    attributions: pd.DataFrame, measure: str = "shapley", outcome: Outcome = "probability"
+) -> dict[str, HeadScores]:
+    """The scores of each criterion, out of a frame of attributions: what comparisons and rankings take.
+
+    Args:
+        attributions: criterion, measure, outcome, layer, head, score, as of `Attribution.frame`.
+        measure: which; ``selection_probability`` serves for every outcome.
+        outcome: which.
+
+    Raises:
+        ValueError: if there are no such rows, or a head of a criterion is there twice.
+    """
+    wanted = attributions[(attributions["measure"] == measure) & attributions["outcome"].isin([outcome, "search"])]
+    if wanted.empty:
+        raise ValueError(f"there is no {measure!r} on {outcome!r} in the attributions")
+    found = {}
+    for criterion, rows in wanted.groupby("criterion", sort=False):
+        if rows.duplicated(["layer", "head"]).any():
+            raise ValueError(f"{measure!r} on {outcome!r} of {str(criterion)!r} has two scores for one head")
+        values = torch.full((int(rows["layer"].max()) + 1, int(rows["head"].max()) + 1), float("nan"))
+        values[rows["layer"].to_numpy(), rows["head"].to_numpy()] = torch.tensor(rows["score"].to_numpy()).float()
+        found[str(criterion)] = HeadScores(f"{measure} on {outcome}", values)
+    return found
 
 
 def clustered_error(values: Float[Tensor, "example ..."], clusters: Sequence[Hashable]) -> Float[Tensor, " *shape"]:

@@ -1,0 +1,102 @@
+"""Several measures of one reward model at once, in one tidy frame.
+
+A cheap measure is never to be shown without how far it can be trusted: put the frame through
+`arm_lens.comparison.agreement`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pandas as pd
+from tqdm.auto import tqdm
+
+from arm_lens.attribution.ablation import ablation
+from arm_lens.attribution.causal import injection_effects, leave_one_out_effects, selection_probabilities
+from arm_lens.attribution.direct import direct_logit_attribution
+from arm_lens.attribution.gradient import gradient_attribution
+from arm_lens.attribution.result import Attribution
+from arm_lens.attribution.shapley import shapley_values
+from arm_lens.preferences import Preference
+from arm_lens.reward import ActivationRewardModel
+from arm_lens.selection import JudgingObjective
+
+MEASURES = (
+    "shapley",
+    "leave_one_out",
+    "injection",
+    "ablation_zero",
+    "ablation_mean",
+    "ablation_resample",
+    "gradient",
+    "direct",
+    "selection_probability",
+)
+"""Every measure, the causal ones of writing means first, then those of the unsteered model, then the cheap ones."""
+
+
+def attribute(
+    reward: ActivationRewardModel,
+    examples: Sequence[Preference],
+    *,
+    measures: Sequence[str] | None = None,
+    standard_error: float = 0.01,
+    seed: int = 0,
+    checkpoint: str | Path | None = None,
+    progress: bool = False,
+) -> pd.DataFrame:
+    """Every head's score by several measures.
+
+    Args:
+        reward: a fitted reward model. Its heads are what ``leave_one_out`` leaves them out of.
+        examples: labelled examples that it was not fitted on.
+        measures: some of `MEASURES`; by default all, but for ``selection_probability`` if the heads were given and not
+            searched for.
+        standard_error: of the Shapley values, see `shapley_values`.
+        seed: of everything random.
+        checkpoint: a file in which the Shapley values, which take longest, are kept while they are sampled.
+        progress: show progress bars.
+
+    Returns:
+        The frames of the measures (`Attribution.frame`), one below the other, under the reward model's criterion.
+
+    Raises:
+        ValueError: if a measure is unknown, or needs a search for heads and there was none.
+    """
+    searched = reward.selection is not None
+    wanted = [one for one in MEASURES if searched or one != "selection_probability"] if measures is None else measures
+    unknown = [measure for measure in wanted if measure not in MEASURES]
+    if unknown:
+        raise ValueError(f"there is no measure {unknown[0]!r}; there are {', '.join(MEASURES)}")
+    if not wanted:
+        raise ValueError("no measure was asked for")
+    objective = reward.objective(examples, progress=progress)
+    take = _measures(reward, objective, seed, progress)
+    take["shapley"] = lambda: shapley_values(
+        objective, standard_error=standard_error, seed=seed, checkpoint=checkpoint, progress=progress
+    )
+    frames = []
+    for measure in tqdm(wanted, desc="measures", unit="measure", disable=not progress):
+        frames.append(take[measure]().for_criterion(reward.record.criterion).frame())
+    return pd.concat(frames, ignore_index=True)
+
+
+def _measures(
+    reward: ActivationRewardModel, objective: JudgingObjective, seed: int, progress: bool
+) -> dict[str, Callable[[], Attribution]]:
+    def search() -> Attribution:
+        if reward.selection is None:
+            raise ValueError("the heads of this reward model were given: there is no selection probability")
+        return selection_probabilities(reward.selection)
+
+    return {
+        "leave_one_out": lambda: leave_one_out_effects(objective, reward.heads),
+        "injection": lambda: injection_effects(objective),
+        "ablation_zero": lambda: ablation(objective, "zero", progress=progress),
+        "ablation_mean": lambda: ablation(objective, "mean", progress=progress),
+        "ablation_resample": lambda: ablation(objective, "resample", seed=seed, progress=progress),
+        "gradient": lambda: gradient_attribution(objective),
+        "direct": lambda: direct_logit_attribution(objective),
+        "selection_probability": search,
+    }
