@@ -32,6 +32,7 @@ ORDER = [
     {"page"},
     {"report", "benchmark_report"},
     {"benchmark"},
+    {"run_figures"},
     {"cli"},
 ]
 """Imports run from later to earlier rows only."""

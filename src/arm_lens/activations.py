@@ -21,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from arm_lens.display import card, counted, score_map, size
 from arm_lens.models import Hook, Model, device_of, hooked, last_logits
 from arm_lens.tokens import TokenBatch, chunks, pad
 
@@ -75,6 +76,15 @@ class HeadMeans:
     """mu[layer, head], in float32 on the CPU."""
     count: int
     """How many examples were averaged."""
+
+    def __repr__(self) -> str:
+        n_layers, n_heads, d_head = self.values.shape
+        return f"HeadMeans({size(n_layers, n_heads)}, d_head {d_head}, over {counted(self.count, 'example')})"
+
+    def _repr_html_(self) -> str:
+        n_layers, n_heads, d_head = self.values.shape
+        facts = {"shape": f"{size(n_layers, n_heads)}, d_head {d_head}", "shade": "the norm of each head's mean"}
+        return card(f"Means over {counted(self.count, 'example')}", facts, score_map(self.values.norm(dim=-1)))
 
 
 class RunningMean:

@@ -16,6 +16,19 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from arm_lens.display import (
+    card,
+    counted,
+    listed,
+    score_map,
+    set_map,
+    size,
+    small_print,
+    strongest,
+    text_map,
+    with_values,
+)
+
 
 class Head(NamedTuple):
     """One attention head."""
@@ -115,6 +128,13 @@ class HeadSet:
     def __str__(self) -> str:
         return "{" + ", ".join(map(str, self)) + "}"
 
+    def __repr__(self) -> str:
+        return f"HeadSet({counted(len(self), 'head')} {listed(self)} in {size(self.n_layers, self.n_heads)})"
+
+    def _repr_html_(self) -> str:
+        title = f"{len(self)} of {counted(self.n_layers * self.n_heads, 'head')}"
+        return card(title, {}, set_map(self.mask), small_print(listed(self, most=40)))
+
     def to_list(self) -> list[list[int]]:
         """[[layer, head], ...] in order, for JSON."""
         return [list(head) for head in self]
@@ -149,3 +169,14 @@ class HeadScores:
             for head in range(n_heads)
         ]
         return pd.DataFrame(rows)
+
+    def __repr__(self) -> str:
+        top = with_values(self.values, strongest(self.values, 5))
+        return f"HeadScores({self.name!r}, {size(*self.values.shape)}, highest: {top})"
+
+    def __str__(self) -> str:
+        return f"{self.name}, {size(*self.values.shape)}\n{text_map(self.values)}"
+
+    def _repr_html_(self) -> str:
+        top = with_values(self.values, strongest(self.values, 5))
+        return card(self.name, {"highest": top}, score_map(self.values))

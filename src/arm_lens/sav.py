@@ -21,9 +21,10 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from arm_lens.activations import read_heads
+from arm_lens.display import card, code_line, counted, listed, score_map
 from arm_lens.heads import HeadScores, HeadSet
 from arm_lens.judging import GenerativeJudge, ScoresResponses
-from arm_lens.models import Model
+from arm_lens.models import Model, describe
 from arm_lens.preferences import Preference, Prompt
 from arm_lens.prompts import JudgeTemplate
 from arm_lens.questions import Question, encode_questions, questions_of, scalar_questions
@@ -104,6 +105,23 @@ class SparseAttentionVectors(ScoresResponses):
     ) -> Float[Tensor, " example"]:
         """The share of the chosen heads that vote for each response; above one half, the majority does."""
         return self.share(self.votes(prompts, responses, progress=progress))
+
+    def __repr__(self) -> str:
+        model = describe(self.judge.model).name
+        heads = f"{counted(len(self.heads), 'head')} {listed(self.heads)}"
+        return f"SparseAttentionVectors({heads}, on {model})"
+
+    def _repr_html_(self) -> str:
+        facts = {
+            "model": describe(self.judge.model).name,
+            "wording": self.judge.wording or None,
+            "heads that vote": listed(self.heads),
+            "shade": self.scores.name,
+        }
+        grid = score_map(self.scores.values, chosen=self.heads.mask)
+        return card(
+            "Sparse Attention Vectors", facts, grid, code_line("sav.score(prompts, responses)  # share of votes")
+        )
 
 
 def question_activations(

@@ -10,8 +10,11 @@ from typing import Any
 
 import pandas as pd
 
+from arm_lens.display import card, frame_table, frame_text, sizes, small_print
+
 ROW_FIELDS = ("criterion", "method", "seed", "accuracy", "ci_low", "ci_high", "n", "heads", "n_heads")
 TABLES = ("items", "heads", "history")
+SIZES = {"criterion": "criteria", "method": "methods", "seed": "seeds"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,3 +57,16 @@ class RunResults:
         wide = self.rows.pivot_table(index="criterion", columns="method", values="accuracy", aggfunc="mean", sort=False)
         wide.loc["mean"] = wide.mean()
         return wide
+
+    def __repr__(self) -> str:
+        if self.rows.empty:
+            return "RunResults: no rows"
+        size = sizes(self.rows, SIZES)
+        return f"RunResults of {size}; accuracy, mean over seeds\n{frame_text(self.summary())}"
+
+    def _repr_html_(self) -> str:
+        if self.rows.empty:
+            return card("Results of a run", {"rows": "none"})
+        facts = {name: value for name, value in self.meta.items() if isinstance(value, (str, int))}
+        facts["size"] = sizes(self.rows, SIZES)
+        return card("Results of a run", facts, small_print("Accuracy, mean over seeds."), frame_table(self.summary()))

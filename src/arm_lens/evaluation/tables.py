@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
+from arm_lens.display import accuracies, card, frame_table, frame_text, small_print
 from arm_lens.evaluation.statistics import (
     ClusterBootstrap,
     brier_score,
@@ -47,6 +48,15 @@ class BenchmarkTables:
     summary: pd.DataFrame
     comparisons: pd.DataFrame
     calibration: pd.DataFrame
+
+    def __repr__(self) -> str:
+        text = frame_text(accuracies(self.summary))
+        return f"BenchmarkTables; accuracy, mean over the subsets of a benchmark\n{text}"
+
+    def _repr_html_(self) -> str:
+        lengths = {name: f"{len(table)} rows" for name, table in vars(self).items()}
+        parts = [small_print("Accuracy, mean over the subsets of a benchmark."), frame_table(accuracies(self.summary))]
+        return card("Tables of a benchmark", lengths, *parts)
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,6 +14,7 @@ import pandas as pd
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from arm_lens.display import card, counted, first_and_last, listed, score_map
 from arm_lens.heads import HeadScores, HeadSet
 
 
@@ -36,6 +37,20 @@ class Selection:
     def chosen(self) -> HeadSet | Float[Tensor, "layer head"]:
         """What to steer by: the set of heads, or the gates if the search ended in gates."""
         return self.heads if self.gates is None else self.gates
+
+    def __repr__(self) -> str:
+        reward = first_and_last(self.history, "reward")
+        heads = f"{counted(len(self.heads), 'head')} {listed(self.heads)}"
+        return f"Selection({heads} by {self.scores.name}, reward {reward})"
+
+    def _repr_html_(self) -> str:
+        facts = {
+            "heads": listed(self.heads),
+            "chosen by": self.scores.name,
+            "reward": first_and_last(self.history, "reward"),
+        }
+        title = f"{counted(len(self.heads), 'head')} chosen"
+        return card(title, facts, score_map(self.scores.values, chosen=self.heads.mask))
 
 
 @runtime_checkable

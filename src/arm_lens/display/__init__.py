@@ -1,0 +1,32 @@
+"""How results show themselves: quiet HTML in a notebook, plain characters in a terminal.
+
+A notebook asks an object for ``_repr_html_``, a terminal for its ``repr``, ``print`` for its ``str``. What is given here
+is made of numbers, texts and tables alone, so that every other module can use it.
+"""
+
+from arm_lens.display.maps import score_map, set_map
+from arm_lens.display.notebook import card, code_line, frame_table, small_print
+from arm_lens.display.tables import accuracies, extremes, sizes
+from arm_lens.display.terminal import COLUMNS, frame_text, text_map
+from arm_lens.display.words import counted, first_and_last, listed, size, strongest, with_values
+
+__all__ = [
+    "COLUMNS",
+    "accuracies",
+    "card",
+    "code_line",
+    "counted",
+    "extremes",
+    "first_and_last",
+    "frame_table",
+    "frame_text",
+    "listed",
+    "score_map",
+    "set_map",
+    "size",
+    "sizes",
+    "small_print",
+    "strongest",
+    "text_map",
+    "with_values",
+]
