@@ -22,7 +22,7 @@ import torch
 from tqdm.auto import tqdm
 
 from arm_lens.activations import fingerprint
-from arm_lens.attribution import accuracy_by_heads, attribute, interactions, scores_of
+from arm_lens.attribution import accuracy_by_heads, attribute, head_card, interactions, scores_of
 from arm_lens.comparison import agreement, depth_profile, mean_cosines, overlap, rank_correlation, stability, transfer
 from arm_lens.evaluation import RunResults
 from arm_lens.evaluation.demo import head_frames
@@ -58,6 +58,11 @@ class HeadStudy:
     """Empty with a single seed."""
     transfer: pd.DataFrame
     depth: pd.DataFrame
+    card_attention: pd.DataFrame
+    """What the card of each criterion's head of the highest Shapley value shows: criterion, layer, head, and the columns of
+    `HeadCard.attention`."""
+    card_tokens: pd.DataFrame
+    """criterion, layer, head, and the columns of `HeadCard.tokens`."""
 
     def save(self, folder: str | Path) -> Path:
         """Write one Parquet file per table."""
@@ -122,6 +127,7 @@ def study_heads(
         folder = None if out is None else out / "parts" / f"{_file_name(name)}-{digest}"
         parts.append(_study_one(name, reward, halves, folder, standard_error, random_draws, seed, progress))
     attributions, interacting, curve = (pd.concat(tables, ignore_index=True) for tables in zip(*parts, strict=True))
+    attention, tokens = _cards(rewards, examples, attributions)
     sets = {name: reward.heads for name, reward in rewards.items()}
     scores = scores_of(attributions)
     heads = _heads(rewards) if heads is None else heads
@@ -141,6 +147,8 @@ def study_heads(
         stability=stability(heads) if several else pd.DataFrame(),
         transfer=transfer(rewards, judged, random_draws=random_draws, seed=seed, progress=progress),
         depth=depth_profile(sets),
+        card_attention=attention,
+        card_tokens=tokens,
     )
     if out is not None:
         study.save(out)
@@ -257,6 +265,22 @@ def _balanced(items: pd.DataFrame, count: int) -> list[Preference]:
         LabelledResponse(row["prompt"], row["response"], bool(row["label"]), id=f"item {row['item']}")
         for _, row in some.iterrows()
     ]
+
+
+def _cards(
+    rewards: Mapping[str, ActivationRewardModel],
+    examples: Mapping[str, Sequence[Preference]],
+    attributions: pd.DataFrame,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Attention and tokens of the head with the highest Shapley value of each criterion."""
+    attention, tokens = [], []
+    for name, scores in scores_of(attributions).items():
+        (head,) = scores.top(1)
+        card = head_card(rewards[name], head, _halves(examples[name])[0])
+        where = {"criterion": name, "layer": head.layer, "head": head.head}
+        attention.append(card.shown_attention().assign(**where))
+        tokens.append(card.tokens.assign(**where))
+    return pd.concat(attention, ignore_index=True), pd.concat(tokens, ignore_index=True)
 
 
 def _heads(rewards: Mapping[str, ActivationRewardModel]) -> pd.DataFrame:

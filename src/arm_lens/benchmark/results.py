@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -91,31 +92,57 @@ class BenchmarkResults:
             checks=self.checks,
         )
 
-    def figures(self) -> dict[str, go.Figure]:
-        """Every figure these results can show, by the name of the file it is kept in."""
+    @classmethod
+    def load(cls, folder: str | Path) -> BenchmarkResults:
+        """Read what `save` wrote.
+
+        Raises:
+            FileNotFoundError: if a table is missing.
+        """
+        folder = Path(folder)
+        tables = folder / "tables"
+        meta = json.loads((folder / "results.json").read_text(encoding="utf-8"))["meta"]
+        read = {
+            name: pd.read_csv(tables / f"{name}.csv")
+            for name in ("rows", "summary", "comparisons", "calibration", "fits")
+        }
+        fits = read.pop("fits")
+        checks = [Check(**check) for check in json.loads((tables / "health.json").read_text(encoding="utf-8"))]
+        sections = tables / "sections.csv"
+        return cls(
+            meta=meta,
+            items=pd.read_parquet(folder / "items.parquet"),
+            fits=fits,
+            tables=BenchmarkTables(**read),
+            checks=checks,
+            sections=pd.read_csv(sections) if sections.exists() else pd.DataFrame(),
+        )
+
+    def figures(self) -> dict[str, Callable[[], go.Figure]]:
+        """Every figure these results can show, by the name of the file it is kept in; made when it is called."""
         summary, lead = self.tables.summary, str(self.meta["lead"])
         settings = main_settings(summary)
         main, versus = main_rows(summary, settings), main_rows(self.tables.comparisons, settings)
         bins = main_rows(self.tables.calibration, settings)
-        found: dict[str, go.Figure] = {}
+        found: dict[str, Callable[[], go.Figure]] = {}
         for name in settings:
             here, whole = main[main["benchmark"] == name], summary[summary["benchmark"] == name]
             file = name.replace(" ", "_").replace("/", "_")
             has_cells = not cells_of(here).empty
             if has_cells:
-                found[f"{file}-bias_grid"] = plots.bias_grid(here, benchmark=name)
+                found[f"{file}-bias_grid"] = partial(plots.bias_grid, here, benchmark=name)
             else:
-                found[f"{file}-accuracy"] = plots.accuracy_by_judge(here, benchmark=name)
+                found[f"{file}-accuracy"] = partial(plots.accuracy_by_judge, here, benchmark=name)
             others = against(versus[versus["benchmark"] == name], lead)
             if not others.empty and not has_cells:
-                found[f"{file}-differences"] = plots.differences(others, lead=lead, benchmark=name)
+                found[f"{file}-differences"] = partial(plots.differences, others, lead=lead, benchmark=name)
             if has_study(whole, "n_examples"):
-                found[f"{file}-examples"] = plots.accuracy_by_examples(whole, benchmark=name, lead=lead)
+                found[f"{file}-examples"] = partial(plots.accuracy_by_examples, whole, benchmark=name, lead=lead)
             if has_study(whole, "noise"):
-                found[f"{file}-noise"] = plots.accuracy_by_noise(whole, benchmark=name, lead=lead)
+                found[f"{file}-noise"] = partial(plots.accuracy_by_noise, whole, benchmark=name, lead=lead)
             stated = bins[bins["benchmark"] == name]
             if name.endswith(VERDICTS) and not stated.empty:
-                found[f"{file}-calibration"] = plots.reliability(stated, summary=here, benchmark=name)
+                found[f"{file}-calibration"] = partial(plots.reliability, stated, summary=here, benchmark=name)
         return found
 
     def save_figures(self, folder: str | Path, *, suffixes: tuple[str, ...] = (".png", ".svg")) -> list[Path]:
@@ -126,7 +153,8 @@ class BenchmarkResults:
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        named = [(folder / f"{name}{suffix}", figure) for name, figure in self.figures().items() for suffix in suffixes]
+        drawn = {name: make() for name, make in self.figures().items()}
+        named = [(folder / f"{name}{suffix}", figure) for name, figure in drawn.items() for suffix in suffixes]
         return [plots.save_figure(figure, path) for path, figure in named]
 
 
