@@ -1,0 +1,120 @@
+r"""Are the same heads found again with another seed, or with other examples drawn?
+
+:math:`M` searches give :math:`M` sets. Two numbers say how alike they are. The mean pairwise Jaccard index is easy to read,
+but has to be held against its chance level, here that of random sets with as many heads in every layer. The index of
+Nogueira, Sechidis and Brown (JMLR 18(174), 2018) has 0 for sets drawn at random among all heads and 1 for equal ones,
+
+.. math:: \hat\Phi = 1 - \frac{\frac{1}{d} \sum_f \frac{M}{M - 1} \hat p_f (1 - \hat p_f)}
+          {\frac{\bar k}{d} \left(1 - \frac{\bar k}{d}\right)},
+
+with :math:`\hat p_f` how often head :math:`f` of :math:`d` was chosen and :math:`\bar k` the mean size of a set.
+
+The :math:`M (M - 1) / 2` pairs share sets, so that they are not so many observations. Both intervals take the sets as what
+was sampled: the jackknife leaves out one set at a time (for averages over pairs, Arvesen 1969), with Student's t for
+:math:`M - 1` degrees of freedom. In simulations (48 heads; sets with a core, hardly varying, random, in between) it covers
+92 to 99 % with 5, 10 and 20 sets, for either number. The normal interval in the paper, for many sets, covers 65 to 89 % with
+5 and 80 to 96 % with 10, which is why it is not used. Where the jackknife sees no spread (two sets; pairs that are all
+equally alike), the interval is Wilson's with M / 2 for n: an average over pairs varies at most like one over as many pairs as
+have no set in common (Hoeffding 1963), and numbers within bounds at most like a coin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from scipy import stats
+
+from arm_lens.comparison.chance import expected_jaccard, shared_by_chance
+from arm_lens.comparison.tables import name_of, needs, pairs, sets_of
+from arm_lens.evaluation.statistics import LEVEL, wilson
+from arm_lens.heads import HeadSet
+
+REPEATS = ("draw", "seed")
+"""The columns that tell the sets of a group apart."""
+Interval = tuple[float, float]
+
+
+def stability(heads: pd.DataFrame, *, by: str | Sequence[str] = "criterion") -> pd.DataFrame:
+    """How alike the sets are that a search finds with other seeds, or other examples.
+
+    See the module for the two numbers, their nulls and their intervals. The intervals take sets as independent of each
+    other; those of several seeds on the same draw of examples are so for that draw alone (put ``draw`` into ``by``).
+
+    Args:
+        heads: seed or draw or both, layer, head, selected, with a row for every head of the model, chosen or not; and the
+            columns of ``by``. Each seed and draw within a group is one set.
+        by: the column or columns that make a group: the criterion, the selector, ...
+
+    Returns:
+        A row per group, in order of appearance: group, n_sets, mean_heads, jaccard, ci_low, ci_high, jaccard_chance (exact
+        mean of random sets with these numbers of heads in every layer), nogueira, nogueira_low, nogueira_high. Numbers of
+        a group with a single set are NaN, and so is Nogueira's of sets that are all empty, or all full.
+
+    Raises:
+        ValueError: naming a missing column, or the group in which the same seed and draw gives several sets.
+    """
+    groups = [by] if isinstance(by, str) else list(by)
+    repeats = [column for column in REPEATS if column in heads.columns and column not in groups]
+    if not repeats:
+        raise ValueError(f"stability is over seeds or draws: the table 'heads' needs a column {' or '.join(REPEATS)}")
+    needs(heads, [*groups, *repeats, "layer", "head", "selected"], "heads")
+    rows = []
+    for key, part in heads.groupby(groups, sort=False, dropna=False):
+        name = name_of(groups, key if isinstance(key, tuple) else (key,))
+        try:
+            sets = sets_of(part, by=repeats)
+        except ValueError as error:
+            raise ValueError(f"group {name!r}: {error}") from None
+        rows.append({"group": name, **_of_sets(sets)})
+    return pd.DataFrame(rows)
+
+
+def stability_index(chosen: Float[np.ndarray, "set head"]) -> float:
+    """Nogueira, Sechidis and Brown's index of sets given as rows of 0 and 1.
+
+    From -1 / (M - 1) to 1; NaN if there is one set, or all are empty or full.
+    """
+    often, count = chosen.mean(axis=0), len(chosen)
+    by_chance = often.mean() * (1 - often.mean())
+    if count < 2 or by_chance < 1e-12:
+        return np.nan
+    return float(1 - count / (count - 1) * (often * (1 - often)).mean() / by_chance)
+
+
+def _of_sets(sets: dict[str, HeadSet]) -> dict[str, float | int]:
+    chosen = np.stack([one.mask.flatten().numpy() for one in sets.values()]).astype(float)
+    count = len(sets)
+    row: dict[str, float | int] = {"n_sets": count, "mean_heads": float(chosen.sum(axis=1).mean())}
+    columns = ("jaccard", "ci_low", "ci_high", "jaccard_chance", "nogueira", "nogueira_low", "nogueira_high")
+    if count < 2:
+        return row | dict.fromkeys(columns, np.nan)
+    every = list(pairs(sets, "sets"))
+    alike = np.zeros((count, count))
+    alike[np.triu_indices(count, 1)] = [one.jaccard(two) for *_, one, two in every]
+    alike += alike.T
+    per_set, pair_count = alike.sum(axis=1), count * (count - 1)
+    jaccard = float(alike.sum() / pair_count)
+    others = np.full(count, np.nan) if count < 3 else (alike.sum() - 2 * per_set) / ((count - 1) * (count - 2))
+    chance = np.mean([expected_jaccard(a, b, shared_by_chance(a, b, within_layers=True)) for *_, a, b in every])
+    index = stability_index(chosen)
+    index_others = np.array([stability_index(np.delete(chosen, one, axis=0)) for one in range(count)])
+    values = (
+        jaccard, *_jackknife(jaccard, others, 0.0), float(chance), index, *_jackknife(index, index_others, -1.0)
+    )  # fmt: skip
+    return row | dict(zip(columns, values, strict=True))
+
+
+def _jackknife(value: float, without: Float[np.ndarray, " set"], least: float) -> Interval:
+    """The 95 % interval of a number between ``least`` and 1, from the same number without each of the sets."""
+    if np.isnan(value):
+        return np.nan, np.nan
+    count = len(without)
+    variance = (count - 1) * float(without.var())
+    if variance > 1e-18:
+        reach = float(stats.t.ppf((1 + LEVEL) / 2, count - 1)) * variance**0.5
+        return max(least, value - reach), min(1.0, value + reach)
+    low, high = wilson((value - least) / (1 - least), count // 2)
+    return least + (1 - least) * low, least + (1 - least) * high

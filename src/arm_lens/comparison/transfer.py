@@ -1,0 +1,149 @@
+"""Do the heads of one criterion serve another?
+
+Two reward models of the same language model differ in which heads they write, and in what they write there. Writing B's
+own means at A's heads asks whether the *heads* transfer: whether they are a place where criteria are held, whichever it is.
+Writing A's means at A's heads asks whether the whole reward model of A *judges* as B's does. Two controls stand beside:
+random heads, as many in every layer as B's own (how much is the heads and how much the means), and none (what the model
+says without being steered).
+
+Prompts are read once per criterion, and all masks are tried on them side by side (`arm_lens.replay`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, get_args
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from arm_lens.comparison.tables import same_size
+from arm_lens.evaluation.statistics import accuracy
+from arm_lens.heads import HeadSet
+from arm_lens.preferences import Preference
+from arm_lens.reward import ActivationRewardModel
+from arm_lens.selection import JudgingObjective
+
+WhoseMeans = Literal["of the criterion", "of the heads"]
+RANDOM, NONE = "random heads", "none"
+"""The controls, in the column ``heads_of``."""
+
+
+def transfer(
+    rewards: Mapping[str, ActivationRewardModel],
+    examples: Mapping[str, Sequence[Preference]],
+    *,
+    means: WhoseMeans = "of the criterion",
+    random_draws: int = 20,
+    seed: int = 0,
+    progress: bool = False,
+) -> pd.DataFrame:
+    """The accuracy of each criterion's heads on each criterion's examples.
+
+    What is asked is always the question of the criterion that is judged (its wording, layout and template).
+
+    Args:
+        rewards: fitted reward models of one language model, by name.
+        examples: held-out examples to judge, by the names of some or all reward models. Each of both kinds.
+        means: ``of the criterion``, what is written at A's heads is what B's reward model writes (values and injection);
+            ``of the heads``, what A's does.
+        random_draws: random sets of heads per criterion.
+        seed: of the random sets.
+        progress: show progress bars.
+
+    Returns:
+        A row per pair: heads_of, used_for, means_of, accuracy, ci_low, ci_high, n (examples). An accuracy counts a tie one
+        half; its 95 % interval is over examples, those of one prompt together (`arm_lens.evaluation.accuracy`). Two
+        controls follow for each criterion: ``random heads``, drawn with as many in every layer as its own and written with
+        its own means, the mean over draws with an interval over draws and examples; and ``none``, where nothing is written.
+
+    Raises:
+        ValueError: if there is no example, they are for an unknown reward model, a reward model is called as a control is,
+            moves heads by soft gates (it has no set to transfer), or belongs to another language model; naming it.
+    """
+    _check(rewards, examples, means)
+    if random_draws < 1:
+        raise ValueError(f"the control needs at least one random set of heads, not {random_draws}")
+    own = torch.stack([reward.heads.mask for reward in rewards.values()])
+    rows = []
+    for used_for in tqdm(list(examples), desc="transferring heads", unit="criterion", disable=not progress):
+        reward = rewards[used_for]
+        objective = reward.objective(examples[used_for], progress=progress)
+        controls = _controls(reward.heads, random_draws, seed)
+        if means == "of the criterion":
+            margins = objective.margins(torch.cat([own, controls]))
+            whose = [used_for] * len(rewards)
+        else:
+            written = [_as(other, objective).margins(other.heads.mask[None]) for other in rewards.values()]
+            margins = torch.cat([*written, objective.margins(controls)], dim=1)
+            whose = list(rewards)
+        correct, count = _correct(margins), len(rewards)
+        alone = np.split(correct[:count], count)
+        named = [
+            *zip(rewards, whose, alone, strict=True),
+            (RANDOM, used_for, correct[count:-1]),
+            (NONE, NONE, correct[-1:]),
+        ]
+        clusters = _numbered(objective)
+        for heads_of, means_of, verdicts in named:
+            found = accuracy(verdicts, clusters=clusters, seed=seed)
+            rows.append((heads_of, used_for, means_of, found.accuracy, found.low, found.high, found.n))
+    return pd.DataFrame(rows, columns=["heads_of", "used_for", "means_of", "accuracy", "ci_low", "ci_high", "n"])
+
+
+def _check(
+    rewards: Mapping[str, ActivationRewardModel], examples: Mapping[str, Sequence[Preference]], means: str
+) -> None:
+    if means not in get_args(WhoseMeans):
+        raise ValueError(f"means are {' or '.join(map(repr, get_args(WhoseMeans)))}, not {means!r}")
+    if not examples:
+        raise ValueError("there are no examples to use heads for")
+    for name in examples:
+        if name not in rewards:
+            raise ValueError(
+                f"there are examples for {name!r}, but no such reward model: {', '.join(map(repr, rewards))}"
+            )
+    for name, reward in rewards.items():
+        if name in (RANDOM, NONE):
+            raise ValueError(f"no reward model may be called {name!r}: that is the name of a control")
+        if not isinstance(reward.chosen, HeadSet):
+            raise ValueError(
+                f"{name!r} moves all heads by soft gates and has no set to transfer; fit it with SoftGate(discrete=True), "
+                "or take with_heads(reward.heads)"
+            )
+    same_size({name: reward.means.values.shape for name, reward in rewards.items()}, "reward models")
+    first = next(iter(rewards))
+    for name, reward in rewards.items():
+        one, other = rewards[first].info, reward.info
+        if (one.name, one.weight_processing) != (other.name, other.weight_processing):
+            raise ValueError(
+                f"means and heads belong to one language model, but {first!r} is of {one.name} ({one.weight_processing}) "
+                f"and {name!r} of {other.name} ({other.weight_processing})"
+            )
+
+
+def _controls(own: HeadSet, draws: int, seed: int) -> Bool[Tensor, "mask layer head"]:
+    """Random sets like ``own``, and no head last."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.stack([*(own.random_like(generator).mask for _ in range(draws)), torch.zeros_like(own.mask)])
+
+
+def _as(other: ActivationRewardModel, objective: JudgingObjective) -> JudgingObjective:
+    """The same prompts, with what another reward model writes, in its way."""
+    replay = objective.replay.with_injection(other.injection)
+    labels = [bool(label) for label in objective.labels]
+    return JudgingObjective(replay, other.means.values, labels, objective.kind, objective.clusters)
+
+
+def _correct(margins: Float[Tensor, "example mask"]) -> Float[np.ndarray, "mask example"]:
+    """1 for a right verdict, 0 for a wrong one, 0.5 for a tie."""
+    return np.asarray(((margins > 0).double() + 0.5 * (margins == 0).double()).T.numpy())
+
+
+def _numbered(objective: JudgingObjective) -> np.ndarray:
+    number = {cluster: place for place, cluster in enumerate(dict.fromkeys(objective.clusters))}
+    return np.array([number[cluster] for cluster in objective.clusters])
