@@ -452,3 +452,24 @@ def test_a_folder_without_a_reward_model_is_refused(tmp_path):
 
 def test_verdicts_resolve_for_the_test_template(tokenizer):
     assert resolve_verdicts(tokenizer, TEMPLATE.yes, TEMPLATE.no).positive
+
+
+@pytest.mark.parametrize("talk", [False, True])
+def test_an_objective_is_what_the_reward_model_says_with_any_heads(model_of, talk):
+    fitted = fit(model_of("llama"))
+
+    def said(text):
+        return ({"role": "user", "content": text},) if talk else text
+
+    pairs = [PreferencePair(said(p), "warm", "cold") for p in ("garden", "river", "garden")]
+    objective = fitted.objective(pairs)
+    heads = HeadSet.of(3, 4, [(0, 1), (2, 3)])
+    gaps = fitted.with_heads(heads).score(
+        [pair.prompt for pair in pairs for _ in range(2)], ["warm", "cold"] * 3, kind="gap"
+    )
+    signs = torch.tensor([1.0, -1.0] * 3)
+    torch.testing.assert_close(objective.margins(heads.mask[None])[:, 0], gaps * signs, atol=1e-4, rtol=1e-4)
+    probabilities = objective(heads.mask[None])
+    torch.testing.assert_close(probabilities[0], torch.sigmoid(gaps * signs).mean(), atol=1e-4, rtol=1e-4)
+    first, second, third = objective.clusters[::2]
+    assert first == third != second and objective.clusters[::2] == objective.clusters[1::2]

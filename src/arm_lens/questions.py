@@ -15,7 +15,7 @@ from typing import Literal
 from transformers import PreTrainedTokenizerBase
 
 from arm_lens.models import Model
-from arm_lens.preferences import LabelledResponse, Preference, PreferencePair, Prompt, labelled
+from arm_lens.preferences import LabelledResponse, Preference, PreferencePair, Prompt, labelled, text_of
 from arm_lens.prompts import NO_RANKED_QUESTION, JudgeTemplate, VerdictTokens, resolve_verdicts
 from arm_lens.tokens import encode
 
@@ -64,6 +64,11 @@ def questions_of(
             raise ValueError(f"{name} is a single labelled response; the ranked layout needs pairs")
         found.append(_ranked(pair, template, order[number], name))
     return found
+
+
+def prompts_behind(examples: Sequence[Preference], layout: Layout = "scalar") -> list[str]:
+    """The prompt behind each of `questions_of`'s questions, as text: what questions with the same one have in common."""
+    return [text_of(one.prompt) for one in (labelled(examples) if layout == "scalar" else examples)]
 
 
 def scalar_questions(template: JudgeTemplate, prompts: Sequence[Prompt], responses: Sequence[Prompt]) -> list[Question]:

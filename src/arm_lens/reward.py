@@ -32,9 +32,9 @@ from arm_lens.fitting import judging_objective, means_and_objective, read_means
 from arm_lens.heads import HeadScores, HeadSet
 from arm_lens.judging import Comparison, GenerativeJudge, ScoreKind, score_of
 from arm_lens.models import Model, ModelInfo, default_template, describe
-from arm_lens.preferences import Preference, Prompt, labelled
+from arm_lens.preferences import Preference, Prompt
 from arm_lens.prompts import JudgeTemplate, VerdictScores
-from arm_lens.questions import Layout, Question, questions_of
+from arm_lens.questions import Layout, Question, prompts_behind, questions_of
 from arm_lens.selection import JudgingObjective, Reinforce, RewardKind, Selection, Selector
 from arm_lens.steering import Injection, steer
 
@@ -200,14 +200,13 @@ class ActivationRewardModel:
         """
         judge = self.judge
         asked = questions_of(examples, judge.template, judge.layout, seed=self.record.seed)
-        prompts = [one.prompt for one in (labelled(examples) if judge.layout == "scalar" else examples)]
         return judging_objective(
             judge,
             asked,
             self.means,
             injection=self.injection,
             reward="probability",
-            clusters=prompts,
+            clusters=prompts_behind(examples, judge.layout),
             progress=progress,
         )
 

@@ -58,7 +58,11 @@ class Injection:
 @contextlib.contextmanager
 def steer(
     model: Model,
-    heads: HeadSet | Bool[Tensor, "layer head"] | Bool[Tensor, "batch layer head"] | Float[Tensor, "layer head"],
+    heads: HeadSet
+    | Bool[Tensor, "layer head"]
+    | Bool[Tensor, "batch layer head"]
+    | Float[Tensor, "layer head"]
+    | Float[Tensor, "batch layer head"],
     values: Float[Tensor, "layer head d_head"],
     *,
     injection: Injection | None = None,
@@ -68,8 +72,8 @@ def steer(
 
     Args:
         model: of either class.
-        heads: one set for all sequences; one mask per sequence of the batch; or gates in [0, 1], which move each head that
-            far towards what would be written.
+        heads: one set for all sequences; one mask per sequence of the batch; or gates in [0, 1], also for all
+            or per sequence, which move each head that far towards what would be written.
         values: what to write, e.g. `HeadMeans.values`; it is moved to the model's device and dtype.
         injection: replace (default) or add, and how strongly.
         positions: the last token of each sequence; by default the last position, which is right for single sequences,

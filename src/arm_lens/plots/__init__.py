@@ -2,41 +2,91 @@
 
 Every function checks the columns it needs and says which one is missing. Figures carry their own size in pixels
 (``figure.layout.width`` and ``height``), one look (`TEMPLATE`), and one colour and symbol per method, so that a reader
-who has seen one figure can read the others, in greyscale too.
+who has seen one figure can read the others, in greyscale too. Figures are laid out for the screen; for a paper make them
+within ``with themed(COLUMN):`` or ``themed(PAGE)``, for one or two columns, and write them with `save_figure`.
 """
 
 from arm_lens.plots.accuracy import accuracy_by_method
+from arm_lens.plots.attribution_maps import attribution_maps
 from arm_lens.plots.bias_grid import bias_grid
 from arm_lens.plots.calibration import reliability
+from arm_lens.plots.comparison_matrices import (
+    agreement_matrix,
+    correlation_matrix,
+    mean_cosines,
+    overlap_matrix,
+    transfer_matrix,
+)
 from arm_lens.plots.export import save_figure
 from arm_lens.plots.frames import mean_over_seeds, ranking_quality
+from arm_lens.plots.head_card import head_card_figure
+from arm_lens.plots.head_counts import accuracy_by_heads
 from arm_lens.plots.head_maps import selected_heads, selection_probabilities
+from arm_lens.plots.head_matrix import head_matrix, interaction_matrix
 from arm_lens.plots.judges import accuracy_by_judge, differences
+from arm_lens.plots.measure_scatter import measures_against_each_other
 from arm_lens.plots.rewards import reward_histograms
+from arm_lens.plots.roc import roc_curves
+from arm_lens.plots.selection_steps import selection_steps, selection_trajectories
 from arm_lens.plots.speed import selection_speed
+from arm_lens.plots.stability import depth_profile, stability_by_group
 from arm_lens.plots.studies import accuracy_by_examples, accuracy_by_noise
-from arm_lens.plots.theme import TEMPLATE, JudgeStyle, MethodStyle, judge_styles, method_styles
+from arm_lens.plots.theme import (
+    COLUMN,
+    PAGE,
+    SCREEN,
+    TEMPLATE,
+    JudgeStyle,
+    MethodStyle,
+    Theme,
+    judge_styles,
+    method_styles,
+    themed,
+)
 from arm_lens.plots.training import training_curves
+from arm_lens.plots.upset import upset
 
 __all__ = [
+    "COLUMN",
+    "PAGE",
+    "SCREEN",
     "TEMPLATE",
     "JudgeStyle",
     "MethodStyle",
+    "Theme",
     "accuracy_by_examples",
+    "accuracy_by_heads",
     "accuracy_by_judge",
     "accuracy_by_method",
     "accuracy_by_noise",
+    "agreement_matrix",
+    "attribution_maps",
     "bias_grid",
+    "correlation_matrix",
+    "depth_profile",
     "differences",
+    "head_card_figure",
+    "head_matrix",
+    "interaction_matrix",
     "judge_styles",
+    "mean_cosines",
     "mean_over_seeds",
+    "measures_against_each_other",
     "method_styles",
+    "overlap_matrix",
     "ranking_quality",
     "reliability",
     "reward_histograms",
+    "roc_curves",
     "save_figure",
     "selected_heads",
     "selection_probabilities",
     "selection_speed",
+    "selection_steps",
+    "selection_trajectories",
+    "stability_by_group",
+    "themed",
     "training_curves",
+    "transfer_matrix",
+    "upset",
 ]
