@@ -15,6 +15,7 @@ from arm_lens.attribution.curves import accuracy_by_heads
 from arm_lens.attribution.direct import direct_contributions, direct_logit_attribution
 from arm_lens.attribution.few_shot import few_shot_objective
 from arm_lens.attribution.gradient import gradient_attribution
+from arm_lens.attribution.head_card import HeadCard, head_card
 from arm_lens.attribution.interaction import Interactions, interactions
 from arm_lens.attribution.outcomes import OUTCOMES, Judged, Outcome, outcomes_of
 from arm_lens.attribution.result import Attribution, scores_of
@@ -25,6 +26,7 @@ __all__ = [
     "MEASURES",
     "OUTCOMES",
     "Attribution",
+    "HeadCard",
     "Interactions",
     "Judged",
     "Outcome",
@@ -37,6 +39,7 @@ __all__ = [
     "exact_shapley_values",
     "few_shot_objective",
     "gradient_attribution",
+    "head_card",
     "injection_effects",
     "interactions",
     "leave_one_out_effects",

@@ -1,0 +1,178 @@
+"""How a head card looks in a notebook and in a terminal.
+
+The HTML is of inline styles only, without scripts; texts of prompts, tokens and criteria are escaped. Shades are opacities,
+so that it stands on a light and on a dark page.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from arm_lens.display import COLUMNS, card, frame_table, small_print
+from arm_lens.display.maps import NEGATIVE, POSITIVE
+from arm_lens.display.notebook import escaped
+from arm_lens.display.words import number
+
+if TYPE_CHECKING:
+    from arm_lens.attribution.head_card import HeadCard
+
+MOST_TOKENS = 8
+"""Of the list of tokens attended to."""
+LONGEST = 24
+"""Characters of a token in a table."""
+ONLY_DIRECT = "Direct path only: what later layers make of it is left out."
+
+
+def card_html(head: HeadCard) -> str:
+    """The card as a fragment of HTML, at most 900 pixels wide."""
+    facts = {"model": head.model, "written at": "yes" if head.chosen else "no, not a chosen head", "questions": head.n}
+    parts = []
+    for setting in head.attention["setting"].unique():
+        parts.append(_heading(f"Attends to, from the last token ({setting})"))
+        rows = head.shown_attention(setting)
+        top = rows["weight"].max()
+        parts += [_shaded(rows[rows["example"] == example], top) for example in rows["example"].unique()]
+        listed = ", ".join(f"{token.strip() or repr(token)} {share:.2f}" for token, share in _most(head, setting))
+        parts.append(small_print(f"Darkest: weight {number(top)}. Mean share over {head.n} questions: {listed}."))
+    parts.append(_heading(_written(head)))
+    tables = "".join(
+        f'<div style="flex:0 1 auto">{_token_table(head, direction)}</div>' for direction in ("promoted", "suppressed")
+    )
+    parts.append(f'<div style="display:flex;gap:28px;flex-wrap:wrap">{tables}</div>')
+    parts.append(small_print(f"{_gap(head)}. {ONLY_DIRECT}"))
+    if len(head.scores):
+        parts.append(_heading("Scores, with the rank among all heads"))
+        parts.append(frame_table(_score_table(head), rows=60))
+        parts.append(small_print(_outcomes(head)))
+    return f'<div style="max-width:900px">{card(head.name, facts, *parts)}</div>'
+
+
+def card_text(head: HeadCard) -> str:
+    """The card in plain characters, at most `COLUMNS` wide."""
+    chosen = "written at" if head.chosen else "not a chosen head"
+    lines = [f"{head.name} ({chosen}), {head.model}, {head.n} questions"]
+    for setting in head.attention["setting"].unique():
+        lines += ["", f"Attends to, from the last token ({setting}), mean share:"]
+        lines += _wrapped(
+            ", ".join(f"{token.strip() or repr(token)} {share:.2f}" for token, share in _most(head, setting))
+        )
+        rows = head.shown_attention(setting)
+        for example in rows["example"].unique():
+            one = rows[rows["example"] == example]
+            most = one.sort_values("weight", ascending=False, kind="stable").head(MOST_TOKENS)
+            told = ", ".join(
+                f"{t.strip() or repr(t)} {w:.2f}" for t, w in zip(most["token"], most["weight"], strict=True)
+            )
+            lines += _wrapped(f"{example} [{one['verdict'].iloc[0]}]: {told}")
+    lines += ["", f"{_written(head)} (direct path only):"]
+    for direction in ("promoted", "suppressed"):
+        rows = head.tokens[head.tokens["direction"] == direction]
+        told = ", ".join(f"{_cut(t)} {e:+.2f}" for t, e in zip(rows["token"], rows["effect"], strict=True))
+        lines += _wrapped(f"{direction}: {told}")
+    lines += _wrapped(_gap(head))
+    if len(head.scores):
+        lines += ["", "Scores, with the rank among all heads:"]
+        table = _score_table(head)
+        lines += [f"  {line}" for line in _narrow(table)]
+        lines += _wrapped(_outcomes(head))
+    return "\n".join(lines)
+
+
+def _written(head: HeadCard) -> str:
+    return "What its mean" + (", less its own mean here," if head.centred else "") + " does to logits"
+
+
+def _gap(head: HeadCard) -> str:
+    positive, negative = head.verdicts
+    return f"{positive} minus {negative}: {head.gap_effect:+.3g}"
+
+
+def _outcomes(head: HeadCard) -> str:
+    shown = head.shown_scores()
+    others = shown.loc[shown["outcome"] != head.outcome, ["measure", "outcome"]].drop_duplicates()
+    told = [f"Scores are of the outcome '{head.outcome}'; positive helps the criterion"]
+    told += [f"{row.measure} is of '{row.outcome}'" for row in others.itertuples()]
+    return "; ".join(told) + "."
+
+
+def _most(head: HeadCard, setting: str) -> list[tuple[str, float]]:
+    rows = head.attention_by_token[head.attention_by_token["setting"] == setting].head(MOST_TOKENS)
+    return list(zip(rows["token"], rows["share"], strict=True))
+
+
+def _score_table(head: HeadCard) -> pd.DataFrame:
+    """A row per measure and a column per criterion, of texts."""
+    rows = head.shown_scores()
+    cells = [
+        "" if pd.isna(score) else f"{score:+.3f} ({rank:.0f} of {heads})"
+        for score, rank, heads in zip(rows["score"], rows["rank"], rows["heads"], strict=True)
+    ]
+    table = rows.assign(cell=cells).pivot(index="measure", columns="criterion", values="cell")
+    table = table.loc[rows["measure"].unique(), rows["criterion"].unique()].fillna("")
+    table.index.name = table.columns.name = None
+    return table
+
+
+def _narrow(table: pd.DataFrame) -> list[str]:
+    """A table in lines that fit a terminal, its columns in as many blocks as that takes."""
+    lines: list[str] = []
+    columns = list(table.columns)
+    while columns:
+        count = len(columns)
+        while count > 1 and len(table[columns[:count]].to_string().splitlines()[0]) > COLUMNS - 2:
+            count -= 1
+        lines += table[columns[:count]].to_string().splitlines()
+        columns = columns[count:]
+    return lines
+
+
+def _heading(text: str) -> str:
+    return f'<div style="font-weight:600;margin:8px 0 2px;font-size:.95em">{escaped(text)}</div>'
+
+
+def _shaded(rows: pd.DataFrame, top: float) -> str:
+    """The tokens of a prompt, each on a ground as dark as its weight."""
+    red, green, blue = (int(POSITIVE[place : place + 2], 16) for place in (1, 3, 5))
+    # Words' tokens bring the space before them along, unless all tokens are words.
+    gap = "" if rows["token"].str.startswith(" ").any() else " "
+    spans = []
+    for token, weight in zip(rows["token"], rows["weight"], strict=True):
+        shade = 0.85 * weight / top if top > 0 else 0.0
+        text = escaped(token)
+        if shade >= 0.01:  # a long prompt has hundreds of tokens without
+            text = f'<span title="{weight:.3f}" style="background:rgba({red},{green},{blue},{shade:.2f})">{text}</span>'
+        spans.append(text + ("<br>" if token.endswith("⏎") else ""))
+    name = (
+        f'<span style="opacity:.7">{escaped(rows["example"].iloc[0])}, right: {escaped(rows["verdict"].iloc[0])}</span>'
+    )
+    style = "max-height:180px;overflow-y:auto;line-height:1.55;overflow-wrap:anywhere;white-space:pre-wrap"
+    return f'<div style="margin:4px 0">{name}<div style="{style}">{gap.join(spans)}</div></div>'
+
+
+def _token_table(head: HeadCard, direction: str) -> str:
+    rows = head.tokens[head.tokens["direction"] == direction]
+    reach = head.tokens["effect"].abs().max()
+    hue = POSITIVE if direction == "promoted" else NEGATIVE
+    lines = "".join(
+        f'<tr><td style="text-align:left;white-space:pre">{escaped(_cut(token))}</td><td style="text-align:right">'
+        f'{effect:+.3f}</td><td style="text-align:left"><div style="background:{hue};height:8px;width:'
+        f'{90 * abs(effect) / reach if reach > 0 else 0:.0f}px"></div></td></tr>'
+        for token, effect in zip(rows["token"], rows["effect"], strict=True)
+    )
+    return (
+        f'<table style="border-collapse:collapse"><thead><tr><th style="text-align:left">{direction}</th>'
+        f'<th style="text-align:right">logit</th><th></th></tr></thead><tbody>{lines}</tbody></table>'
+    )
+
+
+def _cut(token: str) -> str:
+    """A token for a table: the space it begins with is seen, and it does not fill the line."""
+    text = "␣" + token[1:] if token.startswith(" ") else token
+    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(text, COLUMNS, initial_indent="  ", subsequent_indent="    ")

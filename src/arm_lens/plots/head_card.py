@@ -1,0 +1,135 @@
+"""A head card as a figure: what one head attends to, what its mean writes, and how it scores.
+
+Three sections, each from a table of `arm_lens.attribution.HeadCard`: prompts whose tokens stand on a ground as dark as the
+attention they get; the tokens that the mean promotes and suppresses by the direct path; and, measure by measure (each has
+an axis of its own, for their units differ), the score for every criterion with its interval and rank.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from arm_lens.plots.attention_strips import Strips
+from arm_lens.plots.frames import checked
+from arm_lens.plots.notation import caption, digits_for, largest, signed
+from arm_lens.plots.score_forest import ScoreForest
+from arm_lens.plots.sheet import HEADING, LETTER, MONO, Sheet, cells, visible
+from arm_lens.plots.theme import INK, base_layout, label, literal, narrow, page_width
+
+ATTENTION = ["example", "verdict", "position", "token", "weight"]
+TOKENS = ["direction", "token", "effect"]
+BAR = 19
+SIDE = 14
+"""Pixels free at both edges."""
+POSITIVE, NEGATIVE = "#2f7fb5", "#c46a1b"
+
+
+def head_card_figure(
+    attention: pd.DataFrame,
+    tokens: pd.DataFrame,
+    scores: pd.DataFrame | None = None,
+    *,
+    title: str,
+    outcome: str = "probability",
+    shown: int | None = None,
+    top: int | None = None,
+    lines: int | None = None,
+) -> go.Figure:
+    """One head: the tokens it attends to, the tokens its mean promotes and suppresses, its score for each criterion.
+
+    Args:
+        attention: example, verdict, position, token, weight; a row for each token of each prompt
+            (`HeadCard.shown_attention`). With a column ``setting`` only the first of its values is drawn.
+        tokens: direction (``promoted`` or ``suppressed``), token, effect (`HeadCard.tokens`).
+        scores: criterion, measure, outcome, score, ci_low, ci_high, n of this head, and if known rank and heads
+            (`HeadCard.scores`); without them the section is left out.
+        title: of the figure, as written.
+        outcome: whose scores are drawn; a measure without it is drawn by the first outcome it has.
+        shown: prompts, at most, both verdicts in turn; by default 3, in one column of a paper 2.
+        top: tokens promoted and suppressed, at most; by default 8, in one column of a paper 6.
+        lines: of a prompt, at most: the last, and those with the most attention; by default 6, in one column of a paper 4.
+
+    Raises:
+        ValueError: if a column is missing, a table is empty, or the figure would be higher than the page.
+    """
+    checked(attention, ATTENTION, table="attention")
+    checked(tokens, TOKENS, table="tokens")
+    shown, top, lines = shown or (2 if narrow() else 3), top or (6 if narrow() else 8), lines or (4 if narrow() else 6)
+    strips = Strips.of(attention, shown, lines, page_width() - 2 * SIDE)
+    bars = pd.concat([tokens[tokens["direction"] == direction].head(top) for direction in ("promoted", "suppressed")])
+    forest = ScoreForest.of(scores, outcome) if scores is not None and len(scores) else None
+    width = page_width() - 2 * SIDE
+    bar_width = width if forest is None or narrow() else round(0.36 * width)
+    bar_width = min(bar_width, 520)
+    bar_height = HEADING + BAR * (len(bars) + 1) + 40
+    forest_width = width if narrow() else width - bar_width - 24
+    forest_height = forest.height(forest_width) if forest is not None else 0
+    below = bar_height + forest_height + 12 * bool(forest_height) if narrow() else max(bar_height, forest_height)
+    height = strips.height + 14 + below
+    sheet = Sheet(width, height)
+    sheet.figure.update_layout(
+        base_layout(width=page_width(), height=height + 44, margin={"l": SIDE, "r": SIDE, "t": 40, "b": 4})
+    )
+    sheet.write(f"<b>{label(title, width=int(width / 9), lines=1)}</b>", 0, -10, size=15)
+    strips.draw(sheet)
+    _draw_bars(sheet, bars, bar_width, strips.height + 14)
+    notes = [strips.note]
+    if forest is not None:
+        left, above = (0, strips.height + 26 + bar_height) if narrow() else (width - forest_width, strips.height + 14)
+        forest.draw(sheet, left, above, forest_width)
+        notes.append(forest.note)
+    figure = sheet.finished()
+    caption(figure, ["Logits by the direct path only." if narrow() else "", *notes])
+    return figure
+
+
+def _draw_bars(sheet: Sheet, bars: pd.DataFrame, width: float | int, above: float | int) -> None:
+    """Promoted tokens above suppressed ones, each with its number."""
+    figure = sheet.figure
+    effects = bars["effect"].to_numpy(dtype=float)
+    texts = [visible(str(token), 16) for token in bars["token"]]
+    gutter = max(LETTER * max(map(cells, texts)) + 12, 40)
+    room = width - gutter
+    split = int((bars["direction"] == "promoted").sum())
+    y = [place + (0.8 if place >= split else 0.0) for place in range(len(bars))]
+    rows = y[-1] + 1
+    across, up, number = sheet.axis(gutter, above + HEADING, room, BAR * rows)
+    sheet.write("<b>What its mean writes</b>" + ("" if narrow() else " (direct path only)"), 0, above + 22)
+    numbers = [signed(one, digits=digits_for(largest(effects))) for one in effects]
+    # A bar's number stands beyond its end; the axis is longer by as much.
+    beside = 6.8 * max(map(len, numbers)) + 16
+    low, high = min(0.0, np.nanmin(effects)), max(0.0, np.nanmax(effects))
+    span = (high - low) or 1.0
+    per_pixel = span / max(room - beside * ((low < 0) + (high > 0)), 40)
+    figure.add_trace(
+        go.Bar(
+            x=effects,
+            y=y,
+            orientation="h",
+            width=0.72,
+            marker={"color": [POSITIVE if one >= 0 else NEGATIVE for one in effects]},
+            text=numbers,
+            textposition="outside",
+            textfont={"size": 12, "color": INK},
+            cliponaxis=False,
+            hovertext=[
+                f"{literal(repr(token))}: logit {number}" for token, number in zip(bars["token"], numbers, strict=True)
+            ],
+            hovertemplate="%{hovertext}<extra></extra>",
+            xaxis=f"x{number}",
+            yaxis=f"y{number}",
+            showlegend=False,
+            name="tokens",
+        )
+    )
+    figure.layout[f"xaxis{number}"] = {
+        **across, "range": [low - beside * per_pixel * (low < 0), high + beside * per_pixel * (high > 0)],
+        "title": {"text": "change of the logit", "standoff": 4}, "nticks": max(3, int(room / 60)), "zeroline": True,
+        "zerolinecolor": "#999999", "zerolinewidth": 1, "showgrid": False, "exponentformat": "none",
+    }  # fmt: skip
+    figure.layout[f"yaxis{number}"] = {
+        **up, "range": [rows - 0.5, -0.5], "tickvals": y, "ticktext": [literal(text) for text in texts], "showgrid": False,
+        "tickfont": {"family": MONO, "size": 12}, "ticks": "", "showline": False, "ticklabelstandoff": 4,
+    }  # fmt: skip

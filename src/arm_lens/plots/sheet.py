@@ -1,0 +1,72 @@
+"""A figure of unlike parts, laid out in pixels from its upper left corner; and words in fixed-width type on it."""
+
+from __future__ import annotations
+
+import unicodedata
+from dataclasses import dataclass, field
+from typing import Any
+
+import plotly.graph_objects as go
+
+from arm_lens.plots.theme import INK
+
+MONO = "'DejaVu Sans Mono', 'Liberation Mono', Menlo, 'Courier New', monospace"
+LETTER = 7.3
+"""Pixels that a character of the fixed-width type takes at 12 pixels."""
+HEADING = 30
+"""Pixels that the heading of a part takes."""
+
+
+@dataclass
+class Sheet:
+    """A figure addressed in pixels from its upper left corner."""
+
+    width: float | int
+    height: float | int
+    figure: go.Figure = field(default_factory=go.Figure)
+    axes: int = 0
+    notes: list[dict[str, Any]] = field(default_factory=list)
+    shapes: list[dict[str, Any]] = field(default_factory=list)
+    """Kept until `finished`: plotly checks all there are each time that one is added."""
+
+    def axis(
+        self, left: float | int, above: float | int, width: float | int, height: float | int
+    ) -> tuple[dict[str, Any], dict[str, Any], str]:
+        """The places of a new pair of axes, and its number as plotly appends it."""
+        self.axes += 1
+        number = "" if self.axes == 1 else str(self.axes)
+        low = max(1 - (above + height) / self.height, 0.0)
+        across = {"domain": [left / self.width, min((left + width) / self.width, 1.0)], "anchor": f"y{number}"}
+        up = {"domain": [low, 1 - above / self.height], "anchor": f"x{number}"}
+        return across, up, number
+
+    def write(self, text: str, left: float | int, below: float | int, *, size: int = 13, color: str = INK) -> None:
+        """Text whose lower left corner is there."""
+        self.note(
+            text=text, x=left / self.width, y=1, yshift=-below, xref="paper", yref="paper", xanchor="left",
+            yanchor="bottom", align="left", font={"size": size, "color": color},
+        )  # fmt: skip
+
+    def note(self, **options: Any) -> None:
+        """An annotation of plotly's, without an arrow."""
+        self.notes.append({"showarrow": False, **options})
+
+    def finished(self) -> go.Figure:
+        """The figure with everything on it."""
+        return self.figure.update_layout(annotations=self.notes, shapes=self.shapes)
+
+
+def visible(token: str, most: int) -> str:
+    """A token on one line: spaces at its ends are seen, and it is cut where it is too long."""
+    inner = token.strip(" ")
+    text = (
+        "␣" * (len(token) - len(token.lstrip(" ")))
+        + inner
+        + "␣" * (len(token) - len(token.rstrip(" ")) if inner else 0)
+    )
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def cells(text: str) -> int:
+    """How many places a text takes in fixed-width type."""
+    return sum(2 if unicodedata.east_asian_width(one) in "WF" else 1 for one in text) or 1
