@@ -75,9 +75,7 @@ def of_study(study: HeadStudy) -> dict[str, Callable[[], go.Figure]]:
         found["selection-steps"] = partial(plots.selection_steps, study.trajectory)
         found["selection-trajectories"] = partial(plots.selection_trajectories, study.trajectory)
     if not study.overlap.empty:
-        tree = cluster(study.overlap) if len(criteria) > 2 else None
-        shape = {} if tree is None else {"linkage": tree.linkage, "names": tree.names}
-        found["overlap"] = partial(plots.overlap_matrix, study.overlap, **shape)
+        found["overlap"] = partial(_overlap, study.overlap)
         found["correlation"] = partial(plots.correlation_matrix, study.rank_correlation)
     if not study.cosines.empty:
         found["cosines"] = partial(plots.mean_cosines, _at_chosen_heads(study))
@@ -94,6 +92,13 @@ def of_study(study: HeadStudy) -> dict[str, Callable[[], go.Figure]]:
             )
         found[f"head-card-{criterion}"] = partial(_card, study, criterion)
     return found
+
+
+def _overlap(overlap: pd.DataFrame) -> go.Figure:
+    if len(overlap) < 3:  # two names have no tree to speak of
+        return plots.overlap_matrix(overlap)
+    tree = cluster(overlap)
+    return plots.overlap_matrix(overlap, linkage=tree.linkage, names=tree.names)
 
 
 def _at_chosen_heads(study: HeadStudy) -> pd.DataFrame:

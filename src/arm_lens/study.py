@@ -273,13 +273,13 @@ def _cards(
     attributions: pd.DataFrame,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Attention and tokens of the head with the highest Shapley value of each criterion."""
-    attention, tokens = [], []
+    attention: list[pd.DataFrame] = []
+    tokens: list[pd.DataFrame] = []
     for name, scores in scores_of(attributions).items():
         (head,) = scores.top(1)
         card = head_card(rewards[name], head, _halves(examples[name])[0])
-        where = {"criterion": name, "layer": head.layer, "head": head.head}
-        attention.append(card.shown_attention().assign(**where))
-        tokens.append(card.tokens.assign(**where))
+        for tables, table in ((attention, card.shown_attention()), (tokens, card.tokens)):
+            tables.append(table.assign(criterion=name, layer=head.layer, head=head.head))
     return pd.concat(attention, ignore_index=True), pd.concat(tokens, ignore_index=True)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from arm_lens.preferences import Preference, labelled
+from arm_lens.preferences import Preference
 from arm_lens.questions import Question, encode_questions, prompts_behind, questions_of
 from arm_lens.replay import Replay
 from arm_lens.reward import ActivationRewardModel

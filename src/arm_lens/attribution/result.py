@@ -155,8 +155,10 @@ def scores_of(
     for criterion, rows in wanted.groupby("criterion", sort=False):
         if rows.duplicated(["layer", "head"]).any():
             raise ValueError(f"{measure!r} on {outcome!r} of {str(criterion)!r} has two scores for one head")
-        values = torch.full((int(rows["layer"].max()) + 1, int(rows["head"].max()) + 1), float("nan"))
-        values[rows["layer"].to_numpy(), rows["head"].to_numpy()] = torch.tensor(rows["score"].to_numpy()).float()
+        n_layers, n_heads = int(rows["layer"].max()) + 1, int(rows["head"].max()) + 1
+        table = rows.pivot(index="layer", columns="head", values="score")
+        table = table.reindex(index=range(n_layers), columns=range(n_heads))
+        values = torch.tensor(table.to_numpy(copy=True), dtype=torch.float32)
         found[str(criterion)] = HeadScores(f"{measure} on {outcome}", values)
     return found
 
