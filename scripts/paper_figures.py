@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from arm_lens.plots import COLUMN, PAGE, SCREEN, save_figure, themed
+from arm_lens.plots import COLUMN, PAGE, SCREEN, one_browser, save_figure, themed
 from arm_lens.run_figures import figures_of_run
 from arm_lens.study import study_run
 
@@ -32,20 +32,21 @@ def main() -> None:
     makers = figures_of_run(options.run)
     written: dict[str, list[Path]] = {}
     jobs = [(name, theme) for name in makers for theme in options.themes]
-    for name, theme in tqdm(jobs, desc="figures", unit="figure"):
-        folder = options.out / theme
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            with themed(THEMES[theme]):
-                figure = makers[name]()
-        except ValueError as refusal:
-            if theme != COLUMN.name or "themed(PAGE)" not in str(refusal):
-                raise
-            tqdm.write(f"{name}: no room in one column; two only")
-            continue
-        written.setdefault(name, []).extend(
-            save_figure(figure, folder / f"{name}.{suffix}") for suffix in options.formats
-        )
+    with one_browser():
+        for name, theme in tqdm(jobs, desc="figures", unit="figure"):
+            folder = options.out / theme
+            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                with themed(THEMES[theme]):
+                    figure = makers[name]()
+            except ValueError as refusal:
+                if theme != COLUMN.name or "themed(PAGE)" not in str(refusal):
+                    raise
+                tqdm.write(f"{name}: no room in one column; two only")
+                continue
+            written.setdefault(name, []).extend(
+                save_figure(figure, folder / f"{name}.{suffix}") for suffix in options.formats
+            )
     _write_index(options.out, written)
     _write_latex(options.out, written)
     print(f"{sum(map(len, written.values()))} files of {len(written)} figures in {options.out}")

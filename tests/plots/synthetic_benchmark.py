@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pandas as pd
 
@@ -145,3 +147,19 @@ def make_fits(summary: pd.DataFrame) -> pd.DataFrame:
             for draw in range(3)
         ]
     )  # fmt: skip
+
+
+def make_speed(models=("judge", "a-model-of-a-longer-name-7b"), tokens=(64, 256, 1024, 4096), masks=(1, 8, 32, 128)):
+    """Timings as bench_selection.py writes them."""
+    records = []
+    for index, (model, kind) in enumerate(itertools.product(models, ("TransformerBridge", "HookedTransformer"))):
+        for prompt, count in itertools.product(tokens, masks):
+            common = {"model": model, "model_class": kind, "prompt_tokens": prompt}
+            slow = (1 + index) * prompt / 1000
+            if count == 1:
+                records.append(common | {"path": "full pass per mask", "masks": 1, "seconds_per_mask": slow})
+                records.append(common | {"path": "bare forward", "masks": 1, "seconds_per_mask": 0.8 * slow})
+            for path, each in (("replay", 1e-3), ("replay, whole vocabulary", 2e-3)):
+                seconds = (1 + index) * (each + prompt / 1e6 + 0.05 / count)
+                records.append(common | {"path": path, "masks": count, "seconds_per_mask": seconds})
+    return pd.DataFrame(records)

@@ -336,14 +336,5 @@ def test_the_scale_of_cells_is_palest_in_the_middle_and_darkens_to_both_ends():
     assert shades[middle:] == sorted(shades[middle:], reverse=True)
 
 
-@pytest.mark.parametrize("make, frame", [(make, frame) for make, frame, _ in FIGURES.values()], ids=FIGURES)
-def test_every_figure_renders_at_its_size(make, frame, tmp_path, chromium):
-    figure = make(frame)
-    content = plots.save_figure(figure, tmp_path / "figure.png", scale=1.0).read_bytes()
-    assert content[:8] == b"\x89PNG\r\n\x1a\n"
-    size = int.from_bytes(content[16:20], "big"), int.from_bytes(content[20:24], "big")
-    assert size == (figure.layout.width, figure.layout.height)
-
-
 def test_the_made_up_tables_speak_of_the_same_judges():
     assert set(STUDIED) | set(GRADED) | set(NO_EXAMPLES) <= set(JUDGES)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import zlib
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
@@ -15,7 +17,9 @@ from plots.synthetic_results import make_heads, make_history, make_items, make_r
 
 from arm_lens import plots
 from arm_lens.plots import export
-from arm_lens.plots.theme import METHODS, label, literal
+from arm_lens.plots.panels import thinned
+from arm_lens.plots.roc import roc_curves
+from arm_lens.plots.theme import COLUMN, METHODS, PAGE, SCREEN, label, literal, page_width, signs, themed
 
 CRITERIA = ("safe", "polite", "list")
 ITEMS = make_items(CRITERIA, n=40, texts=False)
@@ -28,6 +32,7 @@ FIGURES = {
     "probabilities": (plots.selection_probabilities, HEADS),
     "curves": (plots.training_curves, HISTORY),
     "rewards": (plots.reward_histograms, ITEMS),
+    "roc": (roc_curves, ITEMS),
 }
 every_figure = pytest.mark.parametrize("make, frame", FIGURES.values(), ids=FIGURES)
 
@@ -235,15 +240,13 @@ def png_size(content: bytes) -> tuple[int, int]:
     return int.from_bytes(content[16:20], "big"), int.from_bytes(content[20:24], "big")
 
 
-@every_figure
-def test_every_figure_renders_at_its_size(make, frame, tmp_path, chromium):
-    figure = make(frame)
-    content = plots.save_figure(figure, tmp_path / "figure.png", scale=1.0).read_bytes()
-    assert png_size(content) == (figure.layout.width, figure.layout.height)
-    assert len(content) > 5000  # a blank image of this size is smaller
+@pytest.fixture(scope="module")
+def browser(chromium):
+    with export.one_browser():
+        yield
 
 
-def test_the_size_of_an_image_can_be_given(tmp_path, chromium):
+def test_the_size_of_an_image_can_be_given(tmp_path, browser):
     figure = plots.accuracy_by_method(ROWS)
     width = figure.layout.width
     content = plots.save_figure(figure, tmp_path / "figure.PNG", width=640, height=480).read_bytes()
@@ -251,10 +254,134 @@ def test_the_size_of_an_image_can_be_given(tmp_path, chromium):
     assert figure.layout.width == width
 
 
-@pytest.mark.parametrize("suffix, start", [("svg", b"<svg"), ("pdf", b"%PDF")])
-def test_vector_formats(suffix, start, tmp_path, chromium):
-    figure = plots.training_curves(HISTORY)
-    assert plots.save_figure(figure, tmp_path / f"figure.{suffix}").read_bytes().startswith(start)
+POINTS = 72  # to an inch
+
+
+@pytest.mark.parametrize(
+    "theme, inches", [(COLUMN, 3.25), (PAGE, 6.75), (SCREEN, None)], ids=["column", "page", "screen"]
+)
+def test_print_figures_have_their_printed_size(theme, inches, tmp_path, browser):
+    with themed(theme):
+        figure = plots.accuracy_by_method(ROWS)  # as wide as the page
+    width, height = figure.layout.width, figure.layout.height
+    inches = inches or width / 96
+    assert width == theme.page_width
+    pdf = plots.save_figure(figure, tmp_path / "figure.pdf").read_bytes()
+    box = re.search(rb"/MediaBox \[0 0 ([\d.]+) ([\d.]+)\]", pdf)
+    assert pdf.startswith(b"%PDF") and len(re.findall(rb"/Type\s*/Page\b", pdf)) == 1
+    across, upright = (float(side) / POINTS for side in box.groups())
+    assert across == pytest.approx(inches, abs=0.001)
+    assert upright == pytest.approx(inches * height / width, abs=1 / 96)  # Chromium rounds to whole pixels
+
+    svg = plots.save_figure(figure, tmp_path / "figure.svg").read_text()
+    root = ElementTree.fromstring(svg)
+    assert float(root.get("width")) / 96 == pytest.approx(inches)
+    assert [float(side) for side in root.get("viewBox").split()] == [0, 0, width, height]
+    points = [float(size) * inches * POINTS / width for size in re.findall(r"font-size: ?([\d.]+)px", svg)]
+    assert len(points) > 10 and min(points) >= 6
+
+
+def test_a_png_for_print_has_300_pixels_to_the_inch_and_says_so(tmp_path, browser):
+    with themed(COLUMN):
+        figure = plots.training_curves(HISTORY)
+    content = plots.save_figure(figure, tmp_path / "figure.png").read_bytes()
+    inches = figure.layout.width / COLUMN.page_width * 3.25
+    assert png_size(content)[0] == pytest.approx(300 * inches, abs=1)
+    kind, length = content[37:41], int.from_bytes(content[33:37], "big")
+    assert (kind, length) == (b"pHYs", 9)
+    assert int.from_bytes(content[41:45], "big") * 0.0254 == pytest.approx(300, abs=0.1)
+    checksum = int.from_bytes(content[50:54], "big")
+    assert checksum == zlib.crc32(content[37:50])
+
+
+def test_a_theme_ends_with_its_block_and_a_figure_keeps_it():
+    with themed(COLUMN):
+        figure = plots.accuracy_by_method(ROWS)
+    assert page_width() == SCREEN.page_width
+    assert figure.layout.meta["theme"] == "column" and plots.accuracy_by_method(ROWS).layout.meta["theme"] == "screen"
+
+
+def test_only_notable_negative_cells_carry_a_minus():
+    values = np.array([[-1.0, -0.06, -0.05], [0.0, np.nan, 0.9]])
+    assert signs(values, span=1).tolist() == [["−", "−", ""], ["", "", ""]]
+
+
+def test_thinned_ticks_stand_clear_of_each_other():
+    ticks, texts = thinned([1, 2, 3, 4], ["10", "20", "30", "40"], [0, 10, 20, 40])
+    assert (ticks, texts) == ([1, 3, 4], ["10", "30", "40"])
+    assert thinned([1, 2], ["1", "2"], [0, 100]) == ([1, 2], ["1", "2"])
+
+
+SCORES = pd.DataFrame(
+    {
+        "criterion": ["polite", "polite", "safe"], "measure": ["leave_one_out", "shapley", "shapley"],
+        "outcome": ["probability", "gap", "gap"], "layer": 2, "head": 3, "score": [0.125, -0.5, 0.75],
+        "ci_low": [0.1, np.nan, 0.7], "ci_high": [0.15, np.nan, 0.8],
+    }
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("make", [plots.selected_heads, plots.selection_probabilities])
+def test_hover_tells_the_scores_of_a_head_on_its_criterion_with_their_intervals(make):
+    figure = make(HEADS, attributions=SCORES)
+    text = figure.data[CRITERIA.index("polite")].text[2][3]
+    assert "leave one out on probability: +0.125 (+0.100 to +0.150)" in text
+    assert "shapley on gap: -0.500" in text and "+0.750" not in text and "nan" not in text
+    assert "shapley" not in figure.data[CRITERIA.index("polite")].text[2][2]
+    with pytest.raises(ValueError, match="'attributions' lacks the column 'score'"):
+        make(HEADS, attributions=SCORES.drop(columns="score"))
+
+
+def heights_at(items: pd.DataFrame, shares: list[float]) -> list[float]:
+    """True positive rates at these false positive rates, by trying every threshold of every seed; mean over seeds."""
+    rates = []
+    for seed in items["seed"].unique():
+        one = items[items["seed"] == seed]
+        points = sorted(
+            (float((one["reward"][~one["label"]] >= t).mean()), float((one["reward"][one["label"]] >= t).mean()))
+            for t in [np.inf, *one["reward"]]
+        )
+        found = []
+        for share in shares:
+            left = max(point for point in points if point[0] <= share)
+            right = min((point for point in points if point[0] > share), default=(1.0, 1.0))
+            slope = (right[1] - left[1]) / (right[0] - left[0]) if right[0] > left[0] else 0
+            found.append(left[1] + slope * (share - left[0]))
+        rates.append(found)
+    return np.mean(rates, axis=0).tolist()
+
+
+def test_roc_curves_are_means_over_seeds_at_equal_false_positive_rates():
+    items = ITEMS.assign(reward=(0.3 * ITEMS["seed"] + ITEMS["reward"] / 3).round(2))  # with ties, and seeds far apart
+    figure = roc_curves(items, ["few_shot", "reinforce"])
+    for index, criterion in enumerate(CRITERIA):
+        axis = "x" if index == 0 else f"x{index + 1}"
+        here = [trace for trace in figure.data if trace.xaxis == axis]
+        for method in ("few_shot", "reinforce"):
+            chosen = items[(items["criterion"] == criterion) & (items["method"] == method)]
+            line = next(t for t in here if t.name == METHODS[method].name and t.mode == "lines")
+            assert list(line.x[1:]) == pytest.approx(np.linspace(0, 1, 101)) and (line.x[0], line.y[0]) == (0, 0)
+            shares = [0.0, 0.13, 0.5, 0.87, 1.0]
+            at = [line.y[1 + round(100 * share)] for share in shares]
+            assert at == pytest.approx(heights_at(chosen, shares))
+            band = next(t for t in here if t.name == f"{METHODS[method].name}, seeds")
+            half = len(band.y) // 2
+            highest, lowest = np.array(band.y[:half]), np.array(band.y[half:])[::-1]
+            assert (lowest <= np.array(line.y[1:]) + 1e-12).all() and (highest >= np.array(line.y[1:]) - 1e-12).all()
+            area = next(t for t in here if t.name == f"{METHODS[method].name}, AUC")
+            assert area.text[0].replace("&gt;", "").replace(">", "") == f"{min(count_pairs(chosen), 0.99):.2f}"
+    assert not any(METHODS["zero_shot"].name in (trace.name or "") for trace in figure.data)
+
+
+def test_roc_curves_want_their_methods_and_numbers():
+    with pytest.raises(ValueError, match="no rows of the method 'votes'"):
+        roc_curves(ITEMS, ["votes"])
+    with pytest.raises(ValueError, match="'few_shot' on the criterion 'polite' is not a number"):
+        at = (ITEMS["method"] == "few_shot") & (ITEMS["criterion"] == "polite")
+        roc_curves(ITEMS.assign(reward=ITEMS["reward"].where(~at)))
+    one_label = roc_curves(ITEMS.assign(label=True), ["reinforce"])
+    assert [t.text for t in one_label.data if t.mode == "markers+text"] == [("–",)] * len(CRITERIA)
+    assert not any(t.fill for t in one_label.data)
 
 
 def test_a_web_page_is_self_contained(tmp_path):

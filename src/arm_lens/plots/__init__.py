@@ -17,7 +17,7 @@ from arm_lens.plots.comparison_matrices import (
     overlap_matrix,
     transfer_matrix,
 )
-from arm_lens.plots.export import save_figure
+from arm_lens.plots.export import one_browser, save_figure
 from arm_lens.plots.frames import mean_over_seeds, ranking_quality
 from arm_lens.plots.head_card import head_card_figure
 from arm_lens.plots.head_counts import accuracy_by_heads
@@ -71,6 +71,7 @@ __all__ = [
     "judge_styles",
     "mean_cosines",
     "mean_over_seeds",
+    "one_browser",
     "measures_against_each_other",
     "method_styles",
     "overlap_matrix",

@@ -8,7 +8,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from arm_lens.plots.frames import checked, criteria_of, mean_over_seeds
-from arm_lens.plots.theme import MUTED, TEMPLATE, MethodStyle, label, literal, method_styles, page_width
+from arm_lens.plots.panels import chance_line, legend_above
+from arm_lens.plots.theme import MUTED, MethodStyle, base_layout, label, literal, method_styles, narrow, page_width
 
 LANE = 18
 """Pixels between the lines of two methods."""
@@ -44,7 +45,8 @@ def accuracy_by_method(rows: pd.DataFrame, *, names: Mapping[str, str] | None = 
         of_seeds = rows[rows["method"] == method]
         if of_seeds["seed"].nunique() > 1:
             figure.add_trace(_seed_trace(of_seeds, below, style, method))
-    _frame(figure, criteria, lanes=len(styles), lowest=min(means["ci_low"].min(), means["lowest"].min()))
+    lowest = min(means["ci_low"].min(), means["lowest"].min())
+    _frame(figure, criteria, [style.name for style in styles.values()], lowest=lowest)
     return figure
 
 
@@ -94,28 +96,32 @@ def _seed_trace(rows: pd.DataFrame, at: Mapping[str, float], style: MethodStyle,
     )
 
 
-def _frame(figure: go.Figure, criteria: list[str], *, lanes: int, lowest: float) -> None:
+def _frame(figure: go.Figure, criteria: list[str], names: list[str], *, lowest: float) -> None:
     """Axes, the chance line, and a faint band behind every other criterion."""
-    height = max(len(criteria) * (lanes * LANE / BAND), 90)
-    top, bottom, left = 58, 52, 24 + 7 * min(22, max(map(len, criteria)))
+    height = max(len(criteria) * (len(names) * LANE / BAND), 90)
+    letters = 15 if narrow() else 22
+    left, right, bottom = 24 + 7 * min(letters, max(map(len, criteria))), 24, 52
+    legend, taken = legend_above(names, left=left, width=page_width() - left - right)
+    top = taken + 18
     figure.update_layout(
-        template=TEMPLATE,
-        width=page_width(),
-        height=round(top + height + bottom),
-        margin={"l": left, "r": 24, "t": top, "b": bottom, "autoexpand": False},
-        legend={"y": 1, "yref": "container", "yanchor": "top", "xref": "paper", "x": 0},
+        base_layout(
+            width=page_width(), height=top + height + bottom, margin={"l": left, "r": right, "t": top, "b": bottom}
+        ),
+        legend=legend,
     )
     for index in range(0, len(criteria), 2):
         figure.add_hrect(y0=index - 0.5, y1=index + 0.5, fillcolor="#f6f6f6", line_width=0, layer="below")
-    figure.add_vline(x=0.5, line={"color": MUTED, "width": 1.4, "dash": "dash"}, layer="below")
+    chance_line(figure, x=0.5, span=(-0.5, len(criteria) - 0.5), xref="x", yref="y")
     figure.add_annotation(
         text="chance", x=0.5, y=1, yref="paper", yanchor="bottom", font={"color": MUTED, "size": 12}, yshift=1
     )
-    figure.update_xaxes(title_text="accuracy on test items", range=[min(0.4, lowest - 0.03), 1.01], dtick=0.1)
+    low = min(0.4, lowest - 0.03)
+    steps = 0.1 if (page_width() - left - right) * 0.1 / (1.01 - low) > 30 else 0.2
+    figure.update_xaxes(title_text="accuracy on test items", range=[low, 1.01], tick0=0, dtick=steps)
     figure.update_yaxes(
         range=[len(criteria) - 0.5, -0.5],
         tickvals=list(range(len(criteria))),
-        ticktext=[label(criterion, width=22, lines=3) for criterion in criteria],
+        ticktext=[label(criterion, width=letters, lines=4 if narrow() else 3) for criterion in criteria],
         showgrid=False,
         ticks="",
         ticklabelstandoff=6,

@@ -15,7 +15,7 @@ import plotly.graph_objects as go
 from arm_lens.evaluation.standings import cell_parts
 from arm_lens.plots.frames import checked
 from arm_lens.plots.judge_rows import JudgeRows, accuracy_text, add_value_table, column_headings, overhang
-from arm_lens.plots.panels import Panels
+from arm_lens.plots.panels import Panels, fitting_columns
 from arm_lens.plots.subsets import MEASURED, of_benchmark, one_per_cell
 from arm_lens.plots.theme import label, literal, page_width
 
@@ -69,10 +69,10 @@ def bias_grid(
     biases = list(dict.fromkeys(table["bias"]))
     mappings = _ordered(table["mapping"], MAPPINGS)
     cells = _ordered(table["cell"], CELLS)
-    columns = min(len(biases), 3)
     left, right, gap = rows.name_room, 14, 16
+    columns = fitting_columns(len(biases), most=3, left=left, right=right, gap=gap, narrowest=36 * len(cells))
     width = int(min((page_width() - left - right - (columns - 1) * gap) / columns, max(76 * len(cells), NARROWEST)))
-    letters = max(8, int(width / 7.5) - 20)
+    letters = max(8, int(width / 7.5) - len(",  examples") - max(map(len, mappings)))
     headings, angle, room = column_headings(cells, width / len(cells))
     room -= rows.heading_drop(angle)
     slant = overhang(cells, angle)

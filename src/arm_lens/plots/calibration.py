@@ -15,8 +15,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from arm_lens.plots.frames import checked
-from arm_lens.plots.judge_rows import line_width, second_line
-from arm_lens.plots.panels import Panels, balanced_columns
+from arm_lens.plots.judge_rows import line_width
+from arm_lens.plots.panels import Panels, fitting_columns, second_line
 from arm_lens.plots.subsets import of_benchmark
 from arm_lens.plots.theme import MUTED, JudgeStyle, judge_styles, literal, page_width
 
@@ -80,12 +80,12 @@ def reliability(
     styles = judge_styles(bins["judge"], names)
     chosen = None if summary is None else of_benchmark(summary, benchmark)
     notes = [_note(bins[bins["judge"] == judge], chosen, judge) for judge in styles]
-    columns = balanced_columns(len(styles), 5)
+    columns = fitting_columns(len(styles), most=5, left=62, right=20, gap=36, narrowest=120)
     shown = [style.name for style in styles.values()]
-    width = min(SIDE, (page_width() - 82) // columns - 36)
+    width = min(SIDE, (page_width() - 82 + 36) // columns - 36)
     extra = second_line(shown, width)
     grid = Panels(
-        count=len(styles), columns=columns, width=width, height=width, gap_x=36, gap_y=76 + extra, top=52 + extra,
+        count=len(styles), columns=columns, width=width, height=width, gap_x=36, gap_y=86 + extra, top=52 + extra,
         bottom=52,
     )  # fmt: skip
     figure = grid.figure(shown, notes)

@@ -1,7 +1,18 @@
-"""Figures as files, without the network."""
+"""Figures as files, without the network.
+
+A figure remembers what it was laid out for (`theme.base_layout`). One for paper is written at the size at which it is
+printed, so that a paper includes it unscaled and its text has the size it was designed for: with :math:`r` layout pixels
+to an inch, a figure of :math:`w` pixels is :math:`w / r` inches wide. In PDF and SVG an inch is 96 pixels, so that both
+are drawn at :math:`96 / r` of the layout's size; a PNG has 300 pixels to the inch, and says so.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -10,19 +21,32 @@ import plotly.graph_objects as go
 IMAGES = (".png", ".svg", ".pdf")
 QUIET = {"displaylogo": False, "modeBarButtons": [["toImage", "resetScale2d"]]}
 """No logo and no button that leads to a server."""
+CSS_PIXELS = 96.0
+"""To an inch, in PDF and SVG."""
+PRINT_PIXELS = 300.0
+"""To an inch, in a PNG for print."""
+SCREEN_SCALE = 2.0
+"""Pixels of a PNG for the screen per layout pixel."""
 
 
 def save_figure(
-    figure: go.Figure, path: str | Path, width: int | None = None, height: int | None = None, *, scale: float = 2.0
+    figure: go.Figure,
+    path: str | Path,
+    width: int | None = None,
+    height: int | None = None,
+    *,
+    scale: float | None = None,
 ) -> Path:
     """Write a figure as PNG, SVG, PDF or a web page that works offline, by the suffix of ``path``.
+
+    A figure laid out for print (within ``themed(COLUMN)`` or ``themed(PAGE)``) is written at its printed size.
 
     Args:
         figure: the figure.
         path: where to; its folder must exist.
         width: in layout pixels; the figure's own if not given.
         height: likewise.
-        scale: pixels of a PNG per layout pixel.
+        scale: pixels of a PNG per layout pixel; if not given, 2, or what makes 300 pixels to an inch of print.
 
     Returns:
         The path.
@@ -41,26 +65,66 @@ def save_figure(
         raise ValueError(f"cannot write {path.name}: a figure is saved as {', '.join(IMAGES)} or .html")
     if find_spec("kaleido") is None:
         raise RuntimeError("images need kaleido: pip install 'arm-lens[images]', or save the figure as .html")
-    _write_image(sized, path, suffix[1:], scale if suffix == ".png" else 1.0)
+    per_inch = pixels_per_inch(figure)
+    if suffix == ".png":
+        scale = scale or (PRINT_PIXELS / per_inch if per_inch else SCREEN_SCALE)
+    else:
+        scale = CSS_PIXELS / per_inch if per_inch else 1.0
+    image = _image(sized, suffix[1:], scale)
+    path.write_bytes(_with_density(image, per_inch * scale) if suffix == ".png" and per_inch else image)
     return path
 
 
-def _write_image(figure: go.Figure, path: Path, image_format: str, scale: float) -> None:
+def pixels_per_inch(figure: go.Figure) -> float | None:
+    """Layout pixels to an inch of paper of a figure that was laid out for print; None for one for the screen."""
+    meta = figure.layout.meta
+    return meta.get("pixels_per_inch") if isinstance(meta, dict) else None
+
+
+@contextlib.contextmanager
+def one_browser() -> Iterator[None]:
+    """Within, `save_figure` draws all images in one Chromium, which saves a second or more for each.
+
+    Raises:
+        RuntimeError: if kaleido is missing.
+    """
+    if find_spec("kaleido") is None:
+        raise RuntimeError("images need kaleido: pip install 'arm-lens[images]'")
+    import kaleido
+
+    kaleido.start_sync_server(n=1, mathjax=False, silence_warnings=True)
+    try:
+        yield
+    finally:
+        kaleido.stop_sync_server(silence_warnings=True)
+
+
+def _image(figure: go.Figure, image_format: str, scale: float) -> bytes:
     # kaleido is optional, and slow to import.
     import kaleido
     from kaleido.errors import ChromeNotFoundError
 
     options = {"format": image_format, "width": figure.layout.width, "height": figure.layout.height, "scale": scale}
     try:
-        # Without mathjax=False kaleido's page asks a server for MathJax.
-        image = kaleido.calc_fig_sync(
-            figure.to_dict(),
-            opts={key: value for key, value in options.items() if value is not None},
-            kopts={"mathjax": False},
-        )
+        with warnings.catch_warnings():
+            # Without mathjax=False kaleido's page asks a server for MathJax. A browser that is kept open has its own.
+            warnings.filterwarnings("ignore", message="The kopts argument is ignored")
+            image: bytes = kaleido.calc_fig_sync(
+                figure.to_dict(),
+                opts={key: value for key, value in options.items() if value is not None},
+                kopts={"mathjax": False},
+            )
     except ChromeNotFoundError as error:
         raise RuntimeError(
             "kaleido draws images with Chromium and found none: apt-get install chromium, or run plotly_get_chrome, "
             "or save the figure as .html"
         ) from error
-    path.write_bytes(image)
+    return image
+
+
+def _with_density(png: bytes, per_inch: float) -> bytes:
+    """The same picture with its pixels per inch on record (chunk pHYs, in pixels per metre), as LaTeX and Word read them."""
+    per_metre = round(per_inch / 0.0254)
+    chunk = b"pHYs" + struct.pack(">IIB", per_metre, per_metre, 1)
+    header = 33  # signature and IHDR, which must come first
+    return png[:header] + struct.pack(">I", 9) + chunk + struct.pack(">I", zlib.crc32(chunk)) + png[header:]

@@ -11,14 +11,13 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from arm_lens.plots.panels import LETTER
 from arm_lens.plots.theme import DIVERGING, INK, JudgeStyle, judge_styles, label, literal
 
 ROW = 20
 """Pixels from one judge to the next."""
 NAME_WIDTH = 28
 """Characters of a judge's name that are shown."""
-LETTER = 6.9
-"""Pixels that a character of a name takes, on the wide side."""
 
 
 @dataclass(frozen=True)
@@ -177,11 +176,6 @@ def overhang(names: Sequence[str], angle: int) -> int:
     return round(0.77 * 6.2 * min(26, max(map(len, names)))) if angle else 0
 
 
-def second_line(titles: Sequence[str], width: float | int) -> int:
-    """Pixels that panels of this width need above them beyond one line, if a title takes two."""
-    return 18 if any(len(title) > max(12, int(width / 7.5)) for title in titles) else 0
-
-
 def interval_dots(
     records: pd.DataFrame, y: Sequence[float | int], style: JudgeStyle, hover: Sequence[str], *, value: str = "accuracy"
 ) -> go.Scatter:
@@ -217,13 +211,3 @@ def accuracy_text(row: Mapping[Any, Any], *titles: str) -> str:
     first = "<br>".join(f"<b>{label(title, width=60)}</b>" for title in titles)
     size = f"<br>n = {row['n']:.0f}" if "n" in row else ""
     return f"{first}<br>accuracy {row['accuracy']:.3f}, interval {row['ci_low']:.3f} to {row['ci_high']:.3f}{size}"
-
-
-def chance_line(
-    figure: go.Figure, *, x: float | int | None = None, y: float | int | None = None, **place: object
-) -> None:
-    """A dashed line where guessing would be: upright at ``x``, or level at ``y``."""
-    ends = {"x0": x, "x1": x, "y0": 0, "y1": 1} if y is None else {"x0": 0, "x1": 1, "y0": y, "y1": y}
-    domain = {"yref": "y domain"} if y is None else {"xref": "x domain"}
-    line = {"color": "#444444", "width": 1.4, "dash": "dash"}
-    figure.add_shape(type="line", **ends, **domain, line=line, layer="below", **place)

@@ -15,21 +15,24 @@ from arm_lens.plots.judge_rows import (
     JudgeRows,
     accuracy_text,
     add_value_table,
-    chance_line,
     column_headings,
     interval_dots,
     overhang,
-    second_line,
 )
-from arm_lens.plots.panels import Panels, balanced_columns
+from arm_lens.plots.panels import Panels, balanced_columns, chance_line, fitting_columns, legend_above, second_line
 from arm_lens.plots.subsets import MEASURED, of_benchmark, one_per_cell
-from arm_lens.plots.theme import INK, MUTED, TEMPLATE, JudgeStyle, label, page_width
+from arm_lens.plots.theme import INK, MUTED, JudgeStyle, base_layout, label, narrow, page_width
 
 BESIDE = 10
 """The most subsets whose table stands beside the dots; the tables of more stand below."""
 MOST_COLUMNS = 14
 """Of a table below the dots."""
 DOTS = 270
+NARROWEST_CELL = 34
+"""Pixels of a cell that holds a printed number."""
+
+
+SURE = {"significant after Holm": True, "not significant": False}
 
 
 def accuracy_by_judge(
@@ -52,10 +55,10 @@ def accuracy_by_judge(
     table = one_per_cell(of_benchmark(summary, benchmark))
     rows = JudgeRows.of(table["judge"], names)
     subsets = [str(subset) for subset in table["subset"].unique()]
-    blocks = _blocks(subsets)
-    beside = len(blocks) == 1 and len(subsets) <= BESIDE
     left = rows.name_room
-    dots_width = DOTS if beside and len(subsets) > 1 else page_width() - left - 70
+    blocks = _blocks(subsets, max(1, int((page_width() - left - 16) / NARROWEST_CELL)))
+    beside = len(blocks) <= 1 and not narrow() and len(subsets) <= BESIDE
+    dots_width = DOTS if beside and len(subsets) > 1 else page_width() - left - (16 if narrow() else 70)
     table_left = left + dots_width + 26 if beside else left
     cell, headings, angle, room = _cells(blocks, page_width() - table_left - 16)
     top = max(room, 42) if beside else 42
@@ -78,11 +81,12 @@ def accuracy_by_judge(
     return figure
 
 
-def _blocks(subsets: Sequence[str]) -> list[list[str]]:
-    """The subsets of each table: none if there is one subset, which the dots show."""
+def _blocks(subsets: Sequence[str], most: int) -> list[list[str]]:
+    """The subsets of each table, at most so many in one: none if there is one subset, which the dots show."""
     if len(subsets) == 1:
         return []
-    columns = len(subsets) if len(subsets) <= BESIDE else balanced_columns(len(subsets), MOST_COLUMNS)
+    beside = len(subsets) <= min(BESIDE, most)
+    columns = len(subsets) if beside else balanced_columns(len(subsets), min(MOST_COLUMNS, most))
     return [list(subsets[start : start + columns]) for start in range(0, len(subsets), columns)]
 
 
@@ -102,12 +106,8 @@ def _cells(blocks: Sequence[Sequence[str]], available: float | int) -> tuple[flo
 
 def _boxed(boxes: Sequence[tuple[int, int, int, int]], *, height: float | int) -> go.Figure:
     """A figure with one panel in each box (left, top, width, height in pixels)."""
-    figure = go.Figure().update_layout(
-        template=TEMPLATE,
-        width=page_width(),
-        height=round(height),
-        margin={"l": 0, "r": 0, "t": 0, "b": 0, "autoexpand": False},
-    )
+    margin = {"l": 0, "r": 0, "t": 0, "b": 0}
+    figure = go.Figure().update_layout(base_layout(width=page_width(), height=height, margin=margin))
     for index, (left, top, wide, high) in enumerate(boxes):
         number = "" if index == 0 else str(index + 1)
         across = [left / page_width(), (left + wide) / page_width()]
@@ -137,12 +137,12 @@ def _add_means(figure: go.Figure, table: pd.DataFrame, rows: JudgeRows, subsets:
         figure.add_shape(type="line", x0=0, x1=1, xref="x domain", y0=y, y1=y, line={"color": "#eeeeee"}, layer="below")
         if one["accuracy"].isna().all():
             figure.add_annotation(
-                text="not on every subset", x=0.5, xref="x domain", y=y, font={"size": 11, "color": MUTED}
+                text="not on every subset", x=0.5, xref="x domain", y=y, font={"size": 12, "color": MUTED}
             )
             continue
         text = accuracy_text(one.iloc[0].to_dict(), style.name, _over(subsets))
         figure.add_trace(interval_dots(one, [y], style, [text]))
-    chance_line(figure, x=0.5, xref="x")
+    chance_line(figure, x=0.5, span=(-0.5, rows.count - 0.5), xref="x", yref="y")
     figure.add_annotation(
         text="chance", x=0.5, y=1, yref="y domain", yanchor="bottom", font={"color": MUTED, "size": 12}, yshift=1
     )
@@ -190,13 +190,14 @@ def differences(
     one_per_cell(table, table="comparisons")
     rows = JudgeRows.of(table["other"], names)
     subsets = [str(subset) for subset in table["subset"].unique()]
-    columns = balanced_columns(len(subsets), 4)
     left, right, gap = rows.name_room, 20, 18
+    columns = fitting_columns(len(subsets), most=4, left=left, right=right, gap=gap, narrowest=88 if narrow() else 130)
     width = (page_width() - left - right - (columns - 1) * gap) / columns
     extra = second_line(subsets, min(width, 520))
+    legend, taken = legend_above(SURE, left=left, width=columns * width)
     grid = Panels(
         count=len(subsets), columns=columns, width=int(min(width, 520)), height=rows.height, gap_x=gap,
-        gap_y=74 + extra, left=left, right=right, top=78 + extra, bottom=54,
+        gap_y=80 + extra, left=left, right=right, top=taken + 44 + extra, bottom=54,
     )  # fmt: skip
     figure = grid.figure(subsets, [_counts(table[table["subset"] == subset]) for subset in subsets])
     reach = max(0.05, float(table[["ci_low", "ci_high", "difference"]].abs().max().max()) * 1.06)
@@ -211,13 +212,13 @@ def differences(
             dots = interval_dots(some, y, JudgeStyle("", INK, "circle", group=""), texts, value="difference")
             dots.marker.update(_marker(sure))
             figure.add_trace(dots, row=row, col=column)
-        chance_line(figure, x=0, row=row, col=column)
+        chance_line(figure, x=0, span=(-0.5, rows.count - 0.5), row=row, col=column)
         figure.update_yaxes(rows.y_axis(named=column == 1), row=row, col=column)
-        lowest = "accuracy difference" if grid.is_lowest(index) else None
+        lowest = ("difference" if narrow() else "accuracy difference") if grid.is_lowest(index) else None
         figure.update_xaxes(range=[-reach, reach], tickvals=[-tick, 0, tick], title_text=lowest, row=row, col=column)
-    for name, sure in (("significant after Holm", True), ("not significant", False)):
+    for name, sure in SURE.items():
         figure.add_scatter(x=[None], y=[None], mode="markers", marker=_marker(sure), name=name)
-    figure.update_layout(legend={"y": 1, "yref": "container", "yanchor": "top", "xref": "paper", "x": 0})
+    figure.update_layout(legend=legend)
     return figure
 
 
@@ -229,7 +230,8 @@ def _marker(sure: bool) -> dict[str, object]:
 
 def _counts(rows: pd.DataFrame) -> str:
     sure = rows[significant(rows)]["difference"]
-    return f"wins {(sure > 0).sum()}, loses {(sure < 0).sum()} of {len(rows)}"
+    won, lost = (sure > 0).sum(), (sure < 0).sum()
+    return f"won {won}, lost {lost}" if narrow() else f"wins {won}, loses {lost} of {len(rows)}"
 
 
 def _difference_text(record: Mapping[Any, Any], rows: JudgeRows, lead: str, names: Mapping[str, str] | None) -> str:

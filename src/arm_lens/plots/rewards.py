@@ -9,10 +9,11 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from arm_lens.plots.frames import checked, criteria_of, ranking_quality
-from arm_lens.plots.panels import Panels, line_panels
-from arm_lens.plots.theme import MEETS
+from arm_lens.plots.panels import Panels, legend_above, line_panels, second_line
+from arm_lens.plots.theme import MEETS, narrow
 
 BINS = 25
+MEETING, FALLING_SHORT = "meets the criterion", "does not"
 
 
 def reward_histograms(items: pd.DataFrame, method: str = "reinforce") -> go.Figure:
@@ -35,7 +36,12 @@ def reward_histograms(items: pd.DataFrame, method: str = "reinforce") -> go.Figu
     if not chosen["reward"].between(0, 1).all():
         raise ValueError("a reward in the table 'items' is not a probability between 0 and 1")
     criteria = criteria_of(chosen)
-    grid = line_panels(len(criteria), height=150, gap_x=40, gap_y=84)
+    bare = line_panels(len(criteria), height=1, gap_x=40)
+    legend, taken = legend_above([MEETING, FALLING_SHORT], left=bare.left, width=bare.inner_width)
+    extra = second_line(criteria, bare.width)
+    extra += 16 * narrow()  # a note takes two lines in a narrow panel
+    height = 110 if narrow() else 150
+    grid = line_panels(len(criteria), height=height, gap_x=40, gap_y=80 + extra, top=taken + 42 + extra)
     of_criterion = {criterion: chosen[chosen["criterion"] == criterion] for criterion in criteria}
     figure = grid.figure(criteria, [_note(of_criterion[criterion]) for criterion in criteria])
     for index, criterion in enumerate(criteria):
@@ -54,7 +60,7 @@ def reward_histograms(items: pd.DataFrame, method: str = "reinforce") -> go.Figu
     )
     figure.update_xaxes(range=[0, 1], tickvals=[0, 0.25, 0.5, 0.75, 1], ticktext=["0", "0.25", "0.5", "0.75", "1"])
     figure.update_yaxes(rangemode="tozero", nticks=4)
-    figure.update_layout(legend={"y": 1, "yref": "container", "yanchor": "top", "xref": "paper", "x": 0})
+    figure.update_layout(legend=legend)
     return figure
 
 
@@ -64,7 +70,7 @@ def _note(items: pd.DataFrame) -> str:
     sizes = items.groupby("seed", sort=False).size()
     pooled = f" × {len(sizes)} seeds" if len(sizes) > 1 else ""
     n = str(sizes.iloc[0]) if sizes.nunique() == 1 else f"{sizes.min()} to {sizes.max()}"
-    return f"AUC {text}, n = {n}{pooled}"
+    return f"AUC {text},{'<br>' if narrow() else ' '}n = {n}{pooled}"
 
 
 def _draw(figure: go.Figure, items: pd.DataFrame, grid: Panels, index: int) -> None:
@@ -72,8 +78,8 @@ def _draw(figure: go.Figure, items: pd.DataFrame, grid: Panels, index: int) -> N
     meets = items["label"].astype(bool)
     edges = np.linspace(0, 1, BINS + 1)
     groups = (
-        ("meets the criterion", items["reward"][meets], {"color": MEETS, "width": 1.2}, "rgba(0,114,178,0.55)"),
-        ("does not", items["reward"][~meets], {"color": "#8a5a00", "width": 1.8}, "rgba(230,159,0,0.28)"),
+        (MEETING, items["reward"][meets], {"color": MEETS, "width": 1.2}, "rgba(0,114,178,0.55)"),
+        (FALLING_SHORT, items["reward"][~meets], {"color": "#8a5a00", "width": 1.8}, "rgba(230,159,0,0.28)"),
     )
     for name, rewards, line, fill in groups:
         counts, _ = np.histogram(rewards, bins=edges)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
 from arm_lens.plots.frames import checked
-from arm_lens.plots.panels import line_panels
-from arm_lens.plots.theme import INK, literal
+from arm_lens.plots.panels import legend_above, line_panels, thinned
+from arm_lens.plots.theme import INK, literal, narrow
 
 PATHS = {
     "full pass per mask": ("#d55e00", "square"),
@@ -19,7 +20,7 @@ PATHS = {
 }
 """Colour and symbol of each path, from the slowest to the fastest."""
 DASHES = {"TransformerBridge": "solid", "HookedTransformer": "dash"}
-VARIED = {"prompt_tokens": "prompt tokens", "masks": "masks on each prompt"}
+VARIED = {"prompt_tokens": "prompt tokens", "masks": "masks per prompt"}
 
 
 def selection_speed(rows: pd.DataFrame, *, masks: int = 32, prompt_tokens: int = 256) -> go.Figure:
@@ -39,7 +40,19 @@ def selection_speed(rows: pd.DataFrame, *, masks: int = 32, prompt_tokens: int =
     columns = ["model", "path", "model_class", "prompt_tokens", "masks", "seconds_per_mask"]
     checked(rows, columns, table="rows")
     models = [str(model) for model in rows["model"].unique()]
-    grid = line_panels(2 * len(models), height=230, columns=2, gap_x=60, gap_y=96, top=104, left=70)
+    kinds = [kind for kind in DASHES if (rows["model_class"] == kind).any()]
+    bare = line_panels(2 * len(models), height=1, columns=2, gap_x=28, left=70)
+    paths, taken = legend_above(PATHS, left=70, width=bare.inner_width)
+    classes, below = legend_above(kinds or DASHES, left=70, width=bare.inner_width)
+    grid = line_panels(
+        2 * len(models),
+        height=170 if narrow() else 230,
+        columns=2,
+        gap_x=28,
+        gap_y=104,
+        top=taken + below + 38,
+        left=70,
+    )
     notes = [f"{masks} masks on each prompt", f"prompts of {prompt_tokens} tokens"] * len(models)
     figure = grid.figure([model for model in models for _ in VARIED], notes)
     for index, (model, varied) in enumerate((model, varied) for model in models for varied in VARIED):
@@ -60,20 +73,22 @@ def selection_speed(rows: pd.DataFrame, *, masks: int = 32, prompt_tokens: int =
                 hovertemplate="%{y:.3g} s per mask<extra>%{fullData.name}</extra>",
             )  # fmt: skip
             figure.add_trace(trace, row=row, col=column)
-        ticks = sorted(part[varied].unique())
-        figure.update_xaxes(
-            type="log", tickvals=ticks, ticktext=[str(tick) for tick in ticks], title_text=VARIED[varied],
-            row=row, col=column,
-        )  # fmt: skip
+        values = sorted(part[varied].unique())
+        places = np.log(values)
+        places = (places - places[0]) / max(float(np.ptp(places)), 1e-9) * 0.9 * grid.width
+        ticks, texts = thinned(values, [f"{value:g}" for value in values], places.tolist())
+        figure.update_xaxes(type="log", tickvals=ticks, ticktext=texts, title_text=VARIED[varied], row=row, col=column)
         title = "seconds per mask" if column == 1 else None
-        figure.update_yaxes(type="log", dtick=1, title_text=title, row=row, col=column)
+        figure.update_yaxes(type="log", dtick=1, title_text=title, showticklabels=column == 1, row=row, col=column)
         if column == 2:
             next(iter(figure.select_yaxes(row=row, col=2))).matches = f"y{2 * row - 1 if row > 1 else ''}"
-    _add_legend(figure, [kind for kind in DASHES if (rows["model_class"] == kind).any()])
+    _add_entries(figure, kinds)
+    classes["y"] = 1 - taken / figure.layout.height
+    figure.update_layout(legend=paths, legend2={**classes, "orientation": "h"})
     return figure
 
 
-def _add_legend(figure: go.Figure, kinds: list[str]) -> None:
+def _add_entries(figure: go.Figure, kinds: list[str]) -> None:
     """Colour and symbol stand for the path, the dash for the model class: an entry for each, on a line of its own."""
     for path, (color, symbol) in PATHS.items():
         figure.add_scatter(
@@ -84,6 +99,3 @@ def _add_legend(figure: go.Figure, kinds: list[str]) -> None:
         figure.add_scatter(
             x=[None], y=[None], mode="lines", name=kind, legend="legend2", line={"color": INK, "dash": DASHES[kind]}
         )
-    place = {"orientation": "h", "x": 0, "xanchor": "left", "xref": "paper", "yref": "container", "yanchor": "top"}
-    height = figure.layout.height
-    figure.update_layout(legend={**place, "y": 1}, legend2={**place, "y": 1 - 26 / height, "font": {"size": 13}})

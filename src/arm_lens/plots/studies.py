@@ -12,10 +12,10 @@ import plotly.graph_objects as go
 
 from arm_lens.evaluation.standings import mean_over_subsets
 from arm_lens.plots.frames import checked
-from arm_lens.plots.judge_rows import LETTER, accuracy_text, chance_line, line_width, second_line
-from arm_lens.plots.panels import balanced_columns, line_panels
+from arm_lens.plots.judge_rows import accuracy_text, line_width
+from arm_lens.plots.panels import chance_line, legend_above, line_panels, second_line, thinned
 from arm_lens.plots.subsets import MEASURED, of_benchmark
-from arm_lens.plots.theme import JudgeStyle, judge_styles, literal, page_width
+from arm_lens.plots.theme import JudgeStyle, judge_styles, literal, narrow
 
 MEAN = "mean over subsets"
 SPREAD = 0.6
@@ -23,6 +23,8 @@ SPREAD = 0.6
 each other."""
 REFERENCES = ("zero_shot", "length")
 """Without examples: what any judge that reads some ought to beat."""
+EDGE = 0.9
+"""Steps that an axis reaches beyond its first and last value."""
 GAP = 38
 """Pixels between panels."""
 CROWD = 6
@@ -42,7 +44,15 @@ class _Study:
         return [float(np.log2(value)) if self.logarithmic else float(value) for value in values]
 
     def tick(self, value: float | int) -> str:
-        return f"{value:.0f}" if self.logarithmic else f"{value:.0%}"
+        """What the axis says at a value."""
+        if self.logarithmic:
+            return f"{value:.0f}"
+        return f"{100 * value:.0f}" if narrow() else f"{value:.0%}"
+
+    @property
+    def title(self) -> str:
+        """Of the axis."""
+        return self.axis if self.logarithmic or not narrow() else f"{self.axis.removeprefix('share of ')} (%)"
 
 
 EXAMPLES = _Study("n_examples", "labelled examples", True)
@@ -134,21 +144,20 @@ def _study(
         means = [_mean(varied[varied[study.varied] == value], subsets) for value in varied[study.varied].unique()]
         panels = {f"{MEAN} ({len(subsets)})": (pd.concat(means), _mean(level, subsets)), **panels}
     styles = judge_styles([*varied["judge"], *level["judge"]], names)
-    columns = balanced_columns(len(panels), 4)
-    width = min((page_width() - 82) // columns - GAP, 520)
-    extra = second_line(list(panels), width)
-    legend, top = _legend(styles, columns * (width + GAP))
-    grid = line_panels(
-        len(panels), height=210, columns=columns, gap_x=GAP, gap_y=58 + extra, top=top + 26 + extra, bottom=50
-    )
+    bare = line_panels(len(panels), height=1, gap_x=GAP)
+    extra = second_line(list(panels), bare.width)
+    shown = [_short(style) for style in styles.values()]
+    legend, top = legend_above(shown, left=bare.left, width=bare.inner_width)
+    height, between = (130, 46) if narrow() else (210, 66)
+    grid = line_panels(len(panels), height=height, gap_x=GAP, gap_y=between + extra, top=top + 26 + extra, bottom=50)
     figure = grid.figure(list(panels), [""] * len(panels))
     ticks: list[float | int] = sorted(varied[study.varied].unique().tolist())
     for index, (title, (lines, flat)) in enumerate(panels.items()):
         row, column = grid.cell(index)
         _draw(figure, lines, flat, study=study, ticks=ticks, styles=styles, lead=lead, title=title, place=(row, column))
-        lowest = study.axis if grid.is_lowest(index) else None
+        lowest = study.title if grid.is_lowest(index) else None
         figure.update_xaxes(title_text=lowest, row=row, col=column)
-    _axes(figure, pd.concat([varied, level]), study, ticks)
+    _axes(figure, pd.concat([varied, level]), study, ticks, grid.width)
     for style in styles.values():
         figure.add_trace(_entry(style))
     figure.update_layout(legend=legend)
@@ -179,7 +188,7 @@ def _draw(
     at = study.place(ticks)
     step = min((b - a for a, b in itertools.pairwise(at)), default=1.0)
     row, column = place
-    chance_line(figure, y=0.5, row=row, col=column)
+    chance_line(figure, y=0.5, span=(at[0] - step * EDGE, at[-1] + step * EDGE), row=row, col=column)
     for record in flat.to_dict("records"):
         style = styles[record["judge"]]
         middle = (at[0] + at[-1]) / 2
@@ -192,7 +201,7 @@ def _draw(
         figure.add_trace(trace, row=row, col=column)
         # The symbol stands at the left edge, before the first value.
         end = go.Scatter(
-            x=ends[:1], y=[record["accuracy"]], mode="markers", marker=_marker(style, 7), hoverinfo="skip",
+            x=ends[:1], y=[record["accuracy"]], mode="markers", marker=_marker(style, 5 if narrow() else 7), hoverinfo="skip",
             showlegend=False, cliponaxis=False,
         )  # fmt: skip
         figure.add_trace(end, row=row, col=column)
@@ -203,7 +212,7 @@ def _draw(
         shift = SPREAD * min(step, (at[-1] - at[0]) / 4) * ((index + 0.5) / len(drawn) - 0.5)
         texts = [
             accuracy_text(record, styles[judge].name, title)
-            + f"<br>{study.tick(record[study.varied])} {study.axis.removeprefix('share of ')}"
+            + f"<br>{record[study.varied]:{'.0f' if study.logarithmic else '.0%'}} {study.axis.removeprefix('share of ')}"
             for record in some.to_dict("records")
         ]
         faint = len(drawn) > CROWD and judge != lead
@@ -229,7 +238,7 @@ def _line(
         },
         mode="lines+markers",
         line={"color": style.color, "width": 2.6 if bold else 1.3},
-        marker=_marker(style, 9 if bold else 7),
+        marker=_marker(style, (9 if bold else 7) - 2 * narrow()),
         hovertext=list(texts),
         hovertemplate="%{hovertext}<extra></extra>",
         name=literal(style.name),
@@ -245,27 +254,22 @@ def _entry(style: JudgeStyle) -> go.Scatter:
     """A judge's entry in the legend."""
     return go.Scatter(
         x=[None], y=[None], mode="lines+markers", line={"color": style.color, "width": 1.6}, marker=_marker(style, 9),
-        name=literal(style.name if len(style.name) <= 28 else style.name[:27] + "…"),
+        name=literal(_short(style)),
     )  # fmt: skip
 
 
-def _legend(styles: Mapping[str, JudgeStyle], width: float | int) -> tuple[dict[str, object], int]:
-    """A legend of equal columns above panels of this width, and the pixels it takes upwards."""
-    room = round(LETTER * max(min(len(style.name), 28) for style in styles.values())) + 12
-    columns = max(1, int(width / (room + 42)))
-    lines = -(-len(styles) // columns)
-    place = {"y": 1, "yref": "container", "yanchor": "top", "xref": "paper", "x": 0}
-    return {**place, "entrywidth": room, "entrywidthmode": "pixels"}, 21 * lines + 14
+def _short(style: JudgeStyle) -> str:
+    return style.name if len(style.name) <= 28 else style.name[:27] + "…"
 
 
-def _axes(figure: go.Figure, table: pd.DataFrame, study: _Study, ticks: Sequence[float | int]) -> None:
+def _axes(figure: go.Figure, table: pd.DataFrame, study: _Study, ticks: Sequence[float | int], width: int) -> None:
+    """Both axes of every panel, ``width`` pixels wide."""
     at = study.place(ticks)
     step = min((b - a for a, b in itertools.pairwise(at)), default=1.0)
-    figure.update_xaxes(
-        tickvals=at,
-        ticktext=[study.tick(value) for value in ticks],
-        range=[at[0] - step * 0.6, at[-1] + step * 0.6],
-    )
+    low, high = at[0] - step * EDGE, at[-1] + step * EDGE
+    places = [(value - low) / (high - low) * width for value in at]
+    shown, texts = thinned(at, [study.tick(value) for value in ticks], places)
+    figure.update_xaxes(tickvals=shown, ticktext=texts, tickangle=0, range=[low, high])
     low = min(0.45, float(np.nanmin(table[["ci_low", "accuracy"]].to_numpy(dtype=float))) - 0.02)
     figure.update_yaxes(range=[low, 1.02], dtick=0.1 if low > 0.2 else 0.2, tickformat=".1f")
     figure.add_annotation(

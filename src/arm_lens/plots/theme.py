@@ -3,6 +3,9 @@
 The colours are those of Okabe and Ito (2008), which people with the common colour vision deficiencies can tell apart;
 the symbols do the same work in greyscale. The template is handed to each figure and not registered with plotly, so
 importing this package leaves a user's own figures as they were.
+
+Two hues of a diverging scale are one grey in a photocopy. So a map of signed values either prints its numbers, or a
+minus sign in every cell that is notably negative (`signs`): dark with a minus is below zero, dark without is above.
 """
 
 from __future__ import annotations
@@ -12,7 +15,9 @@ import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
 
 INK = "#222222"
@@ -48,10 +53,17 @@ class Theme:
     """The widest figure, in layout pixels."""
     inches: float | None = None
     """How wide ``page_width`` is on paper; None on a screen."""
+    most_inches: float | None = None
+    """How high a figure may be on paper; None if there is no limit."""
+
+    @property
+    def pixels_per_inch(self) -> float | None:
+        """Layout pixels to an inch of paper; None on a screen."""
+        return None if self.inches is None else self.page_width / self.inches
 
 
 SCREEN = Theme(name="screen", page_width=1000)
-COLUMN = Theme(name="column", page_width=430, inches=3.25)
+COLUMN = Theme(name="column", page_width=430, inches=3.25, most_inches=9.0)
 """One column of a two-column paper."""
 PAGE = Theme(name="page", page_width=900, inches=6.75)
 """Both columns of a two-column paper, or the text of a one-column paper."""
@@ -77,6 +89,39 @@ def current_theme() -> Theme:
 def page_width() -> int:
     """The widest figure there is room for, in layout pixels."""
     return _THEME.get().page_width
+
+
+def narrow() -> bool:
+    """Whether there is room for one or two panels in a row only, as in one column of a paper."""
+    return page_width() < 600
+
+
+def base_layout(*, width: float | int, height: float | int, margin: Mapping[str, float | int]) -> dict[str, Any]:
+    """What the layout of every figure begins with: the look, the size, and what it was laid out for.
+
+    The last is kept as ``layout.meta``, whence `save_figure` knows how large the figure is on paper.
+
+    Args:
+        width: of the figure, in layout pixels.
+        height: likewise.
+        margin: l, r, t, b: pixels around the panels.
+
+    Raises:
+        ValueError: if the figure is higher than the theme's page, as a large table in one column.
+    """
+    theme, per_inch = current_theme(), current_theme().pixels_per_inch
+    if per_inch and theme.most_inches and height > theme.most_inches * per_inch:
+        raise ValueError(
+            f"the figure would be {height / per_inch:.1f} inches high in {theme.name} layout, where {theme.most_inches:g} "
+            f"are the most: draw fewer rows, or lay it out over two columns, within themed(PAGE)"
+        )
+    return {
+        "template": TEMPLATE,
+        "width": round(width),
+        "height": round(height),
+        "margin": {**margin, "autoexpand": False},
+        "meta": {"theme": theme.name, "pixels_per_inch": per_inch},
+    }
 
 
 @dataclass(frozen=True)
@@ -204,6 +249,19 @@ def label(text: str, *, width: int = 36, lines: int = 2) -> str:
     if len(wrapped) > lines:
         wrapped = [*wrapped[: lines - 1], wrapped[lines - 1][: width - 1].rstrip() + "…"]
     return "<br>".join(literal(line) for line in wrapped)
+
+
+def signs(values: np.ndarray, *, span: float | int) -> np.ndarray:
+    """The text of a diverging map's cells: a minus sign where a value is notably below zero, else nothing.
+
+    Args:
+        values: any shape, NaN where there is none.
+        span: the largest absolute value of the colour scale; notable is more than 5 % of it.
+
+    Returns:
+        Strings in the shape of ``values``.
+    """
+    return np.where(np.asarray(values, dtype=float) < -0.05 * span, "−", "").astype(object)
 
 
 def _template() -> go.layout.Template:

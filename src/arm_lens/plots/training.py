@@ -8,14 +8,15 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from arm_lens.plots.frames import checked, criteria_of
-from arm_lens.plots.panels import Panels, line_panels
-from arm_lens.plots.theme import MEETS
+from arm_lens.plots.panels import Panels, legend_above, line_panels, second_line
+from arm_lens.plots.theme import MEETS, narrow
 
 AXES = {
     "reward": "reward of the drawn masks",
     "expected_heads": "expected number of heads",
     "entropy": "entropy per head (nats)",
 }
+MEAN, BAND = "mean over seeds", "lowest to highest seed"
 
 
 def training_curves(
@@ -35,7 +36,11 @@ def training_curves(
     checked(history, ["criterion", "seed", "step", value], table="history")
     criteria = criteria_of(history)
     banded = history["seed"].nunique() > 1
-    grid = line_panels(len(criteria), height=150, gap_x=40, gap_y=66, top=68 if banded else 44)
+    bare = line_panels(len(criteria), height=1, gap_x=40)
+    legend, taken = legend_above([MEAN, BAND], left=bare.left, width=bare.inner_width) if banded else ({}, 0)
+    extra = second_line(criteria, bare.width)
+    height = 110 if narrow() else 150
+    grid = line_panels(len(criteria), height=height, gap_x=40, gap_y=66 + extra, top=taken + 26 + extra)
     figure = grid.figure(criteria, [""] * len(criteria))
     over_seeds: pd.DataFrame = history.groupby(["criterion", "step"])[value].agg(["mean", "min", "max"])
     for index, criterion in enumerate(criteria):
@@ -53,9 +58,7 @@ def training_curves(
         axis.matches = "y"
     if value != "reward":
         figure.update_yaxes(rangemode="tozero")
-    figure.update_layout(
-        showlegend=banded, legend={"y": 1, "yref": "container", "yanchor": "top", "xref": "paper", "x": 0}
-    )
+    figure.update_layout(showlegend=banded, legend=legend)
     return figure
 
 
@@ -71,7 +74,7 @@ def _draw(figure: go.Figure, curve: pd.DataFrame, grid: Panels, index: int, *, b
             line={"width": 0},
             mode="lines",
             hoverinfo="skip",
-            name="lowest to highest seed",
+            name=BAND,
             legendgroup="band",
             showlegend=index == 0,
         )
@@ -83,7 +86,7 @@ def _draw(figure: go.Figure, curve: pd.DataFrame, grid: Panels, index: int, *, b
         line={"width": 1.8, "color": MEETS},
         customdata=curve[["min", "max"]].to_numpy(),
         hovertemplate="step %{x}: mean %{y:.3f}, from %{customdata[0]:.3f} to %{customdata[1]:.3f}<extra></extra>",
-        name="mean over seeds",
+        name=MEAN,
         legendgroup="mean",
         showlegend=index == 0,
     )
