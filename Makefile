@@ -43,7 +43,7 @@ $(OVERLAY):
 # After changing dependencies: install what pyproject.toml asks for, then write down what that gave.
 lock:
 	$(BIN)/python -m pip install --quiet torch==2.13.0 'transformer-lens>=3.9,<4' --editable '.[datasets,endpoint,images]' \
-		beartype hypothesis ipykernel nbclient nbformat pytest pytest-xdist mypy ruff pandas-stubs types-psutil types-pyyaml types-tqdm hatchling
+		beartype hypothesis ipykernel ipywidgets nbclient nbformat pytest pytest-xdist mypy ruff pandas-stubs types-psutil types-pyyaml types-tqdm hatchling
 	{ echo "# Exact versions, written by make lock."; \
 	  $(BIN)/python -m pip freeze --exclude-editable | sed "s/+cpu//"; } > requirements.lock
 

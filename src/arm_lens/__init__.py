@@ -6,7 +6,11 @@
 >>> reward.score(["How do I boil an egg?"], ["Eight minutes in simmering water."])
 """
 
+from importlib import import_module
+from types import ModuleType
+
 from arm_lens.activations import HeadMeans, RunningMean, fingerprint, mean_heads, read_batch, read_heads
+from arm_lens.artefact import WrongModelError
 from arm_lens.denoising import Denoise
 from arm_lens.heads import Head, HeadScores, HeadSet
 from arm_lens.judging import Comparison, GenerativeJudge, PositionBias, RewardModel
@@ -67,6 +71,7 @@ __all__ = [
     "VerdictScores",
     "VerdictTokenError",
     "VerdictTokens",
+    "WrongModelError",
     "describe",
     "fingerprint",
     "labelled",
@@ -83,3 +88,16 @@ __all__ = [
     "steer",
     "write_preferences",
 ]
+
+_ROOMS = ("attribution", "baselines", "benchmark", "comparison", "evaluation", "judge_model", "plots", "study")
+
+
+def __getattr__(name: str) -> ModuleType:
+    """``arm_lens.plots`` and its like without an import of their own, and without the price of one until then."""
+    if name in _ROOMS:
+        return import_module(f"arm_lens.{name}")
+    raise AttributeError(f"module 'arm_lens' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_ROOMS])

@@ -6,7 +6,7 @@ the control.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -57,13 +57,12 @@ def accuracy_by_heads(
     orders = [order for group in groups.values() for order in group]
     masks = torch.stack([order.top(size).mask for order in orders for size in sizes])
     correct = outcomes_of(objective.margins(masks))["accuracy"].reshape(len(objective), len(orders), len(sizes)).numpy()
-    clusters = numbered(objective.clusters)
     rows, start = [], 0
     for name, group in groups.items():
         of_group = correct[:, start : start + len(group)]
         start += len(group)
         for place, size in enumerate(sizes):
-            found = accuracy(np.ascontiguousarray(of_group[:, :, place].T), clusters=clusters, seed=seed)
+            found = accuracy(np.ascontiguousarray(of_group[:, :, place].T), clusters=objective.clusters, seed=seed)
             rows.append(
                 {
                     "criterion": criterion,
@@ -85,12 +84,6 @@ def default_sizes(count: int) -> list[int]:
         sizes |= {step, step * 3 // 2}
         step *= 2
     return sorted(size for size in sizes if size <= count)
-
-
-def numbered(clusters: Sequence[Hashable]) -> np.ndarray:
-    """Clusters as numbers from 0, in order of appearance."""
-    number = {cluster: place for place, cluster in enumerate(dict.fromkeys(clusters))}
-    return np.array([number[cluster] for cluster in clusters])
 
 
 def _last_if_unknown(scores: HeadScores) -> HeadScores:

@@ -88,9 +88,8 @@ def transfer(
             (RANDOM, used_for, correct[count:-1]),
             (NONE, NONE, correct[-1:]),
         ]
-        clusters = _numbered(objective)
         for heads_of, means_of, verdicts in named:
-            found = accuracy(verdicts, clusters=clusters, seed=seed)
+            found = accuracy(verdicts, clusters=objective.clusters, seed=seed)
             rows.append((heads_of, used_for, means_of, found.accuracy, found.low, found.high, found.n))
     return pd.DataFrame(rows, columns=["heads_of", "used_for", "means_of", "accuracy", "ci_low", "ci_high", "n"])
 
@@ -142,8 +141,3 @@ def _as(other: ActivationRewardModel, objective: JudgingObjective) -> JudgingObj
 def _correct(margins: Float[Tensor, "example mask"]) -> Float[np.ndarray, "mask example"]:
     """1 for a right verdict, 0 for a wrong one, 0.5 for a tie."""
     return np.asarray(((margins > 0).double() + 0.5 * (margins == 0).double()).T.numpy())
-
-
-def _numbered(objective: JudgingObjective) -> np.ndarray:
-    number = {cluster: place for place, cluster in enumerate(dict.fromkeys(objective.clusters))}
-    return np.array([number[cluster] for cluster in objective.clusters])

@@ -6,7 +6,7 @@ calibration, and `health` looks for failure signs. `hacking_items` makes counter
 `arm_lens.benchmark`.
 """
 
-from arm_lens.evaluation.demo import DemoOptions, run_demo
+from arm_lens.evaluation.demo import DemoOptions, head_frames, run_demo
 from arm_lens.evaluation.hacking import (
     MAPPINGS,
     PAIR_CELLS,
@@ -37,6 +37,7 @@ __all__ = [
     "benchmark_tables",
     "hacking_examples",
     "hacking_items",
+    "head_frames",
     "health",
     "judge_items",
     "rewardbench_2_scores",

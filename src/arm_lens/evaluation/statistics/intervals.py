@@ -23,7 +23,7 @@ which two or three say little. In simulations (200 items, an accuracy that varie
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -211,7 +211,7 @@ def mean_estimate(values: Float[np.ndarray, "draw seed item"], bootstrap: Cluste
 def accuracy(
     correct: Float[np.ndarray, " item"] | Float[np.ndarray, "draw item"] | Float[np.ndarray, "draw seed item"],
     *,
-    clusters: Int[np.ndarray, " item"] | None = None,
+    clusters: Sequence[Hashable] | Int[np.ndarray, " item"] | None = None,
     seed: int = 0,
     resamples: int = 2000,
 ) -> AccuracyEstimate:
@@ -220,7 +220,8 @@ def accuracy(
     Args:
         correct: 1 where the verdict is right, 0 where it is wrong, 0.5 for a tie; per item, per draw and item, or per
             draw, seed and item.
-        clusters: a number for each item, the same for items that belong together; None if none do.
+        clusters: a number, a prompt or anything hashable for each item, the same for items that belong together; None if
+            none do.
         seed: of the bootstrap, where one is needed.
         resamples: of the bootstrap.
 
@@ -230,7 +231,15 @@ def accuracy(
     if correct.size == 0:
         raise ValueError("there is no accuracy of no items")
     n = correct.shape[-1]
-    numbers = np.arange(n) if clusters is None else np.unique(clusters, return_inverse=True)[1]
+    numbers = np.arange(n) if clusters is None else _numbered(clusters)
     table = correct if correct.ndim == 3 else np.atleast_2d(correct)[:, None]
     found = mean_estimate(table, ClusterBootstrap(numbers, seed=seed, resamples=resamples))
     return AccuracyEstimate(found.value, found.low, found.high, n)
+
+
+def _numbered(clusters: Sequence[Hashable] | Int[np.ndarray, " item"]) -> Int[np.ndarray, " item"]:
+    """Clusters as numbers from 0; those given as numbers keep their order."""
+    if isinstance(clusters, np.ndarray):
+        return np.unique(clusters, return_inverse=True)[1]
+    number = {cluster: place for place, cluster in enumerate(dict.fromkeys(clusters))}
+    return np.array([number[cluster] for cluster in clusters])

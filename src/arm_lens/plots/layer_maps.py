@@ -1,0 +1,132 @@
+"""Maps of a model's heads, layers upwards and heads to the right: their layout, and marks that survive a photocopy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from arm_lens.plots.panels import Panels, balanced_columns
+from arm_lens.plots.theme import INK, narrow, page_width, signs
+
+LARGEST_CELL = 28.0
+READABLE = 10.0
+"""Cells of fewer pixels hold a dot, and no minus sign."""
+UNMEASURED = "#b0b0b0"
+NARROW_BAR = 180
+NARROWEST = 372
+"""Pixels of the narrowest figure, which its colour bar and caption need."""
+
+
+@dataclass(frozen=True)
+class MapGrid:
+    """Panels of equal maps, with the room for a colour bar."""
+
+    panels: Panels
+    cell: float | int
+    """Pixels of a cell's side."""
+    n_layers: int
+    n_heads: int
+
+    @classmethod
+    def of(cls, count: int, n_layers: int, n_heads: int, *, bottom: int = 48) -> MapGrid:
+        """As many panels in a row as are legible; cells are square, but in a tiny model."""
+        most = 4 if n_heads <= 16 else 3 if n_heads <= 40 else 2
+        columns = balanced_columns(count, min(most, 2) if narrow() else most)
+        left, right, gap = 52, 16 if narrow() else 110, 34
+        available = (page_width() - left - right - (columns - 1) * gap) / columns
+        cell = min(LARGEST_CELL, min(available, 560) / n_heads)
+        width, height = max(round(cell * n_heads), min(150, int(available))), max(round(cell * n_layers), 100)
+        right = max(right, NARROWEST - left - columns * width - (columns - 1) * gap)
+        panels = Panels(
+            count=count, columns=columns, width=width, height=height, gap_x=gap, gap_y=76, left=left, right=right,
+            top=104 if narrow() else 60, bottom=bottom,
+        )  # fmt: skip
+        return cls(panels, cell, n_layers, n_heads)
+
+    def finish(self, figure: go.Figure, bar_title: str, **axis: object) -> None:
+        """Ticks, titles of axes and the colour bar of ``coloraxis``."""
+        figure.update_xaxes(tickvals=self._ticks(self.n_heads, 20), range=[-0.5, self.n_heads - 0.5])
+        figure.update_yaxes(tickvals=self._ticks(self.n_layers, 17), range=[-0.5, self.n_layers - 0.5])
+        figure.update_xaxes(showgrid=False, showline=False, ticks="", ticklabelstandoff=2)
+        figure.update_yaxes(showgrid=False, showline=False, ticks="", ticklabelstandoff=4)
+        for index in range(self.panels.count):
+            row, column = self.panels.cell(index)
+            lowest = "head" if self.panels.is_lowest(index) else None
+            figure.update_xaxes(title_text=lowest, row=row, col=column)
+            figure.update_yaxes(title_text="layer" if column == 1 else None, row=row, col=column)
+        bar = self._bar(figure, bar_title)
+        if "tickvals" in axis:
+            bar["tickvals"] = axis.pop("tickvals")
+        figure.update_layout(coloraxis={**axis, "colorbar": bar})
+
+    def _bar(self, figure: go.Figure, title: str) -> dict[str, object]:
+        font = {"size": 12}
+        common = {"outlinewidth": 0, "tickfont": font, "lenmode": "pixels"}
+        if narrow():
+            # Its own title would stand on the bar.
+            figure.add_annotation(
+                text=title.replace("<br>", " "), x=0, y=1, xref="paper", yref="paper", xanchor="left", yanchor="top",
+                xshift=NARROW_BAR + 12, yshift=self.panels.top - 6, font=font,
+            )  # fmt: skip
+            place = {"x": 0, "xanchor": "left", "xref": "paper", "y": 1, "yref": "container", "yanchor": "top"}
+            return {**common, **place, "orientation": "h", "len": NARROW_BAR, "thickness": 11, "xpad": 0, "ypad": 8}
+        heading = {"text": f"{title}<br>&nbsp;", "side": "top", "font": font}
+        place = {"y": 1, "yanchor": "top", "x": 1.0, "xpad": 16}
+        return {**common, **place, "title": heading, "len": min(max(self.panels.height, 210), 300), "thickness": 14}
+
+    def _ticks(self, size: int, spacing: int) -> list[int]:
+        """Every 1st, 2nd, 4th, 8th... index, so that labels stand at least ``spacing`` pixels apart."""
+        side = max(self.cell, (self.panels.width if size == self.n_heads else self.panels.height) / size)
+        step = 1
+        while step * side < spacing:
+            step *= 2
+        return list(range(0, size, step))
+
+    def table(self, heads: pd.DataFrame, value: str) -> np.ndarray:
+        """``value`` as [layer, head], NaN where there is no row."""
+        z = np.full((self.n_layers, self.n_heads), np.nan)
+        z[heads["layer"].to_numpy(int), heads["head"].to_numpy(int)] = heads[value].to_numpy(float)
+        return z
+
+    def add(
+        self,
+        figure: go.Figure,
+        index: int,
+        z: np.ndarray,
+        hover: np.ndarray | None,
+        *,
+        span: float | int | None,
+        name: str,
+    ) -> None:
+        """A map in panel ``index``; with a ``span``, cells below zero are marked. Heads without a value get a cross."""
+        row, column = self.panels.cell(index)
+        gap = 1 if self.cell >= 9 else 0.5
+        marks: Mapping[str, object] = {}
+        if span is not None and self.cell >= READABLE:
+            size = min(15, max(9, round(0.75 * self.cell)))
+            marks = {"text": signs(z, span=span), "texttemplate": "%{text}", "textfont": {"size": size}}
+        heat = go.Heatmap(
+            z=z, x=list(range(self.n_heads)), y=list(range(self.n_layers)), coloraxis="coloraxis", xgap=gap, ygap=gap,
+            hovertext=hover, hovertemplate="%{hovertext}<extra></extra>", name=name, **marks,
+        )  # fmt: skip
+        figure.add_trace(heat, row=row, col=column)
+        if span is not None and self.cell < READABLE:
+            for dark in (True, False):
+                inside = (z < -0.1 * span) & ((z < -0.5 * span) == dark)
+                figure.add_trace(self._symbols(inside, "circle", 1.8, "#ffffff" if dark else INK), row=row, col=column)
+        if np.isnan(z).any():
+            cross = max(2.5, 0.3 * self.cell)
+            figure.add_trace(self._symbols(np.isnan(z), "x-thin", cross, UNMEASURED), row=row, col=column)
+
+    @staticmethod
+    def _symbols(where: np.ndarray, symbol: str, size: float | int, color: str) -> go.Scatter:
+        y, x = np.nonzero(where)
+        line = {"color": color, "width": 1 if symbol == "x-thin" else 0}
+        return go.Scatter(
+            x=x.tolist(), y=y.tolist(), mode="markers", hoverinfo="skip", showlegend=False,
+            marker={"symbol": symbol, "size": size, "color": color, "line": line},
+        )  # fmt: skip

@@ -1,0 +1,74 @@
+"""Numbers and captions in figures: signs with a true minus, as many digits as fit a cell, a line that explains the marks."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from arm_lens.plots.theme import MUTED, literal
+
+DIGIT = 7.4
+"""Pixels that a character of a bold number in a cell takes, on the wide side."""
+LINE = 16
+CAPTION_LETTER = 6.1
+
+
+def largest(values: np.ndarray) -> float | int:
+    """The largest absolute value; 1 if there is none above zero."""
+    finite = np.abs(values[np.isfinite(values)])
+    return float(finite.max()) if finite.size and finite.max() > 0 else 1.0
+
+
+def digits_for(span: float | int) -> int:
+    """Decimals that give a number of this size two significant digits: 2 to 4, or 1 from ten upwards."""
+    return min(4, max(2 if span < 10 else 1, 1 - math.floor(math.log10(span))))
+
+
+def signed(value: float | int, *, digits: int = 4) -> str:
+    """A number with its sign; zero has none."""
+    text = f"{value:+.{digits}f}"
+    return text[1:] if not float(text) else text.replace("-", "−")
+
+
+def compact(value: float | int, digits: int, *, short: bool = False) -> str:
+    """A number for a cell: without plus, zero without minus, and if ``short`` without the zero before the point."""
+    text = f"{value:.{digits}f}"
+    text = (text if float(text) else text.removeprefix("-")).replace("-", "−")
+    return text.replace("0.", ".", 1) if short and abs(value) < 1 and digits else text
+
+
+def fits(values: np.ndarray, digits: int, width: float | int, *, short: bool = False) -> bool:
+    """Whether every number can be printed in a cell of this width."""
+    finite = values[np.isfinite(values)]
+    return all(DIGIT * len(compact(float(value), digits, short=short)) + 3 <= width for value in finite)
+
+
+def score_text(row: Mapping[Any, Any], value: str = "score") -> str:
+    """Value, interval and n of a row, for hovering."""
+    if pd.isna(row[value]):
+        return "not measured"
+    text = signed(row[value])
+    if not (pd.isna(row["ci_low"]) or pd.isna(row["ci_high"])):
+        text += f", interval {signed(row['ci_low'])} to {signed(row['ci_high'])}"
+    return text + (f", n = {row['n']:.0f}" if row["n"] else "")
+
+
+def caption(figure: go.Figure, sentences: Iterable[str]) -> None:
+    """Grey lines below everything else; the figure grows by the room they take. ``sentences`` are shown as written."""
+    text = " ".join(filter(None, sentences))
+    if not text:
+        return
+    margin, width = figure.layout.margin, figure.layout.width
+    lines = textwrap.wrap(text, int((width - 24) / CAPTION_LETTER))
+    room = LINE * len(lines) + 8
+    figure.update_layout(height=figure.layout.height + room, margin={"b": margin.b + room})
+    figure.add_annotation(
+        text="<br>".join(map(literal, lines)), x=0, y=0, xref="paper", yref="paper", xanchor="left", yanchor="bottom",
+        xshift=8 - margin.l, yshift=4 - figure.layout.margin.b, align="left", font={"size": 12, "color": MUTED},
+    )  # fmt: skip
