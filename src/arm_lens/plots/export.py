@@ -59,7 +59,7 @@ def save_figure(
     suffix = path.suffix.lower()
     sized = go.Figure(figure).update_layout(width=width or figure.layout.width, height=height or figure.layout.height)
     if suffix == ".html":
-        sized.write_html(path, include_plotlyjs=True, config=QUIET)
+        sized.write_html(path, include_plotlyjs=True, config=QUIET, auto_play=False)
         return path
     if suffix not in IMAGES:
         raise ValueError(f"cannot write {path.name}: a figure is saved as {', '.join(IMAGES)} or .html")

@@ -128,9 +128,7 @@ def matrices(
     while across > 1 and _cell(across, left, right, gap, len(columns), largest_width) < SMALLEST:
         across -= 1
     width = _cell(across, left, right, gap, len(columns), largest_width)
-    # All numbers of a figure are written alike.
-    short = not all(fits(one.values, scale.digits, width) for one in cells)
-    printed = all(fits(one.values, scale.digits, width, short=short) for one in cells)
+    short, printed = _numbers(cells, scale.digits, width)
     if not printed:
         width = _cell(across, left, right + BAR, gap, len(columns), largest_width)
     headings, angle, room = _headings(columns, width)
@@ -138,6 +136,10 @@ def matrices(
     if slant:
         gap += slant
         width = _cell(across, left, right + BAR * (not printed) + slant, gap, len(columns), largest_width)
+        if printed:  # headings that lean out take room from the cells
+            short, printed = _numbers(cells, scale.digits, width)
+        if not printed:
+            width = _cell(across, left, right + BAR + slant, gap, len(columns), largest_width)
     if any("<br>" in name for name in names):
         heights = max(heights, 32)
     over = room + (44 if any(one.note for one in cells) else 26) * titled
@@ -186,6 +188,12 @@ def _headings(columns: Sequence[str], width: float | int) -> tuple[list[str], in
     if angle and longest <= 7:
         return [literal(name) for name in columns], -90, round(LETTER * longest) + 12
     return headings, angle, room
+
+
+def _numbers(cells: Sequence[Cells], digits: int, width: float) -> tuple[bool, bool]:
+    """Whether numbers lose the zero before the point, and whether they can be printed; the same for a whole figure."""
+    short = not all(fits(one.values, digits, width) for one in cells)
+    return short, all(fits(one.values, digits, width, short=short) for one in cells)
 
 
 def _cell(across: int, left: int, right: int, gap: int, columns: int, most: int) -> float | int:
