@@ -85,7 +85,9 @@ def of_study(study: HeadStudy) -> dict[str, Callable[[], go.Figure]]:
     for criterion in criteria:
         measures = attributions[attributions["criterion"] == criterion]
         found[f"measures-{criterion}"] = partial(plots.attribution_maps, measures)
-        found[f"gradient-against-shapley-{criterion}"] = partial(plots.measures_against_each_other, measures)
+        found[f"gradient-against-shapley-{criterion}"] = partial(
+            plots.measures_against_each_other, measures, agreement=study.agreement
+        )
         if criterion in interacting:
             found[f"interactions-{criterion}"] = partial(
                 plots.interaction_matrix, study.interactions, criterion=criterion

@@ -28,7 +28,7 @@ FRACTIONS = {
 }
 POOLED = "all"
 """What a table of agreement calls the mean over its criteria."""
-TREE = 90
+TREE, NARROW_TREE = 90, 44
 """Pixels of the tree beside a matrix."""
 OWN, TAKEN = "means of the column", "means of the row"
 
@@ -144,7 +144,7 @@ def overlap_matrix(
     scale = Scale(0, max(most, 1), 0 if value == "shared" else 2, "shared" if value == "shared" else value.capitalize())
     crossed = np.isnan(values) & ~np.eye(len(there), dtype=bool)
     cells = Cells(values=values, hover=hover, bold=bold, instead=sizes, crossed=crossed)
-    figure, layout = matrices([cells], there, there, scale, right=14 if tree is None else TREE + 34)
+    figure, layout = matrices([cells], there, there, scale, right=14 if tree is None else _tree_width() + 34)
     if tree is not None:
         _add_tree(figure, layout, tree)
     total = _range_of(overlap["n_heads"])
@@ -299,15 +299,20 @@ def _transfer_cells(table: pd.DataFrame, rows: list[str], columns: list[str], ti
     return Cells(values=values, hover=hover, bold=bold, crossed=crossed, title=title)
 
 
+def _tree_width() -> int:
+    return NARROW_TREE if narrow() else TREE
+
+
 def _add_tree(figure: go.Figure, layout: Layout, tree: dict[str, list[list[float | int]]]) -> None:
     """The tree at the right of the only matrix, its leaves at the rows."""
     panels = layout.panels
+    room = _tree_width()
     # Without autoexpand, the paper is the matrix itself.
-    start, end = 1 + 10 / panels.width, 1 + (10 + TREE) / panels.width
+    start, end = 1 + 10 / panels.width, 1 + (10 + room) / panels.width
     inner = panels.width
     # plotly clips domains at 1: widen the paper to hold the tree, and shrink the matrix's own domain.
-    whole = inner + 10 + TREE
-    figure.update_layout(margin={"r": figure.layout.margin.r - 10 - TREE})
+    whole = inner + 10 + room
+    figure.update_layout(margin={"r": figure.layout.margin.r - 10 - room})
     figure.update_xaxes(domain=[0, inner / whole])
     x, y = [], []
     for heights, leaves in zip(tree["dcoord"], tree["icoord"], strict=True):
@@ -319,13 +324,14 @@ def _add_tree(figure: go.Figure, layout: Layout, tree: dict[str, list[list[float
     )  # fmt: skip
     figure.add_trace(trace)
     furthest = max(max(heights) for heights in tree["dcoord"])
-    figure.update_layout(
-        xaxis2={
-            "domain": [start * inner / whole, end * inner / whole], "range": [0, furthest * 1.03], "showgrid": False,
-            "title": {"text": "distance", "standoff": 2}, "nticks": 3, "anchor": "y", "side": "bottom", "showline": True,
-        },
-        margin={"b": figure.layout.margin.b + 34}, height=figure.layout.height + 34,
-    )  # fmt: skip
+    axis = {
+        "domain": [start * inner / whole, end * inner / whole], "range": [0, furthest * 1.03], "showgrid": False,
+        "title": {"text": "distance", "standoff": 2}, "nticks": 3, "anchor": "y", "side": "bottom", "showline": True,
+    }  # fmt: skip
+    if narrow():
+        axis |= {"tickvals": [0, furthest], "ticktext": ["0", f"{furthest:.1f}"]}
+    margin = figure.layout.margin
+    figure.update_layout(xaxis2=axis, margin={"b": margin.b + 34}, height=figure.layout.height + 34)
 
 
 def _range_of(counts: pd.Series) -> str:

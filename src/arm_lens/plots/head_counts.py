@@ -17,10 +17,14 @@ from arm_lens.plots.theme import label, literal, narrow
 
 TICK = 28
 """Pixels between the labels of the axis, at least."""
+MOST_BANDS = 3
+RANDOM = "random"
 
 
 def accuracy_by_heads(curve: pd.DataFrame, *, names: Mapping[str, str] | None = None) -> go.Figure:
-    """Accuracy against the number of heads, on a logarithmic axis: a line with its band per ranking, a panel per criterion.
+    """Accuracy against the number of heads, on a logarithmic axis: a line per ranking, a panel per criterion.
+
+    Bands are intervals; with more than three rankings only the first and the random ones have one, hovering tells all.
 
     A ranking of one number of heads (a set as it was chosen) is a symbol. No heads at all stand left of one.
 
@@ -48,12 +52,14 @@ def accuracy_by_heads(curve: pd.DataFrame, *, names: Mapping[str, str] | None = 
     margin = max(0.25, 0.03 * (at[-1] - at[0]))
     # A set as it was chosen has a size of its own, which is no step of the axis.
     steps = curve[curve.groupby(["criterion", "ranking"])["heads"].transform("size") > 1]
+    # More than a few bands on top of each other cannot be told apart.
+    banded = set(styles) if len(styles) <= MOST_BANDS else {next(iter(styles)), RANDOM} & set(styles)
     for index, criterion in enumerate(criteria):
         row, column = panels.cell(index)
         chance_line(figure, y=0.5, span=(at[0] - margin, at[-1] + margin), row=row, col=column)
         for ranking, style in styles.items():
             rows = curve[(curve["criterion"] == criterion) & (curve["ranking"] == ranking)].sort_values("heads")
-            for trace in _line(rows, style, shown[ranking], criterion):
+            for trace in _line(rows, style, shown[ranking], criterion, banded=ranking in banded):
                 figure.add_trace(trace, row=row, col=column)
         figure.update_xaxes(title_text="number of heads" if panels.is_lowest(index) else None, row=row, col=column)
         figure.update_yaxes(title_text="accuracy" if column == 1 else None, row=row, col=column)
@@ -69,7 +75,8 @@ def accuracy_by_heads(curve: pd.DataFrame, *, names: Mapping[str, str] | None = 
     figure.update_layout(legend=legend)
     counts = sorted(curve["n"].unique().tolist())
     n = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    caption(figure, [f"The best heads of each ranking, on {n} items. Bands: intervals. Dashed: chance."])
+    of_some = "" if banded == set(styles) else f" ({' and '.join(shown[one] for one in styles if one in banded)})"
+    caption(figure, [f"The best heads of each ranking, on {n} items. Bands: intervals{of_some}. Dashed: chance."])
     return figure
 
 
@@ -88,7 +95,7 @@ def _ticks(sizes: list[int], width: int) -> list[int]:
     return ticks
 
 
-def _line(rows: pd.DataFrame, style: MeasureStyle, name: str, criterion: str) -> list[go.Scatter]:
+def _line(rows: pd.DataFrame, style: MeasureStyle, name: str, criterion: str, *, banded: bool) -> list[go.Scatter]:
     if rows.empty:
         return []
     x = places(rows["heads"].to_list())
@@ -114,7 +121,7 @@ def _line(rows: pd.DataFrame, style: MeasureStyle, name: str, criterion: str) ->
         hovertemplate="%{hovertext}<extra></extra>", showlegend=False, legendgroup=name, name=literal(name),
         error_y=error if single else None,
     )  # fmt: skip
-    return [line] if single else [band, line]
+    return [line] if single or not banded else [band, line]
 
 
 def _entry(style: MeasureStyle, name: str) -> go.Scatter:

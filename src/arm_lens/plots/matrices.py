@@ -21,6 +21,10 @@ from arm_lens.plots.theme import DIVERGING, HEAT, INK, MUTED, label, literal, na
 
 SMALLEST = 27
 """Pixels of the width of a cell below which panels are not put side by side."""
+LEANING = 22
+"""Columns narrower than this have upright headings."""
+UPRIGHT = 18
+"""Characters of an upright heading."""
 BAR = 84
 UPRIGHT = 14
 """Pixels of the width of a column whose heading stands upright."""
@@ -182,11 +186,12 @@ def matrices(
 
 
 def _headings(columns: Sequence[str], width: float | int) -> tuple[list[str], int, int]:
-    """As `column_headings`, but short names that do not fit stand upright."""
+    """As `column_headings`, but names stand upright where they do not fit and are short, or would lean on each other."""
     headings, angle, room = column_headings(columns, width)
     longest = max(map(len, columns))
-    if angle and longest <= 7:
-        return [literal(name) for name in columns], -90, round(LETTER * longest) + 12
+    if angle and (longest <= 7 or width < LEANING):
+        longest = min(longest, UPRIGHT)
+        return [label(name, width=longest, lines=1) for name in columns], -90, round(LETTER * longest) + 12
     return headings, angle, room
 
 

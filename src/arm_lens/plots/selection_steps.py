@@ -14,7 +14,7 @@ from arm_lens.plots.layer_maps import MapGrid
 from arm_lens.plots.measures import head_name, one_per
 from arm_lens.plots.notation import caption
 from arm_lens.plots.panels import Panels, balanced_columns
-from arm_lens.plots.theme import HEAT, INK, MEETS, MUTED, label, narrow, page_width
+from arm_lens.plots.theme import HEAT, INK, MEETS, MUTED, current_theme, label, narrow, page_width
 
 COLUMNS = ["criterion", "step", "layer", "head", "probability"]
 STOPS = 40
@@ -29,8 +29,8 @@ UNCHOSEN = "#b5b5b5"
 def selection_steps(trajectory: pd.DataFrame) -> go.Figure:
     """Layer by head maps of selection probabilities, one per criterion, with a slider over the steps.
 
-    The figure stands at the last step, so that a saved image shows the result. At most 40 steps have a stop, the first and
-    the last among them.
+    The figure stands at the last step, so that a saved image shows the result; laid out for print it has no slider. At most
+    40 steps have a stop, the first and the last among them.
 
     Args:
         trajectory: criterion, step, layer, head, probability.
@@ -40,7 +40,9 @@ def selection_steps(trajectory: pd.DataFrame) -> go.Figure:
     """
     one_per(checked(trajectory, COLUMNS, table="trajectory"), COLUMNS[:-1], name="trajectory")
     criteria = criteria_of(trajectory)
-    grid = MapGrid.of(len(criteria), int(trajectory["layer"].max()) + 1, int(trajectory["head"].max()) + 1, bottom=150)
+    printed = current_theme().inches is not None
+    n_layers, n_heads = (int(trajectory[column].max()) + 1 for column in ("layer", "head"))
+    grid = MapGrid.of(len(criteria), n_layers, n_heads, bottom=48 if printed else 150)
     steps = _thinned(sorted(trajectory["step"].unique().tolist()))
     by_step = {step: part for step, part in trajectory[trajectory["step"].isin(steps)].groupby("step")}
     final = {criterion: _table(grid, by_step[steps[-1]], criterion) for criterion in criteria}
@@ -53,6 +55,11 @@ def selection_steps(trajectory: pd.DataFrame) -> go.Figure:
     )
     maps = [index for index, trace in enumerate(figure.data) if trace.type == "heatmap"]
     titles = figure.layout.annotations[: len(criteria)]
+    scale = {"cmin": 0, "cmax": 1, "colorscale": [list(stop) for stop in HEAT]}
+    if printed:
+        grid.finish(figure, "selection<br>probability", **scale)
+        caption(figure, [f"After step {steps[-1]} of the search."])
+        return figure
     figure.frames = [
         go.Frame(
             name=str(step),
@@ -62,7 +69,7 @@ def selection_steps(trajectory: pd.DataFrame) -> go.Figure:
         )
         for step in steps
     ]
-    grid.finish(figure, "selection<br>probability", cmin=0, cmax=1, colorscale=[list(stop) for stop in HEAT])
+    grid.finish(figure, "selection<br>probability", **scale)
     for frame in figure.frames:
         # Frames replace all annotations: those that came with the colour bar go along.
         frame.layout.annotations = (*frame.layout.annotations, *figure.layout.annotations[len(criteria) :])
