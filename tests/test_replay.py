@@ -304,3 +304,12 @@ def test_rotary_embeddings_that_change_with_the_length_of_the_prompt_are_not_rep
 def test_a_prompt_of_one_token_is_refused(model_of):
     with pytest.raises(ValueError, match="two tokens"):
         Replay(model_of("llama"), [[1]], VERDICTS)
+
+
+def test_gaps_of_models_in_half_precision_are_not_rounded_to_its_steps(model_class):
+    model = models.load_model(model_class=model_class, dtype=torch.bfloat16)
+    masks = torch.eye(48, dtype=torch.bool).reshape(48, 6, 8)
+    values = 0.1 * torch.randn(6, 8, model.cfg.d_head, generator=torch.Generator().manual_seed(0))
+    verdicts = Replay(model, [[1, 9, 30, 41, 52], [1, 77, 14, 80]], VERDICTS).verdict_logits(masks, values)
+    gaps = (verdicts[..., 0] - verdicts[..., 1]).flatten()
+    assert len(gaps.unique()) > 80  # of 96; of logits in bfloat16 there are 17

@@ -26,7 +26,7 @@ from arm_lens.replay import SlowReplayWarning
 # The largest deviation allowed, in standard deviations of the reference. Both sides compute the same sums in the same
 # dtype, cut into passes differently: 1680 random cases each were off by at most 4e-6 in float32 and 0.023 in bfloat16
 # (three roundings of a logit of two standard deviations).
-TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 0.05}
+TOLERANCE = {torch.float32: 6e-5, torch.bfloat16: 0.05}
 VOCABULARY = 64
 CONTEXT = 40
 VERDICTS = VerdictTokens((5,), (6, 7))

@@ -149,11 +149,18 @@ class HeadScores:
     values: Float[Tensor, "layer head"]
 
     def top(self, k: int) -> HeadSet:
-        """The ``k`` heads with the highest scores; of equal ones, those in earlier layers."""
+        """The ``k`` heads with the highest scores; of equal ones, those in earlier layers. Not a number is no score.
+
+        Raises:
+            ValueError: if there are fewer heads with a score.
+        """
         n_layers, n_heads = self.values.shape
-        if not 0 <= k <= n_layers * n_heads:
-            raise ValueError(f"cannot take the top {k} of {n_layers * n_heads} heads")
-        order = self.values.flatten().sort(descending=True, stable=True).indices[:k]
+        unknown = self.values.isnan()
+        scored = int((~unknown).sum())
+        if not 0 <= k <= scored:
+            raise ValueError(f"cannot take the top {k} of {scored} heads")
+        values = self.values.masked_fill(unknown, -torch.inf).flatten()
+        order = values.sort(descending=True, stable=True).indices[:k]
         return HeadSet.of(n_layers, n_heads, [divmod(index, n_heads) for index in order.tolist()])
 
     def above(self, threshold: float) -> HeadSet:

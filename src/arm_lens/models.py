@@ -340,7 +340,7 @@ def hooked_unembed(
         logits: Tensor = model.unembed(normed)
     else:
         rows = rows.to(normed.device)
-        logits = normed @ model.W_U[:, rows] + model.b_U[rows]
+        logits = normed.float() @ model.W_U[:, rows].float() + model.b_U[rows].float()  # half has too few digits
     cap = model.cfg.output_logits_soft_cap
     return cap * torch.tanh(logits / cap) if cap > 0 else logits
 

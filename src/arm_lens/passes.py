@@ -204,7 +204,7 @@ def _advance_bridge(
 
 
 class _Rows(torch.nn.Module):
-    """Some rows of an unembedding."""
+    """Some rows of an unembedding, multiplied in float32: half precision has too few digits for the gap of two logits."""
 
     def __init__(self, head: torch.nn.Linear, rows: Tensor) -> None:
         super().__init__()
@@ -212,7 +212,8 @@ class _Rows(torch.nn.Module):
         self.rows = (head.weight[rows], None if head.bias is None else head.bias[rows])
 
     def forward(self, hidden: Tensor) -> Tensor:
-        return torch.nn.functional.linear(hidden, *self.rows)
+        weight, bias = self.rows
+        return torch.nn.functional.linear(hidden.float(), weight.float(), None if bias is None else bias.float())
 
 
 @contextlib.contextmanager

@@ -193,7 +193,8 @@ class ActivationRewardModel:
         """Labelled examples, asked about without worked examples, as an objective for head masks that writes these means.
 
         What `arm_lens.attribution` takes. Give examples that the reward model was not fitted on: on those it was, heads
-        look better than they are. Responses to the same prompt form a cluster.
+        look better than they are. Responses to the same prompt form a cluster; with a single prompt there is no telling
+        standard errors, which are then not a number.
 
         Raises:
             ValueError: if there is no example, or all have the same right verdict.

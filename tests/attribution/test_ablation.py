@@ -232,7 +232,7 @@ def test_worked_examples_of_the_bundled_judge_are_used_by_early_tokens(judge):
         assert long[0] == short[0] and long[-len(short) + 1 :] == short[1:]  # the question itself comes last
 
 
-def test_no_question_is_shown_itself(judge):
+def test_no_question_is_shown_its_own_prompt(judge):
     examples = labelled_responses("positive", 6, split="train", seed=0)
     reward = ActivationRewardModel.fit(judge, examples, selector=HeadSet.none(6, 8), readings=2, shots=2)
     objective = few_shot_objective(reward, examples, examples, shots=5)
@@ -240,7 +240,7 @@ def test_no_question_is_shown_itself(judge):
         text = judge.tokenizer.decode(sequence)
         replies = text.split("request:")[1:]
         assert len(replies) == 6 and len({reply.split("verdict:")[0] for reply in replies}) == 6
-    with pytest.raises(ValueError, match=r"6 worked examples are wanted for .*but there are 5 others"):
+    with pytest.raises(ValueError, match=r"6 worked examples are wanted for .*but there are 5 with another prompt"):
         few_shot_objective(reward, examples, examples, shots=6)
 
 

@@ -14,8 +14,10 @@ from planted_circuit import BASE, DIRECT, GAINS, HINDRANCE, REDUNDANT, SYNERGY, 
 from arm_lens import HeadScores, HeadSet, Selection
 from arm_lens.attribution import (
     ShapleySampler,
+    ablation,
     accuracy_by_heads,
     exact_shapley_values,
+    gradient_attribution,
     injection_effects,
     interactions,
     leave_one_out_effects,
@@ -156,6 +158,35 @@ def test_planted_pairs_interact_and_others_do_not(circuit, objective, context):
         assert float(found.values["gap"][i, j]) == pytest.approx(expected, abs=CLOSE)
 
 
+def test_ablations_of_the_unsteered_model_have_their_planted_signs(circuit, objective):
+    expected = {
+        "reader": BASE,
+        "direct": DIRECT,
+        "hindering": HINDRANCE,
+        "leaning": 0.0,
+        "helpful": 0.0,
+        "harmful": 0.0,
+    }
+    for kind in ("zero", "mean", "resample"):
+        found = ablation(objective, kind, draws=11)
+        for name, effect in expected.items():
+            if kind == "resample" and name in ("reader", "direct", "hindering"):
+                # Another reply's signal is the opposite one 6 times of 11, and the same 5 times.
+                effect *= 12 / 11
+            assert of(found, circuit, name) == pytest.approx(effect, abs=CLOSE), (kind, name)
+        accuracy = {name: of(found, circuit, name, "accuracy") for name in circuit.head}
+        assert accuracy["reader"] > 0 > accuracy["hindering"] and accuracy["direct"] > 0 == accuracy["helpful"]
+        if kind != "resample":  # another place's leaning is as bad
+            assert accuracy["leaning"] < 0
+
+
+def test_the_gradient_has_planted_signs_and_overlooks_what_needs_two(circuit, objective):
+    found = gradient_attribution(objective)
+    expected = GAINS | {"redundant 1": REDUNDANT, "redundant 2": REDUNDANT, "synergetic 1": 0.0, "reader": -BASE}
+    for name, effect in expected.items():
+        assert of(found, circuit, name) == pytest.approx(effect, abs=CLOSE), name
+
+
 # ------------------------------------------------------------------------------------------------- arbitrary games
 
 
@@ -268,6 +299,49 @@ def test_sampling_stops_when_it_is_precise_enough_and_not_before():
         assert wanted / 2 < errors[-1] <= wanted
 
 
+class Triple:
+    """A large model in which any one of three heads is as good as all of them."""
+
+    shape = (8, 64)
+    heads = ((0, 7), (1, 3), (5, 63))
+
+    def __init__(self):
+        self.clusters, self.asked = list(range(4)), 0
+
+    def __len__(self):
+        return 4
+
+    def margins(self, masks, examples=None):
+        self.asked += len(masks)
+        any_of = torch.stack([masks[:, layer, head] for layer, head in self.heads]).any(dim=0)
+        return (2.0 * any_of.float() - 1.0).expand(4, -1).contiguous()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_agreement_of_the_first_few_orders_is_not_taken_for_precision(seed):
+    found = shapley_values(Triple(), standard_error=0.03, seed=seed)
+    for head in Triple.heads:
+        error = float(found.sampling_errors["accuracy"][head])
+        assert error > 0 and abs(float(found.values["accuracy"][head]) - 1 / 3) < 3 * error + 0.01
+    assert float(found.values["accuracy"].sum()) == pytest.approx(1.0)
+
+
+def test_sampled_interactions_stop_where_they_are_told_and_need_every_pair():
+    game = Game(0)
+    with pytest.raises(ValueError, match=r"5 orders are too few for 6 heads: .* came up less than twice"):
+        interactions(game, HeadSet.all(2, 3), exact=False, max_permutations=5)
+    assert game.asked == 5 * (7 + 5)
+
+
+def test_a_checkpoint_is_read_on_though_batches_changed_the_last_digits(tmp_path):
+    kept, everyone = tmp_path / "shapley.pt", HeadSet.all(2, 3)
+    first = shapley_values(Game(5), everyone, exact=False, max_permutations=10, checkpoint=kept)
+    game = Game(5)
+    game.of = game.of + 1e-5 * torch.randn(5, 64)
+    again = shapley_values(game, everyone, exact=False, max_permutations=10, checkpoint=kept)
+    assert torch.equal(first.values["gap"], again.values["gap"])
+
+
 @pytest.mark.parametrize("outcome", ["accuracy", "probability", "gap"])
 def test_interactions_are_second_differences(outcome):
     game, everyone = Game(4), HeadSet.all(2, 3)
@@ -327,8 +401,24 @@ def test_frames_hold_a_row_per_outcome_and_head_with_interval_and_n():
     for row in frame.itertuples():
         expected = game.mean(row.outcome, [row.layer * 3 + row.head]) - game.mean(row.outcome, [])
         assert row.score == pytest.approx(expected, abs=1e-6)
-    # Student's t with two degrees of freedom
-    assert ((frame["ci_high"] - frame["score"]) / frame["se"]).dropna().to_numpy() == pytest.approx(4.3027, abs=1e-3)
+    # Student's t with two degrees of freedom; or what three clusters without exception allow.
+    varied = frame[frame["se"] > 0]
+    assert ((varied["ci_high"] - varied["score"]) / varied["se"]).to_numpy() == pytest.approx(4.3027, abs=1e-3)
+    alike = frame[(frame["se"] == 0) & (frame["outcome"] == "accuracy")]
+    assert (alike["ci_high"] - alike["score"]).to_numpy() == pytest.approx(1 - 0.025 ** (1 / 3))
+
+
+def test_no_change_in_a_few_examples_is_no_certainty():
+    found = Attribution.of("odd", {"accuracy": torch.zeros(12, 1, 1)}, range(12)).frame().iloc[0]
+    assert found["ci_low"] < -0.2 and found["ci_high"] > 0.2
+    assert (1 - found["ci_high"]) ** 12 == pytest.approx(0.025)  # as many changes would have gone unseen so often
+
+
+def test_heads_that_were_not_measured_are_never_at_the_top():
+    found = exact_shapley_values(Game(1), HeadSet.of(2, 3, [(0, 2), (1, 1)]))
+    assert found.scores("gap").top(2) == HeadSet.of(2, 3, [(0, 2), (1, 1)])
+    with pytest.raises(ValueError, match="top 3 of 2 heads"):
+        found.scores("gap").top(3)
 
 
 def test_an_outcome_that_was_not_measured_is_named():
@@ -341,6 +431,9 @@ def test_selection_probabilities_answer_for_every_outcome():
     values = torch.rand(2, 3)
     selection = Selection(HeadSet.none(2, 3), HeadScores("selection probability", values), pd.DataFrame())
     found = selection_probabilities(selection)
+    other = Selection(HeadSet.none(2, 3), HeadScores("gain when the head was added", values), pd.DataFrame())
+    with pytest.raises(ValueError, match="'gain when the head was added', which is no probability"):
+        selection_probabilities(other)
     assert torch.allclose(found.scores("gap").values, values) and set(found.frame()["outcome"]) == {"search"}
 
 
@@ -378,8 +471,11 @@ def test_heads_without_a_score_come_last_and_random_orders_are_a_control():
 
 def test_what_cannot_be_measured_is_said():
     game = Game(0)
-    with pytest.raises(ValueError, match="no heads"):
-        ShapleySampler(game, HeadSet.none(2, 3))
+    for refused in (ShapleySampler, shapley_values, exact_shapley_values):
+        with pytest.raises(ValueError, match="no heads"):
+            refused(game, HeadSet.none(2, 3))
+    with pytest.raises(ValueError, match="on 'accuracy', 'probability', 'gap', not on 'search'"):
+        interactions(game, HeadSet.all(2, 3)).matrix("search")
     with pytest.raises(ValueError, match="no order"):
         ShapleySampler(game, HeadSet.all(2, 3)).result()
     with pytest.raises(ValueError, match="two heads, not 1"):

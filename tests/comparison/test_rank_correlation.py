@@ -177,6 +177,15 @@ def test_a_constant_measure_is_nan_and_left_out_of_the_mean(scores):
     assert found.loc[("all", *pair), "n_criteria"] == 2
 
 
+@pytest.mark.parametrize("constant", [["safe", "polite"], ["safe", "polite", "brief"]])
+def test_a_mean_over_one_criterion_or_none_has_no_interval(scores, constant):
+    for criterion in constant:
+        scores[criterion, "injection", "gap"] = np.zeros((3, 4))
+    found = agreement(attributions(scores)).set_index(["criterion", "outcome", "measure_a", "measure_b"])
+    row = found.loc[("all", "gap", "injection", "shapley")]
+    assert np.isnan(row["ci_low"]) and np.isnan(row["ci_high"])
+
+
 def test_two_runs_in_one_table_are_refused(scores):
     table = attributions(scores)
     with pytest.raises(ValueError, match=r"'selection_probability' scores L0H0 twice for criterion 'polite'"):

@@ -20,6 +20,7 @@ from arm_lens.attribution.outcomes import Judged, Outcome, outcomes_of
 from arm_lens.attribution.result import Attribution
 from arm_lens.heads import HeadSet
 from arm_lens.selection import Selection
+from arm_lens.selection.reinforce import SCORE
 
 
 def injection_effects(objective: Judged, *, criterion: str = "") -> Attribution:
@@ -59,12 +60,22 @@ def toggled(objective: Judged, heads: HeadSet) -> dict[Outcome, Float[Tensor, "e
     return found
 
 
+def probable(selection: Selection | None) -> bool:
+    """Whether a search ended in probabilities of being selected, or in gates."""
+    return selection is not None and selection.scores.name in (SCORE, "gate")
+
+
 def selection_probabilities(selection: Selection, *, criterion: str = "") -> Attribution:
-    """What a search thinks of each head: the score that it chose by, between 0 and 1 for REINFORCE and soft gates.
+    """What a search thinks of each head: REINFORCE's probabilities, or the gates of a search by gradient; from 0 to 1.
 
     No effect on an outcome, so it has one of its own, ``search``, and neither n nor an interval; larger means that the
     search holds the head for more helpful.
+
+    Raises:
+        ValueError: if the search went by something else (effects of single heads, gains of added ones).
     """
+    if not probable(selection):
+        raise ValueError(f"the search went by {selection.scores.name!r}, which is no probability of being selected")
     values = selection.scores.values.double()
     unknown, none = torch.full_like(values, float("nan")), torch.zeros_like(values)
     return Attribution(

@@ -33,7 +33,7 @@ def few_shot_objective(
         reward: the model and how it is asked, and what is written if masks are tried.
         examples: what is asked about.
         shown: where worked examples are taken from, freshly for each question; usually what ``reward`` was fitted on. No
-            question is shown to itself.
+            question is shown an example with its own prompt, which might give the verdict away.
         shots: how many.
         seed: of their drawing.
         progress: show a bar while prompts are read.
@@ -44,7 +44,7 @@ def few_shot_objective(
     """
     judge = reward.judge
     asked = asked_about(reward, examples)
-    sequences = few_shot_prompts(reward, asked, shown, shots=shots, seed=seed)
+    sequences = few_shot_prompts(reward, examples, shown, shots=shots, seed=seed)
     replay = Replay(
         judge.model,
         sequences,
@@ -71,22 +71,29 @@ def asked_about(reward: ActivationRewardModel, examples: Sequence[Preference]) -
 
 
 def few_shot_prompts(
-    reward: ActivationRewardModel, asked: Sequence[Question], shown: Sequence[Preference], *, shots: int, seed: int
+    reward: ActivationRewardModel,
+    examples: Sequence[Preference],
+    shown: Sequence[Preference],
+    *,
+    shots: int,
+    seed: int,
 ) -> list[list[int]]:
-    """The token ids of each question after ``shots`` worked examples, none of which is the question itself.
+    """The token ids of each example's question after ``shots`` worked examples, none of which has its prompt.
 
     Raises:
         ValueError: naming the question for which there are too few.
         PromptTooLongError: naming the question whose prompt exceeds the model's context.
     """
     judge = reward.judge
+    asked = asked_about(reward, examples)
     pool = questions_of(shown, judge.template, judge.layout, seed=reward.record.seed)
+    behind = prompts_behind(shown, judge.layout)
     order, contexts = random.Random(seed), []
-    for question in asked:
-        others = [one for one in pool if one.text != question.text]
+    for question, prompt in zip(asked, prompts_behind(examples, judge.layout), strict=True):
+        others = [one for one, other in zip(pool, behind, strict=True) if other != prompt]
         if len(others) < shots:
             raise ValueError(
-                f"{shots} worked examples are wanted for {question.name}, but there are {len(others)} others"
+                f"{shots} worked examples are wanted for {question.name}, but there are {len(others)} with another prompt"
             )
         contexts.append(order.sample(others, shots))
     return encode_questions(

@@ -137,7 +137,7 @@ def head_card(
     prompts = {BARE: sequences}
     if worked is not None:
         shots = reward.record.shots if shots is None else shots
-        prompts[SHOWN] = few_shot_prompts(reward, asked, worked, shots=shots, seed=seed)
+        prompts[SHOWN] = few_shot_prompts(reward, examples, worked, shots=shots, seed=seed)
     attention = pd.concat(
         [_attention(reward, place, setting, asked, (positive, negative), some) for setting, some in prompts.items()],
         ignore_index=True,

@@ -2,8 +2,10 @@ r"""Pairwise interaction: what two heads do together beyond what each does by it
 
 .. math:: \Delta_{ij}(T) = v(T \cup \{i, j\}) - v(T \cup \{i\}) - v(T \cup \{j\}) + v(T)
 
-Positive: they need each other. Negative: they stand in for each other, or get in each other's way. What it is depends on
-which other heads :math:`T` are written already:
+Positive: together they are more than the sum, as heads that need each other; negative: they are less, as helpful heads that
+stand in for each other (of two harmful ones, redundancy is positive: the second does no further harm). Probability and
+accuracy end at 1, so that heads which add up exactly on the gap look redundant on them: look at the gap first. What it is
+depends on which other heads :math:`T` are written already:
 
 - ``alone``: none, :math:`T = \emptyset`;
 - ``within``: all others of the set, :math:`T = N \setminus \{i, j\}`;
@@ -33,9 +35,12 @@ from tqdm.auto import tqdm
 from arm_lens.attribution.outcomes import OUTCOMES, Judged, Outcome, outcomes_of
 from arm_lens.attribution.result import LEVEL, clustered_error
 from arm_lens.attribution.shapley import BLOCK, ENUMERATED, enumerated, every_set, masks_of
+from arm_lens.display import card, frame_table, frame_text, small_print
 from arm_lens.heads import Head, HeadSet
 
 Context = Literal["shapley", "within", "alone"]
+LEAST_SEEN = 8
+"""Times a pair comes up before its standard error is trusted to stop by: two or three may agree by chance."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,10 +60,27 @@ class Interactions:
     n_clusters: int
     criterion: str = ""
 
-    def matrix(self, outcome: Outcome = "probability") -> pd.DataFrame:
-        """Heads by heads."""
+    def matrix(self, outcome: Outcome = "gap") -> pd.DataFrame:
+        """Heads by heads.
+
+        Raises:
+            ValueError: if the outcome was not measured.
+        """
+        if outcome not in self.values:
+            raise ValueError(f"interactions were measured on {', '.join(map(repr, self.values))}, not on {outcome!r}")
         names = [str(head) for head in self.heads]
         return pd.DataFrame(self.values[outcome].numpy(), index=names, columns=names)
+
+    def __repr__(self) -> str:
+        of = f" of {self.criterion!r}" if self.criterion else ""
+        shown = "gap" if "gap" in self.values else next(iter(self.values))
+        rows = self.matrix(shown).round(3)
+        return f"Interactions{of} ({self.context}) on {shown}, n = {self.n}\n{frame_text(rows)}"
+
+    def _repr_html_(self) -> str:
+        facts = {"criterion": self.criterion or None, "context": self.context, "n": self.n}
+        parts = [part for outcome in self.values for part in (small_print(outcome), frame_table(self.matrix(outcome)))]
+        return card("Interactions of pairs of heads", facts, *parts)
 
     def frame(self) -> pd.DataFrame:
         """Tidy table, a row per outcome and pair.
@@ -111,13 +133,14 @@ def interactions(
         context: which other heads of the set are written meanwhile, see above.
         exact: for ``shapley``, enumerate all sets (at most 16 heads); by default if there are at most 10.
         standard_error: for ``shapley``, sample until no pair's sampling error on accuracy or probability exceeds this.
-        max_permutations: stop there at the latest.
+        max_permutations: stop there at the latest; a random order shows few of the pairs.
         seed: of the sampling.
         criterion: its name, for the frame.
         progress: show a progress bar.
 
     Raises:
-        ValueError: if there are fewer than two heads, too many to enumerate, or the context is none of the three.
+        ValueError: if there are fewer than two heads, too many to enumerate, or too few permutations to see every pair
+            twice, or the context is none of the three.
     """
     if len(heads) < 2:
         raise ValueError(f"an interaction needs two heads, not {len(heads)}")
@@ -142,18 +165,17 @@ def _in_one_context(
     objective: Judged, players: list[Head], *, everybody: bool
 ) -> dict[Outcome, Float[Tensor, "example pair"]]:
     """With none, or all, of the other heads written."""
-    pairs = _pairs(len(players))
-    first, second = (torch.nn.functional.one_hot(pairs[:, side], len(players)).bool() for side in (0, 1))
-    both = first | second
-    others = ~both if everybody else torch.zeros_like(both)
-    joined = torch.stack([others | both, others | first, others | second, others])
-    masks = rearrange(masks_of(joined, players, objective.shape), "corner pair layer head -> (corner pair) layer head")
-    found = outcomes_of(objective.margins(masks))
-    corners = {
-        outcome: rearrange(values, "example (corner pair) -> corner example pair", corner=4)
+    pairs, count = _pairs(len(players)), len(players)
+    alone = torch.eye(count, dtype=torch.bool)
+    # Nobody, each, and each two; or everybody but those.
+    changed = torch.cat([torch.zeros(1, count, dtype=torch.bool), alone, alone[pairs[:, 0]] | alone[pairs[:, 1]]])
+    masks = masks_of(~changed if everybody else changed, players, objective.shape)
+    found = outcomes_of(torch.cat([objective.margins(block) for block in torch.split(masks, BLOCK)], dim=1))
+    # Both signs are the same: of four corners, the two with one of the pair count negatively.
+    return {
+        outcome: values[:, 1 + count :] - values[:, 1 + pairs[:, 0]] - values[:, 1 + pairs[:, 1]] + values[:, :1]
         for outcome, values in found.items()
     }
-    return {outcome: one[0] - one[1] - one[2] + one[3] for outcome, one in corners.items()}
 
 
 def _exact(objective: Judged, players: list[Head], *, progress: bool) -> dict[Outcome, Float[Tensor, "example pair"]]:
@@ -186,9 +208,10 @@ def _sampled(
     total = torch.zeros(len(OUTCOMES), len(objective), len(pairs), dtype=torch.float64)
     squares, seen = torch.zeros(len(OUTCOMES), len(pairs), dtype=torch.float64), torch.zeros(len(pairs))
     errors = torch.full_like(squares, math.inf)
-    block, done = max(1, BLOCK // (2 * count)), 0
+    size, done = max(1, BLOCK // (2 * count)), 0
     with tqdm(desc="interactions", unit="order", disable=not progress) as bar:
-        while done < most and not bool((errors[:2] <= standard_error).all()):
+        while done < most and not bool((errors[:2] <= standard_error).all() and (seen >= LEAST_SEEN).all()):
+            block = min(size, most - done)
             orders = torch.rand(block, count, generator=generator).argsort(dim=1)
             ranks = orders.argsort(dim=1)
             before = ranks[:, None, :] < torch.arange(count + 1)[:, None]  # [order, size 0 .. k, player]
@@ -214,6 +237,11 @@ def _sampled(
             done += block
             bar.update(block)
             bar.set_postfix(standard_error=f"{float(errors[:2].max()):.4f}")
+    unseen = int((seen < 2).sum())
+    if unseen:
+        raise ValueError(
+            f"{done} orders are too few for {count} heads: {unseen} of {len(pairs)} pairs came up less than twice"
+        )
     return {outcome: total[place] / seen for place, outcome in enumerate(OUTCOMES)}, errors
 
 

@@ -10,10 +10,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from arm_lens.attribution.ablation import ablation
-from arm_lens.attribution.causal import injection_effects, leave_one_out_effects, selection_probabilities
+from arm_lens.attribution.causal import injection_effects, leave_one_out_effects, probable, selection_probabilities
 from arm_lens.attribution.direct import direct_logit_attribution
 from arm_lens.attribution.gradient import gradient_attribution
 from arm_lens.attribution.result import Attribution
@@ -51,8 +52,8 @@ def attribute(
     Args:
         reward: a fitted reward model. Its heads are what ``leave_one_out`` leaves them out of.
         examples: labelled examples that it was not fitted on.
-        measures: some of `MEASURES`; by default all, but for ``selection_probability`` if the heads were given and not
-            searched for.
+        measures: some of `MEASURES`; by default all, but for ``selection_probability`` if heads were not searched for by
+            probabilities.
         standard_error: of the Shapley values, see `shapley_values`.
         seed: of everything random.
         checkpoint: a file in which the Shapley values, which take longest, are kept while they are sampled.
@@ -62,10 +63,15 @@ def attribute(
         The frames of the measures (`Attribution.frame`), one below the other, under the reward model's criterion.
 
     Raises:
-        ValueError: if a measure is unknown, or needs a search for heads and there was none.
+        ValueError: if a measure is unknown, or needs a search by probabilities and there was none; or if the reward model
+            ended in soft gates, which are no set of heads to attribute.
     """
-    searched = reward.selection is not None
-    wanted = [one for one in MEASURES if searched or one != "selection_probability"] if measures is None else measures
+    if isinstance(reward.chosen, Tensor):
+        raise ValueError(
+            "the reward model moves heads by gates; fit it with SoftGate(discrete=True), or use with_heads"
+        )
+    default = [one for one in MEASURES if probable(reward.selection) or one != "selection_probability"]
+    wanted = default if measures is None else list(measures)
     unknown = [measure for measure in wanted if measure not in MEASURES]
     if unknown:
         raise ValueError(f"there is no measure {unknown[0]!r}; there are {', '.join(MEASURES)}")
@@ -76,10 +82,10 @@ def attribute(
     take["shapley"] = lambda: shapley_values(
         objective, standard_error=standard_error, seed=seed, checkpoint=checkpoint, progress=progress
     )
-    frames = []
-    for measure in tqdm(wanted, desc="measures", unit="measure", disable=not progress):
-        frames.append(take[measure]().for_criterion(reward.record.criterion).frame())
-    return pd.concat(frames, ignore_index=True)
+    # The dear ones last: what a cheap one refuses is then known at once.
+    order = tqdm(reversed([one for one in MEASURES if one in wanted]), desc="measures", disable=not progress)
+    found = {measure: take[measure]().for_criterion(reward.record.criterion).frame() for measure in order}
+    return pd.concat([found[measure] for measure in wanted], ignore_index=True)
 
 
 def _measures(

@@ -35,6 +35,9 @@ ENUMERATED = 10
 BLOCK = 1024
 """Masks asked for at a time, about."""
 TARGETS: tuple[Outcome, ...] = ("accuracy", "probability")
+LEAST_PAIRS = 16
+"""Antithetic pairs before a standard error is trusted to stop by: two or three may agree by chance."""
+NOBODY = "there are no heads to share an effect among"
 
 
 def shapley_values(
@@ -66,10 +69,8 @@ def shapley_values(
     Raises:
         ValueError: if there are no heads, or too many to enumerate, or the checkpoint is of something else.
     """
-    heads = heads or HeadSet.all(*objective.shape)
-    if exact is None:
-        exact = len(heads) <= ENUMERATED
-    if exact:
+    heads = HeadSet.all(*objective.shape) if heads is None else heads
+    if exact or (exact is None and len(heads) <= ENUMERATED):
         return exact_shapley_values(objective, heads, criterion=criterion, progress=progress)
     sampler = ShapleySampler(objective, heads, seed=seed)
     if checkpoint is not None and Path(checkpoint).exists():
@@ -99,7 +100,7 @@ class ShapleySampler:
 
     def __init__(self, objective: Judged, heads: HeadSet, *, seed: int = 0) -> None:
         if not len(heads):
-            raise ValueError("there are no heads to share an effect among")
+            raise ValueError(NOBODY)
         self.objective, self.heads, self.seed = objective, heads, seed
         self.players: list[Head] = list(heads)
         ends = torch.stack([torch.zeros_like(heads.mask), heads.mask])
@@ -161,7 +162,9 @@ class ShapleySampler:
         return (variance / self._pairs).sqrt()
 
     def largest_error(self) -> float:
-        """The largest standard error of any player on accuracy or probability."""
+        """The largest standard error of any player on accuracy or probability; infinite before 16 antithetic pairs."""
+        if self._pairs < LEAST_PAIRS:
+            return math.inf
         wanted = [OUTCOMES.index(outcome) for outcome in TARGETS]
         return float(self.errors()[wanted].max())
 
@@ -190,10 +193,10 @@ class ShapleySampler:
 
     def save(self, path: str | Path) -> None:
         """Write what was sampled to a file; an old one is replaced in one step."""
-        state = {"of": self._digest(), "sum": self._sum, "squares": self._squares, "pairs": self._pairs}
+        state = {"of": self._digest(), "ends": self._ends["gap"], "sum": self._sum, "squares": self._squares}
         path = Path(path)
         partial = path.with_name(path.name + ".partial")
-        torch.save(state | {"generator": self._generator.get_state()}, partial)
+        torch.save(state | {"pairs": self._pairs, "generator": self._generator.get_state()}, partial)
         os.replace(partial, path)
 
     def load(self, path: str | Path) -> None:
@@ -203,15 +206,17 @@ class ShapleySampler:
             ValueError: if it was sampled for other heads, examples, means or another seed.
         """
         state = torch.load(path, weights_only=True)
-        if state["of"] != self._digest():
+        # Examples and means are told by what no heads and all heads make of them; batches change its last digits.
+        ours, theirs = self._ends["gap"], state["ends"]
+        same = ours.shape == theirs.shape and torch.allclose(ours, theirs, atol=0.02, rtol=0.02)
+        if state["of"] != self._digest() or not same:
             raise ValueError(f"{path} holds Shapley values of other heads, examples, means or another seed")
         self._sum, self._squares, self._pairs = state["sum"], state["squares"], state["pairs"]
         self._generator.set_state(state["generator"])
 
     def _digest(self) -> str:
-        """Which heads, seed, and (by what the examples say of no heads and of all) examples and means these are."""
-        ends = [[round(value, 4) for value in row] for row in self._ends["gap"].tolist()]
-        return hashlib.sha256(repr((self.heads.to_list(), self.objective.shape, self.seed, ends)).encode()).hexdigest()
+        """Which heads of which model's size, and which seed."""
+        return hashlib.sha256(repr((self.heads.to_list(), self.objective.shape, self.seed)).encode()).hexdigest()
 
 
 def exact_shapley_values(
@@ -222,6 +227,8 @@ def exact_shapley_values(
     Raises:
         ValueError: if there are none, or more than 16.
     """
+    if not len(heads):
+        raise ValueError(NOBODY)
     players = list(heads)
     values = enumerated(objective, players, progress=progress)
     count = len(players)

@@ -91,5 +91,6 @@ def _over_criteria(table: pd.DataFrame) -> pd.DataFrame:
         mean, reach = float(values.mean()) if count else np.nan, np.nan
         if count > 1:
             reach = float(stats.t.ppf((1 + LEVEL) / 2, count - 1)) * float(values.std(ddof=1)) / count**0.5
-        rows.append((ALL, *key, mean, max(-1.0, mean - reach), min(1.0, mean + reach), int(known["n"].sum()), count))
+        low, high = np.clip([mean - reach, mean + reach], -1.0, 1.0)  # what is not a number stays none
+        rows.append((ALL, *key, mean, low, high, int(known["n"].sum()), count))
     return pd.DataFrame(rows, columns=list(table.columns))

@@ -34,6 +34,9 @@ class Clustering:
     cophenetic: float
     """The correlation of the tree's distances with those it was made of; NaN where they are all the same."""
 
+    def __repr__(self) -> str:
+        return f"Clustering({', '.join(self.order)}; cophenetic correlation {self.cophenetic:.2f})"
+
     def groups(self, k: int) -> tuple[tuple[str, ...], ...]:
         """The ``k`` groups left when all but the last k - 1 joints are made, in the order of the leaves.
 

@@ -86,8 +86,24 @@ def attribution_maps(
         "A minus marks cells notably below zero." if min(map(np.nanmin, tables)) < 0 else "",
         "×: not measured." if gaps else "",
     ]
-    caption(figure, [f"{what} on {outcome_name(outcome)}.", *notes])
+    left_out = sorted(set(attributions["measure"]) - set(known["measure"])) if by_measure else []
+    if left_out:
+        notes.append(f"Without {' and '.join(measure_name(one) for one in left_out)}, which is on no outcome.")
+    caption(figure, [f"{what} on {outcome_name(outcome)}.", *notes, _trust(panels, tables) if by_measure else ""])
     return figure
+
+
+def _trust(panels: list[tuple[str, str]], tables: list[np.ndarray]) -> str:
+    """How far the cheap measures agree with the first causal one: none is shown without."""
+    styles = measure_styles(measure for _, measure in panels)
+    of = {measure: table.ravel() for (_, measure), table in zip(panels, tables, strict=True)}
+    causal = next((measure for measure, style in styles.items() if style.causal), None)
+    cheap = [measure for measure, style in styles.items() if not style.causal]
+    if causal is None or not cheap:
+        return ""
+    frame = pd.DataFrame(of)
+    told = [f"{measure_name(one)} {signed(frame[causal].corr(frame[one], 'spearman'), digits=2)}" for one in cheap]
+    return f"Rank correlation with {measure_name(causal)}: {', '.join(told)}."
 
 
 def head_texts(scores: pd.DataFrame) -> dict[tuple[str, int, int], dict[str, str]]:

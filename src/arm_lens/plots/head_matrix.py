@@ -88,7 +88,7 @@ def head_matrix(
 def interaction_matrix(
     interactions: pd.DataFrame,
     *,
-    outcome: str = "probability",
+    outcome: str = "gap",
     criterion: str | None = None,
     context: str | None = None,
 ) -> go.Figure:

@@ -195,7 +195,7 @@ def _headings(columns: Sequence[str], width: float | int) -> tuple[list[str], in
     return headings, angle, room
 
 
-def _numbers(cells: Sequence[Cells], digits: int, width: float) -> tuple[bool, bool]:
+def _numbers(cells: Sequence[Cells], digits: int, width: float | int) -> tuple[bool, bool]:
     """Whether numbers lose the zero before the point, and whether they can be printed; the same for a whole figure."""
     short = not all(fits(one.values, digits, width) for one in cells)
     return short, all(fits(one.values, digits, width, short=short) for one in cells)

@@ -83,10 +83,6 @@ def stability_by_group(stability: pd.DataFrame) -> go.Figure:
         hovertemplate="%{hovertext}<extra></extra>",
     )  # fmt: skip
     figure.add_trace(chance, row=1, col=1)
-    figure.add_shape(
-        type="line", x0=0, x1=0, y0=0, y1=1, yref="y domain", line={"color": "#444444", "width": 2.2}, layer="below", row=1,
-        col=2,
-    )  # fmt: skip
     shown = [
         f'{label(group, width=letters, lines=lines)}<br><span style="font-size:11px;color:{MUTED}">{row.n_sets} sets, '
         f"{row.mean_heads:.1f} heads</span>"
@@ -98,6 +94,11 @@ def stability_by_group(stability: pd.DataFrame) -> go.Figure:
     figure.update_yaxes(showticklabels=False, row=1, col=2)
     for index in range(0, len(groups), 2):
         figure.add_hrect(y0=index - 0.5, y1=index + 0.5, fillcolor="#f6f6f6", line_width=0, layer="below")
+    # After the stripes, which would cover it.
+    figure.add_shape(
+        type="line", x0=0, x1=0, y0=0, y1=1, yref="y domain", line={"color": "#444444", "width": 2.2}, layer="below", row=1,
+        col=2,
+    )  # fmt: skip
     lowest = min(0.0, float(table["nogueira_low"].min()))
     figure.update_xaxes(range=[-0.02, 1.02], tickvals=[0, 0.25, 0.5, 0.75, 1], ticktext=["0", "", "0.5", "", "1"])
     figure.update_xaxes(range=[min(-0.02, lowest - 0.03), 1.02], row=1, col=2)

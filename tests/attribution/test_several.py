@@ -1,0 +1,79 @@
+"""Several measures at once agree with each by itself, and what cannot be measured is refused before anything is."""
+
+from __future__ import annotations
+
+import pytest
+
+from arm_lens import ActivationRewardModel, Greedy, HeadSet, Reinforce, SoftGate
+from arm_lens.attribution import (
+    MEASURES,
+    ablation,
+    attribute,
+    direct_logit_attribution,
+    gradient_attribution,
+    injection_effects,
+    leave_one_out_effects,
+    scores_of,
+    selection_probabilities,
+    shapley_values,
+)
+from arm_lens.judge_model import labelled_responses
+
+
+def fit(judge, selector):
+    examples = labelled_responses("polite", 16, split="train", seed=0)
+    return ActivationRewardModel.fit(judge, examples, selector=selector, readings=4, shots=2, batch_size=5)
+
+
+@pytest.fixture(scope="module")
+def reward(judge):
+    return fit(judge, Reinforce(steps=5, masks=8))
+
+
+@pytest.fixture(scope="module")
+def held_out():
+    return labelled_responses("polite", 8, split="test", seed=1)
+
+
+def test_each_measure_is_that_of_its_own_function(reward, held_out):
+    frame = attribute(reward, held_out, standard_error=0.1, seed=3)
+    objective = reward.objective(held_out)
+    alone = {
+        "shapley": shapley_values(objective, standard_error=0.1, seed=3),
+        "leave_one_out": leave_one_out_effects(objective, reward.heads),
+        "injection": injection_effects(objective),
+        "ablation_zero": ablation(objective, "zero"),
+        "ablation_mean": ablation(objective, "mean"),
+        "ablation_resample": ablation(objective, "resample", seed=3),
+        "gradient": gradient_attribution(objective),
+        "direct": direct_logit_attribution(objective),
+        "selection_probability": selection_probabilities(reward.selection),
+    }
+    assert list(frame["measure"].unique()) == list(MEASURES) == list(alone)
+    for measure, attribution in alone.items():
+        found = scores_of(frame, measure, "gap")["polite"].values
+        assert float((found - attribution.scores("gap").values).abs().max()) < 1e-4, measure
+
+
+def test_measures_come_in_the_order_they_were_asked_for(reward, held_out, tmp_path):
+    kept = tmp_path / "shapley.pt"
+    wanted = ["gradient", "shapley", "injection"]
+    frame = attribute(reward, held_out, measures=wanted, standard_error=0.2, checkpoint=kept)
+    assert list(frame["measure"].unique()) == wanted and kept.exists()
+
+
+def test_what_cannot_be_measured_is_refused(judge, reward, held_out):
+    with pytest.raises(ValueError, match="no measure 'shapely'; there are shapley"):
+        attribute(reward, held_out, measures=["shapely"])
+    with pytest.raises(ValueError, match="no measure was asked for"):
+        attribute(reward, held_out, measures=[])
+    given = reward.with_heads(HeadSet.of(6, 8, [(1, 2)]))
+    with pytest.raises(ValueError, match="no selection probability"):
+        attribute(given, held_out, measures=["selection_probability"])
+    with pytest.raises(ValueError, match="moves heads by gates"):
+        attribute(fit(judge, SoftGate(steps=2)), held_out)
+
+
+def test_a_search_without_probabilities_has_none(judge, held_out):
+    wanted = attribute(fit(judge, Greedy(max_heads=1)), held_out, standard_error=0.3)["measure"].unique()
+    assert set(wanted) == set(MEASURES) - {"selection_probability"}
