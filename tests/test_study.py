@@ -1,68 +1,143 @@
-"""A study of heads: its tables agree with the functions they come from, what is finished is kept, runs can be studied."""
+"""A study of heads: its tables are those of the functions they come from, on the right half of the examples; what cannot be
+studied is refused before anything is measured; what is finished is kept."""
 
 from __future__ import annotations
 
-from dataclasses import fields
+import os
+import shutil
+import time
+from dataclasses import fields, replace
 
 import pandas as pd
 import pytest
+import torch
+from study_support import CRITERIA, OPTIONS, fitted, held_out, kept_study, smallest_study
 
-from arm_lens import ActivationRewardModel, Greedy, HeadSet, Reinforce
-from arm_lens.attribution import MEASURES, injection_effects, scores_of
-from arm_lens.evaluation import DemoOptions, run_demo
-from arm_lens.judge_model import labelled_responses
-from arm_lens.study import HeadStudy, study_heads, study_run
+from arm_lens import ActivationRewardModel, HeadSet, LabelledResponse, PreferencePair
+from arm_lens.activations import HeadMeans
+from arm_lens.attribution import MEASURES, interactions, leave_one_out_effects, scores_of
+from arm_lens.comparison import transfer
+from arm_lens.judging import GenerativeJudge
+from arm_lens.steering import Injection
+from arm_lens.study import HeadStudy, in_halves, study_heads
+from arm_lens.study.parts import PartOptions, study_part
 
-CRITERIA = ("positive", "polite", "brief/list")
+ODD = "a <b>/x_50%"
 
 
 @pytest.fixture(scope="module")
 def rewards(judge):
-    return {
-        name: ActivationRewardModel.fit(
-            judge,
-            labelled_responses(name.split("/")[0], 20, split="train", seed=0),
-            criterion=name,
-            selector=Greedy(max_heads=3),
-            readings=4,
-            shots=4,
-            batch_size=5,
-        )
-        for name in CRITERIA
-    }
+    return fitted(judge)
 
 
 @pytest.fixture(scope="module")
 def examples():
-    return {name: labelled_responses(name.split("/")[0], 12, split="test", seed=1) for name in CRITERIA}
+    return held_out()
 
 
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory):
-    return tmp_path_factory.mktemp("study")
+def kept(judge, tmp_path_factory):
+    return kept_study(judge, tmp_path_factory.getbasetemp())[1]
 
 
 @pytest.fixture(scope="module")
-def study(rewards, examples, kept):
-    return study_heads(rewards, examples, out=kept, standard_error=0.1, random_draws=2)
+def study(judge, tmp_path_factory):
+    return kept_study(judge, tmp_path_factory.getbasetemp())[0]
+
+
+@pytest.fixture(scope="module")
+def halves(examples):
+    return {name: in_halves(examples[name], criterion=name) for name in CRITERIA}
+
+
+def singles(*labels_by_prompt):
+    """Labelled responses, a string of + and - for each prompt."""
+    return [
+        LabelledResponse(f"prompt {prompt}", f"response {number}", sign == "+")
+        for prompt, signs in enumerate(labels_by_prompt)
+        for number, sign in enumerate(signs)
+    ]
+
+
+# Halves
+
+
+def test_no_prompt_stands_in_both_halves_and_both_are_alike(examples):
+    shared = [LabelledResponse("the same", f"{n}", n % 2 == 0, criterion=f"{n % 3}") for n in range(4)]
+    for some in (*examples.values(), singles("++-", "--+", "+-", "+-", "+", "-"), [*examples[ODD], *shared]):
+        first, second = in_halves(some, criterion="x")
+        assert not {one.prompt for one in first} & {one.prompt for one in second}
+        assert sorted(map(id, [*first, *second])) == sorted(map(id, some))
+        assert abs(len(first) - len(second)) <= 2
+        for half in (first, second):
+            assert {one.label for one in half} == {True, False}
+
+
+def test_prompts_that_are_too_few_for_two_halves_are_said_to_be(rewards, examples, tmp_path):
+    for some in (singles("++--"), singles("++++", "----"), singles("+", "-", "-", "-")):
+        with pytest.raises(ValueError, match="examples of 'brave' are too few, or too many of one prompt"):
+            in_halves(some, criterion="brave")
+    pairs = [PreferencePair(f"{n}", "a", "b") for n in range(3)]
+    assert list(map(len, in_halves(pairs, criterion="x"))) in ([1, 2], [2, 1])
+    with pytest.raises(ValueError, match="too few"):  # one ranked question has one right verdict
+        in_halves(pairs, criterion="x", layout="ranked")
+    one_prompt = [LabelledResponse("the same", one.response, one.label) for one in examples["positive"]]
+    with pytest.raises(ValueError, match="examples of 'positive' are too few"):
+        study_heads(rewards, examples | {"positive": one_prompt}, out=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+# Tables
 
 
 def test_every_head_has_every_measure_of_every_criterion(study):
     counts = study.attributions.groupby(["criterion", "measure", "outcome"]).size()
     assert (counts == 48).all()
-    assert set(study.attributions["criterion"]) == set(CRITERIA) and set(study.attributions["measure"]) == set(MEASURES)
-    assert len(counts) == 3 * (8 * 3 + 1)
+    assert list(study.attributions["criterion"].unique()) == list(CRITERIA)
+    # a greedy search knows no probabilities
+    assert set(study.attributions["measure"]) == set(MEASURES) - {"selection_probability"}
+    assert len(counts) == 3 * 8 * 3
 
 
-def test_heads_are_attributed_on_one_half_and_rankings_judged_on_the_other(study, rewards, examples):
-    some = examples["polite"]
-    met, not_met = [one for one in some if one.label], [one for one in some if not one.label]
-    first = [*met[: len(met) // 2], *not_met[: len(not_met) // 2]]
-    expected = injection_effects(rewards["polite"].objective(first)).values["gap"]
-    found = scores_of(study.attributions, "injection", "gap")["polite"].values
-    assert float((found - expected).abs().max()) < 1e-5
-    rest = study.curve[(study.curve["criterion"] == "polite") & (study.curve["heads"] == 0)]
-    assert set(rest["n"]) == {len(some) - len(first)} and rest["accuracy"].nunique() == 1
+def test_heads_are_attributed_on_the_first_half(study, rewards, halves):
+    assert len(rewards[ODD].heads)  # or to leave one out would be to inject one
+    direct = leave_one_out_effects(rewards[ODD].objective(halves[ODD][0]), rewards[ODD].heads).values["gap"]
+    found = scores_of(study.attributions, "leave_one_out", "gap")[ODD].values
+    assert float((found - direct).abs().max()) < 1e-5
+
+
+def test_interactions_are_those_on_the_first_half(study, rewards, halves):
+    both = 0
+    for name, reward in rewards.items():
+        rows = study.interactions[study.interactions["criterion"] == name].reset_index(drop=True)
+        if len(reward.heads) > 1:
+            both += 1
+            direct = interactions(reward.objective(halves[name][0]), reward.heads, criterion=name).frame()
+            pd.testing.assert_frame_equal(rows, direct, rtol=1e-4, atol=1e-6)
+        else:
+            assert rows.empty
+    assert both
+
+
+def test_interactions_are_sampled_as_well_as_was_asked_for(rewards, halves):
+    many = rewards[ODD].with_heads(HeadSet.of(6, 8, [(layer, 0) for layer in range(6)] + [(1, h) for h in range(1, 6)]))
+    first, second = halves[ODD]
+    few = [next(one for one in first if one.label is label) for label in (True, False)]
+    found = study_part(ODD, many, (few, second), PartOptions(standard_error=0.5, random_draws=1, seed=3)).interactions
+    direct = interactions(many.objective(few), many.heads, standard_error=0.5, seed=3, criterion=ODD)
+    assert (found["sampling_se"] > 0).any()
+    pd.testing.assert_frame_equal(found, direct.frame(), rtol=1e-4, atol=1e-6)
+
+
+def test_rankings_and_transfer_are_judged_on_the_second_half(study, rewards, halves):
+    for name, (_, second) in halves.items():
+        rows = study.curve[study.curve["criterion"] == name]
+        assert set(rows["n"]) == {len(second)}
+        objective = rewards[name].objective(second)
+        alone = float((objective.margins(torch.zeros(1, 6, 8, dtype=torch.bool)) > 0).double().mean())
+        assert set(rows.loc[rows["heads"] == 0, "accuracy"]) == {alone}
+    direct = transfer(rewards, {name: second for name, (_, second) in halves.items()}, random_draws=2, seed=0)
+    pd.testing.assert_frame_equal(study.transfer, direct)
 
 
 def test_tables_hold_pairs_of_criteria_and_the_chosen_heads(study, rewards):
@@ -71,6 +146,15 @@ def test_tables_hold_pairs_of_criteria_and_the_chosen_heads(study, rewards):
     chosen = study.heads[study.heads["selected"]].groupby("criterion").size()
     assert {name: len(reward.heads) for name, reward in rewards.items()} == chosen.to_dict()
     assert study.stability.empty and study.trajectory.empty  # one seed; a search without trajectory
+
+
+def test_a_given_head_is_studied_without_a_search(judge):
+    study = smallest_study(judge)
+    assert "selection_probability" not in set(study.attributions["measure"])
+    assert study.overlap.empty and study.interactions.empty and study.cosines.empty
+
+
+# On disk
 
 
 def test_a_study_comes_back_from_disk(study, kept):
@@ -82,46 +166,121 @@ def test_a_study_comes_back_from_disk(study, kept):
             pd.testing.assert_frame_equal(ours, theirs)
 
 
-def test_what_is_finished_is_not_made_again_and_what_changed_is(study, rewards, examples, kept):
-    def parts():
-        return {path: path.stat().st_mtime_ns for path in (kept / "parts").rglob("*.parquet")}
-
-    before = parts()
-    assert len(before) == 9
-    again = study_heads(rewards, examples, out=kept, standard_error=0.1, random_draws=2)
-    assert parts() == before
-    pd.testing.assert_frame_equal(again.attributions, study.attributions)
-    study_heads(rewards, examples | {"polite": examples["polite"][:8]}, out=kept, standard_error=0.1, random_draws=2)
-    after = parts()
-    assert len(after) == 12 and all(after[path] == when for path, when in before.items())
-
-
-def test_a_folder_without_a_study_names_the_missing_table(tmp_path):
+def test_a_study_that_was_not_saved_whole_is_none(study, kept, tmp_path):
+    shutil.copytree(kept, tmp_path / "old", ignore=shutil.ignore_patterns("parts"))
+    assert HeadStudy.is_in(tmp_path / "old")
+    for folder in (tmp_path / "new", tmp_path / "old"):
+        broken = replace(study, card_tokens=pd.DataFrame({"tokens": [object()]}))  # which no Parquet file can hold
+        with pytest.raises(Exception, match="tokens"):
+            broken.save(folder)
+        assert not HeadStudy.is_in(folder)
+    with pytest.raises(FileNotFoundError, match=r"attributions\.parquet is missing"):
+        HeadStudy.load(tmp_path / "old")
     with pytest.raises(FileNotFoundError, match=r"heads\.parquet is missing"):
         HeadStudy.load(tmp_path)
 
 
-def test_a_criterion_without_examples_is_named(rewards, examples):
-    with pytest.raises(ValueError, match="study 'polite'"):
-        study_heads(rewards, examples | {"polite": []})
-    with pytest.raises(ValueError, match="no reward models"):
-        study_heads({}, {})
+def test_what_is_finished_is_not_made_again_and_what_is_lost_or_changed_is(study, rewards, examples, kept, tmp_path):
+    shutil.copytree(kept / "parts", tmp_path / "parts")
+
+    def parts():
+        return {path: path.stat().st_mtime_ns for path in (tmp_path / "parts").rglob("*.parquet")}
+
+    before = parts()
+    assert len(before) == 9
+    lost = next(path for path in before if path.name == "curve.parquet")
+    lost.unlink()
+    again = study_heads(rewards, examples, out=tmp_path, **OPTIONS)
+    assert {path for path, when in parts().items() if before[path] != when} == {lost}
+    pd.testing.assert_frame_equal(again.curve, study.curve)
+    pd.testing.assert_frame_equal(again.attributions, study.attributions)
+    one = {ODD: rewards[ODD]}
+    study_heads(one, {ODD: examples[ODD][:8]}, out=tmp_path, **OPTIONS)
+    after = parts()
+    assert len(after) == 12 and all(after[path] == when for path, when in before.items() if path != lost)
 
 
-def test_given_heads_are_studied_without_a_search(rewards, examples):
-    given = {name: rewards[name].with_heads(HeadSet.of(6, 8, [(3, 2), (4, 0)])) for name in CRITERIA[:1]}
-    study = study_heads(given, examples, standard_error=0.2, random_draws=2)
-    assert "selection_probability" not in set(study.attributions["measure"]) and study.overlap.empty
+def test_another_standard_error_goes_on_from_what_was_sampled(rewards, examples, kept, tmp_path):
+    shutil.copytree(kept / "parts", tmp_path / "parts")
+    (sampled,) = (path for path in (tmp_path / "parts").rglob("shapley.pt") if path.parent.name.startswith("a_b_x_50-"))
+    pairs = torch.load(sampled)["pairs"]
+    # With another error the tables are made anew; as what was sampled is good enough for this one, nothing is sampled.
+    os.utime(sampled, ns=(0, 0))
+    name = next(one for one in CRITERIA if one != "positive")
+    for reward in ({name: rewards[name]}, {"a (b) x_50$": rewards["a (b) x_50$"]}):
+        ((one, _),) = reward.items()
+        study_heads(reward, {one: examples[one]}, out=tmp_path, standard_error=0.5, random_draws=1)
+    assert torch.load(sampled)["pairs"] == pairs and sampled.stat().st_mtime_ns == 0
+    assert len(list(sampled.parent.rglob("curve.parquet"))) == 2
 
 
-def test_the_reward_models_of_a_run_are_studied_on_its_items(judge, tmp_path):
-    options = DemoOptions(
-        criteria=("positive",), seeds=(0, 1), examples=12, test_items=20, shots=1, random_draws=1,
-        selector=Reinforce(steps=3), 
-    )  # fmt: skip
-    results = run_demo(tmp_path, options=options, model=judge, progress=False)
-    study = study_run(tmp_path, model=judge, examples=12, standard_error=0.3)
-    assert set(study.attributions["n"]) <= {0, 6}
-    assert len(study.stability) == 1 and study.trajectory["step"].max() == 2
-    pd.testing.assert_frame_equal(study.heads, results.heads)
-    assert (tmp_path / "study" / "attributions.parquet").exists()
+# Refusals
+
+
+def refused(reason, rewards, examples, folder, **options):
+    started = time.monotonic()
+    with pytest.raises(ValueError, match=reason):
+        study_heads(rewards, examples, out=folder, **options)
+    assert not folder.exists(), "refused only after something was measured"
+    assert time.monotonic() - started < 60
+
+
+@pytest.mark.parametrize("name", ["all", "random heads", "none"])
+def test_a_criterion_by_a_name_that_tables_need_is_refused(name, rewards, examples, tmp_path):
+    refused(f"called '{name}'", {name: rewards[ODD]}, {name: examples[ODD]}, tmp_path / "out")
+
+
+def test_a_criterion_without_examples_is_named(rewards, examples, tmp_path):
+    refused("study 'positive', not 0", rewards, examples | {"positive": []}, tmp_path / "out")
+    refused("no reward models", {}, {}, tmp_path / "out")
+    refused("one random draw", rewards, examples, tmp_path / "out", random_draws=0)
+
+
+def test_a_reward_model_that_cannot_be_studied_is_named(rewards, examples, tmp_path):
+    reward = rewards["positive"]
+    gates = torch.full((6, 8), 0.5)
+    soft = replace(reward, selection=replace(reward.selection, gates=gates))
+    refused("'positive' moves all heads by soft gates", rewards | {"positive": soft}, examples, tmp_path / "out")
+    ranked = replace(reward, judge=GenerativeJudge(reward.judge.model, layout="ranked"))
+    refused(
+        "'positive' compares two responses, and example 0", rewards | {"positive": ranked}, examples, tmp_path / "out"
+    )
+
+
+def test_reward_models_of_two_language_models_are_refused_whatever_they_are_called(model_of, fresh, examples, tmp_path):
+    import transformers
+
+    size = {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 512, "bos_token_id": 1, "eos_token_id": 2}
+    model = model_of("gpt2")
+    config = transformers.GPT2Config(vocab_size=model.cfg.d_vocab, **size, initializer_range=0.3)
+    other = fresh(config)  # as large, with other weights
+    heads, means = HeadSet.of(3, 4, [(0, 0)]), HeadMeans(torch.zeros(3, 4, 8), 1)
+    record = fitted_record(examples)
+    two = {
+        name: ActivationRewardModel(GenerativeJudge(one), heads, means, Injection(), None, record)
+        for name, one in (("this", model), ("that", other))
+    }
+    some = dict.fromkeys(two, examples[ODD])
+    refused("'this' is of .* and that of 'that'", two, some, tmp_path / "out")
+
+
+def fitted_record(examples):
+    from arm_lens.reward import FitRecord
+
+    return FitRecord(
+        criterion="x", seed=0, shots=1, readings=1, n_read=1, n_validation=0, reward="log_prob", search=None
+    )
+
+
+# Shown
+
+
+def test_a_study_shows_its_size_and_the_first_heads_of_each_criterion(study):
+    text, page = repr(study), study._repr_html_()
+    assert "3 criteria, 8 measures" in text and f"heads {3 * 48}" in text
+    assert "a &lt;b&gt;/x_50%" in page and "<b>" not in page
+    for name, scores in scores_of(study.attributions).items():
+        best = max(scores.values.flatten().tolist())
+        layer, head = divmod(int(scores.values.argmax()), 8)
+        (line,) = (line for line in text.splitlines() if line.startswith(name + " "))
+        assert line.split()[len(name.split()) :][:2] == [f"L{layer}H{head}", f"{best:+.3f}"]

@@ -237,7 +237,7 @@ def test_cells_too_small_for_numbers_ring_what_is_not_told_apart_from_zero():
     ends = [many[["layer_a", "head_a"]], many[["layer_b", "head_b"]]]
     heads = sorted({tuple(head) for end in ends for head in end.to_numpy().tolist()})
     names = [f"L{layer}H{head}" for layer, head in heads]
-    for row in many[many["outcome"] == "probability"].to_dict("records"):
+    for row in many[many["outcome"] == "gap"].to_dict("records"):
         a, b = (names.index(f"L{row[f'layer_{end}']}H{row[f'head_{end}']}") for end in "ab")
         assert (texts[a][b] == "∘") == (row["ci_low"] <= 0 <= row["ci_high"])
 
@@ -413,14 +413,24 @@ def test_lines_and_bands_are_the_rows_on_a_logarithmic_axis():
     figure = accuracy_by_heads(CURVE.sample(frac=1, random_state=1))
     assert places([0, 1, 2, 8]) == [-1, 0, 1, 3]
     lines = [trace for trace in figure.data if trace.mode == "lines+markers" and trace.x[0] is not None]
-    bands = [trace for trace in figure.data if trace.fill == "toself"]
-    assert len(lines) == len(bands) == 3 * 5
-    for line, band in zip(lines, bands, strict=True):
+    bands = {(trace.legendgroup, trace.xaxis): trace for trace in figure.data if trace.fill == "toself"}
+    assert len(lines) == 3 * 5 and len(bands) == 3 * 2  # of many rankings, the first and the random ones have bands
+    for line in lines:
         criterion = re.search("<b>(.*?)</b>", line.hovertext[0])[1]
         ranking = next(key for key, style in measure_styles(CURVE["ranking"]).items() if style.name == line.name)
         rows = CURVE[(CURVE["criterion"] == criterion) & (CURVE["ranking"] == ranking)].sort_values("heads")
         assert list(line.x) == places(rows["heads"].to_list()) and list(line.y) == rows["accuracy"].to_list()
-        assert list(band.y) == [*rows["ci_high"], *rows["ci_low"][::-1]]
+        if ranking in ("shapley", "random"):
+            assert list(bands[line.legendgroup, line.xaxis].y) == [*rows["ci_high"], *rows["ci_low"][::-1]]
+
+
+def test_a_few_rankings_all_have_bands():
+    few = CURVE[CURVE["ranking"].isin(["shapley", "gradient", "random"])]
+    assert sum(trace.fill == "toself" for trace in accuracy_by_heads(few).data) == 3 * 3
+
+
+def test_the_axis_of_numbers_of_heads_holds_everything():
+    figure = accuracy_by_heads(CURVE)
     assert figure.layout.xaxis.range[0] < -1 and figure.layout.yaxis.range[0] < CURVE["ci_low"].min()
 
 

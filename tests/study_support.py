@@ -1,0 +1,49 @@
+"""A small study of three criteria, made once for all tests that look at it."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+from arm_lens import ActivationRewardModel, Greedy, HeadSet
+from arm_lens.judge_model import labelled_responses
+from arm_lens.study import HeadStudy, study_heads
+
+CRITERIA = {"positive": "positive", "a <b>/x_50%": "polite", "a (b) x_50$": "brief"}
+"""Names that no file, web page or paper takes as they are, and what the judge model's world calls them."""
+OPTIONS = {"standard_error": 0.1, "random_draws": 2}
+
+
+@functools.cache
+def fitted(judge) -> dict[str, ActivationRewardModel]:
+    return {
+        name: ActivationRewardModel.fit(
+            judge,
+            labelled_responses(known, 12, split="train", seed=0),
+            criterion=name,
+            selector=Greedy(max_heads=2),
+            readings=4,
+            shots=2,
+            batch_size=5,
+        )
+        for name, known in CRITERIA.items()
+    }
+
+
+def held_out(count: int = 12):
+    return {name: labelled_responses(known, count, split="test", seed=1) for name, known in CRITERIA.items()}
+
+
+@functools.cache
+def kept_study(judge, base: Path) -> tuple[HeadStudy, Path]:
+    """The study, and the folder within ``base`` it is kept in, which tests must not change."""
+    folder = base / "kept-study"
+    return study_heads(fitted(judge), held_out(), out=folder, **OPTIONS), folder
+
+
+@functools.cache
+def smallest_study(judge) -> HeadStudy:
+    """Of one criterion, whose reward model was given one head."""
+    name = "positive"
+    given = fitted(judge)[name].with_heads(HeadSet.of(6, 8, [(3, 2)]))
+    return study_heads({name: given}, {name: held_out(8)[name]}, standard_error=0.5, random_draws=1)
