@@ -6,8 +6,12 @@ BIN := $(VENV)/bin
 OUT ?= demo
 # Test processes at a time, each with one thread.
 JOBS ?= 2
-# What no TransformerLens has a part in is tested once.
-NO_MODEL := tests/plots tests/preferences tests/evaluation/test_coverage.py tests/evaluation/test_statistics.py \
+# Files are handed out whole and in order, so that a long one can go first and no process waits for the other at the end.
+SPREAD := -n $(JOBS) --dist loadfile --no-loadscope-reorder
+# What no TransformerLens has a part in is tested once, and so are the notebooks.
+NO_MODEL := tests/test_notebooks.py tests/test_display.py tests/test_run_figures.py tests/plots tests/preferences \
+	tests/comparison/test_overlap.py tests/comparison/test_rank_correlation.py tests/comparison/test_stability.py \
+	tests/comparison/test_means_trees_and_depth.py tests/evaluation/test_coverage.py tests/evaluation/test_statistics.py \
 	tests/evaluation/test_tables.py tests/evaluation/test_rewardbench.py tests/test_benchmark_report.py tests/test_report.py \
 	$(wildcard tests/baselines/test_endpoint*.py)
 # A TransformerLens beside the locked one, in a folder of its own.
@@ -19,12 +23,12 @@ demo: $(VENV)/installed
 	$(BIN)/arm-lens demo --out $(OUT)
 
 test: $(VENV)/installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SPREAD) tests/test_notebooks.py tests
 
 test-4x: $(VENV)/installed $(OVERLAY)
 	PYTHONPATH=$(OVERLAY) $(BIN)/python -c "from importlib.metadata import version; \
 		assert version('transformer-lens').startswith('4.'), version('transformer-lens')"
-	OMP_NUM_THREADS=1 PYTHONPATH=$(OVERLAY) $(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(NO_MODEL:%=--ignore=%)
+	OMP_NUM_THREADS=1 PYTHONPATH=$(OVERLAY) $(BIN)/python -m pytest $(SPREAD) tests $(NO_MODEL:%=--ignore=%)
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
