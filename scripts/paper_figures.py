@@ -1,55 +1,88 @@
-"""Every figure of a run folder, for a paper: in one go, at one and at two columns' width, as PDF.
+r"""Every figure of a run folder, for a paper: in one go, at one and at two columns' width, as PDF.
 
     arm-lens demo --out demo
     python scripts/paper_figures.py demo --study --out figures
 
-``--study`` attributes and compares the heads of the run's reward models first (minutes, kept in ``demo/study``); without it,
-or for a folder of ``arm-lens benchmark``, the figures are those of the tables that are there. Beside the figures, a page
-``index.html`` shows all of them, and ``figures.tex`` includes each at its size. Figures that are there already are made
-again. A figure that has no room in one column is made for two only, which is said.
+The folder is one of ``arm-lens demo``, of ``arm-lens benchmark``, or of a study of heads alone. ``--study`` attributes and
+compares the heads of a demo's reward models first (minutes, kept in ``demo/study``); without it the figures are those of
+the tables that are there. In the output folder,
+
+- ``column/NAME.pdf``, ``page/NAME.pdf`` are the figures for one and for two columns (and ``screen/``, if asked for);
+- ``index.html`` is a page that shows all of them;
+- ``figures.tex`` has a figure environment for each PDF, to ``\input`` or copy from: it includes it unscaled.
+
+Figures that are there already are made again. A figure that has no room in one column is made for two only, which is said.
+One that fails is left out; the others are made, the failures are told at the end, and the exit status is 1.
 """
 
 from __future__ import annotations
 
 import argparse
 import html
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
+import plotly.graph_objects as go
 from tqdm.auto import tqdm
 
 from arm_lens.plots import COLUMN, PAGE, SCREEN, one_browser, save_figure, themed
 from arm_lens.run_figures import figures_of_run
 from arm_lens.study import study_run
+from arm_lens.study.parts import file_names
 
 THEMES = {theme.name: theme for theme in (SCREEN, COLUMN, PAGE)}
+Written = dict[str, list[Path]]
 
 
-def main() -> None:
-    """Make the figures."""
+def main() -> int:
+    """Make the figures; gives the exit status."""
     options = _options()
-    if options.study:
-        study_run(options.run, examples=options.examples, standard_error=options.standard_error, progress=True)
-    makers = figures_of_run(options.run)
-    written: dict[str, list[Path]] = {}
-    jobs = [(name, theme) for name in makers for theme in options.themes]
-    with one_browser():
-        for name, theme in tqdm(jobs, desc="figures", unit="figure"):
-            folder = options.out / theme
-            folder.mkdir(parents=True, exist_ok=True)
+    try:
+        if options.study:
+            study_run(options.run, examples=options.examples, standard_error=options.standard_error, progress=True)
+        makers = figures_of_run(options.run)
+    except (FileNotFoundError, ValueError) as refusal:
+        print(refusal, file=sys.stderr)
+        return 1
+    written, failures = make_figures(makers, options.out, options.themes, options.formats)
+    write_index(options.out, written)
+    write_latex(options.out, written)
+    print(f"{sum(map(len, written.values()))} files of {len(written)} figures in {options.out}")
+    for failure in failures:
+        print(f"failed: {failure}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def make_figures(
+    makers: dict[str, Callable[[], go.Figure]], out: Path, themes: Sequence[str], formats: Sequence[str]
+) -> tuple[Written, list[str]]:
+    """Draw and write every figure for every theme: the files of each, and what went wrong."""
+    written: Written = {}
+    failures: list[str] = []
+    files = file_names(list(makers), most=120)
+    for theme in themes:
+        (out / theme).mkdir(parents=True, exist_ok=True)
+    with one_browser() if set(formats) - {"html"} else nullcontext():
+        for name, theme in tqdm([(name, theme) for name in makers for theme in themes], desc="figures", unit="figure"):
             try:
                 with themed(THEMES[theme]):
                     figure = makers[name]()
-            except ValueError as refusal:
-                if theme != COLUMN.name or "themed(PAGE)" not in str(refusal):
-                    raise
-                tqdm.write(f"{name}: no room in one column; two only")
-                continue
-            written.setdefault(name, []).extend(
-                save_figure(figure, folder / f"{name}.{suffix}") for suffix in options.formats
-            )
-    _write_index(options.out, written)
-    _write_latex(options.out, written)
-    print(f"{sum(map(len, written.values()))} files of {len(written)} figures in {options.out}")
+                for suffix in formats:
+                    path = save_figure(figure, out / theme / f"{files[name]}.{suffix}")
+                    written.setdefault(name, []).append(path)
+            except Exception as error:  # a broken table must not cost the other figures
+                if theme == COLUMN.name and has_no_room(error):
+                    tqdm.write(f"{name}: no room in one column; two only", file=sys.stderr)
+                else:
+                    failures.append(f"{name} ({theme}): {type(error).__name__}: {error}")
+    return written, failures
+
+
+def has_no_room(error: Exception) -> bool:
+    """Whether a figure was refused because it is too high for the page: such a refusal names the wider layout."""
+    return isinstance(error, ValueError) and "themed(PAGE)" in str(error)
 
 
 def _options() -> argparse.Namespace:
@@ -64,7 +97,7 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _write_index(out: Path, written: dict[str, list[Path]]) -> None:
+def write_index(out: Path, written: Written) -> None:
     """One page that shows every figure, or links to it where a browser cannot show it in a page."""
     parts = []
     for name, paths in written.items():
@@ -78,7 +111,7 @@ def _write_index(out: Path, written: dict[str, list[Path]]) -> None:
     (out / "index.html").write_text("\n".join([head, *parts, "</html>"]), encoding="utf-8")
 
 
-def _write_latex(out: Path, written: dict[str, list[Path]]) -> None:
+def write_latex(out: Path, written: Written) -> None:
     """A figure environment for each PDF, at its own size."""
     lines = []
     for name, paths in written.items():
@@ -88,12 +121,21 @@ def _write_latex(out: Path, written: dict[str, list[Path]]) -> None:
                 lines += [
                     rf"\begin{{{environment}}}[t]",
                     rf"  \centering\includegraphics{{{path.relative_to(out).as_posix()}}}",
-                    rf"  \caption{{{name}}}",
+                    rf"  \caption{{{latex(name)}}}",
                     rf"\end{{{environment}}}",
                     "",
                 ]
     (out / "figures.tex").write_text("\n".join(lines), encoding="utf-8")
 
 
+LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+LATEX |= {character: f"\\{character}" for character in "&%$#_{}"}
+
+
+def latex(text: str) -> str:
+    """Text that LaTeX sets as it is."""
+    return "".join(LATEX.get(character, character) for character in text)
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

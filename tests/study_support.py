@@ -1,4 +1,4 @@
-"""A small study of three criteria, made once for all tests that look at it."""
+"""A small study of three criteria, of a small random model, made once for all tests that look at it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from arm_lens.study import HeadStudy, study_heads
 
 CRITERIA = {"positive": "positive", "a <b>/x_50%": "polite", "a (b) x_50$": "brief"}
 """Names that no file, web page or paper takes as they are, and what the judge model's world calls them."""
-OPTIONS = {"standard_error": 0.1, "random_draws": 2}
+OPTIONS = {"standard_error": 0.4, "random_draws": 2}
 
 
 @functools.cache
-def fitted(judge) -> dict[str, ActivationRewardModel]:
+def fitted(model) -> dict[str, ActivationRewardModel]:
     return {
         name: ActivationRewardModel.fit(
-            judge,
+            model,
             labelled_responses(known, 12, split="train", seed=0),
             criterion=name,
             selector=Greedy(max_heads=2),
@@ -35,15 +35,15 @@ def held_out(count: int = 12):
 
 
 @functools.cache
-def kept_study(judge, base: Path) -> tuple[HeadStudy, Path]:
+def kept_study(model, base: Path) -> tuple[HeadStudy, Path]:
     """The study, and the folder within ``base`` it is kept in, which tests must not change."""
     folder = base / "kept-study"
-    return study_heads(fitted(judge), held_out(), out=folder, **OPTIONS), folder
+    return study_heads(fitted(model), held_out(), out=folder, **OPTIONS), folder
 
 
 @functools.cache
-def smallest_study(judge) -> HeadStudy:
+def smallest_study(model) -> HeadStudy:
     """Of one criterion, whose reward model was given one head."""
     name = "positive"
-    given = fitted(judge)[name].with_heads(HeadSet.of(6, 8, [(3, 2)]))
-    return study_heads({name: given}, {name: held_out(8)[name]}, standard_error=0.5, random_draws=1)
+    given = fitted(model)[name].with_heads(HeadSet.of(3, 4, [(1, 2)]))
+    return study_heads({name: given}, {name: held_out(10)[name]}, standard_error=0.5, random_draws=1)

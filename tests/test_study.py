@@ -5,29 +5,35 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
 from dataclasses import fields, replace
 
 import pandas as pd
 import pytest
 import torch
+import transformers
 from study_support import CRITERIA, OPTIONS, fitted, held_out, kept_study, smallest_study
 
-from arm_lens import ActivationRewardModel, HeadSet, LabelledResponse, PreferencePair
+from arm_lens import ActivationRewardModel, HeadSet, JudgeTemplate, LabelledResponse, PreferencePair
 from arm_lens.activations import HeadMeans
 from arm_lens.attribution import MEASURES, interactions, leave_one_out_effects, scores_of
 from arm_lens.comparison import transfer
 from arm_lens.judging import GenerativeJudge
+from arm_lens.reward import FitRecord
 from arm_lens.steering import Injection
 from arm_lens.study import HeadStudy, in_halves, study_heads
-from arm_lens.study.parts import PartOptions, study_part
+from arm_lens.study.parts import PartOptions, file_names, study_part
 
 ODD = "a <b>/x_50%"
 
 
 @pytest.fixture(scope="module")
-def rewards(judge):
-    return fitted(judge)
+def model(model_of):
+    return model_of("llama")
+
+
+@pytest.fixture(scope="module")
+def rewards(model):
+    return fitted(model)
 
 
 @pytest.fixture(scope="module")
@@ -36,13 +42,13 @@ def examples():
 
 
 @pytest.fixture(scope="module")
-def kept(judge, tmp_path_factory):
-    return kept_study(judge, tmp_path_factory.getbasetemp())[1]
+def kept(model, tmp_path_factory):
+    return kept_study(model, tmp_path_factory.getbasetemp())[1]
 
 
 @pytest.fixture(scope="module")
-def study(judge, tmp_path_factory):
-    return kept_study(judge, tmp_path_factory.getbasetemp())[0]
+def study(model, tmp_path_factory):
+    return kept_study(model, tmp_path_factory.getbasetemp())[0]
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +98,7 @@ def test_prompts_that_are_too_few_for_two_halves_are_said_to_be(rewards, example
 
 def test_every_head_has_every_measure_of_every_criterion(study):
     counts = study.attributions.groupby(["criterion", "measure", "outcome"]).size()
-    assert (counts == 48).all()
+    assert (counts == 12).all()
     assert list(study.attributions["criterion"].unique()) == list(CRITERIA)
     # a greedy search knows no probabilities
     assert set(study.attributions["measure"]) == set(MEASURES) - {"selection_probability"}
@@ -120,11 +126,11 @@ def test_interactions_are_those_on_the_first_half(study, rewards, halves):
 
 
 def test_interactions_are_sampled_as_well_as_was_asked_for(rewards, halves):
-    many = rewards[ODD].with_heads(HeadSet.of(6, 8, [(layer, 0) for layer in range(6)] + [(1, h) for h in range(1, 6)]))
+    many = rewards[ODD].with_heads(HeadSet.all(3, 4))
     first, second = halves[ODD]
     few = [next(one for one in first if one.label is label) for label in (True, False)]
-    found = study_part(ODD, many, (few, second), PartOptions(standard_error=0.5, random_draws=1, seed=3)).interactions
-    direct = interactions(many.objective(few), many.heads, standard_error=0.5, seed=3, criterion=ODD)
+    found = study_part(ODD, many, (few, second), PartOptions(standard_error=2.0, random_draws=1, seed=3)).interactions
+    direct = interactions(many.objective(few), many.heads, standard_error=2.0, seed=3, criterion=ODD)
     assert (found["sampling_se"] > 0).any()
     pd.testing.assert_frame_equal(found, direct.frame(), rtol=1e-4, atol=1e-6)
 
@@ -134,7 +140,7 @@ def test_rankings_and_transfer_are_judged_on_the_second_half(study, rewards, hal
         rows = study.curve[study.curve["criterion"] == name]
         assert set(rows["n"]) == {len(second)}
         objective = rewards[name].objective(second)
-        alone = float((objective.margins(torch.zeros(1, 6, 8, dtype=torch.bool)) > 0).double().mean())
+        alone = float((objective.margins(torch.zeros(1, 3, 4, dtype=torch.bool)) > 0).double().mean())
         assert set(rows.loc[rows["heads"] == 0, "accuracy"]) == {alone}
     direct = transfer(rewards, {name: second for name, (_, second) in halves.items()}, random_draws=2, seed=0)
     pd.testing.assert_frame_equal(study.transfer, direct)
@@ -148,8 +154,8 @@ def test_tables_hold_pairs_of_criteria_and_the_chosen_heads(study, rewards):
     assert study.stability.empty and study.trajectory.empty  # one seed; a search without trajectory
 
 
-def test_a_given_head_is_studied_without_a_search(judge):
-    study = smallest_study(judge)
+def test_a_given_head_is_studied_without_a_search(model):
+    study = smallest_study(model)
     assert "selection_probability" not in set(study.attributions["measure"])
     assert study.overlap.empty and study.interactions.empty and study.cosines.empty
 
@@ -194,35 +200,31 @@ def test_what_is_finished_is_not_made_again_and_what_is_lost_or_changed_is(study
     assert {path for path, when in parts().items() if before[path] != when} == {lost}
     pd.testing.assert_frame_equal(again.curve, study.curve)
     pd.testing.assert_frame_equal(again.attributions, study.attributions)
-    one = {ODD: rewards[ODD]}
-    study_heads(one, {ODD: examples[ODD][:8]}, out=tmp_path, **OPTIONS)
+    fewer = in_halves(examples[ODD][:10], criterion=ODD)
+    study_part(ODD, rewards[ODD], fewer, PartOptions(**OPTIONS, seed=0), out=tmp_path / "parts")
     after = parts()
     assert len(after) == 12 and all(after[path] == when for path, when in before.items() if path != lost)
 
 
-def test_another_standard_error_goes_on_from_what_was_sampled(rewards, examples, kept, tmp_path):
+def test_another_standard_error_goes_on_from_what_was_sampled(study, rewards, halves, kept, tmp_path):
     shutil.copytree(kept / "parts", tmp_path / "parts")
-    (sampled,) = (path for path in (tmp_path / "parts").rglob("shapley.pt") if path.parent.name.startswith("a_b_x_50-"))
-    pairs = torch.load(sampled)["pairs"]
-    # With another error the tables are made anew; as what was sampled is good enough for this one, nothing is sampled.
+    (sampled,) = (tmp_path / "parts").glob(f"{file_names(list(CRITERIA))['positive']}-*/shapley.pt")
     os.utime(sampled, ns=(0, 0))
-    name = next(one for one in CRITERIA if one != "positive")
-    for reward in ({name: rewards[name]}, {"a (b) x_50$": rewards["a (b) x_50$"]}):
-        ((one, _),) = reward.items()
-        study_heads(reward, {one: examples[one]}, out=tmp_path, standard_error=0.5, random_draws=1)
-    assert torch.load(sampled)["pairs"] == pairs and sampled.stat().st_mtime_ns == 0
-    assert len(list(sampled.parent.rglob("curve.parquet"))) == 2
+    options = PartOptions(standard_error=0.5, random_draws=1, seed=0)
+    found = study_part("positive", rewards["positive"], halves["positive"], options, out=tmp_path / "parts")
+    # The tables are made anew; what was sampled is good enough for them, and nothing is sampled.
+    assert sampled.stat().st_mtime_ns == 0 and len(list(sampled.parent.rglob("curve.parquet"))) == 2
+    known = study.attributions[study.attributions["criterion"] == "positive"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(found.attributions, known)
 
 
 # Refusals
 
 
 def refused(reason, rewards, examples, folder, **options):
-    started = time.monotonic()
     with pytest.raises(ValueError, match=reason):
         study_heads(rewards, examples, out=folder, **options)
     assert not folder.exists(), "refused only after something was measured"
-    assert time.monotonic() - started < 60
 
 
 @pytest.mark.parametrize("name", ["all", "random heads", "none"])
@@ -238,24 +240,29 @@ def test_a_criterion_without_examples_is_named(rewards, examples, tmp_path):
 
 def test_a_reward_model_that_cannot_be_studied_is_named(rewards, examples, tmp_path):
     reward = rewards["positive"]
-    gates = torch.full((6, 8), 0.5)
+    gates = torch.full((3, 4), 0.5)
     soft = replace(reward, selection=replace(reward.selection, gates=gates))
     refused("'positive' moves all heads by soft gates", rewards | {"positive": soft}, examples, tmp_path / "out")
-    ranked = replace(reward, judge=GenerativeJudge(reward.judge.model, layout="ranked"))
+    ranked = replace(
+        reward,
+        judge=GenerativeJudge(
+            reward.judge.model, layout="ranked", template=JudgeTemplate(first=("yes",), second=("no",))
+        ),
+    )
     refused(
         "'positive' compares two responses, and example 0", rewards | {"positive": ranked}, examples, tmp_path / "out"
     )
 
 
 def test_reward_models_of_two_language_models_are_refused_whatever_they_are_called(model_of, fresh, examples, tmp_path):
-    import transformers
-
     size = {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 512, "bos_token_id": 1, "eos_token_id": 2}
     model = model_of("gpt2")
     config = transformers.GPT2Config(vocab_size=model.cfg.d_vocab, **size, initializer_range=0.3)
     other = fresh(config)  # as large, with other weights
     heads, means = HeadSet.of(3, 4, [(0, 0)]), HeadMeans(torch.zeros(3, 4, 8), 1)
-    record = fitted_record(examples)
+    record = FitRecord(
+        criterion="x", seed=0, shots=1, readings=1, n_read=1, n_validation=0, reward="log_prob", search=None
+    )
     two = {
         name: ActivationRewardModel(GenerativeJudge(one), heads, means, Injection(), None, record)
         for name, one in (("this", model), ("that", other))
@@ -264,23 +271,15 @@ def test_reward_models_of_two_language_models_are_refused_whatever_they_are_call
     refused("'this' is of .* and that of 'that'", two, some, tmp_path / "out")
 
 
-def fitted_record(examples):
-    from arm_lens.reward import FitRecord
-
-    return FitRecord(
-        criterion="x", seed=0, shots=1, readings=1, n_read=1, n_validation=0, reward="log_prob", search=None
-    )
-
-
 # Shown
 
 
 def test_a_study_shows_its_size_and_the_first_heads_of_each_criterion(study):
     text, page = repr(study), study._repr_html_()
-    assert "3 criteria, 8 measures" in text and f"heads {3 * 48}" in text
+    assert "3 criteria, 8 measures" in text and f"heads {3 * 12}" in text
     assert "a &lt;b&gt;/x_50%" in page and "<b>" not in page
     for name, scores in scores_of(study.attributions).items():
         best = max(scores.values.flatten().tolist())
-        layer, head = divmod(int(scores.values.argmax()), 8)
+        layer, head = divmod(int(scores.values.argmax()), 4)
         (line,) = (line for line in text.splitlines() if line.startswith(name + " "))
         assert line.split()[len(name.split()) :][:2] == [f"L{layer}H{head}", f"{best:+.3f}"]

@@ -76,7 +76,7 @@ def shapley_values(
     if checkpoint is not None and Path(checkpoint).exists():
         sampler.load(checkpoint)
     with tqdm(desc="Shapley values", unit="order", initial=sampler.permutations, disable=not progress) as bar:
-        while sampler.permutations < max_permutations and sampler.largest_error() > standard_error:
+        while sampler.permutations < max_permutations and not sampler.settled(standard_error):
             done = sampler.permutations
             sampler.sample(min(sampler.block, max_permutations - done))
             if checkpoint is not None:
@@ -162,11 +162,13 @@ class ShapleySampler:
         return (variance / self._pairs).sqrt()
 
     def largest_error(self) -> float:
-        """The largest standard error of any player on accuracy or probability; infinite before 16 antithetic pairs."""
-        if self._pairs < LEAST_PAIRS:
-            return math.inf
+        """The largest standard error of any player on accuracy or probability."""
         wanted = [OUTCOMES.index(outcome) for outcome in TARGETS]
         return float(self.errors()[wanted].max())
+
+    def settled(self, standard_error: float) -> bool:
+        """Whether the largest error is no more than this, after enough orders to believe it."""
+        return self._pairs >= LEAST_PAIRS and self.largest_error() <= standard_error
 
     def result(self, *, criterion: str = "") -> Attribution:
         """What is known so far.

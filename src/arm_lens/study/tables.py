@@ -1,0 +1,105 @@
+"""The tables of a study of heads: in memory, on disk and back, and in a few lines for whoever looks at them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import pandas as pd
+
+from arm_lens.attribution import scores_of
+from arm_lens.display import card, frame_table, frame_text, sizes, small_print, strongest
+from arm_lens.study.parts import write_table
+
+LAST = "attributions"
+"""The table that is written last: where it is, all are."""
+FIRST_HEADS = 3
+"""Heads per criterion that a study shows of itself."""
+ABOUT = "Heads with the highest Shapley values, in probability of the right verdict"
+
+
+@dataclass(frozen=True, eq=False)
+class HeadStudy:
+    """The tables of a study; columns as the functions that make them say."""
+
+    heads: pd.DataFrame
+    """criterion, seed, layer, head, probability, selected; of all seeds that are known."""
+    trajectory: pd.DataFrame
+    """criterion, step, layer, head, probability: the search, thinned; empty if no search has a trajectory."""
+    attributions: pd.DataFrame
+    agreement: pd.DataFrame
+    interactions: pd.DataFrame
+    """Empty if no criterion has two chosen heads."""
+    curve: pd.DataFrame
+    overlap: pd.DataFrame
+    rank_correlation: pd.DataFrame
+    cosines: pd.DataFrame
+    """Empty with fewer than three criteria, which cannot be centred."""
+    stability: pd.DataFrame
+    """Empty with a single seed."""
+    transfer: pd.DataFrame
+    depth: pd.DataFrame
+    card_attention: pd.DataFrame
+    """What the card of each criterion's head of the highest Shapley value shows: criterion, layer, head, and the columns of
+    `HeadCard.attention`."""
+    card_tokens: pd.DataFrame
+    """criterion, layer, head, and the columns of `HeadCard.tokens`."""
+
+    def save(self, folder: str | Path) -> Path:
+        """Write one Parquet file per table, ``attributions.parquet`` last: where it is, the study is whole."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{LAST}.parquet").unlink(missing_ok=True)  # no mixture of this study and an older one looks whole
+        names = [field.name for field in fields(self) if field.name != LAST]
+        for name in [*names, LAST]:
+            write_table(getattr(self, name), folder / f"{name}.parquet")
+        return folder
+
+    @staticmethod
+    def is_in(folder: str | Path) -> bool:
+        """Whether a whole study was saved there."""
+        return (Path(folder) / f"{LAST}.parquet").exists()
+
+    @classmethod
+    def load(cls, folder: str | Path) -> HeadStudy:
+        """Read what `save` wrote.
+
+        Raises:
+            FileNotFoundError: naming the table that is missing.
+        """
+        folder = Path(folder)
+        missing = [field.name for field in fields(cls) if not (folder / f"{field.name}.parquet").exists()]
+        if missing:
+            raise FileNotFoundError(f"{folder} holds no study of heads: {missing[0]}.parquet is missing")
+        return cls(**{field.name: pd.read_parquet(folder / f"{field.name}.parquet") for field in fields(cls)})
+
+    def first_heads(self, count: int = FIRST_HEADS) -> pd.DataFrame:
+        """The heads with the highest Shapley values of each criterion, as text; a row per criterion, a column per place."""
+        rows = {}
+        for criterion, scores in scores_of(self.attributions).items():
+            found = strongest(scores.values, count)
+            rows[criterion] = [f"L{layer}H{head} {float(scores.values[layer, head]):+.3f}" for layer, head in found]
+        return pd.DataFrame.from_dict(rows, orient="index").rename(columns=lambda place: str(place + 1))
+
+    def _size(self) -> str:
+        return sizes(self.attributions, {"criterion": "criteria", "measure": "measures"})
+
+    def _rows(self) -> str:
+        counts = {field.name: len(getattr(self, field.name)) for field in fields(self)}
+        return ", ".join(f"{name} {count}" for name, count in counts.items() if count)
+
+    def __repr__(self) -> str:
+        if self.attributions.empty:
+            return "HeadStudy: no attributions"
+        first = f"HeadStudy of {self._size()}\n{ABOUT}\n{frame_text(self.first_heads())}"
+        return f"{first}\nrows: {self._rows()}"
+
+    def _repr_html_(self) -> str:
+        if self.attributions.empty:
+            return card("Study of heads", {"attributions": "none"})
+        facts = {
+            "size": self._size(),
+            "measures": ", ".join(self.attributions["measure"].unique()),
+            "rows": self._rows(),
+        }
+        return card("Study of heads", facts, small_print(f"{ABOUT}."), frame_table(self.first_heads()))
