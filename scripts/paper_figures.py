@@ -27,7 +27,7 @@ from pathlib import Path
 import plotly.graph_objects as go
 from tqdm.auto import tqdm
 
-from arm_lens.plots import COLUMN, PAGE, SCREEN, one_browser, save_figure, themed
+from arm_lens.plots import COLUMN, PAGE, SCREEN, NoRoomError, one_browser, save_figure, themed
 from arm_lens.run_figures import figures_of_run
 from arm_lens.study import study_run
 from arm_lens.study.parts import file_names
@@ -73,16 +73,11 @@ def make_figures(
                     path = save_figure(figure, out / theme / f"{files[name]}.{suffix}")
                     written.setdefault(name, []).append(path)
             except Exception as error:  # a broken table must not cost the other figures
-                if theme == COLUMN.name and has_no_room(error):
-                    tqdm.write(f"{name}: no room in one column; two only", file=sys.stderr)
+                if isinstance(error, NoRoomError):
+                    tqdm.write(f"{name}: no room in the layout {theme!r}", file=sys.stderr)
                 else:
                     failures.append(f"{name} ({theme}): {type(error).__name__}: {error}")
     return written, failures
-
-
-def has_no_room(error: Exception) -> bool:
-    """Whether a figure was refused because it is too high for the page: such a refusal names the wider layout."""
-    return isinstance(error, ValueError) and "themed(PAGE)" in str(error)
 
 
 def _options() -> argparse.Namespace:

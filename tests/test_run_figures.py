@@ -200,7 +200,7 @@ def test_a_figure_without_room_in_one_column_is_no_failure_but_what_fails_is(scr
 
     makers = {"high": high, "broken": broken, "50%_{x}": partial(go.Figure)}
     written, failures = script.make_figures(makers, tmp_path, ["column", "page"], ["html"])
-    assert "high: no room in one column" in capsys.readouterr().err
+    assert "high: no room in the layout 'column'" in capsys.readouterr().err
     where = {name: [path.relative_to(tmp_path).as_posix() for path in paths] for name, paths in written.items()}
     assert where == {"high": ["page/high.html"], "50%_{x}": ["column/50_x.html", "page/50_x.html"]}
     assert [failure.split(":")[0] for failure in failures] == ["broken (column)", "broken (page)"]

@@ -96,6 +96,10 @@ def narrow() -> bool:
     return page_width() < 600
 
 
+class NoRoomError(ValueError):
+    """A figure has no room in the layout it is to be drawn for."""
+
+
 def base_layout(*, width: float | int, height: float | int, margin: Mapping[str, float | int]) -> dict[str, Any]:
     """What the layout of every figure begins with: the look, the size, and what it was laid out for.
 
@@ -107,11 +111,11 @@ def base_layout(*, width: float | int, height: float | int, margin: Mapping[str,
         margin: l, r, t, b: pixels around the panels.
 
     Raises:
-        ValueError: if the figure is higher than the theme's page, as a large table in one column.
+        NoRoomError: if the figure is higher than the theme's page, as a large table in one column.
     """
     theme, per_inch = current_theme(), current_theme().pixels_per_inch
     if per_inch and theme.most_inches and height > theme.most_inches * per_inch:
-        raise ValueError(
+        raise NoRoomError(
             f"the figure would be {height / per_inch:.1f} inches high in {theme.name} layout, where {theme.most_inches:g} "
             f"are the most: draw fewer rows, or lay it out over two columns, within themed(PAGE)"
         )
