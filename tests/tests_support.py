@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 from dataclasses import dataclass
 
 import torch
@@ -105,3 +107,15 @@ def planted_model(tokenizer, tmp_path_factory, *, seed):
         reader=reader,
         harmful=HeadSet.of(3, 4, harmful),
     )
+
+
+@contextlib.contextmanager
+def no_graph_left():
+    """No tensor made within holds on to a graph afterwards."""
+    gc.freeze()  # what is there already need not be looked through
+    try:
+        yield
+        gc.collect()
+        assert not [one for one in gc.get_objects() if type(one) is torch.Tensor and one.grad_fn is not None]
+    finally:
+        gc.unfreeze()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import gc
 from typing import NamedTuple
 
 import pytest
@@ -12,6 +10,7 @@ import torch
 import transformers
 from planted_circuit import DIRECT, HINDRANCE, planted_circuit
 from scipy.special import expit
+from tests_support import no_graph_left
 from transformers.pytorch_utils import Conv1D
 
 from arm_lens import HeadSet, JudgingObjective, Replay, VerdictTokens, last_logits, load_model, pad, read_batch, steer
@@ -282,18 +281,6 @@ def test_there_must_be_a_prompt_and_a_model_of_transformer_lens(model_of):
         direct_contributions(model_of("llama"), [], VERDICTS)
     with pytest.raises(TypeError, match="TransformerLens"):
         direct_contributions(torch.nn.Linear(2, 2), SEQUENCES, VERDICTS)
-
-
-@contextlib.contextmanager
-def no_graph_left():
-    """No tensor made within holds on to a graph afterwards."""
-    gc.freeze()  # what is there already need not be looked through
-    try:
-        yield
-        gc.collect()
-        assert not [one for one in gc.get_objects() if type(one) is torch.Tensor and one.grad_fn is not None]
-    finally:
-        gc.unfreeze()
 
 
 def hooks_on(model):

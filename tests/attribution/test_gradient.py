@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import warnings
 import weakref
 
@@ -12,7 +10,7 @@ import torch
 import transformers
 from planted_circuit import BASE, DIRECT, GAINS, HINDRANCE, REDUNDANT, planted_circuit
 from scipy.special import expit
-from tests_support import OUTPUT_PROJECTION
+from tests_support import OUTPUT_PROJECTION, no_graph_left
 
 from arm_lens import Injection, JudgingObjective, Replay, VerdictTokens, gating, last_logits, pad
 from arm_lens.attribution.gradient import gradient_attribution
@@ -198,18 +196,6 @@ def test_each_planted_head_has_the_slope_that_it_was_given(tokenizer, tmp_path_f
 
 
 # ------------------------------------------------------------------------------------------ nothing is left behind
-
-
-@contextlib.contextmanager
-def no_graph_left():
-    """No tensor made within holds on to a graph afterwards."""
-    gc.freeze()  # what is there already need not be looked through
-    try:
-        yield
-        gc.collect()
-        assert not [one for one in gc.get_objects() if type(one) is torch.Tensor and one.grad_fn is not None]
-    finally:
-        gc.unfreeze()
 
 
 def test_neither_gradient_nor_graph_nor_hook_is_left(model_of, model_class):

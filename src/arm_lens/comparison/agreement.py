@@ -16,7 +16,7 @@ import pandas as pd
 from scipy import stats
 
 from arm_lens.comparison.correlation import spearman
-from arm_lens.comparison.tables import needs
+from arm_lens.comparison.tables import checked
 from arm_lens.evaluation.statistics import LEVEL
 
 SEARCH = "search"
@@ -46,7 +46,7 @@ def agreement(attributions: pd.DataFrame) -> pd.DataFrame:
     Raises:
         ValueError: naming a missing column, or a head that a measure scores twice; or if a criterion is called ``all``.
     """
-    needs(attributions, ["criterion", "measure", "outcome", "layer", "head", "score"], "attributions")
+    checked(attributions, ["criterion", "measure", "outcome", "layer", "head", "score"], table="attributions")
     criteria = attributions["criterion"].unique()
     if ALL in criteria:
         raise ValueError(f"no criterion may be called {ALL!r}: that is the name of the rows over all criteria")

@@ -18,7 +18,7 @@ from scipy.cluster.hierarchy import cophenet, leaves_list
 from scipy.cluster.hierarchy import linkage as link
 from scipy.spatial.distance import squareform
 
-from arm_lens.comparison.tables import needs
+from arm_lens.comparison.tables import checked
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +73,7 @@ def cluster(
     if len(names) != 2:
         raise ValueError(f"a pair has two columns of names, not {len(names)}")
     a, b = names
-    needs(frame, [a, b, value], "pairs")
+    checked(frame, [a, b, value], table="pairs")
     means = frame[frame[a] != frame[b]].groupby([a, b], sort=False)[value].mean()
     found = list(dict.fromkeys(name for pair in zip(frame[a], frame[b], strict=True) for name in pair))
     if len(found) < 2:

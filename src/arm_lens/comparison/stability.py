@@ -28,7 +28,7 @@ from jaxtyping import Float
 from scipy import stats
 
 from arm_lens.comparison.chance import expected_jaccard, shared_by_chance
-from arm_lens.comparison.tables import name_of, needs, pairs, sets_of
+from arm_lens.comparison.tables import checked, name_of, pairs, sets_of
 from arm_lens.evaluation.statistics import LEVEL, wilson
 from arm_lens.heads import HeadSet
 
@@ -60,7 +60,7 @@ def stability(heads: pd.DataFrame, *, by: str | Sequence[str] = "criterion") -> 
     repeats = [column for column in REPEATS if column in heads.columns and column not in groups]
     if not repeats:
         raise ValueError(f"stability is over seeds or draws: the table 'heads' needs a column {' or '.join(REPEATS)}")
-    needs(heads, [*groups, *repeats, "layer", "head", "selected"], "heads")
+    checked(heads, [*groups, *repeats, "layer", "head", "selected"], table="heads")
     rows = []
     for key, part in heads.groupby(groups, sort=False, dropna=False):
         name = name_of(groups, key if isinstance(key, tuple) else (key,))

@@ -50,11 +50,11 @@ def same_size(shapes: Mapping[str, Sequence[int]], what: str) -> None:
             )
 
 
-def needs(frame: pd.DataFrame, columns: Sequence[str], table: str) -> pd.DataFrame:
-    """``frame`` itself, if it has these columns and a row.
+def checked(frame: pd.DataFrame, columns: Sequence[str], *, table: str) -> pd.DataFrame:
+    """``frame`` itself, if it has these columns and at least one row.
 
     Raises:
-        ValueError: naming the missing columns, or saying that there is no row.
+        ValueError: naming the missing column, or saying that the table is empty.
     """
     missing = [column for column in columns if column not in frame.columns]
     if missing:
@@ -79,7 +79,7 @@ def sets_of(heads: pd.DataFrame, *, by: Sequence[str] = ("criterion", "seed")) -
         ValueError: naming a missing column, or the set in which a head is missing, or twice (when ``by`` leaves out a
             column that tells sets apart), or neither selected nor not.
     """
-    needs(heads, [*by, "layer", "head", "selected"], "heads")
+    checked(heads, [*by, "layer", "head", "selected"], table="heads")
     _refuse(
         heads, heads.duplicated([*by, "layer", "head"]), by, "is there several times; what tells sets apart is in 'by'"
     )

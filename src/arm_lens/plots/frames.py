@@ -2,25 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import pandas as pd
 from scipy.stats import mannwhitneyu
 
+from arm_lens.comparison.tables import checked
 
-def checked(frame: pd.DataFrame, columns: Sequence[str], *, table: str) -> pd.DataFrame:
-    """``frame`` itself, if it has these columns and at least one row.
-
-    Raises:
-        ValueError: naming the missing column, or saying that the table is empty.
-    """
-    missing = [column for column in columns if column not in frame.columns]
-    if missing:
-        there = ", ".join(map(str, frame.columns)) or "no columns"
-        raise ValueError(f"the table '{table}' lacks the column {', '.join(map(repr, missing))}; it has {there}")
-    if frame.empty:
-        raise ValueError(f"the table '{table}' is empty")
-    return frame
+__all__ = ["checked", "criteria_of", "mean_over_seeds", "ranking_quality"]
 
 
 def criteria_of(frame: pd.DataFrame) -> list[str]:
