@@ -9,7 +9,7 @@ JOBS ?= 2
 # Files are handed out whole and in order, so that a long one can go first and no process waits for the other at the end.
 SPREAD := -n $(JOBS) --dist loadfile --no-loadscope-reorder
 # What no TransformerLens has a part in is tested once, and so are the notebooks.
-NO_MODEL := tests/test_notebooks.py tests/test_display.py tests/test_run_figures.py tests/plots tests/preferences \
+NO_MODEL := tests/test_notebooks.py tests/test_display.py tests/plots tests/preferences \
 	tests/comparison/test_overlap.py tests/comparison/test_rank_correlation.py tests/comparison/test_stability.py \
 	tests/comparison/test_means_trees_and_depth.py tests/evaluation/test_coverage.py tests/evaluation/test_statistics.py \
 	tests/evaluation/test_tables.py tests/evaluation/test_rewardbench.py tests/test_benchmark_report.py tests/test_report.py \

@@ -8,10 +8,11 @@ compares the heads of a demo's reward models first (minutes, kept in ``demo/stud
 the tables that are there. In the output folder,
 
 - ``column/NAME.pdf``, ``page/NAME.pdf`` are the figures for one and for two columns (and ``screen/``, if asked for);
-- ``index.html`` is a page that shows all of them;
-- ``figures.tex`` has a figure environment for each PDF, to ``\input`` or copy from: it includes it unscaled.
+- ``index.html`` is a page that links to all of them, and shows those that are PNG or SVG;
+- ``figures.tex`` has a figure environment for each PDF, which includes it unscaled: to copy from, or to ``\input`` from
+  that folder.
 
-Figures that are there already are made again. A figure that has no room in one column is made for two only, which is said.
+Figures that are there already are made again. A figure that has no room in a layout is left out there, which is said.
 One that fails is left out; the others are made, the failures are told at the end, and the exit status is 1.
 """
 
@@ -85,7 +86,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("run", type=Path, help="the run's folder")
     parser.add_argument("--out", type=Path, default=Path("figures"), help="where to (default: figures)")
     parser.add_argument("--study", action="store_true", help="attribute and compare the run's heads first")
-    parser.add_argument("--examples", type=int, default=80, help="items per criterion in the study (default: 80)")
+    parser.add_argument("--examples", type=int, default=80, help="items per criterion in the study, at most (default: 80)")
     parser.add_argument("--standard-error", type=float, default=0.01, help="of Shapley values (default: 0.01)")
     parser.add_argument("--themes", nargs="+", choices=THEMES, default=[COLUMN.name, PAGE.name])
     parser.add_argument("--formats", nargs="+", choices=("pdf", "svg", "png", "html"), default=["pdf"])

@@ -157,7 +157,7 @@ def test_the_measuring_sees_what_is_wrong(tmp_path, chromium):
 
 
 def test_interactive_pages_open_without_a_console_message(figures, tmp_path, chromium):
-    for name in ("selected_heads (screen)", "accuracy_by_judge (screen)"):
+    for name in ("selected_heads (screen)", "accuracy_by_judge (screen)", "selection_steps (screen)"):
         dom = opened(chromium, plots.save_figure(figures[name], tmp_path / "figure.html"))
         assert dom.count('class="main-svg"') >= 1 and "plotly-graph-div" in dom
 

@@ -44,7 +44,7 @@ photocopy cannot tell the two ends apart."""
 class Theme:
     """For what figures are laid out. Sizes of text are the same in pixels everywhere; what differs is how much room there is.
 
-    A figure for print is laid out in few enough pixels that its text, 12 and 13 pixels high, is set in 6.5 and 7 points
+    A figure for print is laid out in few enough pixels that its text, 11 to 13 pixels high, is set in 6 to 7 points
     when the figure is as wide as its place in the paper.
     """
 

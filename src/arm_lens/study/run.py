@@ -45,8 +45,8 @@ def study_heads(
             attribution, the other for the curves and for transfer (`in_halves`).
         heads: the table of chosen heads over several seeds, for stability; by default that of ``rewards``.
         out: a folder to write the study to; what is finished in it of a criterion, made of the same, is not made again.
-        standard_error: of the Shapley values and interactions, see `arm_lens.attribution.shapley_values`. Values that
-            ``out`` holds at a smaller one are taken as they are.
+        standard_error: of the Shapley values and interactions, see `arm_lens.attribution.shapley_values`. Shapley values
+            that ``out`` holds at a smaller one are taken as they are.
         random_draws: random sets and rankings that the chosen ones are compared with.
         seed: of everything random, the halves included.
         progress: show progress bars.
@@ -92,7 +92,7 @@ def study_run(
     Args:
         folder: what ``arm-lens demo`` wrote: results, ``items.parquet``, ``reward_models/``.
         model: the language model; by default the recorded one is loaded.
-        examples: items per criterion, half of them for attribution.
+        examples: items per criterion, at most; half of them for attribution.
         standard_error: of the Shapley values and interactions.
         seed: of everything random.
         progress: show progress bars.
