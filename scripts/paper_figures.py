@@ -86,7 +86,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("run", type=Path, help="the run's folder")
     parser.add_argument("--out", type=Path, default=Path("figures"), help="where to (default: figures)")
     parser.add_argument("--study", action="store_true", help="attribute and compare the run's heads first")
-    parser.add_argument("--examples", type=int, default=80, help="items per criterion in the study, at most (default: 80)")
+    parser.add_argument(
+        "--examples", type=int, default=80, help="items per criterion in the study, at most (default: 80)"
+    )
     parser.add_argument("--standard-error", type=float, default=0.01, help="of Shapley values (default: 0.01)")
     parser.add_argument("--themes", nargs="+", choices=THEMES, default=[COLUMN.name, PAGE.name])
     parser.add_argument("--formats", nargs="+", choices=("pdf", "svg", "png", "html"), default=["pdf"])
