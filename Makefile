@@ -8,11 +8,11 @@ OUT ?= demo
 JOBS ?= 2
 # Files are handed out whole and in order, so that a long one can go first and no process waits for the other at the end.
 SPREAD := -n $(JOBS) --dist loadfile --no-loadscope-reorder
-# What no TransformerLens has a part in is tested once, and so are the notebooks.
-NO_MODEL := tests/test_notebooks.py tests/test_display.py tests/plots tests/preferences \
-	tests/comparison/test_overlap.py tests/comparison/test_rank_correlation.py tests/comparison/test_stability.py \
-	tests/comparison/test_means_trees_and_depth.py tests/evaluation/test_coverage.py tests/evaluation/test_statistics.py \
-	tests/evaluation/test_tables.py tests/evaluation/test_rewardbench.py tests/test_benchmark_report.py tests/test_report.py \
+# What does not depend on the TransformerLens at hand is tested once, with the locked one; so are the notebooks.
+ONCE := tests/test_notebooks.py tests/test_display.py tests/plots tests/preferences tests/comparison tests/test_study.py \
+	tests/attribution/test_causal.py tests/attribution/test_several.py tests/benchmark/test_resume.py \
+	tests/evaluation/test_coverage.py tests/evaluation/test_statistics.py tests/evaluation/test_tables.py \
+	tests/evaluation/test_rewardbench.py tests/test_benchmark_report.py tests/test_report.py \
 	$(wildcard tests/baselines/test_endpoint*.py)
 # A TransformerLens beside the locked one, in a folder of its own.
 OVERLAY := .overlay/transformer-lens-4
@@ -28,7 +28,7 @@ test: $(VENV)/installed
 test-4x: $(VENV)/installed $(OVERLAY)
 	PYTHONPATH=$(OVERLAY) $(BIN)/python -c "from importlib.metadata import version; \
 		assert version('transformer-lens').startswith('4.'), version('transformer-lens')"
-	OMP_NUM_THREADS=1 PYTHONPATH=$(OVERLAY) $(BIN)/python -m pytest $(SPREAD) tests $(NO_MODEL:%=--ignore=%)
+	OMP_NUM_THREADS=1 PYTHONPATH=$(OVERLAY) $(BIN)/python -m pytest $(SPREAD) tests $(ONCE:%=--ignore=%)
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
