@@ -10,7 +10,8 @@ JOBS ?= 2
 SPREAD := -n $(JOBS) --dist loadfile --no-loadscope-reorder
 # What does not depend on the TransformerLens at hand is tested once, with the locked one; so are the notebooks.
 ONCE := tests/test_notebooks.py tests/test_display.py tests/plots tests/preferences tests/comparison tests/test_study.py \
-	tests/attribution/test_causal.py tests/attribution/test_several.py tests/benchmark/test_resume.py \
+	tests/attribution/test_causal.py tests/attribution/test_several.py \
+	$(filter-out tests/benchmark/test_judges.py,$(wildcard tests/benchmark/test_*.py)) \
 	tests/evaluation/test_coverage.py tests/evaluation/test_statistics.py tests/evaluation/test_tables.py \
 	tests/evaluation/test_rewardbench.py tests/test_benchmark_report.py tests/test_report.py \
 	$(wildcard tests/baselines/test_endpoint*.py)
