@@ -122,6 +122,21 @@ def fresh(tmp_path, tokenizer):
     return make
 
 
+@pytest.fixture(scope="session")
+def raw_of(folder_of):
+    """raw_of(family): the Hugging Face model in float64, without TransformerLens."""
+    loaded = {}
+
+    def load(family):
+        if family not in loaded:
+            auto = transformers.AutoModelForCausalLM
+            model = auto.from_pretrained(folder_of(family), attn_implementation="eager", dtype=torch.float64)
+            loaded[family] = model.eval().requires_grad_(False)
+        return loaded[family]
+
+    return load
+
+
 MODEL_CLASSES = [
     "TransformerBridge",
     pytest.param(

@@ -124,21 +124,6 @@ def test_a_replay_with_another_injection_is_one_made_with_it_and_reads_nothing_a
 # ------------------------------------------------------------------------------------------ the gradient
 
 
-@pytest.fixture(scope="module")
-def raw_of(folder_of):
-    """raw_of(family): the Hugging Face model in float64, without TransformerLens."""
-    loaded = {}
-
-    def load(family):
-        if family not in loaded:
-            auto = transformers.AutoModelForCausalLM
-            model = auto.from_pretrained(folder_of(family), attn_implementation="eager", dtype=torch.float64)
-            loaded[family] = model.eval().requires_grad_(False)
-        return loaded[family]
-
-    return load
-
-
 def raw_verdicts(model, family, gates, values, injection, normalised):
     """One whole, unpadded pass per prompt, hooked at the output projections."""
     values = values.double()

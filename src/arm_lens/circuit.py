@@ -86,7 +86,7 @@ def direct_paths(model: Model) -> Iterator[None]:
 
     Raises:
         RuntimeError: on exit, if a block's attention was not called as a module, so that its path was not cut.
-        NotImplementedError: in a pass, at a norm that is neither a layer norm nor an RMS norm.
+        ValueError: in a pass, at a norm that is neither a layer norm nor an RMS norm.
     """
     called: set[nn.Module] = set()
 
@@ -156,7 +156,9 @@ def _with_fixed_scale(norm: nn.Module, args: tuple[Any, ...], kwargs: dict[str, 
         off = (beyond - inverse * direction).abs().max() / beyond.abs().max().clamp(1e-30)
     if not off <= TOLERANCE.get(output.dtype, 0.05):
         kind = type(getattr(norm, "_original_component", norm)).__name__
-        raise NotImplementedError(f"{kind} is neither a layer norm nor an RMS norm: off by {float(off):.1g}")
+        raise ValueError(
+            f"the direct path cannot be told: {kind} is neither a layer norm nor an RMS norm (off by {float(off):.1g})"
+        )
     moved = inverse * weighted((last - last.detach()).to(weight))
     return torch.cat([output[:, :-1].detach(), made + moved.to(made)], dim=1)
 

@@ -7,7 +7,6 @@ import weakref
 
 import pytest
 import torch
-import transformers
 from planted_circuit import BASE, DIRECT, GAINS, HINDRANCE, REDUNDANT, planted_circuit
 from scipy.special import expit
 from tests_support import OUTPUT_PROJECTION, no_graph_left
@@ -27,21 +26,6 @@ CLOSE = {"atol": 1e-4, "rtol": 1e-3}
 def values_for(model, seed=0):
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(model.cfg.n_layers, model.cfg.n_heads, model.cfg.d_head, generator=generator)
-
-
-@pytest.fixture(scope="module")
-def raw_of(folder_of):
-    """raw_of(family): the Hugging Face model in float64, without TransformerLens."""
-    loaded = {}
-
-    def load(family):
-        if family not in loaded:
-            auto = transformers.AutoModelForCausalLM
-            model = auto.from_pretrained(folder_of(family), attn_implementation="eager", dtype=torch.float64)
-            loaded[family] = model.eval().requires_grad_(False)
-        return loaded[family]
-
-    return load
 
 
 def raw_slopes(model, family, values, injection=None):

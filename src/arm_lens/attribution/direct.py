@@ -55,7 +55,7 @@ def direct_contributions(
 
     Raises:
         ValueError: if a layer has no attention heads, or there is no prompt.
-        NotImplementedError: if a norm on the way is neither a layer norm nor an RMS norm.
+        ValueError: if a norm on the way is neither a layer norm nor an RMS norm.
         RuntimeError: if the model's parts cannot be told apart well enough to find the path.
     """
     class_of(model)
