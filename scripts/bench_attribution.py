@@ -17,7 +17,6 @@ import pandas as pd
 import torch
 
 from arm_lens import ActivationRewardModel, HeadSet, load_model
-from arm_lens.activations import read_batch
 from arm_lens.attribution import (
     ablation,
     direct_logit_attribution,
@@ -28,9 +27,10 @@ from arm_lens.attribution import (
     shapley_values,
 )
 from arm_lens.attribution.shapley import ShapleySampler
+from arm_lens.engine.models import Model
+from arm_lens.engine.reading import read_batch
+from arm_lens.engine.tokens import pad
 from arm_lens.judge_model import labelled_responses
-from arm_lens.models import Model
-from arm_lens.tokens import pad
 
 BLOCK, FULL = "Shapley values, one block of orders", "a full pass over the prompts"
 

@@ -47,11 +47,11 @@ from arm_lens import (
     reinforce,
     steer,
 )
-from arm_lens.fitting import means_and_objective
+from arm_lens.engine.models import HookedTransformer
 from arm_lens.judge_model import CRITERIA, labelled_responses
-from arm_lens.models import HookedTransformer
+from arm_lens.judges.questions import questions_of
 from arm_lens.plots import save_figure, selection_speed
-from arm_lens.questions import questions_of
+from arm_lens.reward.fitting import means_and_objective
 from arm_lens.selection import PooledObjective
 
 SECTIONS = ("speed", "end_to_end", "overhead", "searches")

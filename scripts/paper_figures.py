@@ -29,7 +29,7 @@ import plotly.graph_objects as go
 from tqdm.auto import tqdm
 
 from arm_lens.plots import COLUMN, PAGE, SCREEN, NoRoomError, one_browser, save_figure, themed
-from arm_lens.run_figures import figures_of_run
+from arm_lens.reports.figures import figures_of_run
 from arm_lens.study import study_run
 from arm_lens.study.parts import file_names
 

@@ -47,8 +47,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from arm_lens.judge_model import ATTRIBUTES, CRITERIA, CRITERION_WORDING, World
 from arm_lens.judge_model.tokenizer import build_tokenizer
 from arm_lens.judge_model.world import PLACES, Item, Split
-from arm_lens.models import TEMPLATE_FILE
-from arm_lens.prompts import JudgeTemplate
+from arm_lens.judges.template import TEMPLATE_FILE, JudgeTemplate
 
 TEMPLATE = JudgeTemplate(
     header="Criterion: {criterion}\n",

@@ -8,8 +8,8 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from arm_lens import Head, HeadMeans, HeadSet, JudgeTemplate, LabelledResponse, Replay, VerdictTokens, load_model
+from arm_lens.engine.tokens import encode
 from arm_lens.selection import JudgingObjective
-from arm_lens.tokens import encode
 
 GAINS = {"helpful": 2.0, "weak": 1.0, "harmful": -1.5, "slightly harmful": -0.5}
 """What writing the mean of each of these heads adds to the margin of every example."""

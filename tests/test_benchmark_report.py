@@ -11,10 +11,10 @@ import pytest
 from plots.synthetic_benchmark import SUBSETS, make_calibration, make_comparisons, make_fits, make_summary
 from test_report import TRAP, Page, opened_in, signs
 
-from arm_lens.benchmark_report import write_benchmark_report
 from arm_lens.evaluation.health import Check, health
 from arm_lens.evaluation.main_setting import main_rows, main_settings
 from arm_lens.plots.theme import JUDGES
+from arm_lens.reports.benchmark import write_benchmark_report
 
 JUDGES_HERE = ("zero_shot", "few_shot", "arm_reinforce", "arm_random_heads", "sav", "length")
 HOSTILE = ("</script><script>alert(1)</script>", "<img src=x onerror=alert(1)>", "{{ 7 * 7 }} & <b>\u2028$x$</b>")

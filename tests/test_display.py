@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from arm_lens import Head, HeadScores, HeadSet
-from arm_lens.activations import HeadMeans
 from arm_lens.attribution import Attribution
 from arm_lens.display import card, code_line, extremes, frame_table, score_map, set_map, small_print
+from arm_lens.engine.reading import HeadMeans
 from arm_lens.evaluation.results import RunResults
 from arm_lens.evaluation.tables import BenchmarkTables
 from arm_lens.selection import Selection

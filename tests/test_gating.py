@@ -10,8 +10,8 @@ import transformers
 from tests_support import OUTPUT_PROJECTION
 
 from arm_lens import HeadSet, Injection, JudgingObjective, Replay, VerdictTokens, last_logits, pad, read_batch, steer
-from arm_lens.gating import gated_verdicts
-from arm_lens.replay import SlowReplayWarning
+from arm_lens.engine.gates import gated_verdicts
+from arm_lens.engine.replay import SlowReplayWarning
 from arm_lens.selection import PooledObjective
 
 SEQUENCES = [[1, 9, 30, 41, 52], [1, 77, 14], [1, 20, 21, 22, 23, 24, 25, 26, 27], [1, 8]]
@@ -249,7 +249,7 @@ def test_where_the_replay_is_refused_whole_passes_give_the_same(model_of, model_
     values, gates = values_for(model), gates_for(model)
     replay = Replay(model, SEQUENCES, VERDICTS, batch_size=3)
     expected = gradient(replay, gates, values, True, weights_for(replay))
-    monkeypatch.setattr("arm_lens.replay.unfit", lambda *_: "as if it were of another kind")
+    monkeypatch.setattr("arm_lens.engine.replay.unfit", lambda *_: "as if it were of another kind")
     whole = Replay(model, SEQUENCES, VERDICTS, batch_size=3)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SlowReplayWarning)

@@ -9,9 +9,9 @@ import torch
 from conftest import HOOKED
 
 from arm_lens import GenerativeJudge, describe, last_logits, load_model, pad
+from arm_lens.engine.models import BUNDLED_NAME
 from arm_lens.judge_model import CRITERIA, CRITERION_WORDING, labelled_responses, preference_pairs
-from arm_lens.models import BUNDLED_NAME
-from arm_lens.questions import Question, draw_contexts, encode_questions, questions_of
+from arm_lens.judges.questions import Question, draw_contexts, encode_questions, questions_of
 
 ITEMS = 120
 PAIRS = 60

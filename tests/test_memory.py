@@ -11,8 +11,8 @@ import transformers
 from measuring import TensorMemory
 
 from arm_lens import Replay, VerdictTokens, last_logits, load_model, mean_heads, models, pad
-from arm_lens.memory import Footprint, default_budget
-from arm_lens.prefixes import read_stretch
+from arm_lens.engine.memory import Footprint, default_budget
+from arm_lens.engine.prefix_cache import read_stretch
 
 VERDICTS = VerdictTokens((5,), (6, 7))
 PROMPTS = {"long": (6, 150), "many": (40, 40)}
@@ -171,7 +171,7 @@ def test_the_check_and_parts_of_batches_stay_within_the_budget_too(judge_of_clas
     masks, values = masks_and_values(model, 48)
 
     def unknown(some, memory_budget):
-        monkeypatch.setattr("arm_lens.replay._EXACT", weakref.WeakKeyDictionary())
+        monkeypatch.setattr("arm_lens.engine.replay._EXACT", weakref.WeakKeyDictionary())
         return Replay(model, some, VERDICTS, memory_budget=memory_budget)
 
     least, _ = peak(lambda: unknown([max(sequences, key=len)], 1).verdict_logits(masks[:1], values))

@@ -7,8 +7,9 @@ from transformers import AutoModelForCausalLM
 
 import arm_lens
 from arm_lens import describe, fingerprint, last_logits, load_model, pad
-from arm_lens.models import class_of, default_template
-from arm_lens.tokens import encode
+from arm_lens.engine.models import class_of
+from arm_lens.engine.tokens import encode
+from arm_lens.judges.template import default_template
 
 SEQUENCES = [[1, 9, 30, 41, 52], [1, 77, 14]]
 

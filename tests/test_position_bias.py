@@ -8,8 +8,9 @@ import pytest
 import torch
 import transformers
 
-from arm_lens.judging import GenerativeJudge, PositionBias
-from arm_lens.prompts import JudgeTemplate
+from arm_lens.judges.base import PositionBias
+from arm_lens.judges.generative import GenerativeJudge
+from arm_lens.judges.template import JudgeTemplate
 
 TEMPLATE = JudgeTemplate(
     header="", scalar="request: {prompt} reply: {response}", ranked="request: {prompt} {response_a} , {response_b}",

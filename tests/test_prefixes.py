@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from arm_lens import GenerativeJudge, HeadSet, LabelledResponse, last_logits, pad, steer
-from arm_lens.models import default_template, hook_z, hooked, silenced
-from arm_lens.passes import Stretch
-from arm_lens.prefixes import Prefixes, common_prefix, read_on, read_stretch, shared_beginning
-from arm_lens.questions import Question, encode_questions, questions_of
+from arm_lens.engine.models import hook_z, hooked, silenced
+from arm_lens.engine.passes import Stretch
+from arm_lens.engine.prefix_cache import Prefixes, common_prefix, read_on, read_stretch, shared_beginning
+from arm_lens.judges.questions import Question, encode_questions, questions_of
+from arm_lens.judges.template import default_template
 
 TOLERANCE = 1e-4  # float32
 COMMON = [1, 9, 30, 41, 52, 8, 12, 13, 14, 15]

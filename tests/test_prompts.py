@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from arm_lens import JudgeTemplate, VerdictTokenError, VerdictTokens, resolve_verdicts
-from arm_lens.prompts import verdict_scores
+from arm_lens.engine.verdict_tokens import verdict_scores
 
 CORPUS = [
     "Answer: Yes",

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from arm_lens import JudgeTemplate, LabelledResponse, PreferencePair, PromptTooLongError
-from arm_lens.questions import Question, draw_contexts, encode_questions, questions_of, verdict_tokens
+from arm_lens.judges.questions import Question, draw_contexts, encode_questions, questions_of, verdict_tokens
 
 TEMPLATE = JudgeTemplate(
     header="", scalar="request: {prompt} reply: {response}", ranked="request: {prompt} {response_a} , {response_b}",

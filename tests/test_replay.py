@@ -9,8 +9,8 @@ import torch
 import transformers
 
 from arm_lens import Injection, Replay, VerdictTokens, last_logits, models, pad, passes, read_batch, steer
-from arm_lens.memory import MASKS_PER_PASS
-from arm_lens.replay import SlowReplayWarning
+from arm_lens.engine.memory import MASKS_PER_PASS
+from arm_lens.engine.replay import SlowReplayWarning
 
 SEQUENCES = [[1, 9, 30, 41, 52], [1, 77, 14], [1, 20, 21, 22, 23, 24, 25, 26, 27], [1, 8]]
 VERDICTS = VerdictTokens((5,), (6, 7))
@@ -217,8 +217,8 @@ def test_masks_that_would_see_each_other_get_a_row_each(fresh, model_class, monk
     monkeypatch.setattr(passes, "_seen", siblings_too)
     replay = Replay(model, SEQUENCES, VERDICTS)
     assert_same(replay.logits(masks, values), expected)
-    monkeypatch.setattr("arm_lens.replay.differs", lambda *_: None)
-    monkeypatch.setattr("arm_lens.replay._EXACT", {})
+    monkeypatch.setattr("arm_lens.engine.replay.differs", lambda *_: None)
+    monkeypatch.setattr("arm_lens.engine.replay._EXACT", {})
     trusting = Replay(model, SEQUENCES, VERDICTS).logits(masks, values)
     assert (trusting - expected).abs().max() > 100 * TOLERANCE  # it was the check that helped
 

@@ -19,9 +19,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from arm_lens import Injection, Replay, VerdictTokens, last_logits, load_model, pad, read_batch, steer
-from arm_lens.models import HookedTransformer
-from arm_lens.prefixes import read_on, read_stretch
-from arm_lens.replay import SlowReplayWarning
+from arm_lens.engine.models import HookedTransformer
+from arm_lens.engine.prefix_cache import read_on, read_stretch
+from arm_lens.engine.replay import SlowReplayWarning
 
 # The largest deviation allowed, in standard deviations of the reference. Both sides compute the same sums in the same
 # dtype, cut into passes differently: 1680 random cases each were off by at most 4e-6 in float32 and 0.023 in bfloat16

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from plots.synthetic_results import make_heads, make_history, make_items, make_results, make_rows
 
-from arm_lens.report import write_report
+from arm_lens.reports.run import write_report
 
 HOSTILE = ("</script><script>alert(1)</script>", "<img src=x onerror=alert(1)>", "{{ 7 * 7 }} & <b>\u2028$x$</b>")
 FIGURES = {"accuracy", "rewards", "selected", "probabilities", "reward_curve", "heads_curve"}

@@ -23,9 +23,9 @@ from arm_lens import (
     read_batch,
     resolve_verdicts,
 )
-from arm_lens.denoising import Denoise
-from arm_lens.fitting import judging_objective, means_and_objective, read_means
-from arm_lens.questions import encode_questions, questions_of
+from arm_lens.judges.questions import encode_questions, questions_of
+from arm_lens.reward.denoising import Denoise
+from arm_lens.reward.fitting import judging_objective, means_and_objective, read_means
 from arm_lens.selection import Greedy, SoftGate, TopEffect
 
 TEMPLATE = JudgeTemplate(
@@ -121,7 +121,7 @@ def test_the_means_are_those_of_the_prompts_with_worked_examples(model_of):
     judge = GenerativeJudge(model, template=TEMPLATE)
     pool = questions_of(distinct_examples(), TEMPLATE)
     means = read_means(judge, pool, shots=2, readings=5, seed=3)
-    from arm_lens.questions import draw_contexts
+    from arm_lens.judges.questions import draw_contexts
 
     sequences = encode_questions(model, TEMPLATE, pool[:5], shown=draw_contexts(pool, pool[:5], 2, seed=3))
     z = torch.cat([read_batch(model, pad([sequence])) for sequence in sequences])
@@ -385,7 +385,7 @@ def test_how_heads_were_searched_is_recorded(model_of, tmp_path):
 
 @pytest.mark.skipif(not HOOKED, reason="this TransformerLens has no HookedTransformer")
 def test_both_classes_may_share_a_reward_model_in_bfloat16_but_another_dtype_may_not(folder_of, tmp_path):
-    from arm_lens.artefact import WrongModelError
+    from arm_lens.judges.artefact import WrongModelError
 
     folder = fit(load_model(folder_of("gpt2"), dtype=torch.bfloat16)).save(tmp_path / "rm")
     hooked = load_model(folder_of("gpt2"), dtype=torch.bfloat16, model_class="HookedTransformer")
@@ -414,7 +414,7 @@ def test_the_record_says_what_was_read_where_and_with_which_versions(model_of, t
 
 
 def test_another_model_is_refused_by_its_shape(model_of, tmp_path):
-    from arm_lens.artefact import WrongModelError
+    from arm_lens.judges.artefact import WrongModelError
 
     folder = fit(model_of("llama")).save(tmp_path / "rm")
     with pytest.raises(WrongModelError, match=r"d_head = 12.*d_head = 8"):
@@ -422,7 +422,7 @@ def test_another_model_is_refused_by_its_shape(model_of, tmp_path):
 
 
 def test_other_weights_of_the_same_shape_are_refused(model_of, folder_of, tmp_path):
-    from arm_lens.artefact import WrongModelError
+    from arm_lens.judges.artefact import WrongModelError
 
     folder = fit(model_of("llama")).save(tmp_path / "rm")
     changed = AutoModelForCausalLM.from_pretrained(folder_of("llama"))
@@ -435,7 +435,7 @@ def test_other_weights_of_the_same_shape_are_refused(model_of, folder_of, tmp_pa
 
 
 def test_other_weight_processing_is_refused_and_named(folder_of, tmp_path):
-    from arm_lens.artefact import WrongModelError
+    from arm_lens.judges.artefact import WrongModelError
 
     model = load_model(folder_of("gpt2"))
     folder = fit(model).save(tmp_path / "rm")

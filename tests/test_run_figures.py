@@ -20,7 +20,7 @@ from arm_lens import Reinforce
 from arm_lens.evaluation import DemoOptions, RunResults, run_demo
 from arm_lens.plots import COLUMN, PAGE, SCREEN, themed
 from arm_lens.plots.theme import base_layout
-from arm_lens.run_figures import figures_of_run, of_demo, of_study
+from arm_lens.reports.figures import figures_of_run, of_demo, of_study
 from arm_lens.study import study_run
 from arm_lens.study.parts import file_names
 

@@ -8,9 +8,9 @@ import torch
 import transformers
 
 from arm_lens import HeadSet, LabelledResponse
+from arm_lens.engine.models import bundled_model_path
 from arm_lens.judge_model import labelled_responses, preference_pairs
-from arm_lens.models import bundled_model_path
-from arm_lens.sav import SparseAttentionVectors, leave_one_out_accuracy
+from arm_lens.judges.sav import SparseAttentionVectors, leave_one_out_accuracy
 
 
 def raw_head_outputs(texts):

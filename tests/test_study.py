@@ -14,12 +14,12 @@ import transformers
 from study_support import CRITERIA, OPTIONS, fitted, held_out, kept_study, smallest_study
 
 from arm_lens import ActivationRewardModel, HeadSet, JudgeTemplate, LabelledResponse, PreferencePair
-from arm_lens.activations import HeadMeans
 from arm_lens.attribution import MEASURES, interactions, leave_one_out_effects, scores_of
 from arm_lens.comparison import transfer
-from arm_lens.judging import GenerativeJudge
-from arm_lens.reward import FitRecord
-from arm_lens.steering import Injection
+from arm_lens.engine.reading import HeadMeans
+from arm_lens.engine.steering import Injection
+from arm_lens.judges.generative import GenerativeJudge
+from arm_lens.reward.model import FitRecord
 from arm_lens.study import HeadStudy, in_halves, study_heads
 from arm_lens.study.parts import PartOptions, file_names, study_part
 

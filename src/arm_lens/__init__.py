@@ -9,12 +9,18 @@
 from importlib import import_module
 from types import ModuleType
 
-from arm_lens.activations import HeadMeans, RunningMean, fingerprint, mean_heads, read_batch, read_heads
-from arm_lens.artefact import WrongModelError
-from arm_lens.denoising import Denoise
+from arm_lens.engine.models import ModelInfo, describe, last_logits, load_model
+from arm_lens.engine.reading import HeadMeans, RunningMean, fingerprint, mean_heads, read_batch, read_heads
+from arm_lens.engine.replay import Replay
+from arm_lens.engine.steering import Injection, steer
+from arm_lens.engine.tokens import PromptTooLongError, TokenBatch, pad
+from arm_lens.engine.verdict_tokens import VerdictScores, VerdictTokenError, VerdictTokens, resolve_verdicts
 from arm_lens.heads import Head, HeadScores, HeadSet
-from arm_lens.judging import Comparison, GenerativeJudge, PositionBias, RewardModel
-from arm_lens.models import ModelInfo, describe, last_logits, load_model
+from arm_lens.judges.artefact import WrongModelError
+from arm_lens.judges.base import Comparison, PositionBias, RewardModel
+from arm_lens.judges.generative import GenerativeJudge
+from arm_lens.judges.sav import SparseAttentionVectors
+from arm_lens.judges.template import JudgeTemplate
 from arm_lens.preferences import (
     LabelledResponse,
     PreferencePair,
@@ -23,10 +29,8 @@ from arm_lens.preferences import (
     split_preferences,
     write_preferences,
 )
-from arm_lens.prompts import JudgeTemplate, VerdictScores, VerdictTokenError, VerdictTokens, resolve_verdicts
-from arm_lens.replay import Replay
-from arm_lens.reward import ActivationRewardModel
-from arm_lens.sav import SparseAttentionVectors
+from arm_lens.reward.denoising import Denoise
+from arm_lens.reward.model import ActivationRewardModel
 from arm_lens.selection import (
     PUBLISHED,
     Greedy,
@@ -37,8 +41,6 @@ from arm_lens.selection import (
     TopEffect,
     reinforce,
 )
-from arm_lens.steering import Injection, steer
-from arm_lens.tokens import PromptTooLongError, TokenBatch, pad
 
 __all__ = [
     "PUBLISHED",

@@ -28,19 +28,19 @@ from rich.markup import escape
 from rich.table import Table
 from tqdm.auto import tqdm
 
-from arm_lens.artefact import TENSORS
 from arm_lens.benchmark import DEMO, BenchmarkBusyError, BenchmarkResults, read_config, run_benchmark
+from arm_lens.engine.models import ModelClass, load_model
+from arm_lens.engine.tokens import chunks
 from arm_lens.evaluation import DemoOptions, RunResults, judge_items, run_demo
 from arm_lens.evaluation.demo import head_frames
 from arm_lens.evaluation.main_setting import main_rows, main_settings
 from arm_lens.evaluation.standings import mean_over_subsets
-from arm_lens.models import ModelClass, load_model
+from arm_lens.judges.artefact import TENSORS
+from arm_lens.judges.template import JudgeTemplate
 from arm_lens.preferences import read_preferences
-from arm_lens.prompts import JudgeTemplate
-from arm_lens.report import write_report
-from arm_lens.reward import ActivationRewardModel
+from arm_lens.reports.run import write_report
+from arm_lens.reward.model import ActivationRewardModel
 from arm_lens.selection import PUBLISHED, Reinforce
-from arm_lens.tokens import chunks
 
 app = typer.Typer(
     help="Activation Reward Models: reward functions read from attention heads.",

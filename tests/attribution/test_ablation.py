@@ -18,10 +18,10 @@ from arm_lens import (
 )
 from arm_lens.attribution.ablation import ablation
 from arm_lens.attribution.few_shot import few_shot_objective
-from arm_lens.fitting import judging_objective
 from arm_lens.judge_model import labelled_responses
-from arm_lens.judging import GenerativeJudge
-from arm_lens.questions import questions_of
+from arm_lens.judges.generative import GenerativeJudge
+from arm_lens.judges.questions import questions_of
+from arm_lens.reward.fitting import judging_objective
 
 SEQUENCES = [[1, 9, 30, 41, 52], [1, 77, 14], [1, 20, 21, 22, 23, 24, 25], [1, 8, 100, 3]]
 LABELS = [True, False, False, True]

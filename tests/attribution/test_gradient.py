@@ -13,8 +13,8 @@ from tests_support import OUTPUT_PROJECTION, no_graph_left
 
 from arm_lens import Injection, JudgingObjective, Replay, VerdictTokens, gating, last_logits, pad
 from arm_lens.attribution.gradient import gradient_attribution
-from arm_lens.gating import gap_slopes, gated_verdicts
-from arm_lens.replay import SlowReplayWarning
+from arm_lens.engine.gates import gap_slopes, gated_verdicts
+from arm_lens.engine.replay import SlowReplayWarning
 
 SEQUENCES = [[1, 9, 30, 41, 52], [1, 77, 14], [1, 20, 21, 22, 23, 24, 25, 26, 27], [1, 8]]
 LABELS = [True, False, False, True]
@@ -86,7 +86,7 @@ def test_where_the_replay_is_refused_whole_passes_give_the_same(
 ):
     model = model_of(model_family, model_class)
     values = values_for(model)
-    monkeypatch.setattr("arm_lens.replay.unfit", lambda *_: "as if it were of another kind")
+    monkeypatch.setattr("arm_lens.engine.replay.unfit", lambda *_: "as if it were of another kind")
     replay = Replay(model, SEQUENCES, VERDICTS, batch_size=3)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SlowReplayWarning)

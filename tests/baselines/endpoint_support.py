@@ -6,7 +6,7 @@ import hashlib
 
 from baselines.chat_server import Reply
 
-from arm_lens.baselines.endpoint import EndpointJudge
+from arm_lens.judges.endpoint.judge import EndpointJudge
 
 KEY = "sk-very-secret-7c1d"
 PROMPTS = [f"What is {number} and {number}?" for number in range(12)]

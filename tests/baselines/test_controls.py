@@ -6,8 +6,8 @@ import pytest
 import scipy.stats
 import torch
 
-from arm_lens.baselines.controls import ConstantJudge, LengthJudge, RandomJudge, uniform_of
-from arm_lens.judging import RewardModel
+from arm_lens.judges.base import RewardModel
+from arm_lens.judges.controls import ConstantJudge, LengthJudge, RandomJudge, uniform_of
 from arm_lens.preferences import PreferencePair
 
 PROMPTS = ["one", "two", "three"]

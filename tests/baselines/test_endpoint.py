@@ -14,14 +14,14 @@ import torch
 from baselines.chat_server import ChatServer, Fault, Reply
 from baselines.endpoint_support import KEY, PROMPTS, RESPONSES, chance, judge_at, longer, says, sure
 
-from arm_lens.baselines.endpoint import TOP_LOGPROBS
-from arm_lens.baselines.endpoint_answers import FILE_NAME
-from arm_lens.baselines.endpoint_client import Budget, Gate
-from arm_lens.baselines.endpoint_errors import BudgetReachedError, EndpointError
-from arm_lens.judging import PositionBias
+from arm_lens.judges.base import PositionBias
+from arm_lens.judges.endpoint.answers import FILE_NAME
+from arm_lens.judges.endpoint.client import Budget, Gate
+from arm_lens.judges.endpoint.errors import BudgetReachedError, EndpointError
+from arm_lens.judges.endpoint.judge import TOP_LOGPROBS
+from arm_lens.judges.questions import questions_of
+from arm_lens.judges.template import JudgeTemplate
 from arm_lens.preferences import LabelledResponse, PreferencePair
-from arm_lens.prompts import JudgeTemplate
-from arm_lens.questions import questions_of
 
 
 @pytest.fixture(autouse=True)

@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from arm_lens.baselines import endpoint_answers
-from arm_lens.baselines.endpoint_answers import Answer, AnswersFileError, AnswerStore, AnswerToken
+from arm_lens.judges import endpoint_answers
+from arm_lens.judges.endpoint.answers import Answer, AnswersFileError, AnswerStore, AnswerToken
 
 FULL = Answer("Yes “é”\ud800", "stop", 12, 1, (AnswerToken("Yes", -0.1, (("Yes", -0.1), ("No", float("-inf")))),))
 BARE = Answer("", "length", None, None)

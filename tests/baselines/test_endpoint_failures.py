@@ -13,12 +13,12 @@ import torch
 from baselines.chat_server import ChatServer, Fault
 from baselines.endpoint_support import KEY, PROMPTS, RESPONSES, chance, judge_at, sure
 
-from arm_lens.baselines.endpoint import EndpointJudge
-from arm_lens.baselines.endpoint_answers import AnswerStore
-from arm_lens.baselines.endpoint_errors import EndpointError
+from arm_lens.engine.tokens import PromptTooLongError
+from arm_lens.judges.endpoint.answers import AnswerStore
+from arm_lens.judges.endpoint.errors import EndpointError
+from arm_lens.judges.endpoint.judge import EndpointJudge
+from arm_lens.judges.template import JudgeTemplate
 from arm_lens.preferences import LabelledResponse
-from arm_lens.prompts import JudgeTemplate
-from arm_lens.tokens import PromptTooLongError
 
 
 @pytest.fixture(autouse=True)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arm_lens.baselines.endpoint_answers import Answer, AnswerToken
-from arm_lens.baselines.endpoint_verdicts import LEAST_LOGPROB, VerdictReader
+from arm_lens.judges.endpoint.answers import Answer, AnswerToken
+from arm_lens.judges.endpoint.verdicts import LEAST_LOGPROB, VerdictReader
 
 YES_NO = VerdictReader(("Yes",), ("No",))
 REASONED = VerdictReader(("Yes",), ("No",), rationale=True)

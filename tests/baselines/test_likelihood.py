@@ -12,10 +12,10 @@ import torch
 import transformers
 
 from arm_lens import load_model
-from arm_lens.baselines.likelihood import LikelihoodJudge
+from arm_lens.engine.tokens import PromptTooLongError
+from arm_lens.judges.likelihood import LikelihoodJudge
+from arm_lens.judges.template import JudgeTemplate
 from arm_lens.preferences import PreferencePair
-from arm_lens.prompts import JudgeTemplate
-from arm_lens.tokens import PromptTooLongError
 
 TEMPLATE = JudgeTemplate(header="", scalar="request: {prompt} reply: {response} end", cue=" verdict:", chat=False)
 PROMPTS = ["garden", "river bridge", "tell me about the mill {response} now", "mill"]

@@ -11,11 +11,11 @@ from test_sav import raw_head_outputs
 from tests_support import planted_model
 
 from arm_lens import GenerativeJudge, LabelledResponse, PreferencePair
-from arm_lens.baselines import probe
-from arm_lens.baselines.probe import HeadProbe
 from arm_lens.judge_model import labelled_responses
-from arm_lens.judging import RewardModel
-from arm_lens.prompts import JudgeTemplate
+from arm_lens.judges import probe
+from arm_lens.judges.base import RewardModel
+from arm_lens.judges.probe import HeadProbe
+from arm_lens.judges.template import JudgeTemplate
 
 TEXT = "Request: {}\nReply: {}\nVerdict:"
 

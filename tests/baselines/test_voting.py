@@ -11,14 +11,14 @@ import torch
 import transformers
 
 from arm_lens import GenerativeJudge, load_model
-from arm_lens.baselines.controls import uniform_of
-from arm_lens.baselines.voting import Rationale, VotingJudge, _ends_of_turn
+from arm_lens.engine.models import bundled_model_path
+from arm_lens.engine.tokens import PromptTooLongError
 from arm_lens.judge_model import labelled_responses
-from arm_lens.judging import RewardModel
-from arm_lens.models import bundled_model_path, default_template
-from arm_lens.prompts import JudgeTemplate
-from arm_lens.questions import scalar_questions
-from arm_lens.tokens import PromptTooLongError
+from arm_lens.judges.base import RewardModel
+from arm_lens.judges.controls import uniform_of
+from arm_lens.judges.questions import scalar_questions
+from arm_lens.judges.template import JudgeTemplate, default_template
+from arm_lens.judges.voting import Rationale, VotingJudge, _ends_of_turn
 
 ITEMS = labelled_responses("polite", 6, split="test", seed=5)
 PROMPTS, RESPONSES = [one.prompt for one in ITEMS], [one.response for one in ITEMS]

@@ -14,26 +14,27 @@ from baselines.chat_server import ChatServer
 from baselines.endpoint_support import KEY, longer, sure
 
 import arm_lens
-from arm_lens.activations import HeadMeans
-from arm_lens.baselines.likelihood import LikelihoodJudge, log_likelihoods
-from arm_lens.baselines.probe import HeadProbe
-from arm_lens.baselines.voting import VotingJudge
 from arm_lens.benchmark.config import BenchmarkConfig
 from arm_lens.benchmark.data import plan
 from arm_lens.benchmark.items import items_of
 from arm_lens.benchmark.material import Material
 from arm_lens.benchmark.run import run_parts
 from arm_lens.benchmark.verdicts import JUDGES, At
-from arm_lens.denoising import Denoise
-from arm_lens.fitting import read_means
+from arm_lens.engine.reading import HeadMeans
+from arm_lens.engine.steering import Injection
 from arm_lens.heads import HeadSet
-from arm_lens.judging import GenerativeJudge, PositionBias
+from arm_lens.judges.base import PositionBias
+from arm_lens.judges.generative import GenerativeJudge
+from arm_lens.judges.likelihood import LikelihoodJudge, log_likelihoods
+from arm_lens.judges.probe import HeadProbe
+from arm_lens.judges.questions import questions_of
+from arm_lens.judges.sav import SparseAttentionVectors
+from arm_lens.judges.template import JudgeTemplate
+from arm_lens.judges.voting import VotingJudge
 from arm_lens.preferences import split_preferences
-from arm_lens.prompts import JudgeTemplate
-from arm_lens.questions import questions_of
-from arm_lens.reward import ActivationRewardModel
-from arm_lens.sav import SparseAttentionVectors
-from arm_lens.steering import Injection
+from arm_lens.reward.denoising import Denoise
+from arm_lens.reward.fitting import read_means
+from arm_lens.reward.model import ActivationRewardModel
 
 OPTIONS = {
     "arm_reinforce": {"steps": 20, "price_per_head": 0.0},

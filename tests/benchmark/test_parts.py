@@ -11,7 +11,7 @@ import torch
 
 from arm_lens.benchmark.config import BenchmarkConfig
 from arm_lens.benchmark.run import _start, parts_of
-from arm_lens.memory import default_budget
+from arm_lens.engine.memory import default_budget
 
 WORLD = {"kind": "world", "criteria": ["polite"]}
 

@@ -9,9 +9,9 @@ import torch
 from tests_support import planted_model
 
 from arm_lens import HeadSet, JudgingObjective, Replay, VerdictTokens, last_logits, pad, steer
-from arm_lens.fitting import judging_objective
-from arm_lens.judging import GenerativeJudge
-from arm_lens.questions import questions_of
+from arm_lens.judges.generative import GenerativeJudge
+from arm_lens.judges.questions import questions_of
+from arm_lens.reward.fitting import judging_objective
 from arm_lens.selection import Objective, PooledObjective, TopEffect, single_head_effects
 
 SEQUENCES = [[1, 9, 30, 41, 52], [1, 77, 14], [1, 20, 21, 22, 23, 24, 25, 26, 27], [1, 8]]

@@ -9,9 +9,9 @@ import torch
 from tests_support import planted_model
 
 from arm_lens import HeadSet
-from arm_lens.fitting import judging_objective
-from arm_lens.judging import GenerativeJudge
-from arm_lens.questions import questions_of
+from arm_lens.judges.generative import GenerativeJudge
+from arm_lens.judges.questions import questions_of
+from arm_lens.reward.fitting import judging_objective
 from arm_lens.selection import Greedy, Selector
 
 SETS = [frozenset(some) for size in range(7) for some in itertools.combinations(range(6), size)]

@@ -9,9 +9,9 @@ import torch
 from tests_support import planted_model
 
 from arm_lens import HeadSet
-from arm_lens.fitting import judging_objective
-from arm_lens.judging import GenerativeJudge
-from arm_lens.questions import questions_of
+from arm_lens.judges.generative import GenerativeJudge
+from arm_lens.judges.questions import questions_of
+from arm_lens.reward.fitting import judging_objective
 from arm_lens.selection import DifferentiableObjective, Selector, SoftGate
 
 SHARP = torch.tensor([[1.0, 4.0, 2.0], [8.0, 1.0, 3.0]])

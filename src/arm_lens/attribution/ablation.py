@@ -34,12 +34,12 @@ from tqdm.auto import tqdm
 
 from arm_lens.attribution.outcomes import OUTCOMES, Outcome, outcomes_of
 from arm_lens.attribution.result import Attribution, clustered_error
-from arm_lens.memory import Footprint
-from arm_lens.models import hooked, last_logits
-from arm_lens.replay import Replay
+from arm_lens.engine.memory import Footprint
+from arm_lens.engine.models import hooked, last_logits
+from arm_lens.engine.replay import Replay
+from arm_lens.engine.steering import Injection
+from arm_lens.engine.tokens import pad
 from arm_lens.selection.objective import JudgingObjective
-from arm_lens.steering import Injection
-from arm_lens.tokens import pad
 
 AblationKind: TypeAlias = Literal["zero", "mean", "resample"]
 Positions: TypeAlias = Literal["last", "all"]

@@ -25,12 +25,12 @@ from tqdm.auto import tqdm
 
 from arm_lens.attribution.outcomes import outcomes_of
 from arm_lens.attribution.result import Attribution
-from arm_lens.circuit import differentiating, direct_paths, last_logits_with_gradient
-from arm_lens.memory import Footprint, default_budget
-from arm_lens.models import Hook, Model, class_of, describe, device_of, hooked
-from arm_lens.prompts import VerdictTokens
+from arm_lens.engine.direct_path import differentiating, direct_paths, last_logits_with_gradient
+from arm_lens.engine.memory import Footprint, default_budget
+from arm_lens.engine.models import Hook, Model, class_of, describe, device_of, hooked
+from arm_lens.engine.tokens import TokenBatch, pad
+from arm_lens.engine.verdict_tokens import VerdictTokens
 from arm_lens.selection.objective import JudgingObjective
-from arm_lens.tokens import TokenBatch, pad
 
 
 def direct_contributions(

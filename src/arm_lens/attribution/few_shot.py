@@ -9,10 +9,10 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
+from arm_lens.engine.replay import Replay
+from arm_lens.judges.questions import Question, encode_questions, prompts_behind, questions_of
 from arm_lens.preferences import Preference
-from arm_lens.questions import Question, encode_questions, prompts_behind, questions_of
-from arm_lens.replay import Replay
-from arm_lens.reward import ActivationRewardModel
+from arm_lens.reward.model import ActivationRewardModel
 from arm_lens.selection.objective import JudgingObjective
 
 

@@ -18,7 +18,7 @@ import torch
 
 from arm_lens.attribution.outcomes import outcomes_of
 from arm_lens.attribution.result import Attribution
-from arm_lens.gating import gap_slopes
+from arm_lens.engine.gates import gap_slopes
 from arm_lens.selection.objective import JudgingObjective
 
 

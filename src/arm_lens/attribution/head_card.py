@@ -16,15 +16,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from arm_lens.activations import mean_heads
 from arm_lens.attribution.few_shot import asked_about, few_shot_prompts
 from arm_lens.attribution.head_card_views import card_html, card_text
 from arm_lens.attribution.outcomes import Outcome
 from arm_lens.attribution.reading import attention_rows, direct_logits, token_texts
+from arm_lens.engine.reading import mean_heads
 from arm_lens.heads import Head, HeadSet
+from arm_lens.judges.questions import Question, encode_questions, verdicts_of
 from arm_lens.preferences import Preference
-from arm_lens.questions import Question, encode_questions, verdicts_of
-from arm_lens.reward import ActivationRewardModel
+from arm_lens.reward.model import ActivationRewardModel
 
 BARE, SHOWN = "zero-shot", "few-shot"
 """The two kinds of prompts: the bare question, and the question behind worked examples."""

@@ -9,7 +9,7 @@ residual stream, and, left alone by all later layers, through the final norm and
 .. math:: \Delta(v) = \frac{1}{n} \sum_i W_U^\top\, \Big(w \odot \frac{C\, W_O[l, m]^\top v}{s(x_i)}\Big),
 
 where C centres (in a layer norm) or does nothing (in an RMS norm), and the scale :math:`s` is the norm's own on each
-prompt's final residual :math:`x_i`, held fixed: see `arm_lens.circuit`. It is the direct path only. What later layers make
+prompt's final residual :math:`x_i`, held fixed: see `arm_lens.engine.direct_path`. It is the direct path only. What later layers make
 of the vector may be more, and may be the opposite.
 """
 
@@ -22,10 +22,10 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from arm_lens.circuit import differentiating, direct_paths, last_logits_with_gradient
-from arm_lens.models import Model, describe, device_of, hook_z, hooked, last_logits
-from arm_lens.prompts import VerdictTokens
-from arm_lens.tokens import chunks, pad
+from arm_lens.engine.direct_path import differentiating, direct_paths, last_logits_with_gradient
+from arm_lens.engine.models import Model, describe, device_of, hook_z, hooked, last_logits
+from arm_lens.engine.tokens import chunks, pad
+from arm_lens.engine.verdict_tokens import VerdictTokens
 
 NEWLINE = "⏎"
 

@@ -20,7 +20,7 @@ from arm_lens.attribution.gradient import gradient_attribution
 from arm_lens.attribution.result import Attribution
 from arm_lens.attribution.shapley import shapley_values
 from arm_lens.preferences import Preference
-from arm_lens.reward import ActivationRewardModel
+from arm_lens.reward.model import ActivationRewardModel
 from arm_lens.selection import JudgingObjective
 
 MEASURES = (

@@ -14,9 +14,9 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from arm_lens.engine.models import ModelClass
 from arm_lens.evaluation.hacking import MAPPINGS
 from arm_lens.judge_model import CRITERIA
-from arm_lens.models import ModelClass
 from arm_lens.preferences.biases import BIASES
 
 VERDICTS = " verdicts"

@@ -13,21 +13,22 @@ from jaxtyping import Float
 from scipy.special import expit
 from torch import Tensor
 
-from arm_lens.baselines.controls import ConstantJudge, LengthJudge, RandomJudge
-from arm_lens.baselines.likelihood import LikelihoodJudge
-from arm_lens.baselines.probe import HeadProbe
-from arm_lens.baselines.voting import Rationale, VotingJudge
 from arm_lens.benchmark.material import Reads, Search
 from arm_lens.benchmark.verdicts import At, Verdicts, register
-from arm_lens.denoising import Denoise
+from arm_lens.engine.models import Model, ModelClass, load_model
+from arm_lens.engine.steering import Injection
 from arm_lens.heads import HeadSet
-from arm_lens.judging import GenerativeJudge, PositionBias
-from arm_lens.models import Model, ModelClass, load_model
+from arm_lens.judges.base import PositionBias
+from arm_lens.judges.controls import ConstantJudge, LengthJudge, RandomJudge
+from arm_lens.judges.generative import GenerativeJudge
+from arm_lens.judges.likelihood import LikelihoodJudge
+from arm_lens.judges.probe import HeadProbe
+from arm_lens.judges.questions import Layout
+from arm_lens.judges.sav import SparseAttentionVectors
+from arm_lens.judges.voting import Rationale, VotingJudge
 from arm_lens.preferences import Preference, PreferencePair, Prompt
-from arm_lens.questions import Layout
-from arm_lens.sav import SparseAttentionVectors
+from arm_lens.reward.denoising import Denoise
 from arm_lens.selection import Greedy, Reinforce, Selector, SoftGate, TopEffect
-from arm_lens.steering import Injection
 
 PER_STEP = 40
 """Examples that a search by REINFORCE judges in each step, at most: more make it slower, not better."""
@@ -144,7 +145,7 @@ def endpoint(
     budget: float | None = None,
 ) -> Verdicts:
     """A model behind an OpenAI-compatible endpoint; its answers are kept, so that none is paid for twice."""
-    from arm_lens.baselines.endpoint import EndpointJudge  # needs an optional dependency
+    from arm_lens.judges.endpoint.judge import EndpointJudge  # needs an optional dependency
 
     workers = at.material.config.workers  # which share what the endpoint bears
     examples: Sequence[Preference] = at.material.shown(shots) if layout == "scalar" else at.material.pairs()[:shots]
@@ -254,7 +255,7 @@ def arm_reinforce(
 
 @register(random=True)
 def arm_reinforce_denoised(at: At, *, steps: int = 200, explained: float = 0.9) -> Verdicts:
-    """The same with means denoised by a weighted PCA (an interpretation, see `arm_lens.denoising`)."""
+    """The same with means denoised by a weighted PCA (an interpretation, see `arm_lens.reward.denoising`)."""
     return arm_reinforce(at, steps=steps, denoise=explained)
 
 

@@ -16,20 +16,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from arm_lens.activations import HeadMeans
 from arm_lens.benchmark.config import BenchmarkConfig
 from arm_lens.benchmark.data import Task, TestSet
-from arm_lens.denoising import Denoise
-from arm_lens.fitting import means_and_objective
+from arm_lens.engine.models import Model, load_model
+from arm_lens.engine.reading import HeadMeans
+from arm_lens.engine.replay import Replay
+from arm_lens.engine.steering import Injection
 from arm_lens.heads import HeadSet
-from arm_lens.judging import GenerativeJudge
-from arm_lens.models import Model, load_model
+from arm_lens.judges.generative import GenerativeJudge
+from arm_lens.judges.questions import Question, encode_questions, questions_of, scalar_questions
+from arm_lens.judges.sav import question_activations
 from arm_lens.preferences import LabelledResponse, PreferencePair, labelled
-from arm_lens.questions import Question, encode_questions, questions_of, scalar_questions
-from arm_lens.replay import Replay
-from arm_lens.sav import question_activations
+from arm_lens.reward.denoising import Denoise
+from arm_lens.reward.fitting import means_and_objective
 from arm_lens.selection import PooledObjective, Selection, Selector
-from arm_lens.steering import Injection
 
 
 def model_of(config: BenchmarkConfig) -> Model:

@@ -23,7 +23,6 @@ from arm_lens.benchmark.config import VERDICTS, BenchmarkConfig, HackingStudy, P
 from arm_lens.benchmark.data import format_of
 from arm_lens.benchmark.run import BenchmarkItems, run_parts
 from arm_lens.benchmark.verdicts import JUDGES
-from arm_lens.benchmark_report import write_benchmark_report
 from arm_lens.evaluation.health import Check, health
 from arm_lens.evaluation.main_setting import against, main_rows, main_settings
 from arm_lens.evaluation.rewardbench import rewardbench_2_scores, section_scores
@@ -31,6 +30,7 @@ from arm_lens.evaluation.section_intervals import with_intervals, with_intervals
 from arm_lens.evaluation.tables import BenchmarkTables, benchmark_tables
 from arm_lens.plots.bias_grid import cells_of
 from arm_lens.plots.studies import has_study
+from arm_lens.reports.benchmark import write_benchmark_report
 
 ROW_FIELDS = (
     "benchmark",

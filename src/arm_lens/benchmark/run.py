@@ -29,14 +29,15 @@ import torch
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
-from arm_lens.activations import fingerprint
 from arm_lens.benchmark.config import BenchmarkConfig, JudgeChoice
 from arm_lens.benchmark.data import Task, digest_of, plan
 from arm_lens.benchmark.items import items_of
 from arm_lens.benchmark.material import Material, Reads, model_of
 from arm_lens.benchmark.verdicts import JUDGES, At, check_judges
-from arm_lens.memory import memory_limit
-from arm_lens.models import Model, default_template, device_of
+from arm_lens.engine.memory import memory_limit
+from arm_lens.engine.models import Model, device_of
+from arm_lens.engine.reading import fingerprint
+from arm_lens.judges.template import default_template
 
 FIT_FIELDS = ("fit_accuracy", "n_heads", "heads", "position_bias", "inconsistent", "unparsed", "cost")
 NUMERICS = ("arm-lens", "torch", "transformer-lens", "transformers", "scikit-learn")

@@ -19,7 +19,7 @@ from jaxtyping import Float
 from arm_lens.benchmark.config import BenchmarkConfig, BenchmarkConfigError
 from arm_lens.benchmark.data import Task
 from arm_lens.benchmark.material import Material
-from arm_lens.judging import RewardModel
+from arm_lens.judges.base import RewardModel
 from arm_lens.preferences import PreferencePair
 
 

@@ -17,8 +17,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from arm_lens.activations import HeadMeans
 from arm_lens.comparison.tables import pairs, same_size
+from arm_lens.engine.reading import HeadMeans
 
 ROUNDING = 1e-6
 """A departure below this share of the means' length is the rounding of their float32."""

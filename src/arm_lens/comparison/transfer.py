@@ -6,7 +6,7 @@ Writing A's means at A's heads asks whether the whole reward model of A *judges*
 random heads, as many in every layer as B's own (how much is the heads and how much the means), and none (what the model
 says without being steered).
 
-Prompts are read once per criterion, and all masks are tried on them side by side (`arm_lens.replay`).
+Prompts are read once per criterion, and all masks are tried on them side by side (`arm_lens.engine.replay`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from arm_lens.comparison.tables import same_size
 from arm_lens.evaluation.statistics import accuracy
 from arm_lens.heads import HeadSet
 from arm_lens.preferences import Preference
-from arm_lens.reward import ActivationRewardModel
+from arm_lens.reward.model import ActivationRewardModel
 from arm_lens.selection import JudgingObjective
 
 WhoseMeans = Literal["of the criterion", "of the heads"]

@@ -20,14 +20,14 @@ from typing import Any
 import pandas as pd
 from tqdm.auto import tqdm
 
-from arm_lens.activations import fingerprint
+from arm_lens.engine.models import Model, describe, load_model
+from arm_lens.engine.reading import fingerprint
 from arm_lens.evaluation.methods import judge_items
 from arm_lens.evaluation.results import RunResults
 from arm_lens.heads import HeadScores
 from arm_lens.judge_model import CRITERIA, CRITERION_WORDING, labelled_responses
-from arm_lens.models import Model, describe, load_model
 from arm_lens.preferences import LabelledResponse
-from arm_lens.reward import ActivationRewardModel
+from arm_lens.reward.model import ActivationRewardModel
 from arm_lens.selection import Reinforce
 
 TEST_SEED = 1_000_000

@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 import torch
 
+from arm_lens.engine.replay import Replay
 from arm_lens.evaluation.statistics import accuracy
 from arm_lens.heads import HeadSet
-from arm_lens.judging import GenerativeJudge
+from arm_lens.judges.generative import GenerativeJudge
+from arm_lens.judges.questions import Question, draw_contexts, encode_questions, questions_of
 from arm_lens.preferences import Preference
-from arm_lens.questions import Question, draw_contexts, encode_questions, questions_of
-from arm_lens.replay import Replay
-from arm_lens.reward import ActivationRewardModel
+from arm_lens.reward.model import ActivationRewardModel
 
 METHODS = ("zero_shot", "few_shot", "all_heads", "random_heads", "reinforce")
 """The unsteered model without and with examples in the prompt; then steered at all heads, at random ones (as many per

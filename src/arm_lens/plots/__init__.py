@@ -6,6 +6,7 @@ who has seen one figure can read the others, in greyscale too. Figures are laid 
 within ``with themed(COLUMN):`` or ``themed(PAGE)``, for one or two columns, and write them with `save_figure`.
 """
 
+from arm_lens.frames import mean_over_seeds, ranking_quality
 from arm_lens.plots.accuracy import accuracy_by_method
 from arm_lens.plots.attribution_maps import attribution_maps
 from arm_lens.plots.bias_grid import bias_grid
@@ -18,7 +19,6 @@ from arm_lens.plots.comparison_matrices import (
     transfer_matrix,
 )
 from arm_lens.plots.export import one_browser, save_figure
-from arm_lens.plots.frames import mean_over_seeds, ranking_quality
 from arm_lens.plots.head_card import head_card_figure
 from arm_lens.plots.head_counts import accuracy_by_heads
 from arm_lens.plots.head_maps import selected_heads, selection_probabilities

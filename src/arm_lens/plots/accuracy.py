@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pandas as pd
 import plotly.graph_objects as go
 
-from arm_lens.plots.frames import checked, criteria_of, mean_over_seeds
+from arm_lens.frames import checked, criteria_of, mean_over_seeds
 from arm_lens.plots.panels import chance_line, legend_above
 from arm_lens.plots.theme import MUTED, MethodStyle, base_layout, label, literal, method_styles, narrow, page_width
 

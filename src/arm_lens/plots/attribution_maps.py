@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from arm_lens.plots.frames import criteria_of
+from arm_lens.frames import criteria_of
 from arm_lens.plots.layer_maps import MapGrid
 from arm_lens.plots.measures import (
     SCORES,

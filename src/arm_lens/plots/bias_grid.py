@@ -13,7 +13,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from arm_lens.evaluation.standings import cell_parts
-from arm_lens.plots.frames import checked
+from arm_lens.frames import checked
 from arm_lens.plots.judge_rows import JudgeRows, accuracy_text, add_value_table, column_headings, overhang
 from arm_lens.plots.panels import Panels, fitting_columns
 from arm_lens.plots.subsets import MEASURED, of_benchmark, one_per_cell

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from arm_lens.plots.frames import checked
+from arm_lens.frames import checked
 from arm_lens.plots.judge_rows import line_width
 from arm_lens.plots.panels import Panels, fitting_columns, second_line
 from arm_lens.plots.subsets import of_benchmark

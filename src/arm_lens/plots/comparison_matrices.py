@@ -14,7 +14,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from scipy.cluster import hierarchy
 
-from arm_lens.plots.frames import checked, criteria_of
+from arm_lens.frames import checked, criteria_of
 from arm_lens.plots.matrices import ACCURACY, Cells, Layout, Scale, matrices, outlined, rule
 from arm_lens.plots.measures import measure_styles, of_criterion, of_outcome, one_per, outcome_name
 from arm_lens.plots.notation import caption, score_text, signed

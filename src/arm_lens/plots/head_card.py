@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from arm_lens.frames import checked
 from arm_lens.plots.attention_strips import Strips
-from arm_lens.plots.frames import checked
 from arm_lens.plots.notation import caption, digits_for, largest, signed
 from arm_lens.plots.score_forest import ScoreForest
 from arm_lens.plots.sheet import HEADING, LETTER, MONO, Sheet, cells, visible

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from arm_lens.plots.frames import checked, criteria_of
+from arm_lens.frames import checked, criteria_of
 from arm_lens.plots.measures import MeasureStyle, measure_styles, one_per
 from arm_lens.plots.notation import caption
 from arm_lens.plots.panels import balanced_columns, chance_line, legend_above, line_panels

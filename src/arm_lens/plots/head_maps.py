@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from arm_lens.plots.frames import checked, criteria_of
+from arm_lens.frames import checked, criteria_of
 from arm_lens.plots.panels import Panels, fitting_columns
 from arm_lens.plots.theme import label, narrow, page_width
 

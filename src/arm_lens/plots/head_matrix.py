@@ -10,7 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from scipy.cluster import hierarchy
 
-from arm_lens.plots.frames import criteria_of
+from arm_lens.frames import criteria_of
 from arm_lens.plots.matrices import Cells, Scale, matrices
 from arm_lens.plots.measures import (
     SCORES,

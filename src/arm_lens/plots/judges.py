@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from arm_lens.evaluation.main_setting import against
 from arm_lens.evaluation.standings import mean_over_subsets, significant
-from arm_lens.plots.frames import checked
+from arm_lens.frames import checked
 from arm_lens.plots.judge_rows import (
     JudgeRows,
     accuracy_text,

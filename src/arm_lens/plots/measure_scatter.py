@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from scipy import stats
 
-from arm_lens.plots.frames import criteria_of
+from arm_lens.frames import criteria_of
 from arm_lens.plots.measures import (
     SCORES,
     head_name,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from arm_lens.plots.frames import checked
+from arm_lens.frames import checked
 
 SCORES = ("criterion", "measure", "outcome", "layer", "head", "score", "ci_low", "ci_high", "n")
 """The columns of ``attributions`` that figures need."""

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from arm_lens.plots.frames import checked, criteria_of, ranking_quality
+from arm_lens.frames import checked, criteria_of, ranking_quality
 from arm_lens.plots.panels import Panels, legend_above, line_panels, second_line
 from arm_lens.plots.theme import MEETS, narrow
 

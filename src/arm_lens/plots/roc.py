@@ -15,7 +15,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from sklearn.metrics import roc_curve
 
-from arm_lens.plots.frames import checked, criteria_of, ranking_quality
+from arm_lens.frames import checked, criteria_of, ranking_quality
 from arm_lens.plots.panels import Panels, fitting_columns, legend_above, second_line
 from arm_lens.plots.theme import MUTED, MethodStyle, label, literal, method_styles, page_width
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from arm_lens.plots.frames import checked, criteria_of
+from arm_lens.frames import checked, criteria_of
 from arm_lens.plots.measures import MEASURES, measure_styles, outcome_name
 from arm_lens.plots.notation import DIGIT, compact, score_text
 from arm_lens.plots.sheet import HEADING, Sheet

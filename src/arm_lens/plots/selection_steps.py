@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from arm_lens.plots.frames import checked, criteria_of
+from arm_lens.frames import checked, criteria_of
 from arm_lens.plots.layer_maps import MapGrid
 from arm_lens.plots.measures import head_name, one_per
 from arm_lens.plots.notation import caption

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from arm_lens.plots.frames import checked
+from arm_lens.frames import checked
 from arm_lens.plots.panels import legend_above, line_panels, thinned
 from arm_lens.plots.theme import INK, literal, narrow
 

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from arm_lens.plots.frames import checked
+from arm_lens.frames import checked
 from arm_lens.plots.measures import one_per
 from arm_lens.plots.notation import caption
 from arm_lens.plots.panels import LETTER, Panels, balanced_columns, legend_above, line_panels

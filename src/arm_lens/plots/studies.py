@@ -11,7 +11,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from arm_lens.evaluation.standings import mean_over_subsets
-from arm_lens.plots.frames import checked
+from arm_lens.frames import checked
 from arm_lens.plots.judge_rows import accuracy_text, line_width
 from arm_lens.plots.panels import chance_line, legend_above, line_panels, second_line, thinned
 from arm_lens.plots.subsets import MEASURED, of_benchmark

@@ -7,7 +7,7 @@ from typing import Literal
 import pandas as pd
 import plotly.graph_objects as go
 
-from arm_lens.plots.frames import checked, criteria_of
+from arm_lens.frames import checked, criteria_of
 from arm_lens.plots.panels import Panels, legend_above, line_panels, second_line
 from arm_lens.plots.theme import MEETS, narrow
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import pandas as pd
 import plotly.graph_objects as go
 
-from arm_lens.plots.frames import checked
+from arm_lens.frames import checked
 from arm_lens.plots.measures import head_name
 from arm_lens.plots.notation import caption
 from arm_lens.plots.panels import LETTER

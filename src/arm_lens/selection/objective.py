@@ -16,8 +16,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from arm_lens.gating import gated_verdicts
-from arm_lens.replay import Replay
+from arm_lens.engine.gates import gated_verdicts
+from arm_lens.engine.replay import Replay
 
 RewardKind = Literal["log_prob", "two_way", "probability", "accuracy", "margin"]
 

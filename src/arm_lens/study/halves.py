@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from arm_lens.activations import fingerprint
 from arm_lens.comparison.agreement import ALL
 from arm_lens.comparison.transfer import NONE, RANDOM
+from arm_lens.engine.reading import fingerprint
 from arm_lens.heads import HeadSet
+from arm_lens.judges.questions import Layout
 from arm_lens.preferences import LabelledResponse, Preference, PreferencePair, split_preferences
-from arm_lens.questions import Layout
-from arm_lens.reward import ActivationRewardModel
+from arm_lens.reward.model import ActivationRewardModel
 
 RESERVED = {
     ALL: "that is the name of rows over all criteria",

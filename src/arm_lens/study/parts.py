@@ -18,9 +18,9 @@ from typing import Any
 
 import pandas as pd
 
-from arm_lens.activations import fingerprint
 from arm_lens.attribution import accuracy_by_heads, attribute, interactions, scores_of
-from arm_lens.reward import ActivationRewardModel
+from arm_lens.engine.reading import fingerprint
+from arm_lens.reward.model import ActivationRewardModel
 from arm_lens.study.halves import Halves
 
 CURVES = ("shapley", "injection", "gradient", "selection_probability")

@@ -11,11 +11,11 @@ from tqdm.auto import tqdm
 
 from arm_lens.attribution import head_card, scores_of
 from arm_lens.comparison import agreement, depth_profile, mean_cosines, overlap, rank_correlation, stability, transfer
+from arm_lens.engine.models import Model
 from arm_lens.evaluation import RunResults
 from arm_lens.evaluation.demo import head_frames
-from arm_lens.models import Model
 from arm_lens.preferences import LabelledResponse, Preference
-from arm_lens.reward import ActivationRewardModel
+from arm_lens.reward.model import ActivationRewardModel
 from arm_lens.study.halves import Halves, check, in_halves
 from arm_lens.study.parts import Part, PartOptions, study_part
 from arm_lens.study.tables import HeadStudy

@@ -1,0 +1,134 @@
+r"""Reading: the output of every attention head at the last token, and its mean over examples.
+
+For a prompt that ends where the verdict is due, ``z[layer, head]`` is ``hook_z`` at the last real token. Over the
+prompts of a criterion's examples, the mean
+
+.. math:: \mu_j[l, m] = \frac{1}{n} \sum_i z_i[l, m]
+
+is what an Activation Reward Model later writes back (arXiv 2507.01368, section 3). Only the last position of each layer
+is kept, and of that only a running mean unless the values themselves are asked for, so that memory depends neither on
+the number of examples nor on their length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from arm_lens.display import card, counted, score_map, size
+from arm_lens.engine.models import Hook, Model, device_of, hooked, last_logits
+from arm_lens.engine.tokens import TokenBatch, chunks, pad
+
+PROBE_TOKENS = 12
+"""Length of the fixed text behind a fingerprint."""
+
+
+def read_batch(model: Model, batch: TokenBatch) -> Float[Tensor, "batch layer head d_head"]:
+    """``hook_z`` at the last real token of each sequence, in the model's dtype, on the model's device."""
+    return read_with_logits(model, batch)[0]
+
+
+@torch.inference_mode()
+def read_with_logits(
+    model: Model, batch: TokenBatch
+) -> tuple[Float[Tensor, "batch layer head d_head"], Float[Tensor, "batch vocab"]]:
+    """``hook_z`` at the last real token, as `read_batch`, and the next-token logits of the same pass."""
+    rows = torch.arange(len(batch.tokens), device=batch.tokens.device)
+    last = batch.last
+    layers: list[Tensor | None] = [None] * model.cfg.n_layers
+
+    def reader(layer: int) -> Hook:
+        def read(z: Tensor) -> None:
+            layers[layer] = z[rows.to(z.device), last.to(z.device)].clone()
+
+        return read
+
+    with hooked(model, {layer: reader(layer) for layer in range(model.cfg.n_layers)}):
+        logits = last_logits(model, batch)
+    missing = [layer for layer, z in enumerate(layers) if z is None]
+    if missing:
+        raise RuntimeError(f"hook_z of layer {missing[0]} did not fire: its attention runs outside TransformerLens")
+    found = [z.to(batch.tokens.device) for z in layers if z is not None]
+    return rearrange(found, "layer batch head d_head -> batch layer head d_head"), logits
+
+
+def read_heads(
+    model: Model, sequences: Sequence[Sequence[int]], *, batch_size: int = 16, progress: bool = False
+) -> Iterator[Float[Tensor, "batch layer head d_head"]]:
+    """Batch by batch, ``hook_z`` at the last token of token sequences, in the order given."""
+    device = device_of(model)
+    spans = list(chunks(len(sequences), batch_size))
+    for span in tqdm(spans, desc="reading heads", unit="batch", disable=not progress):
+        yield read_batch(model, pad(sequences[span], device=device))
+
+
+@dataclass(frozen=True, eq=False)
+class HeadMeans:
+    """The mean activation of every head over a number of examples."""
+
+    values: Float[Tensor, "layer head d_head"]
+    """mu[layer, head], in float32 on the CPU."""
+    count: int
+    """How many examples were averaged."""
+
+    def __repr__(self) -> str:
+        n_layers, n_heads, d_head = self.values.shape
+        return f"HeadMeans({size(n_layers, n_heads)}, d_head {d_head}, over {counted(self.count, 'example')})"
+
+    def _repr_html_(self) -> str:
+        n_layers, n_heads, d_head = self.values.shape
+        facts = {"shape": f"{size(n_layers, n_heads)}, d_head {d_head}", "shade": "the norm of each head's mean"}
+        return card(f"Means over {counted(self.count, 'example')}", facts, score_map(self.values.norm(dim=-1)))
+
+
+class RunningMean:
+    """A streaming mean of per-head activations; batches may come in any number and size.
+
+    The mean is accumulated in float64, whatever the model's dtype.
+    """
+
+    def __init__(self) -> None:
+        self._sum: Tensor | None = None
+        self._count = 0
+
+    def update(self, z: Float[Tensor, "batch layer head d_head"]) -> None:
+        """Take in a batch of examples."""
+        total = z.double().sum(dim=0).cpu()
+        self._sum = total if self._sum is None else self._sum + total
+        self._count += len(z)
+
+    def result(self) -> HeadMeans:
+        """The mean over everything seen.
+
+        Raises:
+            ValueError: if nothing was seen.
+        """
+        if self._sum is None or self._count == 0:
+            raise ValueError("there is no mean of no examples")
+        return HeadMeans((self._sum / self._count).float(), self._count)
+
+
+def mean_heads(
+    model: Model, sequences: Sequence[Sequence[int]], *, batch_size: int = 16, progress: bool = False
+) -> HeadMeans:
+    """The mean of ``hook_z`` at the last token over token sequences."""
+    mean = RunningMean()
+    for z in read_heads(model, sequences, batch_size=batch_size, progress=progress):
+        mean.update(z)
+    return mean.result()
+
+
+def fingerprint(model: Model) -> Float[Tensor, "layer head d_head"]:
+    """``hook_z`` at the last of a few fixed tokens: what the model itself says about which weights it has.
+
+    Two models with the same fingerprint compute the same activations, whatever they are called and whichever class
+    holds them; a fine-tune, another revision or another weight processing shows.
+    """
+    tokens = torch.arange(1, PROBE_TOKENS + 1, device=device_of(model))[None] * 7 % min(model.cfg.d_vocab, 1000)
+    return read_batch(model, TokenBatch(tokens, torch.ones_like(tokens)))[0].float().cpu()

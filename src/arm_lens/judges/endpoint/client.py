@@ -1,0 +1,306 @@
+"""Many chat requests to one endpoint: at a pace, within a budget, several at a time, each of them once.
+
+The ``openai`` client does what it does well: it repeats a request after a lost connection, a timeout and the statuses
+408, 409, 429 and 5xx, waits as long as ``Retry-After`` says (up to its own maximum of a minute or two) and otherwise
+backs off exponentially with jitter. Around it stand a pace that also holds for repeated requests, since it sits where
+requests leave; a budget that is kept by reserving the most a request can cost before it is sent; and the answers on
+disk. What comes back is in the order of the requests, whenever it arrived.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import threading
+import time
+import weakref
+from collections.abc import Generator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from arm_lens.engine.tokens import PromptTooLongError
+from arm_lens.judges.endpoint.answers import Answer, AnswerStore, AnswerToken
+from arm_lens.judges.endpoint.errors import Address, BudgetReachedError, EndpointError, explained, is_too_long, said
+
+TOKENS_AROUND_A_MESSAGE = 32
+"""What a chat template may add to a message, from above."""
+OPTIONAL = {"logprobs": "logprob", "seed": "seed", "max_tokens": "max_completion_tokens"}
+"""Fields that can be done without (``max_tokens`` by its newer name), and how an endpoint says that it takes them not."""
+
+
+class _Stopped(BaseException):
+    """Ends a request that nobody waits for; not an Exception, which the client would answer by trying again."""
+
+
+@dataclass(frozen=True)
+class ChatRequest:
+    """A request for one answer."""
+
+    name: str
+    """What to call it in an error."""
+    body: Mapping[str, Any]
+    """Of the chat completion, as the protocol has it."""
+    vote: int = 0
+    """Tells requests apart that are otherwise the same and want answers of their own."""
+
+    def key(self, url: str) -> str:
+        """A hash of everything that determines the answer."""
+        text = json.dumps([url.rstrip("/"), self.body, self.vote], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What asking has taken so far."""
+
+    requests: int = 0
+    """Sent, including repeated ones."""
+    retries: int = 0
+    """Of the requests, those that repeated another."""
+    answers: int = 0
+    """Received and new; these are what is paid for."""
+    cached: int = 0
+    """Answers that were there already."""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost: float = math.nan
+    """In the unit of the prices; NaN without prices. Not known here: a provider's discounts, and what it bills for
+    requests that it did not answer."""
+    price: float = math.nan
+    """What all answers that were made use of cost when they were asked, cached ones included; NaN without prices."""
+    refused: tuple[str, ...] = ()
+    """Fields that the endpoint would not take, and was asked without."""
+    unparsed: int = 0
+    """Answers, cached ones included, that held neither verdict."""
+    from_text: int = 0
+    """Answers, cached ones included, that came without the log-probabilities that were asked for."""
+
+
+class Gate:
+    """Where requests leave: counts them and keeps them apart by at least a minute's share."""
+
+    def __init__(self, requests_per_minute: float | None) -> None:
+        self.requests = self.retries = 0
+        self.stop = threading.Event()
+        self._interval = 60 / requests_per_minute if requests_per_minute else 0.0
+        self._next = 0.0
+        self._lock = threading.Lock()
+
+    def __call__(self, request: Any) -> None:
+        """Hold a request of the HTTP client until it may leave."""
+        with self._lock:  # held while waiting, so that lateness of one delays the next and never crowds it
+            if self._interval:
+                self.stop.wait(max(0.0, self._next - time.monotonic()))
+                self._next = time.monotonic() + self._interval
+            if self.stop.is_set():
+                raise _Stopped
+            self.requests += 1
+            self.retries += request.headers.get("x-stainless-retry-count", "0") != "0"
+
+
+class Budget:
+    """Money, of which the most that a request can cost is set aside before it is sent."""
+
+    def __init__(self, limit: float | None) -> None:
+        self.limit, self.spent = limit, 0.0
+        self._reserved: list[float] = []  # a running total would keep rounding errors, and wait for them for ever
+        self._changed = threading.Condition()
+
+    def reserve(self, most: float, name: str, stop: threading.Event) -> None:
+        """Wait until there is room for a request, given what those on their way turn out to cost.
+
+        Raises:
+            BudgetReachedError: if there will be no room.
+        """
+        with self._changed:
+            while self.limit is not None and math.fsum([self.spent, *self._reserved, most]) > self.limit:
+                if stop.is_set():
+                    raise _Stopped
+                if not self._reserved:
+                    raise BudgetReachedError(
+                        f"{self.spent:.6g} of the budget of {self.limit:g} is spent, and {name} may cost up to {most:.2g}"
+                    )
+                self._changed.wait(0.1)
+            self._reserved.append(most)
+
+    def settle(self, most: float, cost: float) -> None:
+        """Put the cost in place of what was set aside."""
+        with self._changed:
+            self._reserved.remove(most)
+            self.spent += cost
+            self._changed.notify_all()
+
+
+class ChatClient:
+    """Asks an endpoint; the arguments are those of `arm_lens.judges.endpoint.EndpointJudge`."""
+
+    def __init__(
+        self,
+        *,
+        base_url: str | None,
+        api_key: str,
+        key_name: str | None,
+        max_retries: int,
+        timeout: float,
+        requests_per_minute: float | None,
+        concurrency: int,
+        prices: tuple[float, float] | None,
+        budget: float | None,
+        cache: Path | None,
+    ) -> None:
+        try:
+            import openai
+        except ImportError as error:
+            raise ImportError(
+                "an endpoint is asked with the openai client, which is not installed: pip install 'arm-lens[endpoint]'"
+            ) from error
+        self._errors: tuple[type[Exception], ...] = (openai.OpenAIError, ValueError)
+        self._gate, self._budget, self._prices = Gate(requests_per_minute), Budget(budget), prices
+        http = openai.DefaultHttpxClient(event_hooks={"request": [self._gate]})
+        weakref.finalize(self, http.close)
+        self._client = openai.OpenAI(
+            api_key=api_key, base_url=base_url, max_retries=max_retries, timeout=timeout, http_client=http
+        )
+        self._address = Address(str(self._client.base_url), key_name, timeout, max_retries)
+        self._concurrency = concurrency
+        self._store = AnswerStore(cache)
+        self._usage = Usage(cost=0.0 if prices else math.nan)
+        self._refused: dict[str, None] = {}
+        self._counting, self._asking, self._all_queued = threading.Lock(), threading.Lock(), threading.Event()
+
+    @property
+    def usage(self) -> Usage:
+        """What asking has taken so far."""
+        return replace(
+            self._usage, requests=self._gate.requests, retries=self._gate.retries, refused=tuple(self._refused)
+        )
+
+    def ask(self, requests: Sequence[ChatRequest], *, progress: bool = False) -> list[Answer]:
+        """The answers, in the order of the requests; the same request is sent once.
+
+        Raises:
+            EndpointError: naming the request; answers that arrived before are kept.
+            PromptTooLongError: likewise.
+        """
+        with self._asking:
+            keys = [request.key(self._address.url) for request in requests]
+            answers = self._store.get(list(dict.fromkeys(keys)))
+            missing = {key: request for key, request in zip(keys, requests, strict=True) if key not in answers}
+            self._usage = replace(self._usage, cached=self._usage.cached + len(requests) - len(missing))
+            bar = tqdm(total=len(answers) + len(missing), initial=len(answers), desc="asking", unit="answer",
+                       disable=not progress, leave=False)  # fmt: skip
+            try:
+                with bar, closing(self._send_all(missing)) as arriving:
+                    for key, answer in arriving:
+                        answers[key] = answer
+                        bar.update()
+            except (EndpointError, PromptTooLongError) as error:
+                kept, where = len(self._store.get(list({*keys}))), self._store.path or "memory"
+                error.add_note(f"{kept} of {len({*keys})} answers are kept in {where}; asked again, they cost nothing.")
+                raise
+            return [answers[key] for key in keys]
+
+    def _send_all(self, requests: Mapping[str, ChatRequest]) -> Generator[tuple[str, Answer], None, None]:
+        self._gate.stop.clear()
+        self._all_queued.clear()
+        pool = ThreadPoolExecutor(self._concurrency, thread_name_prefix="endpoint")
+        try:
+            sent = {pool.submit(self._send, key, request): key for key, request in requests.items()}
+            self._all_queued.set()
+            for future in as_completed(sent):
+                yield sent[future], future.result()
+        finally:
+            # After an error or Ctrl-C: what is on its way is waited for and kept, nothing more is sent.
+            self._gate.stop.set()
+            self._all_queued.set()
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _send(self, key: str, request: ChatRequest) -> Answer:
+        # A thread that Ctrl-C interrupts in its starting is unknown to the pool: it must not have sent anything.
+        self._all_queued.wait()
+        most, cost = self._most(request.body), 0.0
+        self._budget.reserve(most, request.name, self._gate.stop)
+        try:
+            answer = self._create(request)
+            cost = self._cost(answer.prompt_tokens or 0, answer.completion_tokens or 0)
+        finally:
+            self._budget.settle(most, cost)
+        with self._counting:
+            self._usage = replace(
+                self._usage,
+                answers=self._usage.answers + 1,
+                prompt_tokens=self._usage.prompt_tokens + (answer.prompt_tokens or 0),
+                completion_tokens=self._usage.completion_tokens + (answer.completion_tokens or 0),
+                cost=self._usage.cost + cost if self._prices else math.nan,
+            )
+        kept = self._store.put(key, answer)
+        if self._budget.limit is not None and None in (answer.prompt_tokens, answer.completion_tokens):
+            raise EndpointError(f"{self._address.name} does not say how many tokens it used: no budget can be kept")
+        return kept
+
+    def _create(self, request: ChatRequest) -> Answer:
+        while True:
+            body = self._accepted(request.body)
+            try:
+                return _answer(self._client.chat.completions.create(**body))
+            except self._errors as error:
+                status, about = getattr(error, "status_code", None), said(error)
+                if status == 400 and getattr(error, "code", None) == "content_filter":
+                    return Answer("", "content_filter", 0, 0)  # an answer of a kind: there is no verdict in it
+                refused = [field for field, word in OPTIONAL.items() if field in body and word in about]
+                if status not in (400, 422) or is_too_long(error) or not refused:
+                    raise explained(error, self._address, str(body["model"]), request.name) from error
+                self._refused.update(dict.fromkeys(refused))
+
+    def _accepted(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """The body without what the endpoint has refused."""
+        accepted = {field: value for field, value in body.items() if field not in self._refused}
+        if "logprobs" not in accepted:
+            accepted.pop("top_logprobs", None)
+        if "max_tokens" in self._refused:
+            accepted["max_completion_tokens"] = body["max_tokens"]
+        return accepted
+
+    def price(self, prompt_tokens: int, completion_tokens: int) -> float:
+        """What so many tokens cost; NaN without prices."""
+        return self._cost(prompt_tokens, completion_tokens) if self._prices else math.nan
+
+    def _cost(self, prompt_tokens: int, completion_tokens: int) -> float:
+        prompt, completion = self._prices or (0.0, 0.0)
+        return (prompt_tokens * prompt + completion_tokens * completion) / 1e6
+
+    def _most(self, body: Mapping[str, Any]) -> float:
+        """What a request costs at most: no token is shorter than a byte."""
+        messages = body["messages"]
+        length = sum(len(message["content"].encode(errors="replace")) for message in messages)
+        return self._cost(length + TOKENS_AROUND_A_MESSAGE * (len(messages) + 1), body["max_tokens"])
+
+
+def _answer(completion: Any) -> Answer:
+    """What counts of a chat completion.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    choices = getattr(completion, "choices", None)
+    if not choices:
+        raise ValueError(repr(getattr(completion, "error", completion)))
+    choice, usage = choices[0], getattr(completion, "usage", None)
+    given = getattr(choice.logprobs, "content", None)
+    tokens = [
+        AnswerToken(token.token, token.logprob, tuple((one.token, one.logprob) for one in token.top_logprobs or ()))
+        for token in given or ()
+    ]
+    return Answer(
+        choice.message.content or "",
+        choice.finish_reason or "",
+        getattr(usage, "prompt_tokens", None),
+        getattr(usage, "completion_tokens", None),
+        tuple(tokens) or None,
+    )

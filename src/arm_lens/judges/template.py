@@ -1,0 +1,157 @@
+"""How a model is asked to judge.
+
+A *scalar* question shows one response and asks whether it meets the criterion (Yes or No); a *ranked* question shows two
+and asks which meets it better (A or B). Both come from a `JudgeTemplate`, which can be replaced. A chat model is asked
+through its tokenizer's chat template, examples being earlier turns of the conversation; a base model gets one text in
+which the examples stand before the question, each with its verdict.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from arm_lens.engine.models import Model
+from arm_lens.preferences import Prompt, text_of
+
+TEMPLATE_FILE = "judge_template.json"
+NO_RANKED_QUESTION = "this judge template has no ranked question: its model judges one response at a time"
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeTemplate:
+    """The wording of the question a judge is asked.
+
+    ``{criterion}``, ``{prompt}``, ``{response}``, ``{response_a}`` and ``{response_b}`` are filled in. The default asks
+    the question of the paper (arXiv 2507.01368): "Does this response meet the specified criteria?"
+    """
+
+    header: str = "Criterion: {criterion}\n\n"
+    """Once, before everything else; left out when the criterion has no wording."""
+    scalar: str = (
+        "Prompt:\n{prompt}\n\nResponse:\n{response}\n\n"
+        "Does this response meet the specified criteria? Answer Yes or No."
+    )
+    ranked: str | None = (
+        "Prompt:\n{prompt}\n\nResponse A:\n{response_a}\n\nResponse B:\n{response_b}\n\n"
+        "Which response meets the specified criteria better? Answer A or B."
+    )
+    """None for a model that was never shown two responses side by side."""
+    cue: str = "\nAnswer:"
+    """What a base model reads between question and verdict."""
+    before_verdict: str = " "
+    """What stands between cue and verdict in the examples of a base model."""
+    separator: str = "\n\n"
+    """Between the examples of a base model."""
+    yes: tuple[str, ...] = ("Yes",)
+    """Spellings of the verdict that a response meets the criterion; the first is written in examples."""
+    no: tuple[str, ...] = ("No",)
+    first: tuple[str, ...] = ("A",)
+    """Spellings of the verdict that the first of two responses is the better one."""
+    second: tuple[str, ...] = ("B",)
+    chat: bool | None = None
+    """Ask through the tokenizer's chat template; by default, whenever it has one."""
+
+    def __post_init__(self) -> None:
+        for name, slots in (
+            ("header", ("criterion",)),
+            ("scalar", ("prompt", "response")),
+            ("ranked", ("prompt", "response_a", "response_b")),
+        ):
+            text = getattr(self, name)
+            missing = [slot for slot in slots if text and "{" + slot + "}" not in text]
+            if missing:
+                raise ValueError(f"the template's {name!r} text lacks {{{missing[0]}}}")
+        for name in ("yes", "no", "first", "second"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+            if not getattr(self, name):
+                raise ValueError(f"the template has no spelling for the verdict {name!r}")
+
+    def question(self, prompt: Prompt, response: Prompt) -> str:
+        """The scalar question about one response."""
+        return _fill(self.scalar, prompt=text_of(prompt), response=text_of(response))
+
+    def ranked_question(self, prompt: Prompt, response_a: Prompt, response_b: Prompt) -> str:
+        """The ranked question about two responses.
+
+        Raises:
+            ValueError: if the template has none.
+        """
+        if self.ranked is None:
+            raise ValueError(NO_RANKED_QUESTION)
+        texts = {"prompt": text_of(prompt), "response_a": text_of(response_a), "response_b": text_of(response_b)}
+        return _fill(self.ranked, **texts)
+
+    def is_chat(self, tokenizer: PreTrainedTokenizerBase) -> bool:
+        """Whether questions to this tokenizer's model go through its chat template."""
+        has_template = getattr(tokenizer, "chat_template", None) is not None
+        if self.chat and not has_template:
+            raise ValueError("the template asks for a chat model, but the tokenizer has no chat template")
+        return has_template if self.chat is None else self.chat
+
+    def render(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        question: str,
+        *,
+        examples: Sequence[tuple[str, str]] = (),
+        criterion: str = "",
+    ) -> str:
+        """The whole text the model reads; its next token is the verdict.
+
+        Args:
+            tokenizer: decides between the chat and the base form.
+            question: from `question` or `ranked_question`.
+            examples: questions with their verdicts, in order, shown before the question.
+            criterion: the criterion in words; empty for an unnamed one, to be inferred from examples or injected means.
+        """
+        header = _fill(self.header, criterion=criterion) if criterion else ""
+        if not self.is_chat(tokenizer):
+            shown = [question + self.cue + self.before_verdict + verdict for question, verdict in examples]
+            return header + self.separator.join([*shown, question + self.cue])
+        messages: list[dict[str, str]] = []
+        for asked, verdict in [*examples, (question, None)]:
+            messages.append({"role": "user", "content": asked if messages else header + asked})
+            if verdict is not None:
+                messages.append({"role": "assistant", "content": verdict})
+        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        return str(text)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields, for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> JudgeTemplate:
+        """From JSON, which knows no tuples."""
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**fields)
+
+
+def _fill(text: str, **values: str) -> str:
+    """Put values into {slots} without reading braces inside the values, or any others in the text, as slots."""
+    parts: list[str] = [text]
+    for name, value in values.items():
+        split: list[str] = []
+        for index, part in enumerate(parts):
+            if index % 2:  # a value already put in
+                split.append(part)
+                continue
+            pieces = part.split("{" + name + "}")
+            for position, piece in enumerate(pieces):
+                split += [value, piece] if position else [piece]
+        parts = split
+    return "".join(parts)
+
+
+def default_template(model: Model) -> JudgeTemplate:
+    """The judge template a model folder brings along as ``judge_template.json``, else the general one."""
+    folder = Path(str(model.cfg.model_name))
+    if (folder / TEMPLATE_FILE).is_file():
+        return JudgeTemplate.from_dict(json.loads((folder / TEMPLATE_FILE).read_text(encoding="utf-8")))
+    return JudgeTemplate()

@@ -1,0 +1,165 @@
+"""Voting: the share of k sampled verdicts that are positive, with or without a rationale before each.
+
+Without a rationale a sampled verdict is a draw from the next-token distribution, which is known, so that k verdicts cost
+one pass. With one, the model first writes down reasons, which differ from sample to sample, and the verdict follows them
+(self-consistency, arXiv 2203.11171). A sampled token that is neither verdict is no vote.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm.auto import tqdm
+from transformers import PreTrainedTokenizerBase
+
+from arm_lens.engine.models import device_of, last_logits
+from arm_lens.engine.sampling import sample_tokens
+from arm_lens.engine.tokens import PromptTooLongError, chunks, encode, pad
+from arm_lens.engine.verdict_tokens import verdict_scores
+from arm_lens.judges.base import ScoresResponses
+from arm_lens.judges.controls import uniform_of
+from arm_lens.judges.generative import GenerativeJudge
+from arm_lens.judges.questions import Question, encode_questions, scalar_questions
+from arm_lens.preferences import Prompt
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rationale:
+    """How reasons are asked for."""
+
+    max_tokens: int = 96
+    request: str = " First explain in a few sentences, then answer."
+    """Added to a chat model's question."""
+    cue: str = "\nReasons:"
+    """What a base model reads in place of the cue of its verdict."""
+    stop: str = "\n"
+    """Ends a base model's reasons; every token that holds it does. Empty if only the end of the text is to."""
+    then: str = "\nSo the answer is"
+    """Between a chat model's reasons and its verdict. A base model reads its usual cue."""
+
+
+class VotingJudge(ScoresResponses):
+    """Asks the same question k times, and counts.
+
+    Args:
+        judge: how the question is asked, scalar; with worked examples or without.
+        votes: k.
+        temperature: of every sampled token.
+        rationale: have reasons written before each verdict.
+        seed: the same seed gives the same votes on the same texts.
+    """
+
+    def __init__(
+        self,
+        judge: GenerativeJudge,
+        *,
+        votes: int = 8,
+        temperature: float = 1.0,
+        rationale: Rationale | None = None,
+        seed: int = 0,
+    ) -> None:
+        if judge.layout != "scalar":
+            raise ValueError("voting counts verdicts on single responses; its judge must be scalar")
+        if votes < 1 or temperature <= 0:
+            raise ValueError(f"voting needs at least one vote and a temperature above 0, not {votes} and {temperature}")
+        self.judge, self.votes, self.temperature = judge, votes, temperature
+        self.rationale, self.seed = rationale, seed
+
+    def score(
+        self, prompts: Sequence[Prompt], responses: Sequence[Prompt], *, progress: bool = False
+    ) -> Float[Tensor, " example"]:
+        """The share of positive verdicts among the votes for each response; 0.5 where there is no vote.
+
+        Raises:
+            PromptTooLongError: naming the example, if question (and reasons) exceed the model's context.
+            ValueError: if there are not as many prompts as responses, or none.
+        """
+        asked = scalar_questions(self.judge.template, prompts, responses)
+        if self.rationale is None:
+            verdict = self.judge.verdict(asked, temperature=self.temperature, progress=progress)
+            chances = torch.stack([verdict.log_positive.exp(), verdict.log_negative.exp()], dim=-1)
+            chances = chances[:, None].expand(-1, self.votes, -1)
+        else:
+            chances = self._after_reasons(asked, self.rationale, progress)
+        draws = torch.tensor([[self._uniform(one, vote, -1) for vote in range(self.votes)] for one in asked])
+        positive = (draws < chances[..., 0]).sum(dim=1)
+        either = (draws < chances.sum(dim=-1)).sum(dim=1)
+        return torch.where(either > 0, positive / either.clamp(min=1), 0.5).float()
+
+    def _uniform(self, question: Question, vote: int, step: int) -> float:
+        return uniform_of(self.seed, question.text, vote, step)
+
+    def _after_reasons(
+        self, asked: Sequence[Question], rationale: Rationale, progress: bool
+    ) -> Float[Tensor, "example vote verdict"]:
+        """The probabilities of the two verdicts after each vote's own reasons."""
+        judge, tokenizer = self.judge, self.judge.model.tokenizer
+        if not asked:
+            raise ValueError("there is nothing to judge")
+        chat = judge.template.is_chat(tokenizer)
+        cue = rationale.then if chat else judge.template.cue
+        after = tokenizer.encode(cue, add_special_tokens=False)
+        rows = [(number, vote) for number in range(len(asked)) for vote in range(self.votes)]
+        sequences = self._reason_prompts(asked, rationale, chat)
+        for question, sequence in zip(asked, sequences, strict=True):
+            most = len(sequence) + rationale.max_tokens + len(after)
+            if most > judge.model.cfg.n_ctx:
+                raise PromptTooLongError(
+                    f"{question.name}: question, reasons and cue may take {most} tokens, the model's context "
+                    f"{judge.model.cfg.n_ctx}"
+                )
+        stop = _ends_of_turn(tokenizer) if chat else _tokens_with(tokenizer, rationale.stop)
+        chances = torch.empty(len(asked), self.votes, 2)
+        spans = list(chunks(len(rows), judge.batch_size))
+        for span in tqdm(spans, desc="reasoning", unit="batch", disable=not progress, leave=False):
+            here = rows[span]
+            uniforms = torch.tensor(
+                [[self._uniform(asked[n], v, step) for step in range(rationale.max_tokens)] for n, v in here],
+                dtype=torch.float64,
+            )
+            before = [sequences[number] for number, _ in here]
+            reasons = sample_tokens(judge.model, before, uniforms, temperature=self.temperature, stop=stop)
+            whole = [[*one, *said, *after] for one, said in zip(before, reasons, strict=True)]
+            logits = last_logits(judge.model, pad(whole, device=device_of(judge.model)))
+            scores = verdict_scores(logits.float() / self.temperature, judge.verdicts)
+            for row, (number, vote) in enumerate(here):
+                chances[number, vote, 0] = scores.log_positive[row].exp().cpu()
+                chances[number, vote, 1] = scores.log_negative[row].exp().cpu()
+        return chances
+
+    def _reason_prompts(self, asked: Sequence[Question], rationale: Rationale, chat: bool) -> list[list[int]]:
+        """Token ids of the prompts up to where the reasons begin; worked examples keep their plain verdicts."""
+        judge, template = self.judge, self.judge.template
+        if chat:
+            questions = [replace(one, text=one.text + rationale.request) for one in asked]
+            shown = [judge.shown] * len(asked)
+            return encode_questions(judge.model, template, questions, wording=judge.wording, shown=shown)
+        verdicts = {True: template.yes[0], False: template.no[0]}
+        examples = [(one.text, verdicts[one.positive]) for one in judge.shown]
+        # The cue is exchanged in the text, as a token may reach over from the question into it.
+        texts = [
+            template.render(judge.model.tokenizer, one.text, examples=examples, criterion=judge.wording)
+            .removesuffix(template.cue) + rationale.cue
+            for one in asked
+        ]  # fmt: skip
+        return encode(judge.model, texts, chat=False, names=[one.name for one in asked])
+
+
+def _tokens_with(tokenizer: PreTrainedTokenizerBase, text: str) -> set[int]:
+    """The tokens whose text holds ``text``, and the one that ends everything."""
+    found = {token for token in range(len(tokenizer)) if text in tokenizer.decode([token])} if text else set()
+    return found | ({tokenizer.eos_token_id} - {None})
+
+
+def _ends_of_turn(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """What ends a chat model's turn: the end of everything, or a token of its own that the template puts after answers."""
+    said = "Reasons"
+    turns = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": said}]
+    text = str(tokenizer.apply_chat_template(turns, tokenize=False))
+    after = tokenizer.encode(text.rpartition(said)[2], add_special_tokens=False)[:1]
+    special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
+    return ({*after} & special) | ({tokenizer.eos_token_id} - {None})

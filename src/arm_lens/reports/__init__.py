@@ -1,0 +1,1 @@
+"""Pages and figure folders from results."""

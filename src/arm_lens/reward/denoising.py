@@ -1,0 +1,104 @@
+r"""Denoised means: a weighted principal component analysis in place of the plain mean (an interpretation).
+
+The second version of the Activation Reward Models paper speaks of "activation denoising" by a weighted PCA over the
+activations and gives no definition. What is built here is one reading of that sentence, not the authors' method. Of each
+head, with :math:`z_i` read at prompt i and :math:`w_i` the probability that the model itself gives to that prompt's
+right verdict (prompts that the model did not understand count for less),
+
+.. math:: C = \sum_i w_i z_i z_i^\top / \sum_i w_i, \qquad \bar z = \sum_i w_i z_i / \sum_i w_i,
+          \qquad \mu = P_k\, \bar z,
+
+where :math:`P_k` projects on the k leading eigenvectors of the (uncentred) second moment C that hold a given share of
+its trace. Directions in which single prompts differ, and which add up to little, are taken out of the mean. That is where
+prompts differ along some directions by more than the mean is long; a mean that outweighs their differences is, noise
+included, its own leading direction, and stays nearly as it is. Moments are summed up batch by batch: memory does not
+depend on how many prompts are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from einops import einsum
+from jaxtyping import Float
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from arm_lens.engine.models import Model, device_of
+from arm_lens.engine.reading import HeadMeans, read_with_logits
+from arm_lens.engine.tokens import chunks, pad
+from arm_lens.engine.verdict_tokens import VerdictTokens, verdict_scores
+
+
+@dataclass(frozen=True, kw_only=True)
+class Denoise:
+    """Options of the weighted PCA."""
+
+    explained: float = 0.9
+    """The share of each head's second moment that the kept directions hold."""
+    weighted: bool = True
+    """Weight prompts by the probability of their right verdict; else all alike."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.explained <= 1:
+            raise ValueError(f"the share that is explained must lie in (0, 1], not {self.explained}")
+
+
+def denoised_means(
+    model: Model,
+    sequences: Sequence[Sequence[int]],
+    right: Sequence[bool],
+    verdicts: VerdictTokens,
+    options: Denoise,
+    *,
+    batch_size: int = 16,
+    progress: bool = False,
+) -> HeadMeans:
+    """The denoised mean of every head at the last token of prompts.
+
+    Args:
+        model: of either class.
+        sequences: the prompts, each ending where the verdict is due.
+        right: whether the right verdict of each is the positive one.
+        verdicts: the tokens of the verdicts.
+        options: how much to keep.
+        batch_size: prompts per pass.
+        progress: show a progress bar.
+
+    Raises:
+        ValueError: if there is no prompt, or not one right verdict for each.
+    """
+    if not sequences or len(right) != len(sequences):
+        raise ValueError(
+            f"denoised means need prompts, and a verdict for each: {len(right)} for {len(sequences)} prompts"
+        )
+    total = torch.zeros((), dtype=torch.float64)
+    first = second = total
+    spans = list(chunks(len(sequences), batch_size))
+    for span in tqdm(spans, desc="reading heads", unit="batch", disable=not progress):
+        z, logits = read_with_logits(model, pad(sequences[span], device=device_of(model)))
+        scores = verdict_scores(logits, verdicts)
+        positive = torch.tensor(right[span], device=logits.device)
+        # By the gap: one minus a probability of nearly 1 would be 0, and all of those together no mean.
+        weights = torch.sigmoid(torch.where(positive, scores.gap, -scores.gap).double())
+        weights = weights if options.weighted else torch.ones_like(weights)
+        z = z.double().to(weights.device)
+        total = total + weights.sum().cpu()
+        first = first + einsum(weights, z, "b, b layer head d -> layer head d").cpu()
+        second = second + einsum(weights, z, z, "b, b layer head d, b layer head e -> layer head d e").cpu()
+    return HeadMeans(principal_part(first / total, second / total, options.explained).float(), len(sequences))
+
+
+def principal_part(
+    mean: Float[Tensor, "layer head d_head"], moment: Float[Tensor, "layer head d_head d_head"], explained: float
+) -> Float[Tensor, "layer head d_head"]:
+    """The mean, projected on the leading eigenvectors of the second moment that hold a share of its trace."""
+    values, vectors = torch.linalg.eigh(moment)  # ascending
+    values, vectors = values.flip(-1).clamp(min=0), vectors.flip(-1)
+    before = values.cumsum(dim=-1) - values
+    kept = before < explained * values.sum(dim=-1, keepdim=True)  # up to the first that reaches the share
+    along = einsum(vectors, mean, "layer head d k, layer head d -> layer head k")
+    projected: Tensor = einsum(vectors, along * kept, "layer head d k, layer head k -> layer head d")
+    return projected

@@ -1,0 +1,157 @@
+r"""From labelled examples to what a reward model is made of: means, and an objective that heads are chosen by.
+
+Heads chosen on the very examples whose activations are written back look better than they are; so examples are either
+read or chosen on. With few examples that is a loss: heads chosen on a handful of them fit whatever those happen to have
+in common. Cross-fitting (as in Chernozhukov et al., 2018, arXiv 1608.00060) uses each for both. The examples are cut
+into folds; a head mask is judged on each fold with the means read from all others,
+
+.. math:: r(m) = \frac{1}{n} \sum_{k} \sum_{i \in \text{fold } k} r_i(m;\; \mu^{(-k)}),
+
+so that no example is judged with a mean that contains it, and all of them have a say in which heads are kept. What is
+written in the end is the average of the folds' means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+
+import torch
+
+from arm_lens.engine.reading import HeadMeans, mean_heads
+from arm_lens.engine.replay import Replay
+from arm_lens.engine.steering import Injection
+from arm_lens.judges.generative import GenerativeJudge
+from arm_lens.judges.questions import Question, draw_contexts, encode_questions, questions_of
+from arm_lens.preferences import Preference, split_preferences
+from arm_lens.reward.denoising import Denoise, denoised_means
+from arm_lens.selection import JudgingObjective, PooledObjective, RewardKind
+
+
+def means_and_objective(
+    judge: GenerativeJudge,
+    examples: Sequence[Preference],
+    *,
+    validation: Sequence[Preference] | None = None,
+    folds: int = 2,
+    shots: int = 8,
+    readings: int = 64,
+    injection: Injection | None = None,
+    reward: RewardKind = "log_prob",
+    denoise: Denoise | None = None,
+    seed: int = 0,
+    progress: bool = False,
+) -> tuple[HeadMeans, PooledObjective]:
+    """What is to be written, and an objective for head masks that judges no example with a mean it was read for.
+
+    Args:
+        judge: the model and how it is asked.
+        examples: pairs or labelled responses.
+        validation: what masks are judged on, all examples being read; by default the examples themselves, cross-fitted.
+        folds: how many, of equal size and the same share of each kind.
+        shots: worked examples in each prompt that is read; fewer if there are not that many other examples.
+        readings: how many prompts are read in all, with fresh worked examples each.
+        injection: how values are written.
+        reward: what the objective counts.
+        denoise: make the means less noisy, see `arm_lens.reward.denoising`.
+        seed: of the folds and the worked examples.
+        progress: show progress bars.
+
+    Raises:
+        ValueError: if there are too few examples, or what masks are judged on is all of one kind.
+        PromptTooLongError: naming the example whose prompt exceeds the model's context.
+    """
+
+    def ask(some: Sequence[Preference]) -> list[Question]:
+        return questions_of(some, judge.template, judge.layout, seed=seed)
+
+    if validation is not None:
+        pairs = [(ask(examples), ask(validation))]
+    elif folds < 2:
+        raise ValueError(f"cross-fitting needs at least 2 folds, not {folds}; or give examples for validation")
+    else:
+        parts = split_preferences(examples, {f"fold {number}": 1 / folds for number in range(folds)}, seed=seed)
+        asked = [ask(part) for part in parts.values()]
+        pairs = [([one for other in asked if other is not fold for one in other], fold) for fold in asked]
+    means, objectives = [], []
+    for number, (pool, chosen_on) in enumerate(pairs):
+        share = max(1, readings // len(pairs) + (number < readings % len(pairs)))
+        mean = read_means(
+            judge, pool, shots=shots, readings=share, denoise=denoise, seed=seed + number, progress=progress
+        )
+        objectives.append(
+            judging_objective(judge, chosen_on, mean, injection=injection, reward=reward, progress=progress)
+        )
+        means.append(mean)
+    count = sum(mean.count for mean in means)
+    average = torch.stack([mean.values * (mean.count / count) for mean in means]).sum(dim=0)
+    return HeadMeans(average, count), PooledObjective(objectives)
+
+
+def read_means(
+    judge: GenerativeJudge,
+    pool: Sequence[Question],
+    *,
+    shots: int = 8,
+    readings: int = 64,
+    denoise: Denoise | None = None,
+    seed: int = 0,
+    progress: bool = False,
+) -> HeadMeans:
+    """The means over ``readings`` prompts, each a question of the pool after ``shots`` others with their verdicts.
+
+    With fewer others than that, all of them are shown. Each question of the pool is asked in turn, as often as needed,
+    with freshly drawn worked examples. With ``denoise``, what was read is put through a weighted PCA before it is averaged,
+    each prompt weighted by the probability that the model gives to its right verdict.
+    """
+    if not pool:
+        raise ValueError("there are no examples to read")
+    if readings < 1:
+        raise ValueError(f"the means need at least one reading, not {readings}")
+    shots = min(shots, len(pool) - 1)
+    asked = [pool[number % len(pool)] for number in range(readings)]
+    shown = draw_contexts(pool, asked, shots, seed=seed)
+    sequences = encode_questions(
+        judge.model, judge.template, asked, layout=judge.layout, wording=judge.wording, shown=shown
+    )
+    if denoise is not None:
+        right = [question.positive for question in asked]
+        return denoised_means(
+            judge.model, sequences, right, judge.verdicts, denoise, batch_size=judge.batch_size, progress=progress
+        )
+    return mean_heads(judge.model, sequences, batch_size=judge.batch_size, progress=progress)
+
+
+def judging_objective(
+    judge: GenerativeJudge,
+    validation: Sequence[Question],
+    means: HeadMeans,
+    *,
+    injection: Injection | None = None,
+    reward: RewardKind = "log_prob",
+    clusters: Sequence[Hashable] | None = None,
+    progress: bool = False,
+) -> JudgingObjective:
+    """The reward of a head mask: how well the model steered by it judges the validation questions, zero-shot.
+
+    ``clusters`` says which questions belong together, for standard errors; by default each stands alone.
+
+    Raises:
+        ValueError: if there is no question, or all have the same right verdict.
+    """
+    kinds = {question.positive for question in validation}
+    if len(kinds) < 2:
+        raise ValueError(
+            f"heads are chosen on examples of both kinds; the {len(validation)} validation questions have "
+            f"{'none' if not kinds else 'only ' + ('positive' if kinds.pop() else 'negative') + ' ones'}"
+        )
+    sequences = encode_questions(judge.model, judge.template, validation, layout=judge.layout, wording=judge.wording)
+    # Without worked examples prompts are several times shorter than those that batch_size was chosen for.
+    replay = Replay(
+        judge.model,
+        sequences,
+        judge.verdicts,
+        injection=injection,
+        batch_size=4 * judge.batch_size,
+        progress=progress,
+    )
+    return JudgingObjective(replay, means.values, [question.positive for question in validation], reward, clusters)

@@ -1,0 +1,345 @@
+r"""Activation Reward Models: a reward function from a few labelled preferences, without training.
+
+For a criterion :math:`j` (arXiv 2507.01368): read the mean activation :math:`\mu_j` of every head at the last token of
+prompts that end in a question about an example; choose heads :math:`\lambda_j` by REINFORCE on further examples; then,
+while the model is asked whether a response meets the criterion, write :math:`\mu_j` at the last token of the heads in
+:math:`\lambda_j`, and take
+
+.. math:: s(r \mid p) = P(\text{"Yes"} \mid p, r;\; z[l, m] \leftarrow \mu_j[l, m],\; (l, m) \in \lambda_j).
+
+Where the paper is silent, the choices here are: the prompts that are read show ``shots`` worked examples drawn afresh
+for each, the steered prompt shows none; and no example takes part in choosing heads with a mean that it was read for
+(`arm_lens.reward.fitting`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jaxtyping import Float
+from torch import Tensor
+
+from arm_lens.display import card, code_line, counted, first_and_last, listed, score_map, set_map
+from arm_lens.engine.models import Model, ModelInfo, describe
+from arm_lens.engine.reading import HeadMeans
+from arm_lens.engine.steering import Injection, steer
+from arm_lens.engine.verdict_tokens import VerdictScores
+from arm_lens.heads import HeadScores, HeadSet
+from arm_lens.judges.artefact import read_artefact, write_artefact
+from arm_lens.judges.base import Comparison, ScoreKind, score_of
+from arm_lens.judges.generative import GenerativeJudge
+from arm_lens.judges.questions import Layout, Question, prompts_behind, questions_of
+from arm_lens.judges.template import JudgeTemplate, default_template
+from arm_lens.preferences import Preference, Prompt
+from arm_lens.reward.denoising import Denoise
+from arm_lens.reward.fitting import judging_objective, means_and_objective, read_means
+from arm_lens.selection import JudgingObjective, Reinforce, RewardKind, Selection, Selector
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitRecord:
+    """How a reward model was fitted."""
+
+    criterion: str
+    """The criterion's name, for the record; what the model reads is the wording."""
+    seed: int
+    shots: int
+    """Worked examples in each prompt that was read."""
+    readings: int
+    """Prompts that were read for the means."""
+    n_read: int
+    """Questions the readings were made from."""
+    n_validation: int
+    """Questions the heads were chosen on."""
+    folds: int | None = None
+    """Folds in which the same questions were read and chosen on; None if others were chosen on, or the heads given."""
+    reward: RewardKind
+    search: dict[str, Any] | None
+    """The options of the search for heads, and its ``selector``; None if the heads were given."""
+    denoise: dict[str, Any] | None = None
+    """The options of the denoising; None if the means are plain."""
+
+
+@dataclass(frozen=True, eq=False)
+class ActivationRewardModel:
+    """A fitted reward model: heads, what to write at them, and the question to ask meanwhile."""
+
+    judge: GenerativeJudge
+    """The model and how it is asked."""
+    heads: HeadSet
+    means: HeadMeans
+    injection: Injection
+    selection: Selection | None
+    """How the heads were found; None if they were given."""
+    record: FitRecord
+
+    @classmethod
+    def fit(
+        cls,
+        model: Model,
+        examples: Sequence[Preference],
+        *,
+        validation: Sequence[Preference] | None = None,
+        folds: int = 2,
+        criterion: str = "",
+        wording: str = "",
+        layout: Layout = "scalar",
+        template: JudgeTemplate | None = None,
+        shots: int = 8,
+        readings: int = 64,
+        selector: Selector | HeadSet | None = None,
+        reward: RewardKind = "log_prob",
+        injection: Injection | None = None,
+        denoise: Denoise | None = None,
+        seed: int = 0,
+        batch_size: int = 16,
+        progress: bool = False,
+    ) -> ActivationRewardModel:
+        """Fit a reward model to labelled preferences.
+
+        Args:
+            model: of either TransformerLens class; it is not changed.
+            examples: pairs or labelled responses; at least two questions of each kind if ``validation`` is not given.
+            validation: what heads are chosen on; by default the examples themselves, cross-fitted: cut into folds, each
+                of which is judged with means read from the others (see `arm_lens.reward.fitting`).
+            folds: how many.
+            criterion: its name, for the record; by default the examples' own.
+            wording: the criterion in words, put into every prompt; empty to leave it to the examples alone.
+            layout: ``scalar`` or ``ranked``.
+            template: by default the model's own, or the general one.
+            shots: worked examples in each prompt that is read; fewer if there are not that many other examples.
+            readings: how many prompts are read for the means, with fresh worked examples each.
+            selector: options of a search (`Reinforce`, `TopEffect`, `Greedy`, `SoftGate`), or a ready set of heads.
+            reward: what the search maximises.
+            injection: replace (default) or add, and how strongly.
+            denoise: write denoised means, see `arm_lens.reward.denoising`; by default plain ones.
+            seed: of the split, the worked examples and the search; the same seed gives the same model.
+            batch_size: prompts per forward pass.
+            progress: show progress bars.
+
+        Raises:
+            ValueError: if there are too few examples, or they name several criteria.
+            PromptTooLongError: naming the example whose prompt exceeds the model's context.
+        """
+        template = template or default_template(model)
+        criterion = criterion or _criterion_of([*examples, *(validation or ())])
+        judge = GenerativeJudge(model, wording=wording, layout=layout, template=template, batch_size=batch_size)
+        injection = injection or Injection()
+        n_read = n_smallest = len(questions_of(examples, template, layout))
+        n_validation, selection = 0, None
+        if isinstance(selector, HeadSet):
+            pool = questions_of(examples, template, layout, seed=seed)
+            means = read_means(
+                judge, pool, shots=shots, readings=readings, denoise=denoise, seed=seed, progress=progress
+            )
+            heads = selector
+        else:
+            selector = selector or Reinforce()
+            means, objective = means_and_objective(
+                judge,
+                examples,
+                validation=validation,
+                folds=folds,
+                shots=shots,
+                readings=readings,
+                injection=injection,
+                reward=reward,
+                denoise=denoise,
+                seed=seed,
+                progress=progress,
+            )
+            n_validation = len(objective)
+            if validation is None:
+                n_smallest -= max(map(len, objective.objectives))
+            selection = selector.select(objective, seed=seed, progress=progress)
+            heads = selection.heads
+        record = FitRecord(
+            criterion=criterion,
+            seed=seed,
+            shots=min(shots, n_smallest - 1),
+            readings=readings,
+            n_read=n_read,
+            n_validation=n_validation,
+            folds=folds if selection is not None and validation is None else None,
+            reward=reward,
+            search=None if isinstance(selector, HeadSet) else _search_record(selector),
+            denoise=None if denoise is None else asdict(denoise),
+        )
+        return cls(judge, heads, means, injection, selection, record)
+
+    @property
+    def __name__(self) -> str:
+        """TRL logs rewards under a function's name."""
+        return self.record.criterion or "activation_reward_model"
+
+    @property
+    def chosen(self) -> HeadSet | Float[Tensor, "layer head"]:
+        """What is steered by: the heads, or the gates of a search that ended in gates."""
+        return self.heads if self.selection is None else self.selection.chosen
+
+    @property
+    def info(self) -> ModelInfo:
+        """The model it was fitted on."""
+        return describe(self.judge.model)
+
+    def with_heads(self, heads: HeadSet) -> ActivationRewardModel:
+        """The same reward model with other heads: all of them, random ones, those of another criterion."""
+        return ActivationRewardModel(self.judge, heads, self.means, self.injection, None, self.record)
+
+    def objective(self, examples: Sequence[Preference], *, progress: bool = False) -> JudgingObjective:
+        """Labelled examples, asked about without worked examples, as an objective for head masks that writes these means.
+
+        What `arm_lens.attribution` takes. Give examples that the reward model was not fitted on: on those it was, heads
+        look better than they are. Responses to the same prompt form a cluster; with a single prompt there is no telling
+        standard errors, which are then not a number.
+
+        Raises:
+            ValueError: if there is no example, or all have the same right verdict.
+        """
+        judge = self.judge
+        asked = questions_of(examples, judge.template, judge.layout, seed=self.record.seed)
+        return judging_objective(
+            judge,
+            asked,
+            self.means,
+            injection=self.injection,
+            reward="probability",
+            clusters=prompts_behind(examples, judge.layout),
+            progress=progress,
+        )
+
+    def verdict(self, asked: Sequence[Question], *, progress: bool = False) -> VerdictScores:
+        """The steered model's verdict on each question."""
+        with steer(self.judge.model, self.chosen, self.means.values, injection=self.injection):
+            return self.judge.verdict(asked, progress=progress)
+
+    def scores(
+        self, prompts: Sequence[Prompt], responses: Sequence[Prompt], *, progress: bool = False
+    ) -> VerdictScores:
+        """Every kind of score of each response; see `GenerativeJudge.scores`."""
+        with steer(self.judge.model, self.chosen, self.means.values, injection=self.injection):
+            return self.judge.scores(prompts, responses, progress=progress)
+
+    def score(
+        self,
+        prompts: Sequence[Prompt],
+        responses: Sequence[Prompt],
+        *,
+        kind: ScoreKind = "probability",
+        progress: bool = False,
+    ) -> Float[Tensor, " example"]:
+        """The reward of each response; see `GenerativeJudge.score`."""
+        return score_of(self.scores(prompts, responses, progress=progress), kind)
+
+    def margins(
+        self, prompts: Sequence[Prompt], a: Sequence[Prompt], b: Sequence[Prompt], *, progress: bool = False
+    ) -> Float[Tensor, " pair"]:
+        """How much better each ``a`` is than its ``b``, in log-odds; see `GenerativeJudge.margins`."""
+        with steer(self.judge.model, self.chosen, self.means.values, injection=self.injection):
+            return self.judge.margins(prompts, a, b, progress=progress)
+
+    def prefer(self, prompt: Prompt, a: Prompt, b: Prompt) -> Comparison:
+        """Which of two responses to a prompt meets the criterion better."""
+        return Comparison.of(float(self.margins([prompt], [a], [b])[0]))
+
+    def __call__(self, *, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float]:
+        """As a reward function of TRL's GRPOTrainer: keywords only, a float per completion."""
+        return [float(one) for one in self.score([_prompt(p) for p in prompts], [_prompt(c) for c in completions])]
+
+    def save(self, path: str | Path) -> Path:
+        """Write the reward model, without the language model, to a folder; see `arm_lens.judges.artefact`."""
+        tensors: dict[str, Tensor] = {"means": self.means.values}
+        record = {
+            "heads": self.heads.to_list(),
+            "means_count": self.means.count,
+            "injection": self.injection.to_dict(),
+            "layout": self.judge.layout,
+            "wording": self.judge.wording,
+            "template": self.judge.template.to_dict(),
+            "batch_size": self.judge.batch_size,
+            "fit": asdict(self.record),
+            "history": None,
+        }
+        if self.selection is not None:
+            kept = {"scores": self.selection.scores.values, "trajectory": self.selection.trajectory}
+            kept["gates"] = self.selection.gates
+            # Cloned: gates may be their own scores, and one tensor under two names cannot be written.
+            tensors |= {name: tensor.clone() for name, tensor in kept.items() if tensor is not None}
+            record["history"] = self.selection.history.to_dict(orient="list")
+            record["scores"] = self.selection.scores.name
+        return write_artefact(path, self.judge.model, tensors, record)
+
+    @classmethod
+    def load(cls, path: str | Path, model: Model | None = None, *, device: str | None = None) -> ActivationRewardModel:
+        """Read what `save` wrote.
+
+        Args:
+            path: the folder.
+            model: what to load it onto; by default the recorded model is loaded, by its recorded name and class.
+            device: where the recorded model goes, if none is given.
+
+        Raises:
+            FileNotFoundError: if the folder holds no reward model.
+            WrongModelError: if the model is not the one it was fitted on; the message says in what they differ.
+        """
+        model, tensors, record = read_artefact(path, model, device=device)
+        judge = GenerativeJudge(
+            model,
+            wording=record["wording"],
+            layout=record["layout"],
+            template=JudgeTemplate.from_dict(record["template"]),
+            batch_size=record["batch_size"],
+        )
+        n_layers, n_heads = tensors["means"].shape[:2]
+        heads = HeadSet.of(n_layers, n_heads, [(layer, head) for layer, head in record["heads"]])
+        selection = None
+        if record["history"] is not None:
+            scores = HeadScores(record["scores"], tensors["scores"])
+            history = pd.DataFrame(record["history"])
+            selection = Selection(heads, scores, history, tensors.get("trajectory"), tensors.get("gates"))
+        means = HeadMeans(tensors["means"], record["means_count"])
+        return cls(judge, heads, means, Injection(**record["injection"]), selection, FitRecord(**record["fit"]))
+
+    def __repr__(self) -> str:
+        name = self.record.criterion or "unnamed criterion"
+        heads = f"{counted(len(self.heads), 'head')} {listed(self.heads)}"
+        return f"ActivationRewardModel({name!r}, {heads}, on {self.info.name})"
+
+    def _repr_html_(self) -> str:
+        record, found = self.record, self.selection
+        facts = {
+            "criterion": record.criterion or "unnamed",
+            "wording": self.judge.wording or None,
+            "model": self.info.name,
+            "layout": self.judge.layout,
+            "read": f"{record.n_read} questions in {record.readings} prompts",
+            "chosen on": found and f"{record.n_validation} questions",
+            "heads": f"{len(self.heads)} of {self.heads.mask.numel()} {listed(self.heads)}",
+            "shade": found and found.scores.name,
+            "reward": found and f"{first_and_last(found.history, 'reward')} ({record.reward})",
+        }
+        chosen = self.heads.mask
+        grid = score_map(found.scores.values, chosen=chosen) if found else set_map(chosen)
+        return card("Activation Reward Model", facts, grid, code_line("reward.score(prompts, responses)"))
+
+
+def _criterion_of(examples: Sequence[Preference]) -> str:
+    """The one criterion the examples name, or none."""
+    named = sorted({example.criterion for example in examples} - {""})
+    if len(named) > 1:
+        raise ValueError(f"the examples name {len(named)} criteria ({', '.join(named)}); fit one reward model for each")
+    return named[0] if named else ""
+
+
+def _search_record(selector: Selector) -> dict[str, Any]:
+    options: dict[str, Any] = json.loads(json.dumps(selector.to_dict()))
+    return {"selector": type(selector).__name__, **options}
+
+
+def _prompt(value: Any) -> Prompt:
+    return value if isinstance(value, str) else tuple(value)
