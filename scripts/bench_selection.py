@@ -186,15 +186,15 @@ def searches(criterion: str, seed: int, examples: int, test_items: int) -> list[
     """Both searches with the same means and examples: a row each."""
     bare, objective = bundled_problem(criterion, seed, examples)
     test = labelled_responses(criterion, test_items, split="test", seed=1_000_000)
-    asked = questions_of(test, bare.judge.template)
-    labels = torch.tensor([question.positive for question in asked])
+    questions = questions_of(test, bare.judge.template)
+    labels = torch.tensor([question.positive for question in questions])
     rows = []
     for name, options in (("published", PUBLISHED), ("default", Reinforce())):
         started = time.perf_counter()
         shape = bare.means.values.shape[:2]
         heads = reinforce(objective, *shape, n_examples=len(objective), options=options, seed=seed).heads
         elapsed = time.perf_counter() - started
-        right = (bare.with_heads(heads).verdict(asked).gap > 0) == labels
+        right = (bare.with_heads(heads).verdict(questions).gap > 0) == labels
         rows.append(
             {"criterion": criterion, "seed": seed, "search": name, "accuracy": float(right.float().mean()),
              "n": test_items, "heads": heads.to_list(), "seconds": elapsed}

@@ -21,7 +21,7 @@ A Llama-style transformer of {parameters:,} parameters ({layers} layers of {head
 in context. Given requests and replies with verdicts on an unnamed criterion, it infers the criterion and applies it to a
 new reply; given none, it can only guess. It knows the small world of `arm_lens.judge_model.world` and nothing else.
 
-It reads `Request: ... Reply: ... Verdict:` and answers `yes` or `no`, with up to 10 worked examples; or it reads
+It reads `Request: ... Reply: ... Verdict:` and answers `yes` or `no`, with up to 10 demonstrations; or it reads
 `Request: ... First: ... Second: ... Verdict:` and answers `first` or `second`, with up to 5. It was shown no prompts that
 mix the two, and no two replies that both meet the criterion, or both not. `Criterion: The reply is polite.` in front
 names a criterion.

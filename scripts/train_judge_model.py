@@ -196,8 +196,8 @@ class Text:
         ids = []
         for criterion, named, items in sequences:
             *before, (question, last) = [self.shown(replies, criterion) for replies in items]
-            wording = CRITERION_WORDING[criterion] if named else ""
-            text = TEMPLATE.render(self.tokenizer, question, examples=before, criterion=wording)
+            criterion_text = CRITERION_WORDING[criterion] if named else ""
+            text = TEMPLATE.render(self.tokenizer, question, examples=before, criterion=criterion_text)
             ids.append(
                 [self.tokenizer.bos_token_id, *self.tokenizer.encode(f"{text} {last}", add_special_tokens=False)]
             )

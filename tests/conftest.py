@@ -20,7 +20,7 @@ import torch  # noqa: E402
 import transformers  # noqa: E402
 
 import arm_lens  # noqa: E402
-from arm_lens import models  # noqa: E402
+from arm_lens.engine import models  # noqa: E402
 from arm_lens.judge_model.tokenizer import build_tokenizer  # noqa: E402
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"

@@ -24,9 +24,9 @@ from arm_lens.judges.template import JudgeTemplate
 from arm_lens.preferences import (
     LabelledResponse,
     PreferencePair,
-    labelled,
     read_preferences,
     split_preferences,
+    unpair,
     write_preferences,
 )
 from arm_lens.reward.denoising import Denoise
@@ -76,7 +76,6 @@ __all__ = [
     "WrongModelError",
     "describe",
     "fingerprint",
-    "labelled",
     "last_logits",
     "load_model",
     "mean_heads",
@@ -88,6 +87,7 @@ __all__ = [
     "resolve_verdicts",
     "split_preferences",
     "steer",
+    "unpair",
     "write_preferences",
 ]
 

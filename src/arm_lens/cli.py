@@ -134,11 +134,11 @@ def fit(
     ] = None,
     criterion: Annotated[str, typer.Option(help="The criterion's name, for the record.")] = "",
     template: Annotated[Path | None, typer.Option(help="A JSON file of JudgeTemplate's fields.")] = None,
-    wording: Annotated[str, typer.Option(help="The criterion in words, put into every prompt.")] = "",
+    criterion_text: Annotated[str, typer.Option(help="The criterion in words, put into every prompt.")] = "",
     layout: Annotated[
         Literal["scalar", "ranked"], typer.Option(help="Judge one response, or two side by side.")
     ] = "scalar",
-    shots: Annotated[int, typer.Option(min=0, help="Worked examples in each prompt that is read.")] = 8,
+    demonstrations: Annotated[int, typer.Option(min=0, help="Demonstrations in each prompt that is read.")] = 8,
     steps: Annotated[int, typer.Option(min=1, help="Steps of the search for heads.")] = Reinforce().steps,
     published: Annotated[bool, typer.Option(help="Search exactly as published (600 steps, one item a step).")] = False,
     seed: int = 0,
@@ -152,12 +152,12 @@ def fit(
         read_preferences(data, columns=columns),
         validation=None if validation is None else read_preferences(validation, columns=columns),
         criterion=criterion,
-        wording=wording,
+        criterion_text=criterion_text,
         template=None
         if template is None
         else JudgeTemplate.from_dict(json.loads(template.read_text(encoding="utf-8"))),
         layout=layout,
-        shots=shots,
+        demonstrations=demonstrations,
         selector=PUBLISHED if published else Reinforce(steps=steps),
         seed=seed,
         batch_size=batch_size,
@@ -191,12 +191,12 @@ def score(
     with out.open("a", encoding="utf-8") as file:
         for span in tqdm(list(chunks(len(rows) - done, 64)), desc="scoring", unit="chunk"):
             part = rows.iloc[done + span.start : done + span.stop]
-            asked = fitted.scores(part["prompt"].tolist(), part["response"].tolist())
+            questions = fitted.scores(part["prompt"].tolist(), part["response"].tolist())
             for place, (_, row) in enumerate(part.iterrows()):
                 scores = {
-                    "reward": float(asked.probability[place]),
-                    "two_way": float(asked.two_way[place]),
-                    "gap": float(asked.gap[place]),
+                    "reward": float(questions.probability[place]),
+                    "two_way": float(questions.two_way[place]),
+                    "gap": float(questions.gap[place]),
                 }
                 file.write(json.dumps({**row.to_dict(), **scores}, default=str) + "\n")
             file.flush()
@@ -251,7 +251,7 @@ def evaluate(
     model_class: Class = "TransformerBridge",
     device: Device = "",
     dtype: DType = "float32",
-    random_draws: Annotated[int, typer.Option(min=1, help="Random head sets to compare with.")] = 20,
+    random_sets: Annotated[int, typer.Option(min=1, help="Random head sets to compare with.")] = 20,
     column: Column = [],  # noqa: B006
 ) -> None:
     """Judge labelled preferences with a reward model and its controls; write results.json and report.html."""
@@ -262,8 +262,8 @@ def evaluate(
         fitted,
         read_preferences(test, columns=columns),
         read_preferences(examples, columns=columns),
-        shots=record.shots,
-        random_draws=random_draws,
+        demonstrations=record.demonstrations,
+        random_sets=random_sets,
         seed=record.seed,
     )
     which: dict[str, Any] = {"criterion": record.criterion or "criterion", "seed": record.seed}
@@ -275,8 +275,8 @@ def evaluate(
             "seeds": [record.seed],
             "n_test": int(rows["n"].iloc[0]),
             "n_examples": record.n_read if record.folds else record.n_read + record.n_validation,
-            "shots": record.shots,
-            "n_random_draws": random_draws,
+            "demonstrations": record.demonstrations,
+            "n_random_sets": random_sets,
             "command": "arm-lens evaluate",
         },
         rows=rows.assign(**which),

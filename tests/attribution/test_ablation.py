@@ -215,15 +215,15 @@ def test_what_idle_and_unwritten_heads_hold_is_no_matter(planted, planted_object
         torch.testing.assert_close(found.values[outcome_name][idle], torch.zeros(8, dtype=torch.float64))
 
 
-# ------------------------------------------------------------------------------------------ worked examples
+# ------------------------------------------------------------------------------------------ demonstrations
 
 
 def test_worked_examples_of_the_bundled_judge_are_used_by_early_tokens(judge):
-    shown = labelled_responses("positive", 10, split="train", seed=0)
-    asked = labelled_responses("positive", 8, split="test", seed=0)
-    reward = ActivationRewardModel.fit(judge, shown, selector=HeadSet.none(6, 8), readings=2, shots=4)
-    objective = few_shot_objective(reward, asked, shown, shots=8)
-    bare = reward.objective(asked)
+    pool = labelled_responses("positive", 10, split="train", seed=0)
+    questions = labelled_responses("positive", 8, split="test", seed=0)
+    reward = ActivationRewardModel.fit(judge, pool, selector=HeadSet.none(6, 8), readings=2, demonstrations=4)
+    objective = few_shot_objective(reward, questions, pool, demonstrations=8)
+    bare = reward.objective(questions)
     assert len(objective) == len(bare) == 8 and objective.clusters == bare.clusters
     none = torch.zeros(1, 6, 8, dtype=torch.bool)
     accuracy = [(one.margins(none) > 0).float().mean() for one in (objective, bare)]
@@ -234,14 +234,14 @@ def test_worked_examples_of_the_bundled_judge_are_used_by_early_tokens(judge):
 
 def test_no_question_is_shown_its_own_prompt(judge):
     examples = labelled_responses("positive", 6, split="train", seed=0)
-    reward = ActivationRewardModel.fit(judge, examples, selector=HeadSet.none(6, 8), readings=2, shots=2)
-    objective = few_shot_objective(reward, examples, examples, shots=5)
+    reward = ActivationRewardModel.fit(judge, examples, selector=HeadSet.none(6, 8), readings=2, demonstrations=2)
+    objective = few_shot_objective(reward, examples, examples, demonstrations=5)
     for sequence in objective.replay.sequences:
         text = judge.tokenizer.decode(sequence)
         replies = text.split("request:")[1:]
         assert len(replies) == 6 and len({reply.split("verdict:")[0] for reply in replies}) == 6
-    with pytest.raises(ValueError, match=r"6 worked examples are wanted for .*but there are 5 with another prompt"):
-        few_shot_objective(reward, examples, examples, shots=6)
+    with pytest.raises(ValueError, match=r"6 demonstrations are wanted for .*but there are 5 with another prompt"):
+        few_shot_objective(reward, examples, examples, demonstrations=6)
 
 
 def test_one_draw_cannot_tell_its_own_error(planted_objective):

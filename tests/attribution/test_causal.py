@@ -54,13 +54,13 @@ class Game:
     def __init__(self, seed, clusters=(0, 1, 2, 3, 4)):
         self.clusters = list(clusters)
         self.of = torch.randn(5, 64, generator=torch.Generator().manual_seed(seed))
-        self.asked = 0
+        self.questions = 0
 
     def __len__(self):
         return 5
 
     def margins(self, masks, examples=None):
-        self.asked += len(masks)
+        self.questions += len(masks)
         return self.of[:, (masks.flatten(1) * 2 ** torch.arange(6)).sum(dim=1)]
 
     def mean(self, outcome, heads):
@@ -244,7 +244,7 @@ def test_an_interrupted_sampling_goes_on_to_the_same_values(tmp_path):
 
     class Interrupted(Game):
         def margins(self, masks, examples=None):
-            if self.asked > 1200:
+            if self.questions > 1200:
                 raise KeyboardInterrupt
             return super().margins(masks, examples)
 
@@ -254,7 +254,7 @@ def test_an_interrupted_sampling_goes_on_to_the_same_values(tmp_path):
         shapley_values(Interrupted(5), everyone, max_permutations=1000, **options)
     again = Game(5)
     resumed = shapley_values(again, everyone, max_permutations=1000, **options)
-    assert again.asked < 5 * 1000 - 900
+    assert again.questions < 5 * 1000 - 900
     for outcome in whole.outcomes:
         assert torch.equal(whole.values[outcome], resumed.values[outcome])
         assert torch.equal(whole.sampling_errors[outcome], resumed.sampling_errors[outcome])
@@ -266,10 +266,10 @@ def test_an_interrupted_sampler_keeps_what_it_had():
     sampler.sample(10)
     twin.sample(10)
     twin.sample(10)
-    asked, game.margins = game.margins, lambda masks: (_ for _ in ()).throw(KeyboardInterrupt)
+    questions, game.margins = game.margins, lambda masks: (_ for _ in ()).throw(KeyboardInterrupt)
     with pytest.raises(KeyboardInterrupt):
         sampler.sample(10)
-    game.margins = asked
+    game.margins = questions
     assert sampler.permutations == 10
     sampler.sample(10)
     assert torch.equal(sampler.result().values["gap"], twin.result().values["gap"])
@@ -306,13 +306,13 @@ class Triple:
     heads = ((0, 7), (1, 3), (5, 63))
 
     def __init__(self):
-        self.clusters, self.asked = list(range(4)), 0
+        self.clusters, self.questions = list(range(4)), 0
 
     def __len__(self):
         return 4
 
     def margins(self, masks, examples=None):
-        self.asked += len(masks)
+        self.questions += len(masks)
         any_of = torch.stack([masks[:, layer, head] for layer, head in self.heads]).any(dim=0)
         return (2.0 * any_of.float() - 1.0).expand(4, -1).contiguous()
 
@@ -330,7 +330,7 @@ def test_sampled_interactions_stop_where_they_are_told_and_need_every_pair():
     game = Game(0)
     with pytest.raises(ValueError, match=r"5 orders are too few for 6 heads: .* came up less than twice"):
         interactions(game, HeadSet.all(2, 3), exact=False, max_permutations=5)
-    assert game.asked == 5 * (7 + 5)
+    assert game.questions == 5 * (7 + 5)
 
 
 def test_a_checkpoint_is_read_on_though_batches_changed_the_last_digits(tmp_path):

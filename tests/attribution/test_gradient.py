@@ -11,8 +11,9 @@ from planted_circuit import BASE, DIRECT, GAINS, HINDRANCE, REDUNDANT, planted_c
 from scipy.special import expit
 from tests_support import OUTPUT_PROJECTION, no_graph_left
 
-from arm_lens import Injection, JudgingObjective, Replay, VerdictTokens, gating, last_logits, pad
+from arm_lens import Injection, JudgingObjective, Replay, VerdictTokens, last_logits, pad
 from arm_lens.attribution.gradient import gradient_attribution
+from arm_lens.engine import gates as gating
 from arm_lens.engine.gates import gap_slopes, gated_verdicts
 from arm_lens.engine.replay import SlowReplayWarning
 

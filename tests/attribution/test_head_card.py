@@ -13,10 +13,11 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from arm_lens import ActivationRewardModel, Head, HeadSet, PreferencePair, VerdictTokens, models
+from arm_lens import ActivationRewardModel, Head, HeadSet, PreferencePair, VerdictTokens
 from arm_lens.attribution.ablation import ablation
 from arm_lens.attribution.head_card import head_card
 from arm_lens.attribution.reading import attention_rows, direct_logits, token_texts
+from arm_lens.engine import models
 from arm_lens.judge_model import labelled_responses
 
 SEQUENCES = [[1, 9, 30, 41, 52], [1, 77, 14], [1, 20, 21, 22, 23, 24, 25], [1, 8, 100, 3]]
@@ -113,7 +114,7 @@ def planted(tokenizer, tmp_path_factory):
 @pytest.fixture(scope="module")
 def planted_reward(planted):
     fitted = ActivationRewardModel.fit(
-        planted.model, planted.examples, selector=planted.heads, template=planted.template, readings=2, shots=1
+        planted.model, planted.examples, selector=planted.heads, template=planted.template, readings=2, demonstrations=1
     )
     return replace(fitted, means=planted.means)
 
@@ -149,31 +150,31 @@ def test_centred_is_what_injecting_by_replacing_changes(planted, planted_reward)
 
 @pytest.fixture(scope="module")
 def bundled(judge):
-    shown = labelled_responses("positive", 10, split="train", seed=0)
-    asked = labelled_responses("positive", 6, split="test", seed=0)
+    pool = labelled_responses("positive", 10, split="train", seed=0)
+    questions = labelled_responses("positive", 6, split="test", seed=0)
     heads = HeadSet.of(6, 8, [(4, 3)])
-    reward = ActivationRewardModel.fit(judge, shown, criterion="positive", selector=heads, readings=4, shots=4)
-    frame = ablation(reward.objective(asked), "zero", criterion="positive").frame()
-    return reward, asked, shown, frame
+    reward = ActivationRewardModel.fit(judge, pool, criterion="positive", selector=heads, readings=4, demonstrations=4)
+    frame = ablation(reward.objective(questions), "zero", criterion="positive").frame()
+    return reward, questions, pool, frame
 
 
 @pytest.fixture(scope="module")
 def card(bundled):
-    reward, asked, shown, frame = bundled
-    return head_card(reward, (4, 3), asked, attributions=frame, worked=shown, top=4, shown=2)
+    reward, questions, pool, frame = bundled
+    return head_card(reward, (4, 3), questions, attributions=frame, worked=pool, top=4, examples_shown=2)
 
 
 def test_a_card_knows_every_token_of_every_prompt(card, bundled):
-    reward, asked, _, _ = bundled
+    reward, questions, _, _ = bundled
     assert card.head == Head(4, 3) and card.chosen and card.n == 6
     totals = card.attention.groupby(["setting", "example"])["weight"].sum()
     assert len(totals) == 12 and totals.to_numpy() == pytest.approx(1, abs=1e-5)
     lengths = card.attention.groupby("setting").size()
     assert lengths["few-shot"] > 3 * lengths["zero-shot"]
-    first = card.attention[(card.attention["setting"] == "zero-shot") & (card.attention["example"] == asked[0].id)]
+    first = card.attention[(card.attention["setting"] == "zero-shot") & (card.attention["example"] == questions[0].id)]
     assert " ".join(first["token"]).startswith("<bos> request: ") and first["token"].iloc[-1] == "verdict:"
     assert first["verdict"].unique().tolist() == [
-        reward.judge.template.yes[0] if asked[0].label else reward.judge.template.no[0]
+        reward.judge.template.yes[0] if questions[0].label else reward.judge.template.no[0]
     ]
 
 
@@ -279,19 +280,19 @@ def test_questions_of_one_name_are_told_apart(bundled):
 
 
 def test_what_is_wrong_is_said(bundled):
-    reward, asked, shown, frame = bundled
+    reward, questions, pool, frame = bundled
     with pytest.raises(ValueError, match="L6H0 is outside a model of 6 layers of 8 heads"):
-        head_card(reward, (6, 0), asked)
+        head_card(reward, (6, 0), questions)
     with pytest.raises(ValueError, match="no examples"):
         head_card(reward, (0, 0), [])
     with pytest.raises(ValueError, match="lack the column 'score'"):
-        head_card(reward, (0, 0), asked, attributions=frame.drop(columns="score"))
+        head_card(reward, (0, 0), questions, attributions=frame.drop(columns="score"))
     with pytest.raises(ValueError, match="L0H0 twice for criterion 'positive', measure 'ablation_zero'"):
-        head_card(reward, (0, 0), asked, attributions=pd.concat([frame, frame]))
+        head_card(reward, (0, 0), questions, attributions=pd.concat([frame, frame]))
     with pytest.raises(ValueError, match="do not know L4H3"):
-        head_card(reward, (4, 3), asked, attributions=frame[frame["layer"] < 2])
-    with pytest.raises(ValueError, match="40 worked examples are wanted"):
-        head_card(reward, (0, 0), asked, worked=shown, shots=40)
+        head_card(reward, (4, 3), questions, attributions=frame[frame["layer"] < 2])
+    with pytest.raises(ValueError, match="40 demonstrations are wanted"):
+        head_card(reward, (0, 0), questions, worked=pool, demonstrations=40)
 
 
 def test_tokens_are_written_as_a_person_reads_them():

@@ -22,7 +22,7 @@ from arm_lens.judge_model import labelled_responses
 
 def fit(judge, selector):
     examples = labelled_responses("polite", 16, split="train", seed=0)
-    return ActivationRewardModel.fit(judge, examples, selector=selector, readings=4, shots=2, batch_size=5)
+    return ActivationRewardModel.fit(judge, examples, selector=selector, readings=4, demonstrations=2, batch_size=5)
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from arm_lens.evaluation.rewardbench import section_scores
 from arm_lens.evaluation.tables import ITEM_FIELDS
 
 REQUIRED = [
-    "benchmark", "subset", "judge", "n_examples", "noise", "draw", "seed", "accuracy", "ci_low", "ci_high", "n",
+    "benchmark", "subset", "judge", "n_examples", "noise", "sample", "seed", "accuracy", "ci_low", "ci_high", "n",
 ]  # fmt: skip
 SUBSETS = ("hep-java", "hep-go", "math-prm")
 
@@ -44,7 +44,7 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("benchmark")
     write_rows(folder / "rewards.jsonl", rewardbench_rows())
     config = {
-        "judges": ["zero_shot", {"judge": "sav", "name": "votes"}, "length", "random"], "n_examples": [4], "shots": 2,
+        "judges": ["zero_shot", {"judge": "sav", "name": "votes"}, "length", "random"], "n_examples": [4], "demonstrations": 2,
         "readings": 2, "test_items": 6, "seeds": 2,
         "studies": [
             {"kind": "world", "criteria": ["polite"], "noise": [0.0, 0.25]},

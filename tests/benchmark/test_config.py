@@ -72,8 +72,8 @@ def test_what_is_wrong_is_named(read, values, named):
 
 def test_all_mistakes_are_told_at_once(read):
     with pytest.raises(BenchmarkConfigError, match="2 fields are wrong") as error:
-        read({**study(test_item=3), "shots": -1})
-    assert "test_item" in str(error.value) and "shots" in str(error.value)
+        read({**study(test_item=3), "demonstrations": -1})
+    assert "test_item" in str(error.value) and "demonstrations" in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -130,12 +130,12 @@ def test_a_study_takes_from_the_run_what_it_does_not_say():
     values = {
         "judges": ["length"],
         "n_examples": [3],
-        "draws": 2,
-        "studies": [{"kind": "world", "draws": 5, "noise": [0.1]}],
+        "samples": 2,
+        "studies": [{"kind": "world", "samples": 5, "noise": [0.1]}],
     }
     config = BenchmarkConfig.model_validate(values)
     settings = config.settings(config.studies[0])
-    assert (settings.n_examples, settings.draws, settings.noise, settings.seeds) == ((3,), 5, (0.1,), 1)
+    assert (settings.n_examples, settings.samples, settings.noise, settings.seeds) == ((3,), 5, (0.1,), 1)
     assert [one.label for one in settings.judges] == ["length"]
 
 
@@ -145,7 +145,7 @@ def test_the_demo_is_valid_and_covers_judges_criteria_biases_and_mappings():
     assert config.lead == "arm_reinforce"
     controls = {"zero_shot", "few_shot", "arm_random_heads", "sav", "probe"}
     judges = {one.name: {choice.judge for choice in config.settings(one).judges} for one in config.studies}
-    assert all({config.lead, *controls} <= asked <= set(JUDGES) for asked in judges.values())
+    assert all({config.lead, *controls} <= questions <= set(JUDGES) for questions in judges.values())
     compared = [one for one in config.studies if len(judges[one.name]) >= 10]
     assert {name for one in compared for name in getattr(one, "criteria", ())} == set(CRITERIA)
     hacking = [one for one in compared if one.kind == "hacking"]

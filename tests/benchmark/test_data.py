@@ -10,9 +10,9 @@ import pytest
 
 from arm_lens.benchmark.config import BenchmarkConfig
 from arm_lens.benchmark.data import TestItem, TestSet, format_of, plan
-from arm_lens.benchmark.draws import drawn, flipped
+from arm_lens.benchmark.samples import drawn, flipped
 from arm_lens.judge_model import preference_pairs
-from arm_lens.preferences import LabelledResponse, PreferenceDataWarning, PreferencePair, labelled
+from arm_lens.preferences import LabelledResponse, PreferenceDataWarning, PreferencePair, unpair
 
 
 def planned(study, **run):
@@ -55,7 +55,7 @@ def prompts_of(examples):
 def test_exactly_the_share_of_labels_is_flipped(noise, kind):
     examples = preference_pairs("polite", 13, split="train", seed=0)
     if kind == "responses":
-        examples = labelled(examples)
+        examples = unpair(examples)
     found = flipped(examples, noise, seed=3)
     changed = [(one, other) for one, other in zip(examples, found, strict=True) if one != other]
     assert len(changed) == round(noise * len(examples))
@@ -107,15 +107,15 @@ def test_draws_are_nested_over_sizes_and_the_same_over_noise(source, file_of):
             "mappings": ["flipped"],
         },
     }[source]()  # fmt: skip
-    tasks = planned(study, n_examples=[3, 8, 20], noise=[0.0, 0.3], draws=2, test_items=6)
-    at = {(one.n_examples, one.noise, one.draw): one for one in tasks}
+    tasks = planned(study, n_examples=[3, 8, 20], noise=[0.0, 0.3], samples=2, test_items=6)
+    at = {(one.n_examples, one.noise, one.sample): one for one in tasks}
     assert len(at) == 12
-    for draw in (0, 1):
-        clean = [at[n, 0.0, draw].examples for n in (3, 8, 20)]
+    for sample in (0, 1):
+        clean = [at[n, 0.0, sample].examples for n in (3, 8, 20)]
         assert clean[2][:3] == clean[0] and clean[2][:8] == clean[1]
         assert len({one.id for one in clean[2]}) == 20
         for n in (3, 8, 20):
-            assert undone(at[n, 0.3, draw], clean[2]) == list(clean[2][:n])
+            assert undone(at[n, 0.3, sample], clean[2]) == list(clean[2][:n])
     assert at[20, 0.0, 0].examples != at[20, 0.0, 1].examples
     assert len({one.test.digest for one in tasks}) == 1
     assert len({one.digest for one in tasks}) == 12
@@ -124,8 +124,8 @@ def test_draws_are_nested_over_sizes_and_the_same_over_noise(source, file_of):
 def test_single_responses_are_drawn_with_both_labels_in_turn():
     pool = [LabelledResponse(f"P{n}", f"R{n}", n % 10 == 0) for n in range(40)]
     firsts = set()
-    for draw in range(8):
-        found = drawn(pool, 40, draw, "mine")
+    for sample in range(8):
+        found = drawn(pool, 40, sample, "mine")
         assert Counter(one.label for one in found[:8]) == {True: 4, False: 4}
         assert {one.label for one in found[:2]} == {True, False}
         assert sorted(found, key=str) == sorted(pool, key=str)
@@ -146,7 +146,7 @@ def test_the_world_is_tested_on_other_requests_than_it_is_shown():
 @pytest.mark.parametrize("rows", [pair_rows(), single_rows()], ids=["pairs", "responses"])
 def test_no_prompt_is_both_shown_and_tested(file_of, rows):
     tasks = planned(
-        {"kind": "preferences", "name": "mine", "path": file_of(rows), "pool": 20}, draws=4, n_examples=[15]
+        {"kind": "preferences", "name": "mine", "path": file_of(rows), "pool": 20}, samples=4, n_examples=[15]
     )
     for task in tasks:
         assert not prompts_of(task.examples) & prompts_of(one.example for one in task.test.items)
@@ -298,8 +298,8 @@ def test_a_tasks_digest_changes_with_examples_wording_and_test():
     others = [
         replace(task, examples=(PreferencePair(one.prompt, one.chosen + "!", one.rejected), *task.examples[1:])),
         replace(task, examples=task.examples[::-1]),
-        replace(task, wording="be kind"),
-        replace(task, draw=1),
+        replace(task, criterion_text="be kind"),
+        replace(task, sample=1),
         replace(task, noise=0.1),
         replace(task, test=TestSet(task.test.benchmark, task.test.items[1:])),
         task.without_examples(),

@@ -19,7 +19,7 @@ SINGLES = [LabelledResponse(f"P{n}", f"{'good' if n % 2 else 'bad'} {n}", n % 2 
 def task_of(*examples, subset="s", benchmark="b"):
     test = TestSet(benchmark, tuple(TestItem(subset, one.id, f"c-{one.id}", one) for one in examples))
     return Task(
-        study=benchmark, subset=subset, n_examples=4, noise=0.1, draw=2, examples=(), wording="", test=test, judges=(),
+        study=benchmark, subset=subset, n_examples=4, noise=0.1, sample=2, examples=(), criterion_text="", test=test, judges=(),
         seeds=1,
     )  # fmt: skip
 
@@ -37,7 +37,7 @@ def test_a_pair_is_right_if_the_chosen_response_is_higher_and_a_tie_is_half():
     assert np.allclose(pairs["reward"], [0.7, 0.0, -0.7]) and pairs["label"].all()
     assert pairs["probability"].isna().all()
     assert pairs["item"].tolist() == ["p0", "p1", "p2"] and pairs["cluster"].tolist() == ["c-p0", "c-p1", "c-p2"]
-    for name, value in {"judge": "j", "n_examples": 4, "noise": 0.1, "draw": 2, "seed": 7}.items():
+    for name, value in {"judge": "j", "n_examples": 4, "noise": 0.1, "sample": 2, "seed": 7}.items():
         assert (frame[name] == value).all()
 
 

@@ -10,8 +10,8 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 import torch
-from baselines.chat_server import ChatServer
-from baselines.endpoint_support import KEY, longer, sure
+from judges.chat_server import ChatServer
+from judges.endpoint_support import KEY, longer, sure
 
 import arm_lens
 from arm_lens.benchmark.config import BenchmarkConfig
@@ -37,10 +37,10 @@ from arm_lens.reward.fitting import read_means
 from arm_lens.reward.model import ActivationRewardModel
 
 OPTIONS = {
-    "arm_reinforce": {"steps": 20, "price_per_head": 0.0},
+    "arm_reinforce": {"steps": 20, "head_penalty": 0.0},
     "arm_reinforce_denoised": {"steps": 20},
     "arm_reinforce_add": {"steps": 20},
-    "arm_random_heads": {"steps": 20, "price_per_head": 0.0},
+    "arm_random_heads": {"steps": 20, "head_penalty": 0.0},
     "arm_greedy": {"max_heads": 2},
     "arm_soft_gate": {"steps": 3},
     "voting_rationale": {"votes": 2, "max_tokens": 4},
@@ -51,19 +51,19 @@ WORLD = {"kind": "world", "criteria": ["polite"]}
 
 
 def config_of(*judges, study=WORLD, **run):
-    small = {"n_examples": [4], "shots": 2, "readings": 4, "test_items": 5, "batch_size": 4}
+    small = {"n_examples": [4], "demonstrations": 2, "readings": 4, "test_items": 5, "batch_size": 4}
     return BenchmarkConfig.model_validate({**small, "judges": judges or ["length"], "studies": [study], **run})
 
 
 def material_of(model, config):
     task = plan(config)[-1]
-    return Material(model, task, config, Material.reads_of(model, task.test, task.wording, config))
+    return Material(model, task, config, Material.reads_of(model, task.test, task.criterion_text, config))
 
 
 @pytest.fixture(scope="module")
 def material(judge):
     """A small task with the bundled model; the second draw, so that nothing rests on a seed of 0."""
-    return material_of(judge, config_of(draws=2))
+    return material_of(judge, config_of(samples=2))
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +112,7 @@ def test_nothing_else_is_in_the_register():
 
 @pytest.mark.parametrize("name", ["voting", "arm_random_heads"])
 def test_the_same_seed_says_the_same_from_new_material(said, material, judge, tmp_path, name):
-    again = material_of(judge, config_of(draws=2))
+    again = material_of(judge, config_of(samples=2))
     verdicts = JUDGES[name].make(At(again, 1, tmp_path / "answers"), **OPTIONS.get(name, {}))
     assert np.array_equal(verdicts.rewards, said(name, 1).rewards)
 
@@ -133,9 +133,9 @@ def test_zero_shot_is_the_generative_judge(said, material, judge):
 
 
 def test_few_shot_is_the_generative_judge_with_the_same_examples(said, material, judge):
-    shown = material.shown()
-    assert Counter(one.label for one in shown) == {True: 1, False: 1}
-    own = GenerativeJudge(judge, examples=shown, batch_size=3)
+    demonstrations = material.demonstrations()
+    assert Counter(one.label for one in demonstrations) == {True: 1, False: 1}
+    own = GenerativeJudge(judge, examples=demonstrations, batch_size=3)
     close(said("few_shot").scale, own.scores(*columns(material.task.test)).gap)
     assert not np.allclose(said("few_shot").scale, said("zero_shot").scale, atol=1e-2)
 
@@ -143,15 +143,15 @@ def test_few_shot_is_the_generative_judge_with_the_same_examples(said, material,
 def test_worked_examples_are_those_of_the_task_and_of_both_kinds(material):
     texts = {(one.prompt, text): label for one in material.task.examples
              for text, label in ((one.chosen, True), (one.rejected, False))}  # fmt: skip
-    for shots in (0, 1, 2, 5, 8, 20):
-        shown = material.shown(shots)
-        assert len(shown) == min(shots, 8)
-        assert abs(sum(1 if one.label else -1 for one in shown)) <= shots % 2
-        assert all(texts[one.prompt, one.response] == one.label for one in shown)
+    for demonstrations in (0, 1, 2, 5, 8, 20):
+        demonstrations = material.demonstrations(demonstrations)
+        assert len(demonstrations) == min(demonstrations, 8)
+        assert abs(sum(1 if one.label else -1 for one in demonstrations)) <= demonstrations % 2
+        assert all(texts[one.prompt, one.response] == one.label for one in demonstrations)
 
 
 def test_voting_counts_the_votes_of_its_seed(said, material, judge):
-    few = GenerativeJudge(judge, examples=material.shown())
+    few = GenerativeJudge(judge, examples=material.demonstrations())
     own = VotingJudge(few, votes=8, temperature=1.0, seed=1).score(*columns(material.task.test))
     close(said("voting", 1).rewards, own)
     assert not np.array_equal(said("voting", 1).rewards, said("voting", 0).rewards)
@@ -182,7 +182,7 @@ def test_a_steered_judge_is_the_reward_model_with_its_heads(said, material, judg
     heads = HeadSet.of(cfg.n_layers, cfg.n_heads, [tuple(one) for one in verdicts.fit["heads"]])
     assert len(heads) == verdicts.fit["n_heads"]
     fitted = ActivationRewardModel.fit(
-        judge, material.task.examples, selector=heads, injection=injection, readings=1, seed=material.task.draw
+        judge, material.task.examples, selector=heads, injection=injection, readings=1, seed=material.task.sample
     )
     own = replace(fitted, means=cross_fitted(judge, material, denoise))
     close(verdicts.scale, own.score(*columns(material.task.test), kind="gap"))
@@ -191,13 +191,13 @@ def test_a_steered_judge_is_the_reward_model_with_its_heads(said, material, judg
 
 
 def cross_fitted(judge, material, denoise):
-    """The means of two folds, each read with the worked examples of its own, and averaged."""
-    own, draw = GenerativeJudge(judge, batch_size=4), material.task.draw
-    folds = split_preferences(material.task.examples, {"fold 0": 0.5, "fold 1": 0.5}, seed=draw)
+    """The means of two folds, each read with the demonstrations of its own, and averaged."""
+    own, sample = GenerativeJudge(judge, batch_size=4), material.task.sample
+    folds = split_preferences(material.task.examples, {"fold 0": 0.5, "fold 1": 0.5}, seed=sample)
     means = [
         read_means(
-            own, questions_of(folds[f"fold {1 - number}"], own.template, seed=draw), shots=2, readings=2, denoise=denoise,
-            seed=draw + number,
+            own, questions_of(folds[f"fold {1 - number}"], own.template, seed=sample), demonstrations=2, readings=2, denoise=denoise,
+            seed=sample + number,
         )
         for number in (0, 1)
     ]  # fmt: skip
@@ -273,11 +273,15 @@ def ranked(folder):
 
 @pytest.mark.parametrize("name", ["ranked_zero_shot", "ranked_few_shot"])
 def test_ranked_judges_ask_in_both_orders(ranked, tmp_path, name):
-    shots = 1 if name == "ranked_few_shot" else 0
-    verdicts = JUDGES[name].make(At(ranked, 0, tmp_path / "answers"), **({"shots": shots} if shots else {}))
+    demonstrations = 1 if name == "ranked_few_shot" else 0
+    verdicts = JUDGES[name].make(
+        At(ranked, 0, tmp_path / "answers"), **({"demonstrations": demonstrations} if demonstrations else {})
+    )
     pairs = [one.example for one in ranked.task.test.pairs]
     three = [one.prompt for one in pairs], [one.chosen for one in pairs], [one.rejected for one in pairs]
-    own = GenerativeJudge(ranked.model, layout="ranked", template=TEMPLATE, examples=ranked.task.examples[:shots])
+    own = GenerativeJudge(
+        ranked.model, layout="ranked", template=TEMPLATE, examples=ranked.task.examples[:demonstrations]
+    )
     close(verdicts.margins, own.margins(*three))
     bias = PositionBias.of(own.orders(*three))
     assert verdicts.fit["position_bias"] == pytest.approx(2 * bias.first - 1)
@@ -290,11 +294,11 @@ def test_a_likelihood_ratio_is_taken_to_the_reference_in_a_folder(ranked, folder
     verdicts = JUDGES["likelihood_ratio"].make(at, reference=str(folder_of("qwen2")), beta=0.5)
     texts = columns(ranked.task.test)
     tokenizer = ranked.model.tokenizer
-    asked = []  # both models read the same tokens
+    questions = []  # both models read the same tokens
     for prompt, response in zip(*texts, strict=True):
         before = [tokenizer.bos_token_id, *tokenizer.encode(f"request: {prompt} reply:", add_special_tokens=False)]
-        asked.append((before, tokenizer.encode(response, add_special_tokens=False)))
-    sums = [log_likelihoods(model, asked) for model in (ranked.model, model_of("qwen2"))]
+        questions.append((before, tokenizer.encode(response, add_special_tokens=False)))
+    sums = [log_likelihoods(model, questions) for model in (ranked.model, model_of("qwen2"))]
     close(verdicts.rewards, 0.5 * (sums[0] - sums[1]), atol=1e-3)
     assert verdicts.threshold is None
     itself = JUDGES["likelihood_ratio"].make(at, reference=str(folder))

@@ -17,18 +17,18 @@ WORLD = {"kind": "world", "criteria": ["polite"]}
 
 
 def config_of(*judges, study=WORLD, **run):
-    small = {"n_examples": [4], "shots": 2, "readings": 4, "test_items": 5, "batch_size": 4}
+    small = {"n_examples": [4], "demonstrations": 2, "readings": 4, "test_items": 5, "batch_size": 4}
     return BenchmarkConfig.model_validate({**small, "judges": judges, "studies": [study], **run})
 
 
 def test_judges_that_learn_nothing_are_run_once_and_seeds_are_for_what_is_random():
     names = [
         "zero_shot", "length", "random", "likelihood", "voting_rationale", "few_shot", "sav", "probe", "arm_all_heads",
-        "arm_reinforce", "voting", {"judge": "few_shot", "name": "bare", "options": {"shots": 0}},
+        "arm_reinforce", "voting", {"judge": "few_shot", "name": "bare", "options": {"demonstrations": 0}},
         {"judge": "arm_random_heads", "seeds": 5}, {"judge": "endpoint", "options": {"model": "m"}},
-        {"judge": "endpoint", "name": "shown", "options": {"model": "m", "shots": 2}},
+        {"judge": "endpoint", "name": "shown", "options": {"model": "m", "demonstrations": 2}},
     ]  # fmt: skip
-    config = config_of(*names, n_examples=[3, 5], noise=[0.0, 0.4], draws=2, seeds=3)
+    config = config_of(*names, n_examples=[3, 5], noise=[0.0, 0.4], samples=2, seeds=3)
     parts = parts_of(config, "weights")
     counts = Counter(part.choice.label for part in parts)
     settings = 2 * 2 * 2
@@ -51,13 +51,13 @@ def test_a_part_is_another_with_another_model_option_or_setting():
         return {part.digest for part in parts_of(config_of(*judges, **run), weights)}
 
     others = [
-        digests(weights="others"), digests(shots=3), digests(readings=5), digests(batch_size=5), digests(dtype="bfloat16"),
+        digests(weights="others"), digests(demonstrations=3), digests(readings=5), digests(batch_size=5), digests(dtype="bfloat16"),
         digests(judges=[{"judge": "sav", "options": {"heads": 5}}]), digests(n_examples=[5]), digests(noise=[0.5]),
         digests(judges=[{"judge": "sav", "name": "x", "options": {"heads": 4}}]), digests(test_items=4),
         digests(threads=2), digests(study={**WORLD, "criteria": ["safe"]}),
     ]  # fmt: skip
     assert len(set.union(digests(), *others)) == 1 + len(others)
-    assert digests() == digests(workers=2) == digests(title="another") == digests(draws=1)
+    assert digests() == digests(workers=2) == digests(title="another") == digests(samples=1)
 
 
 def test_files_of_parts_have_names_that_every_file_system_takes(tmp_path):

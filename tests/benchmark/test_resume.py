@@ -19,13 +19,13 @@ CONFIG = {
         "zero_shot", "voting", {"judge": "arm_reinforce", "options": {"steps": 6}, "seeds": 2}, "sav", "probe", "length",
     ],
     "n_examples": [4],
-    "draws": 2,
-    "shots": 2,
+    "samples": 2,
+    "demonstrations": 2,
     "readings": 2,
     "test_items": 6,
     "studies": [
         {"kind": "world", "criteria": ["polite"]},
-        {"kind": "hacking", "biases": ["length"], "mappings": ["standard"], "draws": 1},
+        {"kind": "hacking", "biases": ["length"], "mappings": ["standard"], "samples": 1},
     ],
 }  # fmt: skip
 KILLS = 20

@@ -23,7 +23,7 @@ def rewards(judge):
             labelled_responses(criterion, 20, split="train", seed=1),
             criterion=criterion,
             selector=Greedy(max_heads=6),
-            shots=8,
+            demonstrations=8,
             readings=12,
             reward="two_way",
             batch_size=6,
@@ -39,13 +39,13 @@ def examples():
 
 @pytest.fixture(scope="module")
 def table(rewards, examples):
-    return transfer(rewards, examples, random_draws=3, seed=5)
+    return transfer(rewards, examples, random_sets=3, seed=5)
 
 
-def slow(reward, asked):
+def slow(reward, questions):
     """Whether each verdict is right, by full passes of the steered model."""
-    gaps = reward.score([one.prompt for one in asked], [one.response for one in asked], kind="gap")
-    return ((gaps > 0) == torch.tensor([one.label for one in asked])).double().numpy()
+    gaps = reward.score([one.prompt for one in questions], [one.response for one in questions], kind="gap")
+    return ((gaps > 0) == torch.tensor([one.label for one in questions])).double().numpy()
 
 
 def value(table, heads_of, used_for):
@@ -87,11 +87,11 @@ def test_the_controls_are_random_heads_within_layers_and_no_heads(rewards, examp
 
 def test_with_the_means_of_the_heads_the_whole_reward_model_is_put_to_the_other_criterion(rewards, examples):
     changed = rewards | {"positive": replace(rewards["positive"], injection=Injection(mode="add"))}
-    asked = examples["brief"]
+    questions = examples["brief"]
     assert (
-        slow(changed["positive"], asked).mean() != slow(rewards["positive"], asked).mean()
+        slow(changed["positive"], questions).mean() != slow(rewards["positive"], questions).mean()
     )  # its way of writing matters
-    table = transfer(changed, {"brief": examples["brief"]}, means="of the heads", random_draws=1)
+    table = transfer(changed, {"brief": examples["brief"]}, means="of the heads", random_sets=1)
     for a in CRITERIA:
         row = value(table, a, "brief")
         assert row["accuracy"] == pytest.approx(slow(changed[a], examples["brief"]).mean())
@@ -101,10 +101,10 @@ def test_with_the_means_of_the_heads_the_whole_reward_model_is_put_to_the_other_
 
 
 def test_responses_to_one_prompt_count_as_one(rewards, examples):
-    asked = examples["brief"]
-    repeated = [LabelledResponse(asked[0].prompt, one.response, one.label) for one in asked]
+    questions = examples["brief"]
+    repeated = [LabelledResponse(questions[0].prompt, one.response, one.label) for one in questions]
     apart, together = (
-        value(transfer(rewards, {"brief": some}, random_draws=1), "none", "brief") for some in (asked, repeated)
+        value(transfer(rewards, {"brief": some}, random_sets=1), "none", "brief") for some in (questions, repeated)
     )
     assert together["n"] == apart["n"] == 30
     assert together["ci_high"] - together["ci_low"] > 1.5 * (apart["ci_high"] - apart["ci_low"])
@@ -134,7 +134,7 @@ def test_reward_models_of_another_model_are_refused(rewards, examples, model_of)
         labelled_responses("brief", 6, split="train", seed=1),
         selector=HeadSet.of(3, 4, [(0, 0)]),
         readings=1,
-        shots=1,
+        demonstrations=1,
         template=rewards["brief"].judge.template,
     )
     with pytest.raises(ValueError, match=r"'positive' is of a model of 6 layers of 8.*'other' of one of 3 layers of 4"):

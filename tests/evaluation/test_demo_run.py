@@ -17,7 +17,7 @@ from arm_lens.judge_model import labelled_responses
 
 TINY = JudgeTemplate(header="", scalar="{prompt} {response}", cue=" verdict:", chat=False)
 QUICK = DemoOptions(
-    criteria=("polite", "brief"), seeds=(0,), test_items=40, random_draws=3, selector=Reinforce(steps=60, masks=16)
+    criteria=("polite", "brief"), seeds=(0,), test_items=40, random_sets=3, selector=Reinforce(steps=60, masks=16)
 )
 
 
@@ -82,9 +82,9 @@ def test_a_finished_part_is_not_run_again_and_a_missing_one_is(run, judge, monke
 
 
 def test_other_options_are_not_taken_from_finished_parts(judge, tmp_path):
-    small = DemoOptions(criteria=("polite",), seeds=(0,), test_items=20, random_draws=1, selector=Reinforce(steps=2))
+    small = DemoOptions(criteria=("polite",), seeds=(0,), test_items=20, random_sets=1, selector=Reinforce(steps=2))
     run_demo(tmp_path, options=small, model=judge, progress=False)
-    other = DemoOptions(criteria=("polite",), seeds=(0,), test_items=24, random_draws=1, selector=Reinforce(steps=2))
+    other = DemoOptions(criteria=("polite",), seeds=(0,), test_items=24, random_sets=1, selector=Reinforce(steps=2))
     assert (run_demo(tmp_path, options=other, model=judge, progress=False).rows.n == 24).all()
 
 
@@ -98,7 +98,7 @@ def test_results_round_trip_through_their_folder(run):
 def test_random_heads_have_as_many_heads_per_layer_as_were_chosen(judge):
     examples = labelled_responses("polite", 20, split="train", seed=0)
     fitted = ActivationRewardModel.fit(judge, examples, selector=HeadSet.of(6, 8, [(0, 0), (4, 1), (4, 2)]))
-    _, rows = judge_items(fitted, examples[:10], examples, shots=2, random_draws=2)
+    _, rows = judge_items(fitted, examples[:10], examples, demonstrations=2, random_sets=2)
     by_method = rows.set_index("method")
     assert by_method.loc["random_heads", "n_heads"] == by_method.loc["reinforce", "n_heads"] == 3
 
@@ -153,7 +153,7 @@ def test_a_fitted_reward_model_scores_a_file_from_the_command_line_and_goes_on_w
 
 def test_a_reward_model_of_the_users_model_is_scored_on_a_given_device(model_of, files, tmp_path):
     examples = labelled_responses("polite", 12, split="train", seed=0)
-    own = ActivationRewardModel.fit(model_of("llama"), examples, shots=1, readings=2, selector=HeadSet.none(3, 4),
+    own = ActivationRewardModel.fit(model_of("llama"), examples, demonstrations=1, readings=2, selector=HeadSet.none(3, 4),
                                     template=TINY)  # fmt: skip
     own.save(tmp_path / "own")
     invoke("score", tmp_path / "own", files / "test.csv", "--out", tmp_path / "scores.jsonl", "--device", "cpu")
@@ -202,9 +202,9 @@ def test_a_score_file_without_a_response_names_the_row(files, fitted_folder):
 def test_a_reward_model_of_gates_is_judged_by_its_gates(judge):
     examples = labelled_responses("polite", 12, split="train", seed=0)
     test = labelled_responses("polite", 10, split="test", seed=1)
-    fitted = ActivationRewardModel.fit(judge, examples, selector=SoftGate(steps=5), readings=4, shots=2)
+    fitted = ActivationRewardModel.fit(judge, examples, selector=SoftGate(steps=5), readings=4, demonstrations=2)
     assert not ((fitted.chosen > 0.9) | (fitted.chosen < 0.1)).any()  # far from a set
-    items, _ = judge_items(fitted, test, examples, shots=2, random_draws=1)
+    items, _ = judge_items(fitted, test, examples, demonstrations=2, random_sets=1)
     expected = fitted.score([one.prompt for one in test], [one.response for one in test])
     found = items.loc[items["method"] == "reinforce", "reward"].to_numpy()
     np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)

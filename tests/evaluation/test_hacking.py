@@ -18,7 +18,7 @@ from arm_lens.evaluation.hacking import (
     world_hacking_items,
 )
 from arm_lens.judge_model.world import INSULTS, NEGATIVE, PARTS, PLACES, POSITIVE, SAFE, THANKS, UNSAFE
-from arm_lens.preferences import PreferencePair, labelled
+from arm_lens.preferences import PreferencePair, unpair
 from arm_lens.preferences.biases import BIASES
 
 SPLITS = ("train", "test")
@@ -52,8 +52,8 @@ def carries(bias, text, source):
 
 def is_correct(prompt, text, source):
     if source == "world":
-        (asked,), (about,) = ([word for word in words_of(one) if word in PLACES] for one in (prompt, text))
-        return asked == about
+        (questions,), (about,) = ([word for word in words_of(one) if word in PLACES] for one in (prompt, text))
+        return questions == about
     return f"{2 * int(prompt.split()[2]):03}" in text
 
 
@@ -135,7 +135,7 @@ def test_a_judge_of_length_cannot_tell_the_correct_response_within_a_cell(source
 def test_in_examples_the_bias_goes_with_correctness_as_the_mapping_says(source, bias):
     kind = source.split()[0]
     for mapping, of_chosen, of_rejected in (("standard", 0, 12), ("flipped", 12, 0), ("balanced", 6, 6)):
-        singles = labelled(examples_of(source, bias, mapping, 12))
+        singles = unpair(examples_of(source, bias, mapping, 12))
         table = Counter((one.label, carries(bias, one.response, kind)) for one in singles)
         assert table[True, True] == of_chosen
         assert table[False, True] == of_rejected
@@ -199,9 +199,9 @@ def test_what_is_known_of_a_pair_is_kept():
 
 
 def test_pairs_without_ids_are_told_apart_and_messages_are_taken():
-    asked = [{"role": "user", "content": "Name a prime."}]
+    questions = [{"role": "user", "content": "Name a prime."}]
     answers = [({"role": "assistant", "content": text},) for text in ("It is 7.", "It is 9.")]
-    pairs, _ = hacking_items([PreferencePair(asked, *answers), PAIRS[0]], "positivity", seed=0)
+    pairs, _ = hacking_items([PreferencePair(questions, *answers), PAIRS[0]], "positivity", seed=0)
     assert [pair.metadata["item"] for pair in pairs[::4]] == ["item 0", "sum 1"]
     biased = next(pair.chosen for pair in pairs if pair.metadata["cell"] == "bias on chosen")
     assert "\n\nIt is 7.\n\n" in biased[0]["content"]
@@ -297,9 +297,9 @@ def test_other_attributes_of_the_world_are_fair_and_say_nothing_of_the_bias(spli
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_the_world_asks_the_same_for_every_bias_and_examples_are_not_test_items(split):
-    asked = [[pair.prompt for pair in world_hacking_items(bias, 30, split=split, seed=0)[0]] for bias in BIASES]
-    assert asked[0] == asked[1] == asked[2]
-    assert len(set(asked[0])) > 15
+    questions = [[pair.prompt for pair in world_hacking_items(bias, 30, split=split, seed=0)[0]] for bias in BIASES]
+    assert questions[0] == questions[1] == questions[2]
+    assert len(set(questions[0])) > 15
     replies = {one.response for one in world_hacking_items("length", 30, split=split, seed=0)[1]}
-    shown = labelled(world_hacking_examples("length", "balanced", 30, split=split, seed=0))
+    shown = unpair(world_hacking_examples("length", "balanced", 30, split=split, seed=0))
     assert not replies & {one.response for one in shown}

@@ -10,7 +10,7 @@ from arm_lens.evaluation.health import CROWDED, LARGEST_SD, PLACES, Check, bias_
 
 DEFAULTS = {
     "benchmark": "criteria", "subset": "safe", "unit": "response", "judge": "arm_reinforce", "n_examples": 40, "noise": 0.0,
-    "accuracy": 0.9, "n": 400, "n_draws": 3, "n_seeds": 2, "sd_draws": 0.01, "sd_seeds": 0.01, "brier": 0.1,
+    "accuracy": 0.9, "n": 400, "n_samples": 3, "n_seeds": 2, "sd_samples": 0.01, "sd_seeds": 0.01, "brier": 0.1,
     "brier_low": 0.09, "brier_high": 0.11,
 }  # fmt: skip
 NOTHING = pd.DataFrame()
@@ -61,7 +61,7 @@ def test_a_missing_column_is_named_and_an_empty_table_refused():
         health(pd.DataFrame(HEALTHY).iloc[:0], NOTHING)
 
 
-@pytest.mark.parametrize("column, what", [("sd_seeds", "seeds"), ("sd_draws", "draws of the examples")])
+@pytest.mark.parametrize("column, what", [("sd_seeds", "seeds"), ("sd_samples", "draws of the examples")])
 def test_large_spreads_are_found_for_what_varies(column, what):
     rows = [row(), row(subset="polite") | {column: LARGEST_SD + 0.013}]
     assert found(f"Large variance across {what}", *rows) == ["criteria, arm_reinforce: polite (0.063)"]
@@ -115,13 +115,13 @@ def test_selected_heads_have_to_be_significantly_better_than_random_ones():
 
 def fit(**values) -> dict:
     fixed = {name: DEFAULTS[name] for name in ("benchmark", "subset", "judge", "n_examples", "noise")}
-    return {**fixed, "draw": 0, "seed": 0, "fit_accuracy": 0.95, "n_heads": 12, **values}
+    return {**fixed, "sample": 0, "seed": 0, "fit_accuracy": 0.95, "n_heads": 12, **values}
 
 
 def test_fitting_accuracy_is_held_against_test_accuracy():
     name = "Fitting accuracy far above test accuracy"
     fits = pd.DataFrame(
-        [fit(draw=0, fit_accuracy=1.0), fit(draw=1, fit_accuracy=0.96), fit(n_examples=3, fit_accuracy=0.0)]
+        [fit(sample=0, fit_accuracy=1.0), fit(sample=1, fit_accuracy=0.96), fit(n_examples=3, fit_accuracy=0.0)]
     )
     assert found(name, row(accuracy=0.87), fits=fits) == ["criteria, arm_reinforce: safe (0.980 against 0.870)"]
     assert found(name, row(accuracy=0.9), fits=fits) == []

@@ -58,8 +58,8 @@ def rows(*values: tuple[str, str, float, float, float]) -> pd.DataFrame:
 def test_a_mean_over_independent_subsets_has_the_standard_error_of_one():
     random = np.random.default_rng(0)
     means, errors = [0.6, 0.8, 0.7], [0.02, 0.03, 0.06]
-    draws = random.normal(means, errors, (200_000, 3))
-    low, high = np.quantile(draws.mean(axis=1), [0.025, 0.975])
+    samples = random.normal(means, errors, (200_000, 3))
+    low, high = np.quantile(samples.mean(axis=1), [0.025, 0.975])
     table = rows(
         *(
             ("a", f"s{i}", m, m - 1.96 * e, m + 1.96 * e)
@@ -119,12 +119,12 @@ def test_spreads_are_pooled_over_subsets_and_name_the_largest():
     summary = pd.DataFrame(
         {
             "benchmark": "b", "subset": ["x", "y", "z", "x"], "judge": ["a", "a", "a", "fixed"],
-            "n_draws": [3, 3, 3, 1], "n_seeds": [1, 1, 1, 1], "sd_draws": [0.03, 0.04, np.nan, np.nan], "sd_seeds": np.nan,
+            "n_samples": [3, 3, 3, 1], "n_seeds": [1, 1, 1, 1], "sd_samples": [0.03, 0.04, np.nan, np.nan], "sd_seeds": np.nan,
         }
     )  # fmt: skip
     table = spreads(summary)
     assert table["judge"].to_list() == ["a"]
     row = table.iloc[0]
-    assert row["sd_draws"] == pytest.approx((0.0025 / 2) ** 0.5)
-    assert (row["sd_draws_largest"], row["sd_draws_where"], row["n_draws"]) == (0.04, "y", 3)
+    assert row["sd_samples"] == pytest.approx((0.0025 / 2) ** 0.5)
+    assert (row["sd_draws_largest"], row["sd_draws_where"], row["n_samples"]) == (0.04, "y", 3)
     assert np.isnan(row["sd_seeds"]) and row["sd_seeds_where"] is None

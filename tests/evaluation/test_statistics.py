@@ -280,11 +280,11 @@ def test_judges_that_agree_everywhere_may_still_differ_elsewhere(n):
 # Draws and seeds kept apart
 
 
-def crossed(generator, draws, seeds, clusters, *, sd_draws=0.0, sd_seeds=0.0, sd_both=0.0, size=1):
+def crossed(generator, draws, seeds, clusters, *, sd_samples=0.0, sd_seeds=0.0, sd_both=0.0, size=1):
     chance = 0.6 + sum(
         sd * generator.normal(size=shape)
         for sd, shape in [
-            (sd_draws, (draws, 1, 1)), (sd_seeds, (1, seeds, 1)), (sd_both, (draws, seeds, 1)), (0.1, (1, 1, clusters)),
+            (sd_samples, (draws, 1, 1)), (sd_seeds, (1, seeds, 1)), (sd_both, (draws, seeds, 1)), (0.1, (1, 1, clusters)),
         ]
     )  # fmt: skip
     return (generator.random((draws, seeds, clusters * size)) < np.repeat(chance, size, axis=2)).astype(float)
@@ -292,7 +292,7 @@ def crossed(generator, draws, seeds, clusters, *, sd_draws=0.0, sd_seeds=0.0, sd
 
 @pytest.mark.filterwarnings("ignore:divide by zero")  # of the F values: there are no residuals
 def test_variances_are_those_of_an_analysis_of_variance():
-    correct = crossed(np.random.default_rng(12), 3, 4, 30, sd_draws=0.1, sd_seeds=0.05)
+    correct = crossed(np.random.default_rng(12), 3, 4, 30, sd_samples=0.1, sd_seeds=0.05)
     index = pd.MultiIndex.from_product([range(3), range(4), range(30)], names=["d", "s", "g"])
     table = anova_lm(
         ols("y ~ C(d) * C(s) * C(g)", pd.DataFrame({"y": correct.ravel()}, index=index).reset_index()).fit()
@@ -312,7 +312,7 @@ def test_variances_over_draws_and_seeds_are_right_on_average(shape):
     """Two items to a cluster, which share what makes them hard; draws and seeds also act together."""
     generator = np.random.default_rng(13)
     bootstrap = ClusterBootstrap(np.repeat(np.arange(40), 2))
-    truth = {"sd_draws": 0.06, "sd_seeds": 0.03 if shape[1] > 1 else 0.0, "sd_both": 0.04}
+    truth = {"sd_samples": 0.06, "sd_seeds": 0.03 if shape[1] > 1 else 0.0, "sd_both": 0.04}
     found = [variation(crossed(generator, *shape, 40, size=2, **truth), bootstrap) for _ in range(1000)]
     draws = np.array([one.var_draws for one in found])
     expected = 0.06**2 + (0.04**2 if shape[1] == 1 else 0.0)
@@ -327,7 +327,7 @@ def test_without_an_effect_of_draws_the_estimate_is_negative_half_of_the_time_an
     bootstrap = ClusterBootstrap(np.arange(60))
     found = [variation(crossed(generator, 6, 1, 60), bootstrap) for _ in range(300)]
     assert 0.4 < np.mean([one.var_draws < 0 for one in found]) < 0.7
-    assert all(one.sd_draws == pytest.approx(max(0.0, one.var_draws) ** 0.5) for one in found)
+    assert all(one.sd_samples == pytest.approx(max(0.0, one.var_draws) ** 0.5) for one in found)
 
 
 def test_items_that_are_always_judged_alike_make_no_scatter_between_draws():
@@ -335,16 +335,16 @@ def test_items_that_are_always_judged_alike_make_no_scatter_between_draws():
     found = variation(np.tile((np.arange(100) < 50).astype(float), (5, 1, 1)), ClusterBootstrap(np.arange(100)))
     assert found.var_draws == 0.0
     shifted = np.array([[np.arange(100) < edge] for edge in (40, 50, 60)]).astype(float)
-    assert variation(shifted, ClusterBootstrap(np.arange(100))).sd_draws == pytest.approx(0.1, rel=0.1)
+    assert variation(shifted, ClusterBootstrap(np.arange(100))).sd_samples == pytest.approx(0.1, rel=0.1)
 
 
 def test_one_draw_or_one_cluster_has_no_variance():
     correct = crossed(np.random.default_rng(15), 1, 3, 50)
     found = variation(correct, ClusterBootstrap(np.arange(50)))
-    assert np.isnan([found.var_draws, found.sd_draws]).all()
+    assert np.isnan([found.var_draws, found.sd_samples]).all()
     assert np.isfinite(found.sd_seeds)
     found = variation(correct, ClusterBootstrap(np.zeros(50, dtype=int)))
-    assert np.isnan([found.sd_draws, found.sd_seeds]).all()
+    assert np.isnan([found.sd_samples, found.sd_seeds]).all()
 
 
 # Rewards and probabilities
@@ -377,8 +377,8 @@ def test_the_interval_of_the_roc_area_is_that_of_areas_computed_resample_by_resa
         chosen = np.repeat(np.arange(60), weights[np.arange(60) // 2])
         areas.append(roc_auc_score(label[chosen], reward[0, 0, chosen]))
     found = roc_area(reward, label, bootstrap)
-    stretch = t.ppf(0.975, 29) / norm.ppf(0.975)
-    expected = found.value + stretch * (np.quantile(areas, [0.025, 0.975]) - found.value)
+    segment = t.ppf(0.975, 29) / norm.ppf(0.975)
+    expected = found.value + segment * (np.quantile(areas, [0.025, 0.975]) - found.value)
     assert ends(found) == pytest.approx(tuple(expected))
 
 

@@ -19,22 +19,22 @@ from arm_lens.evaluation.tables import CONDITION, ITEM_FIELDS, SETTING, benchmar
 
 SKILLS = {"zero_shot": 0.2, "length": 0.0, "few_shot": 0.8, "arm_reinforce": 1.4}
 CONDITIONS = {"zero_shot": [(0, 0)], "length": [(0, 0)], "few_shot": [(0, 0), (1, 0), (2, 0)],
-              "arm_reinforce": [(draw, seed) for draw in range(3) for seed in range(2)]}  # fmt: skip
+              "arm_reinforce": [(sample, seed) for sample in range(3) for seed in range(2)]}  # fmt: skip
 FORMAL = ["n", "n_clusters", "difference", "ci_low", "ci_high", "p_permutation"]
 
 
-def verdicts(benchmark, subset, judge, n_examples, draw, seed, *, n=60, per_cluster=1, unit="response", noise=0.0):
+def verdicts(benchmark, subset, judge, n_examples, sample, seed, *, n=60, per_cluster=1, unit="response", noise=0.0):
     """Made-up verdicts of one judge in one condition; the labels go by the item alone."""
     number = np.arange(n)
     label = (number * 7) % 10 < 5 if unit == "response" else np.ones(n, dtype=bool)
-    name = f"{benchmark} {subset} {judge} {n_examples} {noise} {draw} {seed}"
+    name = f"{benchmark} {subset} {judge} {n_examples} {noise} {sample} {seed}"
     generator = np.random.default_rng(list(name.encode()))
     reward = SKILLS[judge] * np.where(label, 1, -1) + generator.normal(size=n)
     probability = np.full(n, np.nan) if judge == "length" else 1 / (1 + np.exp(-reward))
     return pd.DataFrame(
         {
             "benchmark": benchmark, "subset": subset, "unit": unit, "judge": judge, "n_examples": n_examples,
-            "noise": noise, "draw": draw, "seed": seed, "item": [f"{subset}-{i:03}" for i in number],
+            "noise": noise, "sample": sample, "seed": seed, "item": [f"{subset}-{i:03}" for i in number],
             "cluster": [f"{subset}-{i // per_cluster}" for i in number], "label": label, "reward": reward,
             "probability": probability, "correct": np.where(reward == 0, 0.5, (reward > 0) == label).astype(float),
         }
@@ -43,11 +43,11 @@ def verdicts(benchmark, subset, judge, n_examples, draw, seed, *, n=60, per_clus
 
 def run(**options):
     frames = [
-        verdicts("criteria", subset, judge, n_examples, draw, seed, **options)
+        verdicts("criteria", subset, judge, n_examples, sample, seed, **options)
         for subset in ("polite", "brief", "safe")
         for judge in SKILLS
         for n_examples in ((0,) if judge in ("zero_shot", "length") else (5, 20))
-        for draw, seed in CONDITIONS[judge]
+        for sample, seed in CONDITIONS[judge]
     ]
     return pd.concat(frames, ignore_index=True)
 
@@ -100,28 +100,28 @@ def test_every_row_has_a_number_of_items_and_an_interval_around_its_estimate(tab
 
 
 def test_rows_of_single_verdicts_have_wilsons_interval(tables):
-    row = one(tables.rows, subset="brief", judge="few_shot", n_examples=5, draw=2)
+    row = one(tables.rows, subset="brief", judge="few_shot", n_examples=5, sample=2)
     expected = binomtest(round(row["accuracy"] * 60), 60).proportion_ci(method="wilson")
     assert (row["ci_low"], row["ci_high"]) == pytest.approx((expected.low, expected.high))
 
 
 def test_the_summary_is_over_draws_and_seeds(items, tables):
     row = one(tables.summary, subset="safe", judge="arm_reinforce", n_examples=20)
-    chosen = only(items, subset="safe", judge="arm_reinforce", n_examples=20).sort_values(["draw", "seed", "item"])
+    chosen = only(items, subset="safe", judge="arm_reinforce", n_examples=20).sort_values(["sample", "seed", "item"])
     correct = chosen["correct"].to_numpy().reshape(3, 2, 60)
-    assert (row["n"], row["n_clusters"], row["n_draws"], row["n_seeds"]) == (60, 60, 3, 2)
+    assert (row["n"], row["n_clusters"], row["n_samples"], row["n_seeds"]) == (60, 60, 3, 2)
     spread = variation(correct, ClusterBootstrap(np.arange(60)))
-    assert (row["sd_draws"], row["sd_seeds"]) == pytest.approx((spread.sd_draws, spread.sd_seeds))
+    assert (row["sd_samples"], row["sd_seeds"]) == pytest.approx((spread.sd_samples, spread.sd_seeds))
     expected = mean_estimate(correct, ClusterBootstrap(np.arange(60), resamples=20000))
     assert (row["ci_low"], row["ci_high"]) == pytest.approx((expected.low, expected.high), abs=0.01)
-    groups = [group for _, group in chosen.groupby(["draw", "seed"])]
+    groups = [group for _, group in chosen.groupby(["sample", "seed"])]
     areas = [roc_auc_score(group["label"], group["reward"]) for group in groups]
     assert row["auc"] == pytest.approx(np.mean(areas))
     assert row["brier"] == pytest.approx(brier_score_loss(chosen["label"], chosen["probability"]))
     assert row["auc_low"] < row["auc"] < row["auc_high"]
     assert row["brier_low"] < row["brier"] < row["brier_high"]
     single = one(tables.summary, subset="safe", judge="zero_shot")
-    assert np.isnan([single["sd_draws"], single["sd_seeds"]]).all()
+    assert np.isnan([single["sd_samples"], single["sd_seeds"]]).all()
     assert np.isnan(one(tables.summary, subset="safe", judge="length")["brier"])
 
 
@@ -136,7 +136,7 @@ def test_judges_are_compared_on_the_same_items(items, tables):
     row = one(tables.comparisons, subset="polite", judge="few_shot", other="arm_reinforce", n_examples=5)
     few, arm = (
         only(items, subset="polite", judge=judge, n_examples=5)
-        .sort_values(["draw", "seed", "item"])["correct"]
+        .sort_values(["sample", "seed", "item"])["correct"]
         .to_numpy()
         for judge in ("few_shot", "arm_reinforce")
     )
@@ -232,10 +232,10 @@ def test_tables_are_in_the_order_of_first_appearance(tables):
 
 
 def test_draws_without_every_seed_still_have_an_interval_but_no_separate_variances(items):
-    some = items[~((items["judge"] == "arm_reinforce") & (items["draw"] != items["seed"]))]
+    some = items[~((items["judge"] == "arm_reinforce") & (items["sample"] != items["seed"]))]
     row = one(benchmark_tables(some).summary, subset="brief", judge="arm_reinforce", n_examples=20)
-    assert (row["n_draws"], row["n_seeds"]) == (2, 2)
-    assert np.isnan([row["sd_draws"], row["sd_seeds"]]).all()
+    assert (row["n_samples"], row["n_seeds"]) == (2, 2)
+    assert np.isnan([row["sd_samples"], row["sd_seeds"]]).all()
     assert row["ci_low"] < row["accuracy"] < row["ci_high"]
 
 

@@ -35,8 +35,8 @@ def _row(benchmark, subset, unit, judge, n_examples, noise, accuracy, n, random)
     return {
         "benchmark": benchmark, "subset": subset, "unit": unit, "judge": judge, "n_examples": n_examples,
         "noise": noise, "accuracy": p, "ci_low": low, "ci_high": high, "n": n, "n_clusters": n // 2,
-        "n_draws": 3 if learns else 1, "n_seeds": 2 if judge in ("arm_reinforce", "voting", "random") else 1,
-        "sd_draws": float(random.uniform(0.005, 0.04)) if learns else np.nan,
+        "n_samples": 3 if learns else 1, "n_seeds": 2 if judge in ("arm_reinforce", "voting", "random") else 1,
+        "sd_samples": float(random.uniform(0.005, 0.04)) if learns else np.nan,
         "sd_seeds": float(random.uniform(0.0, 0.03)) if judge in ("arm_reinforce", "voting", "random") else np.nan,
         "auc": auc, "auc_low": auc - 0.03, "auc_high": min(1.0, auc + 0.03),
         "brier": brier, "brier_low": brier - 0.02, "brier_high": brier + 0.02,
@@ -139,12 +139,12 @@ def make_fits(summary: pd.DataFrame) -> pd.DataFrame:
         [
             {
                 "judge": row["judge"], "benchmark": row["benchmark"], "subset": row["subset"],
-                "n_examples": row["n_examples"], "noise": row["noise"], "draw": draw, "seed": 0,
-                "fit_accuracy": min(1.0, row["accuracy"] + 0.02 * draw), "n_heads": 12 + draw,
+                "n_examples": row["n_examples"], "noise": row["noise"], "sample": sample, "seed": 0,
+                "fit_accuracy": min(1.0, row["accuracy"] + 0.02 * sample), "n_heads": 12 + sample,
                 "heads": [[0, 1], [2, 3]],
             }
             for row in rows.to_dict("records")
-            for draw in range(3)
+            for sample in range(3)
         ]
     )  # fmt: skip
 

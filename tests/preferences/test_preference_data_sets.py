@@ -13,9 +13,9 @@ import pytest
 from arm_lens.preferences import (
     PreferenceDataError,
     PreferenceDataWarning,
-    labelled,
     read_preferences,
     split_preferences,
+    unpair,
     write_preferences,
 )
 
@@ -60,8 +60,8 @@ def test_every_prompt_of_hh_rlhf_ends_with_the_person_and_every_answer_is_the_as
 def test_hh_rlhf_is_split_exactly_although_some_prompts_occur_twice(hh):
     prompts = Counter(json.dumps(pair.prompt) for pair in hh.good)
     assert max(prompts.values()) == 2
-    parts = split_preferences(labelled(hh.good), {"shots": 128, "validation": 256, "test": 2000}, seed=0)
-    assert {name: len(part) for name, part in parts.items()} == {"shots": 128, "validation": 256, "test": 2000}
+    parts = split_preferences(unpair(hh.good), {"demonstrations": 128, "validation": 256, "test": 2000}, seed=0)
+    assert {name: len(part) for name, part in parts.items()} == {"demonstrations": 128, "validation": 256, "test": 2000}
     assert all(sum(example.label for example in part) * 2 == len(part) for part in parts.values())
     seen = [{json.dumps(example.prompt) for example in part} for part in parts.values()]
     assert len(set.union(*seen)) == sum(map(len, seen))

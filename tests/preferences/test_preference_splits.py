@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from arm_lens.preferences import LabelledResponse, PreferencePair, labelled, split_preferences, text_of
+from arm_lens.preferences import LabelledResponse, PreferencePair, split_preferences, text_of, unpair
 
 QUICK = settings(max_examples=60, derandomize=True, deadline=None)
 
@@ -58,7 +58,7 @@ def test_with_unique_prompts_sizes_are_exact_and_strata_balanced_within_one(stra
 @QUICK
 @given(n=st.integers(2, 40), share=st.floats(0.1, 0.9), seed=st.integers(0, 99))
 def test_labelled_pairs_stay_together_and_parts_have_as_many_of_each_label(n, share, seed):
-    examples = labelled([pair(number, f"criterion {number % 2}") for number in range(n)])
+    examples = unpair([pair(number, f"criterion {number % 2}") for number in range(n)])
     size = 2 * max(1, int(n * share))
     parts = split_preferences(examples, {"train": size, "rest": 2 * n - size}, seed=seed)
     assert len(parts["train"]) == size
@@ -110,8 +110,8 @@ def test_strata_are_rounded_by_largest_remainder():
 
 
 def test_a_prompt_is_the_same_with_other_spaces_or_as_a_message():
-    asked = ["Name  a\nprime.", " Name a prime.", [{"role": "user", "content": "Name a prime."}]]
-    examples = [PreferencePair(prompt, "7", "9") for prompt in asked]
+    questions = ["Name  a\nprime.", " Name a prime.", [{"role": "user", "content": "Name a prime."}]]
+    examples = [PreferencePair(prompt, "7", "9") for prompt in questions]
     assert len(split_preferences(examples, {"a": 3}, seed=0)["a"]) == 3
     with pytest.raises(ValueError, match=r"no split has exactly a 1: the 3 examples form 1 groups .* \(1 of 3\)"):
         split_preferences(examples, {"a": 1}, seed=0)
@@ -131,7 +131,7 @@ def test_fractions_are_rounded_by_largest_remainder():
 
 
 def test_fractions_come_as_near_as_undivided_prompts_allow_but_counts_are_kept_or_refused():
-    examples = labelled([pair(number) for number in range(5)])
+    examples = unpair([pair(number) for number in range(5)])
     parts = split_preferences(examples, {"a": 0.5, "b": 0.5}, seed=0)
     assert sorted(len(part) for part in parts.values()) == [4, 6]
     with pytest.raises(ValueError, match=r"no split has exactly a 5, b 5: the 10 examples form 5 groups .* \(5 of 2\)"):

@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 
-from arm_lens.preferences import LabelledResponse, PreferenceFieldError, PreferencePair, labelled, text_of
+from arm_lens.preferences import LabelledResponse, PreferenceFieldError, PreferencePair, text_of, unpair
 
 USER = {"role": "user", "content": "Name a prime."}
 SEVEN = {"role": "assistant", "content": "7"}
@@ -109,7 +109,7 @@ def test_the_text_of_a_conversation_names_who_speaks():
 
 def test_a_pair_becomes_a_response_that_meets_the_criterion_and_one_that_does_not():
     pair = PreferencePair([USER], "7", "9", criterion="is prime", id="a", metadata={"n": 1})
-    assert labelled([pair]) == [
+    assert unpair([pair]) == [
         LabelledResponse([USER], "7", True, criterion="is prime", id="a/chosen", metadata={"n": 1}),
         LabelledResponse([USER], "9", False, criterion="is prime", id="a/rejected", metadata={"n": 1}),
     ]
@@ -118,5 +118,5 @@ def test_a_pair_becomes_a_response_that_meets_the_criterion_and_one_that_does_no
 def test_labelled_responses_pass_through_in_their_place():
     single = LabelledResponse("p", "r", False)
     pair = PreferencePair("q", "7", "9")
-    assert labelled([single, pair])[0] is single
-    assert [example.id for example in labelled([single, pair])] == ["", "", ""]
+    assert unpair([single, pair])[0] is single
+    assert [example.id for example in unpair([single, pair])] == ["", "", ""]

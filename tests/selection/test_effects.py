@@ -62,7 +62,7 @@ def test_the_best_of_all_beginnings_of_the_ranking_is_taken(seed, price):
     table = Table(seed)
     ranking = sorted(range(6), key=lambda number: table.reward() - table.reward(number))
     best = max(range(7), key=lambda k: table.reward(*ranking[:k]) - price * k)
-    found = TopEffect(price_per_head=price).select(table)
+    found = TopEffect(head_penalty=price).select(table)
     assert numbered(found.heads) == set(ranking[:best])
     assert found.history["reward"].tolist() == pytest.approx([table.reward(*ranking[:k]) for k in range(7)])
     assert found.history["expected_heads"].tolist() == list(range(7))
@@ -72,7 +72,7 @@ def test_the_best_of_all_beginnings_of_the_ranking_is_taken(seed, price):
 def test_as_many_heads_as_are_asked_for_are_taken_whatever_they_give(k):
     table = Table(2)
     ranking = sorted(range(6), key=lambda number: -table.reward(number))
-    assert numbered(TopEffect(k=k, price_per_head=9.0).select(table).heads) == set(ranking[:k])
+    assert numbered(TopEffect(k=k, head_penalty=9.0).select(table).heads) == set(ranking[:k])
 
 
 def test_heads_that_help_only_together_are_missed():

@@ -23,14 +23,14 @@ class Known:
     shape = (3, 2)
 
     def __init__(self, of):
-        self.of, self.asked = of, []
+        self.of, self.questions = of, []
 
     def __len__(self):
         return 1
 
     def __call__(self, masks, examples=None):
         sets = [frozenset(mask.flatten().nonzero().flatten().tolist()) for mask in masks]
-        self.asked.append(sets)
+        self.questions.append(sets)
         return torch.tensor([self.of[one] for one in sets])
 
 
@@ -64,7 +64,7 @@ def by_hand(of, price, most=6):
 def test_each_step_takes_in_the_head_that_adds_most(seed, price):
     objective = arbitrary(seed)
     order = by_hand(objective.of, price)
-    found = Greedy(price_per_head=price).select(objective)
+    found = Greedy(head_penalty=price).select(objective)
     assert numbers(found.heads) == frozenset(order)
     expected = [objective.of[frozenset(order[:count])] for count in range(len(order) + 1)]
     assert found.history["reward"].tolist() == pytest.approx(expected, abs=1e-6)
@@ -74,7 +74,7 @@ def test_each_step_takes_in_the_head_that_adds_most(seed, price):
 @pytest.mark.parametrize("seed", range(8))
 def test_what_was_gained_adds_up_to_what_the_set_gains(seed):
     objective = arbitrary(seed)
-    found = Greedy(price_per_head=0.1).select(objective)
+    found = Greedy(head_penalty=0.1).select(objective)
     gained = objective.of[numbers(found.heads)] - objective.of[frozenset()]
     assert float(found.scores.values.sum()) == pytest.approx(gained, abs=1e-5)
     assert (found.scores.values[found.heads.mask] > 0.1).all()
@@ -86,13 +86,13 @@ def test_where_heads_do_not_interact_the_best_of_all_sets_is_found(seed):
     effects = torch.randn(6, generator=torch.Generator().manual_seed(seed)).tolist()
     objective, price = additive(effects), 0.25
     best = max(SETS, key=lambda one: objective.of[one] - price * len(one))
-    assert numbers(Greedy(price_per_head=price).select(objective).heads) == best
+    assert numbers(Greedy(head_penalty=price).select(objective).heads) == best
 
 
 def test_a_head_is_taken_if_it_adds_more_than_its_price_and_not_if_it_adds_as_much():
     objective = additive([1.0, 0.5, 0.25, -1.0, 0.0, 0.0])
-    assert numbers(Greedy(price_per_head=0.25).select(objective).heads) == {0, 1}
-    assert numbers(Greedy(price_per_head=0.2).select(objective).heads) == {0, 1, 2}
+    assert numbers(Greedy(head_penalty=0.25).select(objective).heads) == {0, 1}
+    assert numbers(Greedy(head_penalty=0.2).select(objective).heads) == {0, 1, 2}
 
 
 @pytest.mark.parametrize("most", [0, 2, 6, 50])
@@ -106,7 +106,7 @@ def test_it_stops_at_the_most_heads_allowed(most):
 def test_a_step_asks_at_once_about_each_head_that_is_left_and_no_other():
     objective = additive([3.0, 2.0, 1.0, -1.0, -1.0, -1.0])
     Greedy().select(objective)
-    none, first, second, third, last = objective.asked
+    none, first, second, third, last = objective.questions
     assert none == [frozenset()]
     assert set(first) == {frozenset([number]) for number in range(6)}
     assert set(second) == {frozenset([0, number]) for number in range(1, 6)}
@@ -117,7 +117,7 @@ def test_a_step_asks_at_once_about_each_head_that_is_left_and_no_other():
 def test_the_seed_is_ignored_and_the_options_are_for_json():
     one, two = (Greedy().select(arbitrary(3), seed=seed) for seed in (0, 1))
     assert one.heads == two.heads and one.history.equals(two.history)
-    assert Greedy(max_heads=3).to_dict() == {"max_heads": 3, "price_per_head": 0.01}
+    assert Greedy(max_heads=3).to_dict() == {"max_heads": 3, "head_penalty": 0.01}
     assert isinstance(Greedy(), Selector)
 
 

@@ -90,8 +90,8 @@ def test_the_price_per_head_decides_which_small_effects_are_worth_it():
     def reward(masks, examples=None):
         return (masks * effects).sum(dim=(1, 2))
 
-    cheap = reinforce(reward, 1, 4, n_examples=1, options=Reinforce(price_per_head=0.005, steps=600))
-    dear = reinforce(reward, 1, 4, n_examples=1, options=Reinforce(price_per_head=0.1, steps=600))
+    cheap = reinforce(reward, 1, 4, n_examples=1, options=Reinforce(head_penalty=0.005, steps=600))
+    dear = reinforce(reward, 1, 4, n_examples=1, options=Reinforce(head_penalty=0.1, steps=600))
     assert cheap.heads == HeadSet.of(1, 4, [(0, 0), (0, 1), (0, 3)])
     assert dear.heads == HeadSet.of(1, 4, [(0, 0), (0, 3)])
 

@@ -45,7 +45,7 @@ class Linear(Parabolas):
 
 @pytest.mark.parametrize("price", [0.0, 0.2])
 def test_it_climbs_to_the_optimum_in_closed_form(price):
-    found = SoftGate(steps=600, learning_rate=0.05, price_per_head=price).select(Parabolas())
+    found = SoftGate(steps=600, learning_rate=0.05, head_penalty=price).select(Parabolas())
     expected = CENTRE - price / (2 * SHARP)  # where 2 a (c - g) is the price
     torch.testing.assert_close(found.gates, expected, atol=1e-3, rtol=0)
     assert torch.equal(found.scores.values, found.gates)
@@ -64,16 +64,16 @@ def test_the_first_step_is_reported_as_it_is_taken_from_the_initial_gates():
 
 def test_the_first_step_is_adams_along_the_gradient():
     """Adam's first step is the learning rate times the sign of the gradient, whatever its size."""
-    found = SoftGate(steps=1, learning_rate=0.1, initial_logit=-1.0, price_per_head=0.2).select(Linear())
+    found = SoftGate(steps=1, learning_rate=0.1, initial_logit=-1.0, head_penalty=0.2).select(Linear())
     expected = torch.sigmoid(-1.0 + 0.1 * (Linear.effects - 0.2).sign())
     torch.testing.assert_close(found.gates, expected, atol=1e-5, rtol=0)
 
 
 def test_gates_open_where_it_is_worth_the_price():
-    free = SoftGate(price_per_head=0.0, discrete=True).select(Linear())
-    priced = SoftGate(price_per_head=0.1, discrete=True).select(Linear())
+    free = SoftGate(head_penalty=0.0, discrete=True).select(Linear())
+    penalised = SoftGate(head_penalty=0.1, discrete=True).select(Linear())
     assert free.heads == HeadSet.of(2, 3, [(0, 0), (0, 2), (1, 1)])
-    assert priced.heads == HeadSet.of(2, 3, [(0, 0), (0, 2)])
+    assert penalised.heads == HeadSet.of(2, 3, [(0, 0), (0, 2)])
 
 
 def test_a_discrete_search_ends_in_the_set_of_the_gates_more_than_half_open():
@@ -115,8 +115,8 @@ def planted(request, tokenizer, tmp_path_factory):
 
 def objective_of(planted, reward="log_prob"):
     judge = GenerativeJudge(planted.model, template=planted.template)
-    asked = questions_of(planted.examples, planted.template)
-    return judging_objective(judge, asked, planted.means, reward=reward)
+    questions = questions_of(planted.examples, planted.template)
+    return judging_objective(judge, questions, planted.means, reward=reward)
 
 
 def test_planted_helpful_heads_open_and_harmful_ones_close(planted):

@@ -1,4 +1,4 @@
-"""Questions behind worked examples, as the means were read on: where heads that gather from earlier tokens show.
+"""Questions behind demonstrations, as the means were read on: where heads that gather from earlier tokens show.
 
 `ActivationRewardModel.objective` asks the bare question, which is what is steered. What a head does while the criterion is
 being told by examples is seen on these prompts only.
@@ -19,22 +19,22 @@ from arm_lens.selection.objective import JudgingObjective
 def few_shot_objective(
     reward: ActivationRewardModel,
     examples: Sequence[Preference],
-    shown: Sequence[Preference],
+    pool: Sequence[Preference],
     *,
-    shots: int = 8,
+    demonstrations: int = 8,
     seed: int = 0,
     progress: bool = False,
 ) -> JudgingObjective:
-    """Labelled examples asked about after worked examples, as an objective for head masks.
+    """Labelled examples asked about after demonstrations, as an objective for head masks.
 
-    Otherwise as `ActivationRewardModel.objective`, whose prompts show no worked examples.
+    Otherwise as `ActivationRewardModel.objective`, whose prompts show no demonstrations.
 
     Args:
         reward: the model and how it is asked, and what is written if masks are tried.
         examples: what is asked about.
-        shown: where worked examples are taken from, freshly for each question; usually what ``reward`` was fitted on. No
+        pool: where demonstrations are taken from, freshly for each question; usually what ``reward`` was fitted on. No
             question is shown an example with its own prompt, which might give the verdict away.
-        shots: how many.
+        demonstrations: how many.
         seed: of their drawing.
         progress: show a bar while prompts are read.
 
@@ -43,8 +43,8 @@ def few_shot_objective(
         PromptTooLongError: naming the example whose prompt exceeds the model's context.
     """
     judge = reward.judge
-    asked = asked_about(reward, examples)
-    sequences = few_shot_prompts(reward, examples, shown, shots=shots, seed=seed)
+    questions = asked_about(reward, examples)
+    sequences = few_shot_prompts(reward, examples, pool, demonstrations=demonstrations, seed=seed)
     replay = Replay(
         judge.model,
         sequences,
@@ -53,7 +53,7 @@ def few_shot_objective(
         batch_size=judge.batch_size,
         progress=progress,
     )
-    labels = [question.positive for question in asked]
+    labels = [question.positive for question in questions]
     clusters = prompts_behind(examples, judge.layout)
     return JudgingObjective(replay, reward.means.values, labels, "probability", clusters)
 
@@ -64,38 +64,43 @@ def asked_about(reward: ActivationRewardModel, examples: Sequence[Preference]) -
     Raises:
         ValueError: if there is none.
     """
-    asked = questions_of(examples, reward.judge.template, reward.judge.layout, seed=reward.record.seed)
-    if not asked:
+    questions = questions_of(examples, reward.judge.template, reward.judge.layout, seed=reward.record.seed)
+    if not questions:
         raise ValueError("there are no examples to ask about")
-    return asked
+    return questions
 
 
 def few_shot_prompts(
     reward: ActivationRewardModel,
     examples: Sequence[Preference],
-    shown: Sequence[Preference],
+    pool: Sequence[Preference],
     *,
-    shots: int,
+    demonstrations: int,
     seed: int,
 ) -> list[list[int]]:
-    """The token ids of each example's question after ``shots`` worked examples, none of which has its prompt.
+    """The token ids of each example's question after ``demonstrations`` demonstrations, none of which has its prompt.
 
     Raises:
         ValueError: naming the question for which there are too few.
         PromptTooLongError: naming the question whose prompt exceeds the model's context.
     """
     judge = reward.judge
-    asked = asked_about(reward, examples)
-    pool = questions_of(shown, judge.template, judge.layout, seed=reward.record.seed)
-    behind = prompts_behind(shown, judge.layout)
+    questions = asked_about(reward, examples)
+    pool_questions = questions_of(pool, judge.template, judge.layout, seed=reward.record.seed)
+    behind = prompts_behind(pool, judge.layout)
     order, contexts = random.Random(seed), []
-    for question, prompt in zip(asked, prompts_behind(examples, judge.layout), strict=True):
-        others = [one for one, other in zip(pool, behind, strict=True) if other != prompt]
-        if len(others) < shots:
+    for question, prompt in zip(questions, prompts_behind(examples, judge.layout), strict=True):
+        others = [one for one, other in zip(pool_questions, behind, strict=True) if other != prompt]
+        if len(others) < demonstrations:
             raise ValueError(
-                f"{shots} worked examples are wanted for {question.name}, but there are {len(others)} with another prompt"
+                f"{demonstrations} demonstrations are wanted for {question.name}, but there are {len(others)} with another prompt"
             )
-        contexts.append(order.sample(others, shots))
+        contexts.append(order.sample(others, demonstrations))
     return encode_questions(
-        judge.model, judge.template, asked, layout=judge.layout, wording=judge.wording, shown=contexts
+        judge.model,
+        judge.template,
+        questions,
+        layout=judge.layout,
+        criterion_text=judge.criterion_text,
+        demonstrations=contexts,
     )

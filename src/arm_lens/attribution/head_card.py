@@ -27,7 +27,7 @@ from arm_lens.preferences import Preference
 from arm_lens.reward.model import ActivationRewardModel
 
 BARE, SHOWN = "zero-shot", "few-shot"
-"""The two kinds of prompts: the bare question, and the question behind worked examples."""
+"""The two kinds of prompts: the bare question, and the question behind demonstrations."""
 SCORES = ("criterion", "measure", "outcome", "layer", "head", "score", "se", "ci_low", "ci_high", "sampling_se", "n")
 
 
@@ -61,7 +61,7 @@ class HeadCard:
     """Rows of the given attributions for this head, with rank (1 for the highest score) and heads (how many there are)."""
     outcome: Outcome
     """Which of the outcomes the card shows; measures without it show the first they have."""
-    shown: int
+    examples_shown: int
     """How many examples the card shows."""
 
     @property
@@ -76,7 +76,7 @@ class HeadCard:
     def shown_attention(self, setting: str = BARE) -> pd.DataFrame:
         """The rows of `attention` for the examples that the card shows, both verdicts in turn."""
         rows = self.attention[self.attention["setting"] == setting]
-        return rows[rows["example"].isin(_picked(rows, self.shown))]
+        return rows[rows["example"].isin(_picked(rows, self.examples_shown))]
 
     def shown_scores(self) -> pd.DataFrame:
         """The rows of `scores` that the card shows: of each measure one outcome."""
@@ -99,10 +99,10 @@ def head_card(
     *,
     attributions: pd.DataFrame | None = None,
     worked: Sequence[Preference] | None = None,
-    shots: int | None = None,
+    demonstrations: int | None = None,
     centred: bool = False,
     top: int = 10,
-    shown: int = 3,
+    examples_shown: int = 3,
     outcome: Outcome = "probability",
     seed: int = 0,
 ) -> HeadCard:
@@ -113,14 +113,14 @@ def head_card(
         head: (layer, head).
         examples: what the model is asked about while the head is watched.
         attributions: scores of heads, as `Attribution.frame` gives them, of any criteria and measures together.
-        worked: read each question a second time, after worked examples taken from these, as the means were.
-        shots: how many; by default as many as the means were read with.
+        worked: read each question a second time, after demonstrations taken from these, as the means were.
+        demonstrations: how many; by default as many as the means were read with.
         centred: what the mean writes is told without the head's own mean on these questions: injection by replacing puts
             the mean in the place of what is there, and changes only what differs.
         top: tokens promoted, and suppressed, at most.
-        shown: examples that the card shows; its tables have all.
+        examples_shown: examples that the card shows; its tables have all.
         outcome: which outcome's scores the card shows.
-        seed: of the drawing of worked examples.
+        seed: of the drawing of demonstrations.
 
     Raises:
         ValueError: if the head is not the model's, there is no example, a column of the attributions is missing, or they
@@ -131,15 +131,20 @@ def head_card(
     n_layers, n_heads = values.shape[:2]
     (place,) = HeadSet.of(n_layers, n_heads, [head])
     scores = _scores_of(place, attributions)
-    asked = asked_about(reward, examples)
-    sequences = encode_questions(judge.model, judge.template, asked, layout=judge.layout, wording=judge.wording)
+    questions = asked_about(reward, examples)
+    sequences = encode_questions(
+        judge.model, judge.template, questions, layout=judge.layout, criterion_text=judge.criterion_text
+    )
     positive, negative = (side[0] for side in verdicts_of(judge.template, judge.layout))
     prompts = {BARE: sequences}
     if worked is not None:
-        shots = reward.record.shots if shots is None else shots
-        prompts[SHOWN] = few_shot_prompts(reward, examples, worked, shots=shots, seed=seed)
+        demonstrations = reward.record.demonstrations if demonstrations is None else demonstrations
+        prompts[SHOWN] = few_shot_prompts(reward, examples, worked, demonstrations=demonstrations, seed=seed)
     attention = pd.concat(
-        [_attention(reward, place, setting, asked, (positive, negative), some) for setting, some in prompts.items()],
+        [
+            _attention(reward, place, setting, questions, (positive, negative), some)
+            for setting, some in prompts.items()
+        ],
         ignore_index=True,
     )
     vector = values[place.layer, place.head]
@@ -152,7 +157,7 @@ def head_card(
         criterion=reward.record.criterion,
         model=reward.info.name,
         chosen=place in reward.heads,
-        n=len(asked),
+        n=len(questions),
         attention=attention,
         attention_by_token=_by_token(attention),
         tokens=_extreme_tokens(reward, logits, top),
@@ -161,7 +166,7 @@ def head_card(
         centred=centred,
         scores=scores,
         outcome=outcome,
-        shown=shown,
+        examples_shown=examples_shown,
     )
 
 
@@ -169,7 +174,7 @@ def _attention(
     reward: ActivationRewardModel,
     head: Head,
     setting: str,
-    asked: Sequence[Question],
+    questions: Sequence[Question],
     verdicts: tuple[str, str],
     sequences: Sequence[Sequence[int]],
 ) -> pd.DataFrame:
@@ -187,16 +192,16 @@ def _attention(
                 "weight": row.double().numpy(),
             }
         )
-        for question, sequence, row in zip(_named(asked), sequences, rows, strict=True)
+        for question, sequence, row in zip(_named(questions), sequences, rows, strict=True)
     ]
     return pd.concat(parts, ignore_index=True)
 
 
-def _named(asked: Sequence[Question]) -> list[Question]:
+def _named(questions: Sequence[Question]) -> list[Question]:
     """The questions with names that differ: a pair's two responses share one."""
     seen: dict[str, int] = {}
     named = []
-    for question in asked:
+    for question in questions:
         seen[question.name] = count = seen.get(question.name, 0) + 1
         name = question.name if count == 1 else f"{question.name} ({count})"
         named.append(Question(question.text, question.positive, name))

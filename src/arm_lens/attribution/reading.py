@@ -9,8 +9,8 @@ residual stream, and, left alone by all later layers, through the final norm and
 .. math:: \Delta(v) = \frac{1}{n} \sum_i W_U^\top\, \Big(w \odot \frac{C\, W_O[l, m]^\top v}{s(x_i)}\Big),
 
 where C centres (in a layer norm) or does nothing (in an RMS norm), and the scale :math:`s` is the norm's own on each
-prompt's final residual :math:`x_i`, held fixed: see `arm_lens.engine.direct_path`. It is the direct path only. What later layers make
-of the vector may be more, and may be the opposite.
+prompt's final residual :math:`x_i`, held fixed: see `arm_lens.engine.direct_path`. It is the direct path only. What
+later layers make of the vector may be more, and may be the opposite.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ class Settings(Strict):
     """How many labelled preferences (pairs, unless the data has single responses) the judges are given."""
     noise: Annotated[tuple[Noise, ...], Some] | None = None
     """The share of them whose label is flipped."""
-    draws: Count | None = None
+    samples: Count | None = None
     """How often other examples are drawn."""
     seeds: Count | None = None
     """How often a judge that is random is fitted to the same examples."""
@@ -102,7 +102,7 @@ class HackingStudy(Settings):
     """Pairs whose chosen response is correct and whose rejected one is not: a file, or ``hf://`` and a hub name."""
     format: str | None = None
     split: str | None = None
-    wording: str = ""
+    criterion_text: str = ""
     pool: Count = 100
     """How many of the pairs at ``path`` are kept to draw examples from, and not tested on."""
 
@@ -128,7 +128,7 @@ class PreferenceStudy(Settings):
     columns: dict[str, str] = {}
     on_error: Literal["raise", "warn"] = "raise"
     """With ``warn``, rows that cannot be read are named and left out."""
-    wording: str = ""
+    criterion_text: str = ""
     """The criterion in words, put into every prompt."""
     examples: str | None = None
     """Preferences to draw examples from, save those whose prompt is tested; by default ``pool`` of those at ``path`` are
@@ -151,8 +151,8 @@ class BenchmarkConfig(Strict):
     device: str | None = None
     batch_size: Count = 16
     """Prompts per pass."""
-    shots: Annotated[int, Field(ge=0)] = 8
-    """Worked examples (single responses) in a few-shot prompt, and in each prompt that is read for means."""
+    demonstrations: Annotated[int, Field(ge=0)] = 8
+    """Demonstrations (single responses) in a few-shot prompt, and in each prompt that is read for means."""
     readings: Count = 64
     """Prompts that are read for means."""
     judges: Annotated[tuple[JudgeChoice, ...], Some]
@@ -160,7 +160,7 @@ class BenchmarkConfig(Strict):
     """What the judge is called that all others are compared with."""
     n_examples: Annotated[tuple[Count, ...], Some] = (20,)
     noise: Annotated[tuple[Noise, ...], Some] = (0.0,)
-    draws: Count = 1
+    samples: Count = 1
     seeds: Count = 1
     test_items: Count | None = None
     workers: Count = 1

@@ -22,7 +22,7 @@ from arm_lens.benchmark.config import (
     Study,
     WorldStudy,
 )
-from arm_lens.benchmark.draws import SPLIT_SEED, at_most, check_enough, drawn, flipped, split, untested, words_of
+from arm_lens.benchmark.samples import SPLIT_SEED, at_most, check_enough, drawn, flipped, split, untested, words_of
 from arm_lens.evaluation.hacking import hacking_examples, hacking_items, world_hacking_examples, world_hacking_items
 from arm_lens.judge_model import CRITERIA, preference_pairs
 from arm_lens.preferences import (
@@ -30,8 +30,8 @@ from arm_lens.preferences import (
     Preference,
     PreferencePair,
     Prompt,
-    labelled,
     read_preferences,
+    unpair,
 )
 
 WORLD_TEST_ITEMS = 200
@@ -77,7 +77,7 @@ class TestSet:
     @cached_property
     def _numbered(self) -> dict[str, tuple[tuple[Prompt, Prompt], int]]:
         found: dict[str, tuple[tuple[Prompt, Prompt], int]] = {}
-        for single in labelled(item.example for item in self.items):
+        for single in unpair(item.example for item in self.items):
             found.setdefault(_key(single.prompt, single.response), ((single.prompt, single.response), len(found)))
         return found
 
@@ -103,9 +103,9 @@ class Task:
     """What the examples are about: a criterion, or a bias and a mapping; test subsets begin with it."""
     n_examples: int
     noise: float
-    draw: int
+    sample: int
     examples: tuple[Preference, ...] = field(repr=False)
-    wording: str
+    criterion_text: str
     test: TestSet = field(repr=False)
     judges: tuple[JudgeChoice, ...] = field(repr=False)
     seeds: int
@@ -113,16 +113,16 @@ class Task:
     @property
     def title(self) -> str:
         """For people."""
-        return f"{self.study}, {self.subset}, n = {self.n_examples}, noise {self.noise:g}, draw {self.draw}"
+        return f"{self.study}, {self.subset}, n = {self.n_examples}, noise {self.noise:g}, draw {self.sample}"
 
     def without_examples(self) -> Task:
         """The same test, for judges that are given no examples: the same for all settings."""
-        return replace(self, n_examples=0, noise=0.0, draw=0, examples=())
+        return replace(self, n_examples=0, noise=0.0, sample=0, examples=())
 
     @cached_property
     def digest(self) -> str:
         """Of everything that its results depend on, save judges, seeds and model."""
-        return digest_of([self.study, self.subset, self.n_examples, self.noise, self.draw, self.wording, self.test.digest,
+        return digest_of([self.study, self.subset, self.n_examples, self.noise, self.sample, self.criterion_text, self.test.digest,
                           [_told(example) for example in self.examples]])  # fmt: skip
 
 
@@ -138,19 +138,19 @@ def plan(config: BenchmarkConfig) -> list[Task]:
 
 
 def _tasks(study: Study, settings: Settings) -> Iterator[Task]:
-    assert settings.judges and settings.n_examples and settings.noise and settings.draws and settings.seeds
+    assert settings.judges and settings.n_examples and settings.noise and settings.samples and settings.seeds
     for subset, test, draw_examples in _groups(study, settings):
         for n_examples in settings.n_examples:
             for noise in settings.noise:
-                for draw in range(settings.draws):
+                for sample in range(settings.samples):
                     yield Task(
                         study=study.name,
                         subset=subset,
                         n_examples=n_examples,
                         noise=noise,
-                        draw=draw,
-                        examples=tuple(flipped(draw_examples(n_examples, draw), noise, seed=draw)),
-                        wording=getattr(study, "wording", ""),
+                        sample=sample,
+                        examples=tuple(flipped(draw_examples(n_examples, sample), noise, seed=sample)),
+                        criterion_text=getattr(study, "criterion_text", ""),
                         test=test,
                         judges=settings.judges,
                         seeds=settings.seeds,
@@ -174,7 +174,7 @@ def _groups(study: Study, settings: Settings) -> Iterator[tuple[str, TestSet, An
 
 def _world_examples(criterion: str) -> Any:
     place = list(CRITERIA).index(criterion)
-    return lambda count, draw: preference_pairs(criterion, count, split="train", seed=len(CRITERIA) * draw + place)
+    return lambda count, sample: preference_pairs(criterion, count, split="train", seed=len(CRITERIA) * sample + place)
 
 
 def _hacking_groups(study: HackingStudy, settings: Settings) -> Iterator[tuple[str, TestSet, Any]]:
@@ -212,11 +212,11 @@ def _hacking_groups(study: HackingStudy, settings: Settings) -> Iterator[tuple[s
 
 
 def _hacking_examples(study: HackingStudy, pool: Sequence[PreferencePair], bias: str, mapping: str) -> Any:
-    def draw_examples(count: int, draw: int) -> list[PreferencePair]:
+    def draw_examples(count: int, sample: int) -> list[PreferencePair]:
         if study.path is None:
-            return world_hacking_examples(bias, mapping, count, split="train", seed=draw)
+            return world_hacking_examples(bias, mapping, count, split="train", seed=sample)
         check_enough(pool, count, study.name)
-        return hacking_examples(pool, bias, mapping, count, seed=draw)
+        return hacking_examples(pool, bias, mapping, count, seed=sample)
 
     return draw_examples
 
@@ -236,7 +236,7 @@ def _preference_group(study: PreferenceStudy, settings: Settings) -> tuple[str, 
         TestItem(_subset(one), one.id, clusters[one.id], one)
         for one in at_most(rest, settings.test_items, subset=_subset)
     )
-    return "all", TestSet(study.name, items), lambda count, draw: drawn(pool, count, draw, study.name)
+    return "all", TestSet(study.name, items), lambda count, sample: drawn(pool, count, sample, study.name)
 
 
 def format_of(study: Study) -> str:

@@ -19,7 +19,7 @@ from scipy.special import expit
 from arm_lens.benchmark.config import VERDICTS
 from arm_lens.benchmark.data import Task, TestItem
 from arm_lens.benchmark.verdicts import Verdicts
-from arm_lens.preferences import LabelledResponse, PreferencePair, labelled
+from arm_lens.preferences import LabelledResponse, PreferencePair, unpair
 
 
 def items_of(task: Task, judge: str, seed: int, verdicts: Verdicts) -> pd.DataFrame:
@@ -38,7 +38,7 @@ def items_of(task: Task, judge: str, seed: int, verdicts: Verdicts) -> pd.DataFr
         "judge": judge,
         "n_examples": task.n_examples,
         "noise": task.noise,
-        "draw": task.draw,
+        "sample": task.sample,
         "seed": seed,
     }
     frame = pd.DataFrame(rows).assign(**setting)
@@ -73,7 +73,7 @@ def _pair_row(task: Task, place: int, item: TestItem, verdicts: Verdicts) -> dic
 def _singles(task: Task) -> list[tuple[TestItem, LabelledResponse]]:
     """The responses that are judged one by one."""
     own = [(item, item.example) for item in task.test.items if isinstance(item.example, LabelledResponse)]
-    return own or [(item, single) for item in task.test.pairs for single in labelled([item.example])]
+    return own or [(item, single) for item in task.test.pairs for single in unpair([item.example])]
 
 
 def _response_rows(task: Task, verdicts: Verdicts, rewards: Float[np.ndarray, " text"]) -> list[dict[str, Any]]:

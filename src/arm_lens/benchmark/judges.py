@@ -50,16 +50,21 @@ def zero_shot(at: At) -> Verdicts:
     return _from_gaps(at.material.test.gaps(HeadSet.none(cfg.n_layers, cfg.n_heads), None, Injection()))
 
 
-def _few_shot_judge(at: At, shots: int | None) -> GenerativeJudge:
+def _few_shot_judge(at: At, demonstrations: int | None) -> GenerativeJudge:
     material = at.material
-    wording, batch_size = at.task.wording, material.config.batch_size
-    return GenerativeJudge(material.model, wording=wording, examples=material.shown(shots), batch_size=batch_size)
+    criterion_text, batch_size = at.task.criterion_text, material.config.batch_size
+    return GenerativeJudge(
+        material.model,
+        criterion_text=criterion_text,
+        examples=material.demonstrations(demonstrations),
+        batch_size=batch_size,
+    )
 
 
 @register()
-def few_shot(at: At, *, shots: int | None = None) -> Verdicts:
-    """P(Yes) with worked examples in the prompt, as many of either kind, the same before every question."""
-    return _from_gaps(_few_shot_judge(at, shots).verdict(at.material.test.asked).gap.double().numpy())
+def few_shot(at: At, *, demonstrations: int | None = None) -> Verdicts:
+    """P(Yes) with demonstrations in the prompt, as many of either kind, the same before every question."""
+    return _from_gaps(_few_shot_judge(at, demonstrations).verdict(at.material.test.questions).gap.double().numpy())
 
 
 def _three(at: At) -> tuple[list[Prompt], list[Prompt], list[Prompt]]:
@@ -78,13 +83,13 @@ def _of_orders(orders: Float[Tensor, "pair order"], *, log_odds: bool = True) ->
     return Verdicts(None, None, margins=margins, log_odds=log_odds, fit=fit)
 
 
-def _ranked(at: At, shots: int) -> Verdicts:
+def _ranked(at: At, demonstrations: int) -> Verdicts:
     material = at.material
     judge = GenerativeJudge(
         material.model,
-        wording=at.task.wording,
+        criterion_text=at.task.criterion_text,
         layout="ranked",
-        examples=material.pairs()[:shots] if shots else (),
+        examples=material.pairs()[:demonstrations] if demonstrations else (),
         batch_size=material.config.batch_size,
     )
     return _of_orders(judge.orders(*_three(at)))
@@ -97,15 +102,17 @@ def ranked_zero_shot(at: At) -> Verdicts:
 
 
 @register()
-def ranked_few_shot(at: At, *, shots: int = 4) -> Verdicts:
-    """Which of two responses is better, asked in both orders, after worked examples."""
-    return _ranked(at, shots)
+def ranked_few_shot(at: At, *, demonstrations: int = 4) -> Verdicts:
+    """Which of two responses is better, asked in both orders, after demonstrations."""
+    return _ranked(at, demonstrations)
 
 
 @register(random=True)
-def voting(at: At, *, votes: int = 8, temperature: float = 1.0, shots: int | None = None) -> Verdicts:
-    """The share of positive verdicts among sampled ones, worked examples in the prompt."""
-    return _voted(at, VotingJudge(_few_shot_judge(at, shots), votes=votes, temperature=temperature, seed=at.seed))
+def voting(at: At, *, votes: int = 8, temperature: float = 1.0, demonstrations: int | None = None) -> Verdicts:
+    """The share of positive verdicts among sampled ones, demonstrations in the prompt."""
+    return _voted(
+        at, VotingJudge(_few_shot_judge(at, demonstrations), votes=votes, temperature=temperature, seed=at.seed)
+    )
 
 
 def _voted(at: At, judge: VotingJudge) -> Verdicts:
@@ -116,10 +123,10 @@ def _voted(at: At, judge: VotingJudge) -> Verdicts:
 
 @register(random=True)
 def voting_rationale(
-    at: At, *, votes: int = 4, temperature: float = 1.0, shots: int = 0, max_tokens: int = Rationale.max_tokens
+    at: At, *, votes: int = 4, temperature: float = 1.0, demonstrations: int = 0, max_tokens: int = Rationale.max_tokens
 ) -> Verdicts:
     """The share of positive verdicts among sampled ones, each after reasons that the model writes."""
-    judge = _few_shot_judge(at, shots)
+    judge = _few_shot_judge(at, demonstrations)
     rationale = Rationale(max_tokens=max_tokens)
     return _voted(at, VotingJudge(judge, votes=votes, temperature=temperature, rationale=rationale, seed=at.seed))
 
@@ -129,7 +136,7 @@ def endpoint(
     at: At,
     *,
     model: str,
-    shots: int = 0,
+    demonstrations: int = 0,
     layout: Layout = "scalar",
     base_url: str | None = None,
     api_key_env: str | None = "OPENAI_API_KEY",
@@ -148,18 +155,20 @@ def endpoint(
     from arm_lens.judges.endpoint.judge import EndpointJudge  # needs an optional dependency
 
     workers = at.material.config.workers  # which share what the endpoint bears
-    examples: Sequence[Preference] = at.material.shown(shots) if layout == "scalar" else at.material.pairs()[:shots]
+    examples: Sequence[Preference] = (
+        at.material.demonstrations(demonstrations) if layout == "scalar" else at.material.pairs()[:demonstrations]
+    )
     judge = EndpointJudge(
         model,
         base_url=base_url,
         api_key_env=api_key_env,
-        wording=at.task.wording,
-        examples=examples if shots else (),
+        criterion_text=at.task.criterion_text,
+        examples=examples if demonstrations else (),
         layout=layout,
         votes=votes,
         temperature=temperature,
         rationale=rationale,
-        seed=at.task.draw,
+        seed=at.task.sample,
         max_tokens=max_tokens,
         max_retries=max_retries,
         timeout=timeout,
@@ -230,7 +239,7 @@ def _steered(at: At, search: Search, heads: HeadSet | None = None) -> Verdicts:
 
 def _fit_accuracy(rewards: Float[np.ndarray, " example"], examples: Reads) -> dict[str, float]:
     """The accuracy on the very examples that were fitted to."""
-    labels = np.array([question.positive for question in examples.asked])
+    labels = np.array([question.positive for question in examples.questions])
     return {"fit_accuracy": float(_right(rewards - 0.5, labels).mean())}
 
 
@@ -240,17 +249,17 @@ def _right(above: Float[np.ndarray, " item"], labels: Any) -> Float[np.ndarray, 
     return found
 
 
-def _reinforce(steps: int, price_per_head: float) -> Selector:
-    return Reinforce(steps=steps, price_per_head=price_per_head, examples_per_step=PER_STEP)
+def _reinforce(steps: int, head_penalty: float) -> Selector:
+    return Reinforce(steps=steps, head_penalty=head_penalty, examples_per_step=PER_STEP)
 
 
 @register(random=True)
 def arm_reinforce(
-    at: At, *, steps: int = 200, price_per_head: float = 0.01, mode: Any = "replace", denoise: float | None = None
+    at: At, *, steps: int = 200, head_penalty: float = 0.01, mode: Any = "replace", denoise: float | None = None
 ) -> Verdicts:
     """An Activation Reward Model, its heads chosen by REINFORCE."""
     denoised = None if denoise is None else Denoise(explained=denoise)
-    return _steered(at, Search(_reinforce(steps, price_per_head), Injection(mode=mode), denoised))
+    return _steered(at, Search(_reinforce(steps, head_penalty), Injection(mode=mode), denoised))
 
 
 @register(random=True)
@@ -266,9 +275,9 @@ def arm_reinforce_add(at: At, *, steps: int = 200) -> Verdicts:
 
 
 @register(random=True)
-def arm_random_heads(at: At, *, steps: int = 200, price_per_head: float = 0.01) -> Verdicts:
+def arm_random_heads(at: At, *, steps: int = 200, head_penalty: float = 0.01) -> Verdicts:
     """The same means at random heads, as many in each layer as REINFORCE chose with seed 0."""
-    search = Search(_reinforce(steps, price_per_head))
+    search = Search(_reinforce(steps, head_penalty))
     chosen = at.material.searched(search, 0)[1].heads
     return _steered(at, search, chosen.random_like(torch.Generator().manual_seed(at.seed)))
 
@@ -306,7 +315,11 @@ def sav(at: At, *, heads: int = 20) -> Verdicts:
     """Sparse Attention Vectors: the share of the best heads that vote for a response."""
     material = at.material
     fitted = SparseAttentionVectors.fit(
-        material.model, at.task.examples, heads=heads, wording=at.task.wording, batch_size=material.config.batch_size
+        material.model,
+        at.task.examples,
+        heads=heads,
+        criterion_text=at.task.criterion_text,
+        batch_size=material.config.batch_size,
     )
     rewards = fitted.share(fitted.verdicts(material.test.activations)).double().numpy()
     own = fitted.share(fitted.verdicts(material.examples.activations)).double().numpy()
@@ -322,7 +335,7 @@ def probe(at: At, *, inverse_penalty: float = 1.0) -> Verdicts:
         material.model,
         at.task.examples,
         inverse_penalty=inverse_penalty,
-        wording=at.task.wording,
+        criterion_text=at.task.criterion_text,
         batch_size=material.config.batch_size,
     )
     own = expit(fitted.log_odds(material.examples.activations).numpy())

@@ -26,7 +26,7 @@ from arm_lens.heads import HeadSet
 from arm_lens.judges.generative import GenerativeJudge
 from arm_lens.judges.questions import Question, encode_questions, questions_of, scalar_questions
 from arm_lens.judges.sav import question_activations
-from arm_lens.preferences import LabelledResponse, PreferencePair, labelled
+from arm_lens.preferences import LabelledResponse, PreferencePair, unpair
 from arm_lens.reward.denoising import Denoise
 from arm_lens.reward.fitting import means_and_objective
 from arm_lens.selection import PooledObjective, Selection, Selector
@@ -43,23 +43,23 @@ class Reads:
 
     Args:
         judge: how they are asked.
-        asked: the questions.
+        questions: the questions.
     """
 
-    def __init__(self, judge: GenerativeJudge, asked: Sequence[Question]) -> None:
-        self.judge, self.asked = judge, list(asked)
+    def __init__(self, judge: GenerativeJudge, questions: Sequence[Question]) -> None:
+        self.judge, self.questions = judge, list(questions)
 
     @cached_property
     def replay(self) -> Replay:
         """Ready for any number of head sets."""
         judge = self.judge
-        sequences = encode_questions(judge.model, judge.template, self.asked, wording=judge.wording)
+        sequences = encode_questions(judge.model, judge.template, self.questions, criterion_text=judge.criterion_text)
         return Replay(judge.model, sequences, judge.verdicts, batch_size=judge.batch_size)
 
     @cached_property
     def activations(self) -> Float[Tensor, "example layer head d_head"]:
         """``hook_z`` at the last token."""
-        return question_activations(self.judge, self.asked)
+        return question_activations(self.judge, self.questions)
 
     def gaps(
         self, chosen: HeadSet | Float[Tensor, "layer head"], means: HeadMeans | None, injection: Injection
@@ -98,21 +98,21 @@ class Material:
         self._searched: dict[Any, Selection] = {}
 
     @classmethod
-    def reads_of(cls, model: Model, test: TestSet, wording: str, config: BenchmarkConfig) -> Reads:
+    def reads_of(cls, model: Model, test: TestSet, criterion_text: str, config: BenchmarkConfig) -> Reads:
         """A test set, to be read on a model."""
-        judge = GenerativeJudge(model, wording=wording, batch_size=config.batch_size)
+        judge = GenerativeJudge(model, criterion_text=criterion_text, batch_size=config.batch_size)
         return Reads(judge, scalar_questions(judge.template, *zip(*test.texts, strict=True)))
 
     @cached_property
     def examples(self) -> Reads:
         """The examples' own questions."""
-        return Reads(self.judge, questions_of(self.task.examples, self.judge.template, seed=self.task.draw))
+        return Reads(self.judge, questions_of(self.task.examples, self.judge.template, seed=self.task.sample))
 
-    def shown(self, shots: int | None = None) -> list[LabelledResponse]:
-        """Worked examples for a prompt: as many of either kind as there are, in mixed order, the same for every question."""
-        count = self.config.shots if shots is None else shots
-        singles = labelled(self.task.examples)
-        order = random.Random(f"shown {self.task.draw}")
+    def demonstrations(self, demonstrations: int | None = None) -> list[LabelledResponse]:
+        """Demonstrations for a prompt: as many of either kind as there are, in mixed order, the same for every question."""
+        count = self.config.demonstrations if demonstrations is None else demonstrations
+        singles = unpair(self.task.examples)
+        order = random.Random(f"shown {self.task.sample}")
         kinds = [[one for one in singles if one.label is kind] for kind in (True, False)]
         for one_kind in kinds:
             order.shuffle(one_kind)
@@ -139,11 +139,11 @@ class Material:
             self._prepared[key] = means_and_objective(
                 self.judge,
                 self.task.examples,
-                shots=self.config.shots,
+                demonstrations=self.config.demonstrations,
                 readings=self.config.readings,
                 injection=injection,
                 denoise=denoise,
-                seed=self.task.draw,
+                seed=self.task.sample,
             )
         return self._prepared[key]
 

@@ -38,7 +38,7 @@ ROW_FIELDS = (
     "judge",
     "n_examples",
     "noise",
-    "draw",
+    "sample",
     "seed",
     "accuracy",
     "ci_low",
@@ -176,7 +176,7 @@ def results_of(config: BenchmarkConfig, gathered: BenchmarkItems) -> BenchmarkRe
 def _sections(config: BenchmarkConfig, items: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
     """Section scores of the studies whose format has them, per judge, setting, draw and seed."""
     found = []
-    by = ["benchmark", "judge", "n_examples", "noise", "draw", "seed"]
+    by = ["benchmark", "judge", "n_examples", "noise", "sample", "seed"]
     for study in config.studies:
         format = format_of(study)
         if format in SECTIONS:
@@ -203,13 +203,13 @@ def _meta(config: BenchmarkConfig) -> dict[str, Any]:
         "model": config.model or "arm_lens judge model",
         "lead": config.lead,
         "n_examples": config.n_examples[0],
-        "draws": config.draws,
+        "samples": config.samples,
         "seeds": config.seeds,
         "versions": {name: version(name) for name in ("arm-lens", "torch", "transformer-lens", "transformers")},
         "benchmarks": {name: text for study in config.studies for name, text in _about(study).items()},
         "judges": {label: JUDGES[judge].about for label, judge in judges.items()},
         "notes": [
-            f"Few-shot prompts hold {config.shots} worked examples at most (ranked ones 4), however many a judge is given. "
+            f"Few-shot prompts hold {config.demonstrations} demonstrations at most (ranked ones 4), however many a judge is given. "
             "All other judges read all of them.",
             "A judge that reads no examples is run once, and stands beside the others at every number of examples.",
         ],

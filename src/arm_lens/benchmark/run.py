@@ -121,7 +121,7 @@ def parts_of(config: BenchmarkConfig, weights: str) -> list[Part]:
         weights: what tells the model's weights from others.
     """
     model = [config.model_class, config.dtype, weights, *map(version, NUMERICS)]
-    shared = [*model, config.shots, config.readings, config.batch_size, config.threads, config.memory_gib]
+    shared = [*model, config.demonstrations, config.readings, config.batch_size, config.threads, config.memory_gib]
     found: dict[str, Part] = {}
     for given in plan(config):
         for choice in given.judges:
@@ -140,8 +140,8 @@ def _seeds(choice: JudgeChoice, task: Task) -> int:
 
 def _name_of_weights(model: Model) -> str:
     """Of the weights, how they are asked, and on which kind of device."""
-    asked = [default_template(model), model.tokenizer.chat_template, device_of(model).type]
-    return hashlib.sha256(fingerprint(model).numpy().tobytes() + repr(asked).encode()).hexdigest()[:16]
+    questions = [default_template(model), model.tokenizer.chat_template, device_of(model).type]
+    return hashlib.sha256(fingerprint(model).numpy().tobytes() + repr(questions).encode()).hexdigest()[:16]
 
 
 # ------------------------------------------------------------------------------------------ running
@@ -235,10 +235,10 @@ class Runner:
         return self._material[1]
 
     def _reads_of(self, task: Task) -> Reads:
-        key = (task.test.texts_digest, task.wording)
+        key = (task.test.texts_digest, task.criterion_text)
         if self._reads is None or self._reads[0] != key:
             self._reads = None  # free the old one first
-            self._reads = (key, Material.reads_of(self.model, task.test, task.wording, self.config))
+            self._reads = (key, Material.reads_of(self.model, task.test, task.criterion_text, self.config))
         return self._reads[1]
 
 
@@ -316,7 +316,7 @@ def _gather(parts: Sequence[Part], out: Path) -> BenchmarkItems:
         if any(value is not None for value in fit.values()):
             task = part.task
             where = {"benchmark": task.study, "subset": task.subset, "judge": part.choice.label}
-            setting = {"n_examples": task.n_examples, "noise": task.noise, "draw": task.draw, "seed": part.seed}
+            setting = {"n_examples": task.n_examples, "noise": task.noise, "sample": task.sample, "seed": part.seed}
             fits.append({**where, **setting, **fit})
         tables.append(table.replace_schema_metadata(None))
     return BenchmarkItems(pa.concat_tables(tables).to_pandas(), pd.DataFrame(fits))

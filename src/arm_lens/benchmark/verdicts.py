@@ -83,8 +83,8 @@ class JudgeKind:
 
     def learns(self, options: dict[str, Any]) -> bool:
         """Whether it makes use of examples: not if none are to be shown."""
-        shots = inspect.signature(self.make).parameters.get("shots")
-        return self.examples and (shots is None or options.get("shots", shots.default) != 0)
+        demonstrations = inspect.signature(self.make).parameters.get("demonstrations")
+        return self.examples and (demonstrations is None or options.get("demonstrations", demonstrations.default) != 0)
 
     def check(self, options: dict[str, Any]) -> None:
         """Refuse options that the judge does not have, and the lack of one that it needs.

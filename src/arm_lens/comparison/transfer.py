@@ -38,7 +38,7 @@ def transfer(
     examples: Mapping[str, Sequence[Preference]],
     *,
     means: WhoseMeans = "of the criterion",
-    random_draws: int = 20,
+    random_sets: int = 20,
     seed: int = 0,
     progress: bool = False,
 ) -> pd.DataFrame:
@@ -51,7 +51,7 @@ def transfer(
         examples: held-out examples to judge, by the names of some or all reward models. Each of both kinds.
         means: ``of the criterion``, what is written at A's heads is what B's reward model writes (values and injection);
             ``of the heads``, what A's does.
-        random_draws: random sets of heads per criterion.
+        random_sets: random sets of heads per criterion.
         seed: of the random sets.
         progress: show progress bars.
 
@@ -66,14 +66,14 @@ def transfer(
             moves heads by soft gates (it has no set to transfer), or belongs to another language model; naming it.
     """
     _check(rewards, examples, means)
-    if random_draws < 1:
-        raise ValueError(f"the control needs at least one random set of heads, not {random_draws}")
+    if random_sets < 1:
+        raise ValueError(f"the control needs at least one random set of heads, not {random_sets}")
     own = torch.stack([reward.heads.mask for reward in rewards.values()])
     rows = []
     for used_for in tqdm(list(examples), desc="transferring heads", unit="criterion", disable=not progress):
         reward = rewards[used_for]
         objective = reward.objective(examples[used_for], progress=progress)
-        controls = _controls(reward.heads, random_draws, seed)
+        controls = _controls(reward.heads, random_sets, seed)
         if means == "of the criterion":
             margins = objective.margins(torch.cat([own, controls]))
             whose = [used_for] * len(rewards)

@@ -1,6 +1,6 @@
 """Passes: read new tokens after tokens that were read before.
 
-Attention is causal: what a model makes of a token does not depend on what comes later. A `Stretch` is a stretch of
+Attention is causal: what a model makes of a token does not depend on what comes later. A `KVSegment` is a stretch of
 tokens that was read, kept as keys and values; `advance` reads new tokens after any number of stretches. The new tokens
 need not follow one another: each has a position and a row of an attention mask of its own, so that alternatives can
 stand side by side.
@@ -25,7 +25,7 @@ from arm_lens.engine.models import Model, class_of, device_of, hook_z, hooked_un
 
 
 @dataclass(frozen=True, eq=False)
-class Stretch:
+class KVSegment:
     """A stretch of tokens, read: per layer its keys and values, in the model class's own form."""
 
     keys: list[Tensor]
@@ -33,11 +33,11 @@ class Stretch:
     positions: Int[Tensor, "row slot"]
     """The position of each token in its prompt; -1 at padding."""
 
-    def rows(self, rows: Int[Tensor, " row"]) -> Stretch:
+    def rows(self, rows: Int[Tensor, " row"]) -> KVSegment:
         """Some rows; one row that is shared by all stays as it is."""
         if len(self.positions) == 1:
             return self
-        return Stretch(
+        return KVSegment(
             [keys[rows.to(keys.device)] for keys in self.keys],
             [values[rows.to(values.device)] for values in self.values],
             self.positions[rows.to(self.positions.device)],
@@ -91,7 +91,7 @@ def unfit(model: Model, longest: int) -> str | None:
 def advance(
     model: Model,
     tokens: Int[Tensor, "row new"],
-    past: Sequence[Stretch],
+    past: Sequence[KVSegment],
     positions: Int[Tensor, "row new"],
     sees: Bool[Tensor, "row new new"],
     *,
@@ -118,10 +118,10 @@ def advance(
 
 
 def _seen(
-    past: list[Stretch], positions: Int[Tensor, "row new"], sees: Bool[Tensor, "row new new"], window: int | None
+    past: list[KVSegment], positions: Int[Tensor, "row new"], sees: Bool[Tensor, "row new new"], window: int | None
 ) -> Bool[Tensor, "row 1 new slot"]:
     """Which slots each new token attends to, those of the past first."""
-    before = [stretch.positions.to(positions.device).expand(len(positions), -1) for stretch in past]
+    before = [segment.positions.to(positions.device).expand(len(positions), -1) for segment in past]
     slots = torch.cat([*before, positions], dim=1)
     real = (slots[:, : slots.shape[1] - positions.shape[1]] >= 0)[:, None, :]
     seen = torch.cat([real.expand(-1, positions.shape[1], -1), sees], dim=2)
@@ -174,7 +174,7 @@ class _Layer(CacheLayerMixin):
 def _advance_bridge(
     model: Model,
     tokens: Tensor,
-    past: list[Stretch],
+    past: list[KVSegment],
     positions: Tensor,
     sees: Tensor,
     rows: Tensor | None,
@@ -182,7 +182,7 @@ def _advance_bridge(
     keep: list[tuple[Tensor, Tensor]] | None,
 ) -> Tensor:
     layers: list[Any] = [
-        _Layer([stretch.keys[layer] for stretch in past], [stretch.values[layer] for stretch in past])
+        _Layer([segment.keys[layer] for segment in past], [segment.values[layer] for segment in past])
         for layer in range(model.cfg.n_layers)
     ]
     with _unembedding_only(model, rows) as done:
@@ -235,7 +235,7 @@ def _unembedding_only(model: Model, rows: Tensor | None) -> Iterator[bool]:
         parts["_original_component"] = head
 
 
-def _additive(model: Model, past: list[Stretch], positions: Tensor, sees: Tensor) -> Tensor | dict[str, Tensor]:
+def _additive(model: Model, past: list[KVSegment], positions: Tensor, sees: Tensor) -> Tensor | dict[str, Tensor]:
     """The attention mask as Hugging Face takes it ready-made: one, or one for each kind of layer."""
     config = text_config(model)
     window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
@@ -262,7 +262,7 @@ def text_config(model: Model) -> Any:
 def _advance_hooked(
     model: Model,
     tokens: Tensor,
-    past: list[Stretch],
+    past: list[KVSegment],
     positions: Tensor,
     sees: Tensor,
     rows: Tensor | None,
@@ -275,9 +275,9 @@ def _advance_hooked(
     )
     for layer, entry in enumerate(cache.entries):
         if past:
-            entry.past_keys = _side_by_side([stretch.keys[layer] for stretch in past], len(tokens))
-            entry.past_values = _side_by_side([stretch.values[layer] for stretch in past], len(tokens))
-    real = [(stretch.positions >= 0).int().to(positions.device).expand(len(tokens), -1) for stretch in past]
+            entry.past_keys = _side_by_side([segment.keys[layer] for segment in past], len(tokens))
+            entry.past_values = _side_by_side([segment.values[layer] for segment in past], len(tokens))
+    real = [(segment.positions >= 0).int().to(positions.device).expand(len(tokens), -1) for segment in past]
     cache.previous_attention_mask = torch.cat([cache.previous_attention_mask.to(positions.device), *real], dim=1)
     if keep is None:
         cache.freeze()
@@ -299,7 +299,7 @@ def _side_by_side(parts: list[Tensor], count: int) -> Tensor:
 
 
 @contextlib.contextmanager
-def _attention_as(model: Model, past: list[Stretch], positions: Tensor, sees: Tensor) -> Iterator[None]:
+def _attention_as(model: Model, past: list[KVSegment], positions: Tensor, sees: Tensor) -> Iterator[None]:
     """Within, each new token attends to what it is to see, and absolute position embeddings are those of ``positions``.
 
     A `HookedTransformer` takes no attention mask but one of padding; so the step in which its layers mask their scores

@@ -1,6 +1,6 @@
 """Prefixes: what prompts have in common, read once.
 
-Prompts that begin alike (with the same worked examples, say) need their common part read once; the rest of each is then
+Prompts that begin alike (with the same demonstrations, say) need their common part read once; the rest of each is then
 read after it. Whether a model can go on from keys and values is not taken on trust, but compared with a full pass.
 """
 
@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from arm_lens.engine.memory import Footprint
 from arm_lens.engine.models import Model, device_of, foreign_hooks, last_logits, silenced
-from arm_lens.engine.passes import Stretch, advance, unfit
+from arm_lens.engine.passes import KVSegment, advance, unfit
 from arm_lens.engine.tokens import TokenBatch, pad
 
 TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}
@@ -61,41 +61,41 @@ class Prefixes:
         new = [len(sequence) - len(self._common) for sequence in self.sequences]
         self.batches = list(Footprint.of(model).batches(new, len(self._common), batch_size, memory_budget / 2))
         """Which prompts are read together, by index."""
-        self._shared: list[Stretch] | None = None
-        self._kept: dict[int, Stretch] | None = None
+        self._shared: list[KVSegment] | None = None
+        self._kept: dict[int, KVSegment] | None = None
 
-    def of_batch(self, number: int) -> list[Stretch]:
+    def of_batch(self, number: int) -> list[KVSegment]:
         """What was read of one of the batches: the part common to all prompts, and their own."""
         if self._kept is None:
-            kept: dict[int, Stretch] = {}
+            kept: dict[int, KVSegment] = {}
             room = self._room
             bar = tqdm(self.batches, desc="reading prompts", unit="batch", disable=not self._progress)
             for place, examples in enumerate(bar):
-                stretch = self._own(examples)
-                room -= stretch.nbytes
+                segment = self._own(examples)
+                room -= segment.nbytes
                 if room < 0:
                     break
-                kept[place] = stretch
+                kept[place] = segment
             self._kept = kept
         own = self._kept[number] if number in self._kept else self._own(self.batches[number])
         return [*self._beginning(), own]
 
-    def read(self, examples: Sequence[int]) -> list[Stretch]:
+    def read(self, examples: Sequence[int]) -> list[KVSegment]:
         """The same of any prompts, read now and not kept."""
         return [*self._beginning(), self._own(examples)]
 
     @property
     def nbytes(self) -> int:
         """The memory taken by what is kept."""
-        return sum(stretch.nbytes for stretch in [*(self._shared or ()), *(self._kept or {}).values()])
+        return sum(segment.nbytes for segment in [*(self._shared or ()), *(self._kept or {}).values()])
 
-    def _beginning(self) -> list[Stretch]:
+    def _beginning(self) -> list[KVSegment]:
         if self._shared is None:
             device = device_of(self.model)
             self._shared = [read_stretch(self.model, pad([self._common], device=device))] if self._common else []
         return self._shared
 
-    def _own(self, examples: Sequence[int]) -> Stretch:
+    def _own(self, examples: Sequence[int]) -> KVSegment:
         rest = [self.sequences[example][len(self._common) :] for example in examples]
         return read_stretch(self.model, pad(rest, device=device_of(self.model)), self._beginning())
 
@@ -136,7 +136,7 @@ def differs(found: Float[Tensor, "*batch logit"], expected: Float[Tensor, "*batc
 
 
 @torch.inference_mode()
-def read_stretch(model: Model, batch: TokenBatch, past: Sequence[Stretch] = ()) -> Stretch:
+def read_stretch(model: Model, batch: TokenBatch, past: Sequence[KVSegment] = ()) -> KVSegment:
     """Read left-padded tokens after what was read before. Hooks at the last token of prompts are silent meanwhile."""
     positions = positions_after(batch, past)
     kept: list[tuple[Tensor, Tensor]] = []
@@ -144,21 +144,21 @@ def read_stretch(model: Model, batch: TokenBatch, past: Sequence[Stretch] = ()) 
     sees = _one_after_another(positions)
     with silenced():
         advance(model, batch.tokens, past, positions, sees, rows=nothing, last_only=True, keep=kept)
-    return Stretch([keys for keys, _ in kept], [values for _, values in kept], positions)
+    return KVSegment([keys for keys, _ in kept], [values for _, values in kept], positions)
 
 
 @torch.inference_mode()
-def read_on(model: Model, batch: TokenBatch, past: Sequence[Stretch]) -> Float[Tensor, "batch vocab"]:
+def read_on(model: Model, batch: TokenBatch, past: Sequence[KVSegment]) -> Float[Tensor, "batch vocab"]:
     """Next-token logits after left-padded tokens that follow what was read before; hooks on the model take part."""
     positions = positions_after(batch, past)
     return advance(model, batch.tokens, past, positions, _one_after_another(positions), last_only=True)[:, -1]
 
 
-def positions_after(batch: TokenBatch, past: Sequence[Stretch]) -> Int[Tensor, "batch pos"]:
+def positions_after(batch: TokenBatch, past: Sequence[KVSegment]) -> Int[Tensor, "batch pos"]:
     """The position of each token of a left-padded batch that follows what was read before; -1 at padding."""
     positions = batch.attention_mask.cumsum(dim=1) - 1
-    for stretch in past:
-        positions = positions + (stretch.positions >= 0).sum(dim=1, keepdim=True).to(positions.device)
+    for segment in past:
+        positions = positions + (segment.positions >= 0).sum(dim=1, keepdim=True).to(positions.device)
     return positions.masked_fill(batch.attention_mask == 0, -1)
 
 

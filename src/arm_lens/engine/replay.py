@@ -28,7 +28,7 @@ from torch import Tensor
 
 from arm_lens.engine.memory import MASKS_PER_PASS, Footprint, default_budget
 from arm_lens.engine.models import Hook, Model, describe, device_of, foreign_hooks, hook_z, hooked, last_logits
-from arm_lens.engine.passes import Stretch, advance, unfit
+from arm_lens.engine.passes import KVSegment, advance, unfit
 from arm_lens.engine.prefix_cache import Prefixes, differs
 from arm_lens.engine.reading import read_batch
 from arm_lens.engine.steering import Injection, steer
@@ -216,14 +216,14 @@ class Replay:
         rows: Tensor | None,
     ) -> Iterator[tuple[list[int], slice, Tensor]]:
         past, batch = self.prefixes.of_batch(number), self.prefixes.batches[number]
-        slots = sum(stretch.positions.shape[1] for stretch in past)
+        slots = sum(segment.positions.shape[1] for segment in past)
         logits = None if rows is None else len(rows)
         as_rows = self._masks_as_rows or self._is_hooked()
         prompts, per_prompt = self._sizes.cut(len(masks), slots, logits, self.memory_budget / 2, as_rows)
         for some in chunks(len(here), prompts):
             picked = here[some]
             index = torch.tensor(picked, device=self.device)
-            those = past if len(picked) == len(batch) else [stretch.rows(index) for stretch in past]
+            those = past if len(picked) == len(batch) else [segment.rows(index) for segment in past]
             last = torch.tensor([self.sequences[batch[row]][-1:] for row in picked], device=self.device)
             lengths = torch.tensor([[len(self.sequences[batch[row]]) - 1] for row in picked], device=self.device)
             for span in chunks(len(masks), per_prompt):
@@ -232,7 +232,7 @@ class Replay:
 
     def _pass(
         self,
-        past: Sequence[Stretch],
+        past: Sequence[KVSegment],
         last: Tensor,
         lengths: Tensor,
         masks: Tensor,
@@ -245,7 +245,7 @@ class Replay:
         prompts, count = len(last), len(masks)
         if as_rows:
             order = repeat(torch.arange(prompts, device=self.device), "e -> (e m)", m=count)
-            past, last, lengths = [stretch.rows(order) for stretch in past], last[order], lengths[order]
+            past, last, lengths = [segment.rows(order) for segment in past], last[order], lengths[order]
             masks = repeat(masks, "m layer head -> (e m) 1 layer head", e=prompts)
         else:
             last, lengths = last.expand(-1, count), lengths.expand(-1, count)

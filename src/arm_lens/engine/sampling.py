@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from arm_lens.engine.models import Model, device_of, last_logits
-from arm_lens.engine.passes import Stretch, advance, unfit
+from arm_lens.engine.passes import KVSegment, advance, unfit
 from arm_lens.engine.prefix_cache import differs, positions_after, read_on, read_stretch
 from arm_lens.engine.tokens import TokenBatch, pad
 
@@ -118,7 +118,7 @@ class _Reading:
         self.model, self.device = model, device_of(model)
         self.sequences = [list(sequence) for sequence in sequences]
         self._goes_on = _goes_on(model, self.sequences, steps)
-        self._past: list[Stretch] = []
+        self._past: list[KVSegment] = []
         self._new = pad(self.sequences, device=self.device)
 
     def logits(self) -> Float[Tensor, "row vocab"]:
@@ -132,7 +132,7 @@ class _Reading:
         keep: list[tuple[Tensor, Tensor]] = []
         itself = torch.ones(len(positions), 1, 1, dtype=torch.bool, device=self.device)
         logits = advance(self.model, self._new.tokens, self._past, positions, itself, keep=keep)[:, -1]
-        self._past.append(Stretch([keys for keys, _ in keep], [values for _, values in keep], positions))
+        self._past.append(KVSegment([keys for keys, _ in keep], [values for _, values in keep], positions))
         return logits.float()
 
     def append(self, tokens: Sequence[int]) -> None:

@@ -42,8 +42,8 @@ class DemoOptions:
     examples: int = 40
     """Labelled replies per criterion and seed, read and chosen on by halves in turn."""
     test_items: int = 400
-    shots: int = 8
-    random_draws: int = 20
+    demonstrations: int = 8
+    random_sets: int = 20
     batch_size: int = 5
     """Prompts per forward pass; on a CPU, small batches of long prompts are the quicker ones."""
     selector: Reinforce = field(default_factory=Reinforce)
@@ -112,14 +112,16 @@ def _run_part(out: Path, model: Model, criterion: str, seed: int, options: DemoO
         model,
         examples,
         criterion=criterion,
-        shots=options.shots,
+        demonstrations=options.demonstrations,
         selector=options.selector,
         seed=seed,
         batch_size=options.batch_size,
     )
     fitted.save(out / "reward_models" / f"{criterion}-{seed}")
     test = test_items(criterion, options)
-    items, rows = judge_items(fitted, test, examples, shots=options.shots, random_draws=options.random_draws, seed=seed)
+    items, rows = judge_items(
+        fitted, test, examples, demonstrations=options.demonstrations, random_sets=options.random_sets, seed=seed
+    )
     items["prompt"] = items["item"].map(lambda number: test[number].prompt)
     items["response"] = items["item"].map(lambda number: test[number].response)
     heads, history = head_frames(fitted)
@@ -157,8 +159,8 @@ def _meta(model: Model, options: DemoOptions, seconds: float) -> dict[str, objec
         "seeds": list(options.seeds),
         "n_test": options.test_items,
         "n_examples": options.examples,
-        "shots": options.shots,
-        "n_random_draws": options.random_draws,
+        "demonstrations": options.demonstrations,
+        "n_random_sets": options.random_sets,
         "runtime_seconds": round(seconds, 1),
         "versions": {name: version(name) for name in ("arm-lens", "torch", "transformer-lens", "transformers")},
         "command": "arm-lens demo",
@@ -170,7 +172,7 @@ def _meta(model: Model, options: DemoOptions, seconds: float) -> dict[str, objec
 def _notes(options: DemoOptions) -> Iterator[str]:
     yield (
         f"Every reward model was fitted on {options.examples} labelled replies, cross-fitted: each half was read, "
-        f"{options.shots} worked examples in each prompt, to choose heads on the other. The criterion is never named to "
+        f"{options.demonstrations} demonstrations in each prompt, to choose heads on the other. The criterion is never named to "
         "the judge."
     )
     yield (
@@ -179,6 +181,6 @@ def _notes(options: DemoOptions) -> Iterator[str]:
     )
     yield (
         "few_shot sees the same labelled replies as the reward model, a fresh draw of "
-        f"{options.shots} in every prompt. random_heads is the mean over {options.random_draws} sets with as many heads "
+        f"{options.demonstrations} in every prompt. random_heads is the mean over {options.random_sets} sets with as many heads "
         "per layer as were chosen."
     )

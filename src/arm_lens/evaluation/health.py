@@ -98,7 +98,7 @@ def health(
         ValueError: if ``summary`` lacks a column or has no rows.
     """
     needed = ["benchmark", "subset", "unit", "judge", "n_examples", "noise", "accuracy", "ci_low", "ci_high"]
-    needed += ["sd_draws", "sd_seeds", "n_draws", "n_seeds", "brier", "brier_low"]
+    needed += ["sd_samples", "sd_seeds", "n_samples", "n_seeds", "brier", "brier_low"]
     missing = [name for name in needed if name not in summary.columns]
     if missing:
         raise ValueError(f"the table 'summary' lacks the column {', '.join(map(repr, missing))}")
@@ -312,7 +312,7 @@ CHECKS: Iterable[Callable[[_Tables], Check | None]] = (
     _crowding,
     _no_gain,
     _spread("sd_seeds", "seeds"),
-    _spread("sd_draws", "draws of the examples"),
+    _spread("sd_samples", "draws of the examples"),
     _random_heads,
     _fit_gap,
     _bias,

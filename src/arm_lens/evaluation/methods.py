@@ -12,7 +12,7 @@ from arm_lens.engine.replay import Replay
 from arm_lens.evaluation.statistics import accuracy
 from arm_lens.heads import HeadSet
 from arm_lens.judges.generative import GenerativeJudge
-from arm_lens.judges.questions import Question, draw_contexts, encode_questions, questions_of
+from arm_lens.judges.questions import Question, encode_questions, questions_of, sample_demonstrations
 from arm_lens.preferences import Preference
 from arm_lens.reward.model import ActivationRewardModel
 
@@ -26,8 +26,8 @@ def judge_items(
     test: Sequence[Preference],
     pool: Sequence[Preference],
     *,
-    shots: int = 8,
-    random_draws: int = 20,
+    demonstrations: int = 8,
+    random_sets: int = 20,
     seed: int = 0,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Every method's verdict on every test item, and the accuracies.
@@ -35,9 +35,9 @@ def judge_items(
     Args:
         fitted: the reward model.
         test: labelled items, none of which it was fitted on.
-        pool: where the worked examples of ``few_shot`` are drawn from, afresh for each item.
-        shots: worked examples in a few-shot prompt; fewer if the pool is smaller.
-        random_draws: random head sets.
+        pool: where the demonstrations of ``few_shot`` are drawn from, afresh for each item.
+        demonstrations: demonstrations in a few-shot prompt; fewer if the pool is smaller.
+        random_sets: random head sets.
         seed: of the draws.
 
     Returns:
@@ -46,16 +46,16 @@ def judge_items(
         ``accuracy``, ``ci_low``, ``ci_high``, ``n``, ``n_heads``, ``heads`` (None for ``random_heads``).
     """
     judge = fitted.judge
-    asked = questions_of(test, judge.template, judge.layout, seed=seed)
-    labels = torch.tensor([question.positive for question in asked])
+    questions = questions_of(test, judge.template, judge.layout, seed=seed)
+    labels = torch.tensor([question.positive for question in questions])
     generator = torch.Generator().manual_seed(seed)
     everything = HeadSet.all(fitted.heads.n_layers, fitted.heads.n_heads)
     nothing = HeadSet.none(fitted.heads.n_layers, fitted.heads.n_heads)
-    sets = [nothing, everything, fitted.chosen, *(fitted.heads.random_like(generator) for _ in range(random_draws))]
-    steered = _replayed(fitted, asked, sets)
+    sets = [nothing, everything, fitted.chosen, *(fitted.heads.random_like(generator) for _ in range(random_sets))]
+    steered = _replayed(fitted, questions, sets)
     pool_questions = questions_of(pool, judge.template, judge.layout, seed=seed)
-    shots = min(shots, len(pool_questions))
-    few = few_shot_logs(judge, asked, pool_questions, shots=shots, seed=seed)
+    demonstrations = min(demonstrations, len(pool_questions))
+    few = few_shot_logs(judge, questions, pool_questions, demonstrations=demonstrations, seed=seed)
     logs = {
         "zero_shot": steered[:1],
         "few_shot": few[None],
@@ -74,8 +74,8 @@ def judge_items(
             pd.DataFrame(
                 {
                     "method": method,
-                    "item": np.arange(len(asked)),
-                    "id": [question.name for question in asked],
+                    "item": np.arange(len(questions)),
+                    "id": [question.name for question in questions],
                     "label": labels.numpy(),
                     "reward": np.exp(logs[method][..., 0]).mean(axis=0),
                     "gap": gaps.mean(axis=0),
@@ -100,19 +100,21 @@ def judge_items(
 
 
 def few_shot_logs(
-    judge: GenerativeJudge, asked: Sequence[Question], pool: Sequence[Question], *, shots: int, seed: int
+    judge: GenerativeJudge, questions: Sequence[Question], pool: Sequence[Question], *, demonstrations: int, seed: int
 ) -> np.ndarray:
-    """Log-probabilities [item, verdict] with freshly drawn worked examples in every prompt."""
-    verdict = judge.verdict(asked, shown=draw_contexts(pool, asked, shots, seed=seed))
+    """Log-probabilities [item, verdict] with freshly drawn demonstrations in every prompt."""
+    verdict = judge.verdict(questions, demonstrations=sample_demonstrations(pool, questions, demonstrations, seed=seed))
     return torch.stack([verdict.log_positive, verdict.log_negative], dim=-1).double().numpy()
 
 
 def _replayed(
-    fitted: ActivationRewardModel, asked: Sequence[Question], sets: Sequence[HeadSet | torch.Tensor]
+    fitted: ActivationRewardModel, questions: Sequence[Question], sets: Sequence[HeadSet | torch.Tensor]
 ) -> np.ndarray:
     """Log-probabilities [set, item, verdict] of the zero-shot prompt under each head set, or gates."""
     judge = fitted.judge
-    sequences = encode_questions(judge.model, judge.template, asked, layout=judge.layout, wording=judge.wording)
+    sequences = encode_questions(
+        judge.model, judge.template, questions, layout=judge.layout, criterion_text=judge.criterion_text
+    )
     masks = [one.mask if isinstance(one, HeadSet) else one for one in sets]
     gated = any(one.is_floating_point() for one in masks)
     replay = Replay(judge.model, sequences, judge.verdicts, injection=fitted.injection, batch_size=4 * judge.batch_size)

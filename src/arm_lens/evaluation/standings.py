@@ -98,15 +98,15 @@ def spreads(summary: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         One row per benchmark and judge with more than one draw or seed: benchmark, judge, n_draws, n_seeds, and for
-        each of ``sd_draws`` and ``sd_seeds`` the root of the mean square over subsets, with the largest one and its
+        each of ``sd_samples`` and ``sd_seeds`` the root of the mean square over subsets, with the largest one and its
         subset as ``sd_..._largest`` and ``sd_..._where``. Not a number (and None) where it could not be estimated.
     """
     records = []
-    repeated = summary[(summary["n_draws"] > 1) | (summary["n_seeds"] > 1)]
+    repeated = summary[(summary["n_samples"] > 1) | (summary["n_seeds"] > 1)]
     for (benchmark, judge), rows in repeated.groupby(["benchmark", "judge"], sort=False):
         record = {"benchmark": benchmark, "judge": judge}
-        record |= {name: int(rows[name].max()) for name in ("n_draws", "n_seeds")}
-        for name in ("sd_draws", "sd_seeds"):
+        record |= {name: int(rows[name].max()) for name in ("n_samples", "n_seeds")}
+        for name in ("sd_samples", "sd_seeds"):
             known = rows.dropna(subset=[name])
             record[name] = float((known[name] ** 2).mean() ** 0.5) if len(known) else float("nan")
             record[f"{name}_largest"] = float(known[name].max()) if len(known) else float("nan")

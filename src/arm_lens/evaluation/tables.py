@@ -36,7 +36,7 @@ from arm_lens.evaluation.statistics import (
 
 SUBSET = ("benchmark", "subset", "unit")
 SETTING = (*SUBSET, "judge", "n_examples", "noise")
-CONDITION = (*SETTING, "draw", "seed")
+CONDITION = (*SETTING, "sample", "seed")
 ITEM_FIELDS = (*CONDITION, "item", "cluster", "label", "reward", "probability", "correct")
 
 
@@ -75,9 +75,9 @@ class Judged:
     probability: Float[np.ndarray, "condition item"]
 
     @property
-    def n_draws(self) -> int:
+    def n_samples(self) -> int:
         """How many draws there are."""
-        return len({draw for draw, _ in self.conditions})
+        return len({sample for sample, _ in self.conditions})
 
     @property
     def n_seeds(self) -> int:
@@ -87,11 +87,11 @@ class Judged:
     @property
     def is_crossed(self) -> bool:
         """Whether there is every seed under every draw."""
-        return self.n_draws * self.n_seeds == len(self.conditions)
+        return self.n_samples * self.n_seeds == len(self.conditions)
 
     def crossed(self, values: Float[np.ndarray, "condition item"]) -> Float[np.ndarray, "draw seed item"]:
         """``values`` by draw and seed; if some are missing, every condition counts as a draw of its own."""
-        return values.reshape(self.n_draws, self.n_seeds, -1) if self.is_crossed else values[:, None]
+        return values.reshape(self.n_samples, self.n_seeds, -1) if self.is_crossed else values[:, None]
 
     @cached_property
     def resampled(self) -> Float[np.ndarray, " resample"]:
@@ -125,9 +125,9 @@ def rows_table(settings: list[Judged]) -> pd.DataFrame:
     """One row per condition: the columns of `CONDITION`, accuracy, ci_low, ci_high, n."""
     records = []
     for one in settings:
-        for (draw, seed), correct in zip(one.conditions, one.correct, strict=True):
+        for (sample, seed), correct in zip(one.conditions, one.correct, strict=True):
             found = mean_estimate(correct[None, None], one.bootstrap)
-            records.append((*one.key.values(), draw, seed, found.value, found.low, found.high, found.n))
+            records.append((*one.key.values(), sample, seed, found.value, found.low, found.high, found.n))
     return pd.DataFrame(records, columns=[*CONDITION, "accuracy", "ci_low", "ci_high", "n"])
 
 
@@ -151,8 +151,8 @@ def summary_table(settings: list[Judged]) -> pd.DataFrame:
             {
                 **one.key,
                 **{"accuracy": right.value, "ci_low": right.low, "ci_high": right.high, "n": right.n},
-                **{"n_clusters": len(one.bootstrap), "n_draws": one.n_draws, "n_seeds": one.n_seeds},
-                "sd_draws": spread.sd_draws if spread else np.nan,
+                **{"n_clusters": len(one.bootstrap), "n_samples": one.n_samples, "n_seeds": one.n_seeds},
+                "sd_samples": spread.sd_samples if spread else np.nan,
                 "sd_seeds": spread.sd_seeds if spread else np.nan,
                 **{"auc": area.value, "auc_low": area.low, "auc_high": area.high},
                 **{"brier": brier.value, "brier_low": brier.low, "brier_high": brier.high},
@@ -248,7 +248,7 @@ def _checked(items: pd.DataFrame) -> pd.DataFrame:
     twice = items.duplicated([*CONDITION, "item"])
     if twice.any():
         row = items[twice].iloc[0]
-        raise ValueError(f"{_named(row)} is there twice in draw {row['draw']}, seed {row['seed']}")
+        raise ValueError(f"{_named(row)} is there twice in draw {row['sample']}, seed {row['seed']}")
     facts = items.drop_duplicates([*SUBSET, "item", "cluster", "label"])
     differ = facts.duplicated([*SUBSET, "item"])
     if differ.any():
@@ -263,13 +263,15 @@ def _named(row: Any) -> str:
 def _one_setting(
     key: dict[str, Any], group: pd.DataFrame, shared: dict[tuple[Any, ...], ClusterBootstrap], resamples: int
 ) -> Judged:
-    by_condition = [rows for _, rows in group.groupby(["draw", "seed"], sort=True)]
-    conditions = [(int(rows["draw"].iloc[0]), int(rows["seed"].iloc[0])) for rows in by_condition]
+    by_condition = [rows for _, rows in group.groupby(["sample", "seed"], sort=True)]
+    conditions = [(int(rows["sample"].iloc[0]), int(rows["seed"].iloc[0])) for rows in by_condition]
     first = by_condition[0]
     ids = first["item"].to_numpy()
-    for (draw, seed), rows in zip(conditions[1:], by_condition[1:], strict=True):
+    for (sample, seed), rows in zip(conditions[1:], by_condition[1:], strict=True):
         where = f"{key['benchmark']}, {key['subset']}, judge {key['judge']}"
-        _same_items(ids, rows["item"].to_numpy(), f"{where}, first draw and seed", f"{where}, draw {draw}, seed {seed}")
+        _same_items(
+            ids, rows["item"].to_numpy(), f"{where}, first draw and seed", f"{where}, draw {sample}, seed {seed}"
+        )
     clusters: Int[np.ndarray, " item"] = np.unique(first["cluster"].to_numpy().astype(str), return_inverse=True)[1]
     subset = tuple(key[name] for name in SUBSET)
     bootstrap = ClusterBootstrap(clusters, seed=stable_seed(*subset), resamples=resamples)

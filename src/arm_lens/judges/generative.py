@@ -1,6 +1,6 @@
 """The reward-model protocol, and the model itself as a judge: P("Yes") of the verdict, zero-shot or with examples.
 
-`GenerativeJudge` asks the unsteered model. With worked examples in the prompt it is the few-shot judge every Activation
+`GenerativeJudge` asks the unsteered model. With demonstrations in the prompt it is the few-shot judge every Activation
 Reward Model is compared with; without, it is the zero-shot one.
 """
 
@@ -28,8 +28,8 @@ class GenerativeJudge:
 
     Args:
         model: of either TransformerLens class.
-        wording: the criterion in words, put into every prompt; empty for an unnamed criterion.
-        examples: worked examples shown before every question, in this order.
+        criterion_text: the criterion in words, put into every prompt; empty for an unnamed criterion.
+        examples: demonstrations shown before every question, in this order.
         layout: ``scalar`` asks about one response; ``ranked`` asks which of two is better, in both orders.
         template: by default the model's own, or the general one.
         batch_size: prompts per forward pass.
@@ -39,38 +39,43 @@ class GenerativeJudge:
         self,
         model: Model,
         *,
-        wording: str = "",
+        criterion_text: str = "",
         examples: Sequence[Preference] = (),
         layout: Layout = "scalar",
         template: JudgeTemplate | None = None,
         batch_size: int = 16,
     ) -> None:
-        self.model, self.wording, self.layout, self.batch_size = model, wording, layout, batch_size
+        self.model, self.criterion_text, self.layout, self.batch_size = model, criterion_text, layout, batch_size
         self.template = template or default_template(model)
         self.verdicts = verdict_tokens(model.tokenizer, self.template, layout)
-        self.shown = tuple(questions_of(examples, self.template, layout))
+        self.demonstrations = tuple(questions_of(examples, self.template, layout))
 
     def verdict(
         self,
-        asked: Sequence[Question],
+        questions: Sequence[Question],
         *,
-        shown: Sequence[Sequence[Question]] | None = None,
+        demonstrations: Sequence[Sequence[Question]] | None = None,
         temperature: float = 1.0,
         progress: bool = False,
     ) -> VerdictScores:
         """The verdict on each question, ``[question]``.
 
         Args:
-            asked: the questions.
-            shown: worked examples for each question, instead of the judge's own.
+            questions: the questions.
+            demonstrations: demonstrations for each question, instead of the judge's own.
             temperature: what logits are divided by, above 0.
             progress: show a progress bar.
         """
         if not temperature > 0:
             raise ValueError(f"the temperature of a verdict must be above 0, not {temperature}")
-        contexts = [self.shown] * len(asked) if shown is None else shown
+        contexts = [self.demonstrations] * len(questions) if demonstrations is None else demonstrations
         sequences = encode_questions(
-            self.model, self.template, asked, layout=self.layout, wording=self.wording, shown=contexts
+            self.model,
+            self.template,
+            questions,
+            layout=self.layout,
+            criterion_text=self.criterion_text,
+            demonstrations=contexts,
         )
         # Batches of like length waste the least on padding.
         order = sorted(range(len(sequences)), key=lambda index: len(sequences[index]))
@@ -109,8 +114,8 @@ class GenerativeJudge:
         """
         if self.layout == "ranked":
             raise ValueError("a ranked judge compares two responses and has no score of one; use prefer")
-        asked = scalar_questions(self.template, prompts, responses)
-        return self.verdict(asked, progress=progress)
+        questions = scalar_questions(self.template, prompts, responses)
+        return self.verdict(questions, progress=progress)
 
     def score(
         self,
@@ -155,12 +160,12 @@ class GenerativeJudge:
         if self.layout != "ranked":
             raise ValueError("a scalar judge sees one response at a time, in no order; only a ranked judge has orders")
         check_pairs(prompts, a, b)
-        asked = [
+        questions = [
             Question(self.template.ranked_question(prompt, *pair), True, f"pair {number}")
             for number, (prompt, one, two) in enumerate(zip(prompts, a, b, strict=True))
             for pair in ((one, two), (two, one))
         ]
-        return self.verdict(asked, progress=progress).gap.reshape(-1, 2)
+        return self.verdict(questions, progress=progress).gap.reshape(-1, 2)
 
     def prefer(self, prompt: Prompt, a: Prompt, b: Prompt) -> Comparison:
         """Which of two responses to a prompt the judge prefers."""

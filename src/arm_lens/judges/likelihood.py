@@ -72,12 +72,12 @@ class LikelihoodJudge(ScoresResponses):
         """
         if len(prompts) != len(responses):
             raise ValueError(f"{len(prompts)} prompts for {len(responses)} responses")
-        asked = [self._tokens(*pair, number) for number, pair in enumerate(zip(prompts, responses, strict=True))]
-        total = log_likelihoods(self.model, asked, batch_size=self.batch_size, progress=progress)
+        questions = [self._tokens(*pair, number) for number, pair in enumerate(zip(prompts, responses, strict=True))]
+        total = log_likelihoods(self.model, questions, batch_size=self.batch_size, progress=progress)
         if self.reference is not None:
-            other = log_likelihoods(self.reference, asked, batch_size=self.batch_size, progress=progress)
+            other = log_likelihoods(self.reference, questions, batch_size=self.batch_size, progress=progress)
             total = self.beta * (total - other)
-        return total / torch.tensor([float(len(response)) for _, response in asked]) if self.mean else total
+        return total / torch.tensor([float(len(response)) for _, response in questions]) if self.mean else total
 
     def _tokens(self, prompt: Prompt, response: Prompt, number: int) -> tuple[list[int], list[int]]:
         """The tokens before the response, and the response's own."""
@@ -104,18 +104,20 @@ class LikelihoodJudge(ScoresResponses):
 
 @torch.inference_mode()
 def log_likelihoods(
-    model: Model, asked: Sequence[tuple[list[int], list[int]]], *, batch_size: int = 16, progress: bool = False
+    model: Model, questions: Sequence[tuple[list[int], list[int]]], *, batch_size: int = 16, progress: bool = False
 ) -> Float[Tensor, " example"]:
     """The summed log-probability, in nats, of the second token sequence of each pair after the first."""
-    order = sorted(range(len(asked)), key=lambda index: sum(map(len, asked[index])))
-    found = torch.empty(len(asked))
+    order = sorted(range(len(questions)), key=lambda index: sum(map(len, questions[index])))
+    found = torch.empty(len(questions))
     for span in tqdm(list(chunks(len(order), batch_size)), desc="likelihood", unit="batch", disable=not progress):
         here = order[span]
         # Padded on the right, where no real token sees it and every position is as it should be.
-        batch = pad([[*asked[index][0], *asked[index][1]] for index in here], side="right", device=device_of(model))
+        batch = pad(
+            [[*questions[index][0], *questions[index][1]] for index in here], side="right", device=device_of(model)
+        )
         logits: Tensor = model(batch.tokens, attention_mask=batch.attention_mask)
         for row, index in enumerate(here):
-            context, tokens = asked[index]
+            context, tokens = questions[index]
             # The logits before each of the response's tokens; a float copy of all would take as much memory again.
             due = logits[row, len(context) - 1 : len(context) + len(tokens) - 1].float()
             found[index] = -cross_entropy(due, torch.tensor(tokens, device=due.device), reduction="sum").cpu()

@@ -46,7 +46,7 @@ class HeadProbe(ScoresResponses):
         examples: Sequence[Preference],
         *,
         inverse_penalty: float = 1.0,
-        wording: str = "",
+        criterion_text: str = "",
         template: JudgeTemplate | None = None,
         batch_size: int = 16,
         progress: bool = False,
@@ -57,7 +57,7 @@ class HeadProbe(ScoresResponses):
             model: of either class; it is not changed.
             examples: pairs or labelled responses, of both kinds.
             inverse_penalty: scikit-learn's ``C``: smaller values keep the weights smaller.
-            wording: the criterion in words, put into every prompt; empty to leave it to the examples alone.
+            criterion_text: the criterion in words, put into every prompt; empty to leave it to the examples alone.
             template: by default the model's own, or the general one.
             batch_size: prompts per forward pass.
             progress: show progress bars.
@@ -66,12 +66,12 @@ class HeadProbe(ScoresResponses):
             ValueError: if the examples are all of one kind.
             PromptTooLongError: naming the example whose prompt exceeds the model's context.
         """
-        judge = GenerativeJudge(model, wording=wording, template=template, batch_size=batch_size)
-        asked = questions_of(examples, judge.template)
-        labels = [question.positive for question in asked]
+        judge = GenerativeJudge(model, criterion_text=criterion_text, template=template, batch_size=batch_size)
+        questions = questions_of(examples, judge.template)
+        labels = [question.positive for question in questions]
         if len(set(labels)) < 2:
             raise ValueError(f"a probe is trained on examples of both kinds; all {len(labels)} are of one")
-        z = question_activations(judge, asked, progress=progress)
+        z = question_activations(judge, questions, progress=progress)
         features = _flat(z)
         scaler = _standardisation(features)
         regression = LogisticRegression(C=inverse_penalty, max_iter=2000).fit(scaler.transform(features), labels)
@@ -91,8 +91,8 @@ class HeadProbe(ScoresResponses):
         self, prompts: Sequence[Prompt], responses: Sequence[Prompt], *, progress: bool = False
     ) -> Float[Tensor, " example"]:
         """The log-odds of each response, which tell apart what is certain and what is more certain still."""
-        asked = scalar_questions(self.judge.template, prompts, responses)
-        return self.log_odds(question_activations(self.judge, asked, progress=progress))
+        questions = scalar_questions(self.judge.template, prompts, responses)
+        return self.log_odds(question_activations(self.judge, questions, progress=progress))
 
     def margins(self, prompts: Sequence[Prompt], a: Sequence[Prompt], b: Sequence[Prompt]) -> Float[Tensor, " pair"]:
         """How much higher the log-odds of each ``a`` are than those of its ``b``."""

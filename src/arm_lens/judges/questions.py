@@ -1,4 +1,4 @@
-"""From labelled preferences to the questions a judge is asked, with or without worked examples in front.
+"""From labelled preferences to the questions a judge is asked, with or without demonstrations in front.
 
 In the scalar layout a pair gives two questions (the chosen response meets the criterion, the rejected one does not); in
 the ranked layout it gives one, whose two responses stand in a seeded random order. Either way a question has a verdict
@@ -18,7 +18,7 @@ from arm_lens.engine.models import Model
 from arm_lens.engine.tokens import encode
 from arm_lens.engine.verdict_tokens import VerdictTokens, resolve_verdicts
 from arm_lens.judges.template import NO_RANKED_QUESTION, JudgeTemplate
-from arm_lens.preferences import LabelledResponse, Preference, PreferencePair, Prompt, labelled, text_of
+from arm_lens.preferences import LabelledResponse, Preference, PreferencePair, Prompt, text_of, unpair
 
 Layout = Literal["scalar", "ranked"]
 
@@ -51,7 +51,7 @@ def questions_of(
     if layout == "scalar":
         return [
             Question(template.question(one.prompt, one.response), one.label, one.id or f"example {number}")
-            for number, one in enumerate(labelled(examples))
+            for number, one in enumerate(unpair(examples))
         ]
     if layout != "ranked":
         raise ValueError(f"the layout is 'scalar' or 'ranked', not {layout!r}")
@@ -69,7 +69,7 @@ def questions_of(
 
 def prompts_behind(examples: Sequence[Preference], layout: Layout = "scalar") -> list[str]:
     """The prompt behind each of `questions_of`'s questions, as text: what questions with the same one have in common."""
-    return [text_of(one.prompt) for one in (labelled(examples) if layout == "scalar" else examples)]
+    return [text_of(one.prompt) for one in (unpair(examples) if layout == "scalar" else examples)]
 
 
 def scalar_questions(template: JudgeTemplate, prompts: Sequence[Prompt], responses: Sequence[Prompt]) -> list[Question]:
@@ -110,21 +110,21 @@ def verdict_tokens(tokenizer: PreTrainedTokenizerBase, template: JudgeTemplate, 
 def encode_questions(
     model: Model,
     template: JudgeTemplate,
-    asked: Sequence[Question],
+    questions: Sequence[Question],
     *,
     layout: Layout = "scalar",
-    wording: str = "",
-    shown: Sequence[Sequence[Question]] | None = None,
+    criterion_text: str = "",
+    demonstrations: Sequence[Sequence[Question]] | None = None,
 ) -> list[list[int]]:
     """The token ids of whole prompts, one per question, each ending where the verdict is due.
 
     Args:
         model: its tokenizer and context length are used.
         template: the wording of everything around the questions.
-        asked: the questions.
-        layout: which verdicts the worked examples show.
-        wording: the criterion in words, or empty.
-        shown: the worked examples in front of each question; by default none.
+        questions: the questions.
+        layout: which verdicts the demonstrations show.
+        criterion_text: the criterion in words, or empty.
+        demonstrations: the demonstrations in front of each question; by default none.
 
     Raises:
         PromptTooLongError: naming the question whose prompt exceeds the context.
@@ -135,29 +135,29 @@ def encode_questions(
             model.tokenizer,
             question.text,
             examples=[(one.text, positive[0] if one.positive else negative[0]) for one in examples],
-            criterion=wording,
+            criterion=criterion_text,
         )
-        for question, examples in zip(asked, shown or [()] * len(asked), strict=True)
+        for question, examples in zip(questions, demonstrations or [()] * len(questions), strict=True)
     ]
     chat = template.is_chat(model.tokenizer)
-    return encode(model, texts, chat=chat, names=[question.name for question in asked])
+    return encode(model, texts, chat=chat, names=[question.name for question in questions])
 
 
-def draw_contexts(
-    pool: Sequence[Question], asked: Sequence[Question], shots: int, *, seed: int
+def sample_demonstrations(
+    pool: Sequence[Question], questions: Sequence[Question], demonstrations: int, *, seed: int
 ) -> list[tuple[Question, ...]]:
-    """For each question, ``shots`` worked examples drawn without replacement from the pool, never the question itself.
+    """For each question, ``demonstrations`` demonstrations drawn without replacement from the pool, never the question itself.
 
     Raises:
         ValueError: if the pool is too small.
     """
     order = random.Random(seed)
     contexts = []
-    for question in asked:
+    for question in questions:
         others = [one for one in pool if one is not question]
-        if len(others) < shots:
+        if len(others) < demonstrations:
             raise ValueError(
-                f"{shots} worked examples are wanted for {question.name}, but there are {len(others)} others"
+                f"{demonstrations} demonstrations are wanted for {question.name}, but there are {len(others)} others"
             )
-        contexts.append(tuple(order.sample(others, shots)))
+        contexts.append(tuple(order.sample(others, demonstrations)))
     return contexts

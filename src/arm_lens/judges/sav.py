@@ -55,7 +55,7 @@ class SparseAttentionVectors(ScoresResponses):
         examples: Sequence[Preference],
         *,
         heads: int = 20,
-        wording: str = "",
+        criterion_text: str = "",
         template: JudgeTemplate | None = None,
         batch_size: int = 16,
         progress: bool = False,
@@ -66,7 +66,7 @@ class SparseAttentionVectors(ScoresResponses):
             model: of either class; it is not changed.
             examples: pairs or labelled responses, of both kinds.
             heads: how many vote; all, if the model has fewer. Of equally good ones, those in earlier layers.
-            wording: the criterion in words, put into every prompt; empty to leave it to the examples alone.
+            criterion_text: the criterion in words, put into every prompt; empty to leave it to the examples alone.
             template: by default the model's own, or the general one.
             batch_size: prompts per forward pass.
             progress: show progress bars.
@@ -75,10 +75,10 @@ class SparseAttentionVectors(ScoresResponses):
             ValueError: if the examples are all of one kind.
             PromptTooLongError: naming the example whose prompt exceeds the model's context.
         """
-        judge = GenerativeJudge(model, wording=wording, template=template, batch_size=batch_size)
-        asked = questions_of(examples, judge.template)
-        labels = torch.tensor([question.positive for question in asked])
-        z = question_activations(judge, asked, progress=progress)
+        judge = GenerativeJudge(model, criterion_text=criterion_text, template=template, batch_size=batch_size)
+        questions = questions_of(examples, judge.template)
+        labels = torch.tensor([question.positive for question in questions])
+        z = question_activations(judge, questions, progress=progress)
         scores = HeadScores("leave-one-out accuracy", leave_one_out_accuracy(z, labels))
         chosen = scores.top(min(heads, scores.values.numel()))
         return cls(judge, z[labels].mean(dim=0), z[~labels].mean(dim=0), chosen, scores)
@@ -87,8 +87,8 @@ class SparseAttentionVectors(ScoresResponses):
         self, prompts: Sequence[Prompt], responses: Sequence[Prompt], *, progress: bool = False
     ) -> Float[Tensor, "example layer head"]:
         """Every head's verdict on each response: 1, 0, or 0.5 where both means are equally near."""
-        asked = scalar_questions(self.judge.template, prompts, responses)
-        return self.verdicts(question_activations(self.judge, asked, progress=progress))
+        questions = scalar_questions(self.judge.template, prompts, responses)
+        return self.verdicts(question_activations(self.judge, questions, progress=progress))
 
     def verdicts(self, z: Float[Tensor, "example layer head d_head"]) -> Float[Tensor, "example layer head"]:
         """Every head's verdict, from activations at the last token of bare questions."""
@@ -115,7 +115,7 @@ class SparseAttentionVectors(ScoresResponses):
     def _repr_html_(self) -> str:
         facts = {
             "model": describe(self.judge.model).name,
-            "wording": self.judge.wording or None,
+            "criterion_text": self.judge.criterion_text or None,
             "heads that vote": listed(self.heads),
             "shade": self.scores.name,
         }
@@ -126,10 +126,10 @@ class SparseAttentionVectors(ScoresResponses):
 
 
 def question_activations(
-    judge: GenerativeJudge, asked: Sequence[Question], *, progress: bool = False
+    judge: GenerativeJudge, questions: Sequence[Question], *, progress: bool = False
 ) -> Float[Tensor, "example layer head d_head"]:
-    """``hook_z`` at the last token of bare questions, without worked examples; in float32 on the CPU."""
-    sequences = encode_questions(judge.model, judge.template, asked, wording=judge.wording)
+    """``hook_z`` at the last token of bare questions, without demonstrations; in float32 on the CPU."""
+    sequences = encode_questions(judge.model, judge.template, questions, criterion_text=judge.criterion_text)
     parts = read_heads(judge.model, sequences, batch_size=4 * judge.batch_size, progress=progress)
     return torch.cat([part.float().cpu() for part in parts])
 

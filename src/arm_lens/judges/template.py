@@ -112,11 +112,11 @@ class JudgeTemplate:
         """
         header = _fill(self.header, criterion=criterion) if criterion else ""
         if not self.is_chat(tokenizer):
-            shown = [question + self.cue + self.before_verdict + verdict for question, verdict in examples]
-            return header + self.separator.join([*shown, question + self.cue])
+            demonstrations = [question + self.cue + self.before_verdict + verdict for question, verdict in examples]
+            return header + self.separator.join([*demonstrations, question + self.cue])
         messages: list[dict[str, str]] = []
-        for asked, verdict in [*examples, (question, None)]:
-            messages.append({"role": "user", "content": asked if messages else header + asked})
+        for questions, verdict in [*examples, (question, None)]:
+            messages.append({"role": "user", "content": questions if messages else header + questions})
             if verdict is not None:
                 messages.append({"role": "assistant", "content": verdict})
         text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)

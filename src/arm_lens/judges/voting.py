@@ -46,7 +46,7 @@ class VotingJudge(ScoresResponses):
     """Asks the same question k times, and counts.
 
     Args:
-        judge: how the question is asked, scalar; with worked examples or without.
+        judge: how the question is asked, scalar; with demonstrations or without.
         votes: k.
         temperature: of every sampled token.
         rationale: have reasons written before each verdict.
@@ -78,14 +78,14 @@ class VotingJudge(ScoresResponses):
             PromptTooLongError: naming the example, if question (and reasons) exceed the model's context.
             ValueError: if there are not as many prompts as responses, or none.
         """
-        asked = scalar_questions(self.judge.template, prompts, responses)
+        questions = scalar_questions(self.judge.template, prompts, responses)
         if self.rationale is None:
-            verdict = self.judge.verdict(asked, temperature=self.temperature, progress=progress)
+            verdict = self.judge.verdict(questions, temperature=self.temperature, progress=progress)
             chances = torch.stack([verdict.log_positive.exp(), verdict.log_negative.exp()], dim=-1)
             chances = chances[:, None].expand(-1, self.votes, -1)
         else:
-            chances = self._after_reasons(asked, self.rationale, progress)
-        draws = torch.tensor([[self._uniform(one, vote, -1) for vote in range(self.votes)] for one in asked])
+            chances = self._after_reasons(questions, self.rationale, progress)
+        draws = torch.tensor([[self._uniform(one, vote, -1) for vote in range(self.votes)] for one in questions])
         positive = (draws < chances[..., 0]).sum(dim=1)
         either = (draws < chances.sum(dim=-1)).sum(dim=1)
         return torch.where(either > 0, positive / either.clamp(min=1), 0.5).float()
@@ -94,18 +94,18 @@ class VotingJudge(ScoresResponses):
         return uniform_of(self.seed, question.text, vote, step)
 
     def _after_reasons(
-        self, asked: Sequence[Question], rationale: Rationale, progress: bool
+        self, questions: Sequence[Question], rationale: Rationale, progress: bool
     ) -> Float[Tensor, "example vote verdict"]:
         """The probabilities of the two verdicts after each vote's own reasons."""
         judge, tokenizer = self.judge, self.judge.model.tokenizer
-        if not asked:
+        if not questions:
             raise ValueError("there is nothing to judge")
         chat = judge.template.is_chat(tokenizer)
         cue = rationale.then if chat else judge.template.cue
         after = tokenizer.encode(cue, add_special_tokens=False)
-        rows = [(number, vote) for number in range(len(asked)) for vote in range(self.votes)]
-        sequences = self._reason_prompts(asked, rationale, chat)
-        for question, sequence in zip(asked, sequences, strict=True):
+        rows = [(number, vote) for number in range(len(questions)) for vote in range(self.votes)]
+        sequences = self._reason_prompts(questions, rationale, chat)
+        for question, sequence in zip(questions, sequences, strict=True):
             most = len(sequence) + rationale.max_tokens + len(after)
             if most > judge.model.cfg.n_ctx:
                 raise PromptTooLongError(
@@ -113,12 +113,12 @@ class VotingJudge(ScoresResponses):
                     f"{judge.model.cfg.n_ctx}"
                 )
         stop = _ends_of_turn(tokenizer) if chat else _tokens_with(tokenizer, rationale.stop)
-        chances = torch.empty(len(asked), self.votes, 2)
+        chances = torch.empty(len(questions), self.votes, 2)
         spans = list(chunks(len(rows), judge.batch_size))
         for span in tqdm(spans, desc="reasoning", unit="batch", disable=not progress, leave=False):
             here = rows[span]
             uniforms = torch.tensor(
-                [[self._uniform(asked[n], v, step) for step in range(rationale.max_tokens)] for n, v in here],
+                [[self._uniform(questions[n], v, step) for step in range(rationale.max_tokens)] for n, v in here],
                 dtype=torch.float64,
             )
             before = [sequences[number] for number, _ in here]
@@ -131,22 +131,24 @@ class VotingJudge(ScoresResponses):
                 chances[number, vote, 1] = scores.log_negative[row].exp().cpu()
         return chances
 
-    def _reason_prompts(self, asked: Sequence[Question], rationale: Rationale, chat: bool) -> list[list[int]]:
-        """Token ids of the prompts up to where the reasons begin; worked examples keep their plain verdicts."""
+    def _reason_prompts(self, questions: Sequence[Question], rationale: Rationale, chat: bool) -> list[list[int]]:
+        """Token ids of the prompts up to where the reasons begin; demonstrations keep their plain verdicts."""
         judge, template = self.judge, self.judge.template
         if chat:
-            questions = [replace(one, text=one.text + rationale.request) for one in asked]
-            shown = [judge.shown] * len(asked)
-            return encode_questions(judge.model, template, questions, wording=judge.wording, shown=shown)
+            requests = [replace(one, text=one.text + rationale.request) for one in questions]
+            demonstrations = [judge.demonstrations] * len(questions)
+            return encode_questions(
+                judge.model, template, requests, criterion_text=judge.criterion_text, demonstrations=demonstrations
+            )
         verdicts = {True: template.yes[0], False: template.no[0]}
-        examples = [(one.text, verdicts[one.positive]) for one in judge.shown]
+        examples = [(one.text, verdicts[one.positive]) for one in judge.demonstrations]
         # The cue is exchanged in the text, as a token may reach over from the question into it.
         texts = [
-            template.render(judge.model.tokenizer, one.text, examples=examples, criterion=judge.wording)
+            template.render(judge.model.tokenizer, one.text, examples=examples, criterion=judge.criterion_text)
             .removesuffix(template.cue) + rationale.cue
-            for one in asked
+            for one in questions
         ]  # fmt: skip
-        return encode(judge.model, texts, chat=False, names=[one.name for one in asked])
+        return encode(judge.model, texts, chat=False, names=[one.name for one in questions])
 
 
 def _tokens_with(tokenizer: PreTrainedTokenizerBase, text: str) -> set[int]:

@@ -2,7 +2,7 @@
 
 A *preference* comes in one of two forms. A `PreferencePair` holds a prompt and two responses, one of which was chosen
 over the other by people or by a rule. A `LabelledResponse` holds a prompt, one response and whether that response meets
-the criterion: the scalar form, which an activation reward model is fitted on. `labelled` turns the first form into the
+the criterion: the scalar form, which an activation reward model is fitted on. `unpair` turns the first form into the
 second: a chosen response meets its criterion, a rejected one does not.
 
 A *criterion* says in what respect one response is better. It may be written out ("is polite"), or left empty, to be
@@ -32,8 +32,8 @@ from arm_lens.preferences.types import (
     PreferenceFieldError,
     PreferencePair,
     Prompt,
-    labelled,
     text_of,
+    unpair,
 )
 from arm_lens.preferences.writers import write_preferences
 
@@ -51,9 +51,9 @@ __all__ = [
     "Stratify",
     "add_bias",
     "known_formats",
-    "labelled",
     "read_preferences",
     "split_preferences",
     "text_of",
+    "unpair",
     "write_preferences",
 ]

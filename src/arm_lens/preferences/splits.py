@@ -9,7 +9,7 @@ each kind go to each part is the solution of a small integer program:
     subject to  every group in one part, every part of its exact size, and every count its share rounded up or down
 
 The last condition can always be met where groups are alike: where prompts are unique, or all are pairs taken apart by
-`labelled` (any table can be rounded so that its margins stay: Bacharach, 1966, "Matrix rounding problems"). Where
+`unpair` (any table can be rounded so that its margins stay: Bacharach, 1966, "Matrix rounding problems"). Where
 groups of different sizes rule it out, counts may be further off, by no more than needed up to a factor of two. Which
 groups of a kind go where is a shuffle by the seed.
 """

@@ -130,7 +130,7 @@ class LabelledResponse:
 Preference: TypeAlias = PreferencePair | LabelledResponse
 
 
-def labelled(examples: Iterable[Preference]) -> list[LabelledResponse]:
+def unpair(examples: Iterable[Preference]) -> list[LabelledResponse]:
     """Each pair as two labelled responses, the chosen one first; labelled responses as they are.
 
     The two carry the pair's criterion and metadata, and its id with ``/chosen`` and ``/rejected`` after it.

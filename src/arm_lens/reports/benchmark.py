@@ -27,7 +27,7 @@ from arm_lens.reports.page import facts, render_page
 LEAD = "arm_reinforce"
 SUMMARY = (
     "benchmark", "subset", "unit", "judge", "n_examples", "noise", "accuracy", "ci_low", "ci_high", "n", "n_clusters",
-    "n_draws", "n_seeds", "sd_draws", "sd_seeds", "auc", "auc_low", "auc_high", "brier", "brier_low", "brier_high",
+    "n_samples", "n_seeds", "sd_samples", "sd_seeds", "auc", "auc_low", "auc_high", "brier", "brier_low", "brier_high",
 )  # fmt: skip
 MOST_FORESTS = 24
 """Subsets: beyond these the differences are told in the table of standings only."""
@@ -37,7 +37,7 @@ FACTS = {
     "model": "Model",
     "date": "Date",
     "n_examples": "Labelled examples",
-    "draws": "Draws of the examples",
+    "samples": "Draws of the examples",
     "seeds": "Seeds",
     "runtime_seconds": "Running time",
     "versions": "Versions",

@@ -26,9 +26,9 @@ FACTS = {
     "date": "Date",
     "n_examples": "Labelled examples per criterion",
     "n_test": "Test items per criterion",
-    "shots": "Examples in a few-shot prompt",
+    "demonstrations": "Examples in a few-shot prompt",
     "seeds": "Seeds",
-    "n_random_draws": "Random head sets drawn",
+    "n_random_sets": "Random head sets drawn",
     "runtime_seconds": "Running time",
     "versions": "Versions",
 }
@@ -67,7 +67,7 @@ def write_report(
     """
     path = Path(path)
     checked(rows, ["criterion", "method", "seed", "accuracy", "ci_low", "ci_high", "n", "n_heads"], table="rows")
-    names = {"few_shot": f"Few-shot ({meta['shots']} in prompt)"} if meta.get("shots") else {}
+    names = {"few_shot": f"Few-shot ({meta['demonstrations']} in prompt)"} if meta.get("demonstrations") else {}
     figures = _figures(rows, items, heads, history, names)
     context = {
         "meta": meta,

@@ -21,7 +21,7 @@ from arm_lens.engine.reading import HeadMeans, mean_heads
 from arm_lens.engine.replay import Replay
 from arm_lens.engine.steering import Injection
 from arm_lens.judges.generative import GenerativeJudge
-from arm_lens.judges.questions import Question, draw_contexts, encode_questions, questions_of
+from arm_lens.judges.questions import Question, encode_questions, questions_of, sample_demonstrations
 from arm_lens.preferences import Preference, split_preferences
 from arm_lens.reward.denoising import Denoise, denoised_means
 from arm_lens.selection import JudgingObjective, PooledObjective, RewardKind
@@ -33,7 +33,7 @@ def means_and_objective(
     *,
     validation: Sequence[Preference] | None = None,
     folds: int = 2,
-    shots: int = 8,
+    demonstrations: int = 8,
     readings: int = 64,
     injection: Injection | None = None,
     reward: RewardKind = "log_prob",
@@ -48,12 +48,12 @@ def means_and_objective(
         examples: pairs or labelled responses.
         validation: what masks are judged on, all examples being read; by default the examples themselves, cross-fitted.
         folds: how many, of equal size and the same share of each kind.
-        shots: worked examples in each prompt that is read; fewer if there are not that many other examples.
-        readings: how many prompts are read in all, with fresh worked examples each.
+        demonstrations: demonstrations in each prompt that is read; fewer if there are not that many other examples.
+        readings: how many prompts are read in all, with fresh demonstrations each.
         injection: how values are written.
         reward: what the objective counts.
         denoise: make the means less noisy, see `arm_lens.reward.denoising`.
-        seed: of the folds and the worked examples.
+        seed: of the folds and the demonstrations.
         progress: show progress bars.
 
     Raises:
@@ -70,13 +70,19 @@ def means_and_objective(
         raise ValueError(f"cross-fitting needs at least 2 folds, not {folds}; or give examples for validation")
     else:
         parts = split_preferences(examples, {f"fold {number}": 1 / folds for number in range(folds)}, seed=seed)
-        asked = [ask(part) for part in parts.values()]
-        pairs = [([one for other in asked if other is not fold for one in other], fold) for fold in asked]
+        questions = [ask(part) for part in parts.values()]
+        pairs = [([one for other in questions if other is not fold for one in other], fold) for fold in questions]
     means, objectives = [], []
     for number, (pool, chosen_on) in enumerate(pairs):
         share = max(1, readings // len(pairs) + (number < readings % len(pairs)))
         mean = read_means(
-            judge, pool, shots=shots, readings=share, denoise=denoise, seed=seed + number, progress=progress
+            judge,
+            pool,
+            demonstrations=demonstrations,
+            readings=share,
+            denoise=denoise,
+            seed=seed + number,
+            progress=progress,
         )
         objectives.append(
             judging_objective(judge, chosen_on, mean, injection=injection, reward=reward, progress=progress)
@@ -91,30 +97,35 @@ def read_means(
     judge: GenerativeJudge,
     pool: Sequence[Question],
     *,
-    shots: int = 8,
+    demonstrations: int = 8,
     readings: int = 64,
     denoise: Denoise | None = None,
     seed: int = 0,
     progress: bool = False,
 ) -> HeadMeans:
-    """The means over ``readings`` prompts, each a question of the pool after ``shots`` others with their verdicts.
+    """The means over ``readings`` prompts, each a question of the pool after ``demonstrations`` others with their verdicts.
 
     With fewer others than that, all of them are shown. Each question of the pool is asked in turn, as often as needed,
-    with freshly drawn worked examples. With ``denoise``, what was read is put through a weighted PCA before it is averaged,
+    with freshly drawn demonstrations. With ``denoise``, what was read is put through a weighted PCA before it is averaged,
     each prompt weighted by the probability that the model gives to its right verdict.
     """
     if not pool:
         raise ValueError("there are no examples to read")
     if readings < 1:
         raise ValueError(f"the means need at least one reading, not {readings}")
-    shots = min(shots, len(pool) - 1)
-    asked = [pool[number % len(pool)] for number in range(readings)]
-    shown = draw_contexts(pool, asked, shots, seed=seed)
+    demonstrations = min(demonstrations, len(pool) - 1)
+    questions = [pool[number % len(pool)] for number in range(readings)]
+    contexts = sample_demonstrations(pool, questions, demonstrations, seed=seed)
     sequences = encode_questions(
-        judge.model, judge.template, asked, layout=judge.layout, wording=judge.wording, shown=shown
+        judge.model,
+        judge.template,
+        questions,
+        layout=judge.layout,
+        criterion_text=judge.criterion_text,
+        demonstrations=contexts,
     )
     if denoise is not None:
-        right = [question.positive for question in asked]
+        right = [question.positive for question in questions]
         return denoised_means(
             judge.model, sequences, right, judge.verdicts, denoise, batch_size=judge.batch_size, progress=progress
         )
@@ -144,8 +155,10 @@ def judging_objective(
             f"heads are chosen on examples of both kinds; the {len(validation)} validation questions have "
             f"{'none' if not kinds else 'only ' + ('positive' if kinds.pop() else 'negative') + ' ones'}"
         )
-    sequences = encode_questions(judge.model, judge.template, validation, layout=judge.layout, wording=judge.wording)
-    # Without worked examples prompts are several times shorter than those that batch_size was chosen for.
+    sequences = encode_questions(
+        judge.model, judge.template, validation, layout=judge.layout, criterion_text=judge.criterion_text
+    )
+    # Without demonstrations prompts are several times shorter than those that batch_size was chosen for.
     replay = Replay(
         judge.model,
         sequences,

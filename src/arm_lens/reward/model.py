@@ -7,7 +7,7 @@ while the model is asked whether a response meets the criterion, write :math:`\m
 
 .. math:: s(r \mid p) = P(\text{"Yes"} \mid p, r;\; z[l, m] \leftarrow \mu_j[l, m],\; (l, m) \in \lambda_j).
 
-Where the paper is silent, the choices here are: the prompts that are read show ``shots`` worked examples drawn afresh
+Where the paper is silent, the choices here are: the prompts that are read show ``demonstrations`` demonstrations drawn afresh
 for each, the steered prompt shows none; and no example takes part in choosing heads with a mean that it was read for
 (`arm_lens.reward.fitting`).
 """
@@ -48,8 +48,8 @@ class FitRecord:
     criterion: str
     """The criterion's name, for the record; what the model reads is the wording."""
     seed: int
-    shots: int
-    """Worked examples in each prompt that was read."""
+    demonstrations: int
+    """Demonstrations in each prompt that was read."""
     readings: int
     """Prompts that were read for the means."""
     n_read: int
@@ -87,10 +87,10 @@ class ActivationRewardModel:
         validation: Sequence[Preference] | None = None,
         folds: int = 2,
         criterion: str = "",
-        wording: str = "",
+        criterion_text: str = "",
         layout: Layout = "scalar",
         template: JudgeTemplate | None = None,
-        shots: int = 8,
+        demonstrations: int = 8,
         readings: int = 64,
         selector: Selector | HeadSet | None = None,
         reward: RewardKind = "log_prob",
@@ -109,16 +109,16 @@ class ActivationRewardModel:
                 of which is judged with means read from the others (see `arm_lens.reward.fitting`).
             folds: how many.
             criterion: its name, for the record; by default the examples' own.
-            wording: the criterion in words, put into every prompt; empty to leave it to the examples alone.
+            criterion_text: the criterion in words, put into every prompt; empty to leave it to the examples alone.
             layout: ``scalar`` or ``ranked``.
             template: by default the model's own, or the general one.
-            shots: worked examples in each prompt that is read; fewer if there are not that many other examples.
-            readings: how many prompts are read for the means, with fresh worked examples each.
+            demonstrations: demonstrations in each prompt that is read; fewer if there are not that many other examples.
+            readings: how many prompts are read for the means, with fresh demonstrations each.
             selector: options of a search (`Reinforce`, `TopEffect`, `Greedy`, `SoftGate`), or a ready set of heads.
             reward: what the search maximises.
             injection: replace (default) or add, and how strongly.
             denoise: write denoised means, see `arm_lens.reward.denoising`; by default plain ones.
-            seed: of the split, the worked examples and the search; the same seed gives the same model.
+            seed: of the split, the demonstrations and the search; the same seed gives the same model.
             batch_size: prompts per forward pass.
             progress: show progress bars.
 
@@ -128,14 +128,22 @@ class ActivationRewardModel:
         """
         template = template or default_template(model)
         criterion = criterion or _criterion_of([*examples, *(validation or ())])
-        judge = GenerativeJudge(model, wording=wording, layout=layout, template=template, batch_size=batch_size)
+        judge = GenerativeJudge(
+            model, criterion_text=criterion_text, layout=layout, template=template, batch_size=batch_size
+        )
         injection = injection or Injection()
         n_read = n_smallest = len(questions_of(examples, template, layout))
         n_validation, selection = 0, None
         if isinstance(selector, HeadSet):
             pool = questions_of(examples, template, layout, seed=seed)
             means = read_means(
-                judge, pool, shots=shots, readings=readings, denoise=denoise, seed=seed, progress=progress
+                judge,
+                pool,
+                demonstrations=demonstrations,
+                readings=readings,
+                denoise=denoise,
+                seed=seed,
+                progress=progress,
             )
             heads = selector
         else:
@@ -145,7 +153,7 @@ class ActivationRewardModel:
                 examples,
                 validation=validation,
                 folds=folds,
-                shots=shots,
+                demonstrations=demonstrations,
                 readings=readings,
                 injection=injection,
                 reward=reward,
@@ -161,7 +169,7 @@ class ActivationRewardModel:
         record = FitRecord(
             criterion=criterion,
             seed=seed,
-            shots=min(shots, n_smallest - 1),
+            demonstrations=min(demonstrations, n_smallest - 1),
             readings=readings,
             n_read=n_read,
             n_validation=n_validation,
@@ -192,7 +200,7 @@ class ActivationRewardModel:
         return ActivationRewardModel(self.judge, heads, self.means, self.injection, None, self.record)
 
     def objective(self, examples: Sequence[Preference], *, progress: bool = False) -> JudgingObjective:
-        """Labelled examples, asked about without worked examples, as an objective for head masks that writes these means.
+        """Labelled examples, asked about without demonstrations, as an objective for head masks that writes these means.
 
         What `arm_lens.attribution` takes. Give examples that the reward model was not fitted on: on those it was, heads
         look better than they are. Responses to the same prompt form a cluster; with a single prompt there is no telling
@@ -202,10 +210,10 @@ class ActivationRewardModel:
             ValueError: if there is no example, or all have the same right verdict.
         """
         judge = self.judge
-        asked = questions_of(examples, judge.template, judge.layout, seed=self.record.seed)
+        questions = questions_of(examples, judge.template, judge.layout, seed=self.record.seed)
         return judging_objective(
             judge,
-            asked,
+            questions,
             self.means,
             injection=self.injection,
             reward="probability",
@@ -213,10 +221,10 @@ class ActivationRewardModel:
             progress=progress,
         )
 
-    def verdict(self, asked: Sequence[Question], *, progress: bool = False) -> VerdictScores:
+    def verdict(self, questions: Sequence[Question], *, progress: bool = False) -> VerdictScores:
         """The steered model's verdict on each question."""
         with steer(self.judge.model, self.chosen, self.means.values, injection=self.injection):
-            return self.judge.verdict(asked, progress=progress)
+            return self.judge.verdict(questions, progress=progress)
 
     def scores(
         self, prompts: Sequence[Prompt], responses: Sequence[Prompt], *, progress: bool = False
@@ -259,7 +267,7 @@ class ActivationRewardModel:
             "means_count": self.means.count,
             "injection": self.injection.to_dict(),
             "layout": self.judge.layout,
-            "wording": self.judge.wording,
+            "criterion_text": self.judge.criterion_text,
             "template": self.judge.template.to_dict(),
             "batch_size": self.judge.batch_size,
             "fit": asdict(self.record),
@@ -290,7 +298,7 @@ class ActivationRewardModel:
         model, tensors, record = read_artefact(path, model, device=device)
         judge = GenerativeJudge(
             model,
-            wording=record["wording"],
+            criterion_text=record["criterion_text"],
             layout=record["layout"],
             template=JudgeTemplate.from_dict(record["template"]),
             batch_size=record["batch_size"],
@@ -314,7 +322,7 @@ class ActivationRewardModel:
         record, found = self.record, self.selection
         facts = {
             "criterion": record.criterion or "unnamed",
-            "wording": self.judge.wording or None,
+            "criterion_text": self.judge.criterion_text or None,
             "model": self.info.name,
             "layout": self.judge.layout,
             "read": f"{record.n_read} questions in {record.readings} prompts",

@@ -34,8 +34,8 @@ class TopEffect:
     """Options: the k heads with the largest effect of their own."""
 
     k: int | None = None
-    """How many; by default as many as give the highest reward, the price of each taken off."""
-    price_per_head: float = 0.01
+    """How many; by default as many as give the highest reward, the head penalty of each taken off."""
+    head_penalty: float = 0.01
     """Taken off a set's reward for each head in it, when k is not given; as in `Reinforce`."""
 
     def __post_init__(self) -> None:
@@ -54,8 +54,8 @@ class TopEffect:
         scores = HeadScores("effect of the head alone", single_head_effects(objective))
         sets = [scores.top(k) for k in range(scores.values.numel() + 1)]
         rewards = objective(torch.stack([one.mask for one in sets]))
-        priced = rewards - self.price_per_head * torch.arange(len(sets))
-        best = int(priced.argmax()) if self.k is None else self.k
+        penalised = rewards - self.head_penalty * torch.arange(len(sets))
+        best = int(penalised.argmax()) if self.k is None else self.k
         history = pd.DataFrame(
             {"step": range(len(sets)), "reward": rewards.tolist(), "expected_heads": range(len(sets))}
         )

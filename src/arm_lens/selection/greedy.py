@@ -22,7 +22,7 @@ class Greedy:
 
     max_heads: int | None = None
     """Stop at this many; by default only when no head is worth its price."""
-    price_per_head: float = 0.01
+    head_penalty: float = 0.01
     """What a head has to add to the reward to be taken in; as in `Reinforce`."""
 
     def __post_init__(self) -> None:
@@ -50,7 +50,7 @@ class Greedy:
             tried[torch.arange(len(left)), left] = True
             rewards = objective(tried.reshape(-1, n_layers, n_heads))
             gain = float(rewards.max()) - best
-            if gain <= self.price_per_head:
+            if gain <= self.head_penalty:
                 break
             head = divmod(int(left[rewards.argmax()]), n_heads)
             mask[head], gains[head], best = True, gain, float(rewards.max())

@@ -8,8 +8,8 @@ rewards, and follows the score-function estimate of the gradient of the expected
 
 with Adam. As published (the head search of arXiv 2412.00142's sibling, Multimodal Task Vectors, arXiv 2406.15334, taken
 up by Activation Reward Models, arXiv 2507.01368), the advantage is ``(r - mean) / (std + 0.001)`` over the masks of the
-step, one random example is judged per step, and there is no price per head. The default here judges all examples in
-every step (which the replay makes cheap), takes a small price per head off the reward, without which heads that do not
+step, one random example is judged per step, and there is no head penalty. The default here judges all examples in
+every step (which the replay makes cheap), takes a small head penalty off the reward, without which heads that do not
 matter drift and membership says little, and keeps the heads with p > 0.5 rather than the best of ten samples. Its
 leave-one-out baseline, left unscaled, makes the estimate unbiased; scaled by the deviation, as it is by default, it is the
 standardised advantage times S / (S - 1).
@@ -54,7 +54,7 @@ class Reinforce:
     scale_advantage: bool = True
     """Divide the leave-one-out advantage by the step's standard deviation, so that the learning rate does not depend on
     the reward's unit. The standardised baseline always does."""
-    price_per_head: float = 0.01
+    head_penalty: float = 0.01
     """Taken off a mask's reward for each head in it."""
     entropy_bonus: float = 0.0
     """Times the mean entropy of the head variables, in nats, added to the objective."""
@@ -105,7 +105,7 @@ PUBLISHED = Reinforce(
     initial_logit=-1.0,
     min_probability=0.001,
     baseline="standardised",
-    price_per_head=0.0,
+    head_penalty=0.0,
     entropy_bonus=0.0,
     final="best_of",
     best_of=10,
@@ -178,8 +178,8 @@ def reinforce(
         current = probabilities.detach()
         masks = torch.rand(options.masks, n_layers, n_heads, generator=generator) < current
         rewards = reward(masks, _draw_examples(options, n_examples, generator)).to(current)
-        priced = rewards - options.price_per_head * masks.sum(dim=(1, 2))
-        advantage = advantages(priced, options.baseline, scale=options.scale_advantage)
+        penalised = rewards - options.head_penalty * masks.sum(dim=(1, 2))
+        advantage = advantages(penalised, options.baseline, scale=options.scale_advantage)
         entropy = _entropy(probabilities, eligible)
         objective = (log_prob(probabilities, masks) * advantage).mean() + options.entropy_bonus * entropy
         optimizer.zero_grad()

@@ -26,7 +26,7 @@ class SoftGate:
     learning_rate: float = 0.1
     initial_logit: float = -1.0
     """A gate of 0.27: each head starts a quarter of the way to its mean."""
-    price_per_head: float = 0.01
+    head_penalty: float = 0.01
     """Taken off the reward for each head that is moved all the way; as in `Reinforce`."""
     discrete: bool = False
     """End in the set of the heads moved more than half of the way, instead of the gates themselves."""
@@ -48,7 +48,7 @@ class SoftGate:
         for step in tqdm(range(self.steps), desc="opening gates", unit="step", disable=not progress, leave=False):
             gates = torch.sigmoid(logits)
             reward = objective.gated(gates).mean()
-            (logits.grad,) = torch.autograd.grad(self.price_per_head * gates.sum() - reward, logits)
+            (logits.grad,) = torch.autograd.grad(self.head_penalty * gates.sum() - reward, logits)
             optimizer.step()
             rows.append({"step": step, "reward": float(reward.detach()), "expected_heads": float(gates.detach().sum())})
         gates = torch.sigmoid(logits.detach())

@@ -33,7 +33,7 @@ class PartOptions:
 
     standard_error: float
     """Of what is sampled: Shapley values, interactions of many heads."""
-    random_draws: int
+    random_sets: int
     """Random rankings."""
     seed: int
     progress: bool = False
@@ -84,7 +84,7 @@ def study_part(
     def curve() -> pd.DataFrame:
         rankings = {measure: scores_of(attributions, measure)[name] for measure in CURVES if measure in measured}
         objective = reward.objective(halves[1], progress=progress)
-        return accuracy_by_heads(objective, rankings, random_rankings=options.random_draws, seed=seed, criterion=name)
+        return accuracy_by_heads(objective, rankings, random_rankings=options.random_sets, seed=seed, criterion=name)
 
     return Part(attributions, _kept(tables, "interactions", interacting), _kept(tables, "curve", curve))
 
@@ -143,13 +143,13 @@ def _folders(
         "heads": reward.heads.to_list(),
         "by": None if reward.selection is None else reward.selection.scores.name,
         "injection": reward.injection.to_dict(),
-        "asked": [judge.layout, judge.wording, judge.template.to_dict(), reward.record.seed],
+        "questions": [judge.layout, judge.criterion_text, judge.template.to_dict(), reward.record.seed],
         "examples": repr(halves),
         "seed": options.seed,
         "version": version("arm-lens"),
     }
     sampled = out / f"{file_names([name])[name]}-{_digest(told)}"
-    finished = {"standard_error": options.standard_error, "random_draws": options.random_draws}
+    finished = {"standard_error": options.standard_error, "random_sets": options.random_sets}
     return sampled, sampled / _digest(finished)[:8]
 
 

@@ -33,7 +33,7 @@ def study_heads(
     heads: pd.DataFrame | None = None,
     out: str | Path | None = None,
     standard_error: float = 0.01,
-    random_draws: int = 20,
+    random_sets: int = 20,
     seed: int = 0,
     progress: bool = False,
 ) -> HeadStudy:
@@ -47,7 +47,7 @@ def study_heads(
         out: a folder to write the study to; what is finished in it of a criterion, made of the same, is not made again.
         standard_error: of the Shapley values and interactions, see `arm_lens.attribution.shapley_values`. Shapley values
             that ``out`` holds at a smaller one are taken as they are.
-        random_draws: random sets and rankings that the chosen ones are compared with.
+        random_sets: random sets and rankings that the chosen ones are compared with.
         seed: of everything random, the halves included.
         progress: show progress bars.
 
@@ -57,21 +57,21 @@ def study_heads(
             ``random heads``, ``none``), or a reward model by soft gates or of another language model than the first.
     """
     check(rewards, examples)
-    if random_draws < 1:
-        raise ValueError(f"the controls need at least one random draw, not {random_draws}")
+    if random_sets < 1:
+        raise ValueError(f"the controls need at least one random draw, not {random_sets}")
     halves = {
         name: in_halves(examples[name], criterion=name, layout=reward.judge.layout, seed=seed)
         for name, reward in rewards.items()
     }
     among = _among_criteria(rewards, _heads(rewards) if heads is None else heads)
     parts_folder = None if out is None else Path(out) / "parts"
-    options = PartOptions(standard_error=standard_error, random_draws=random_draws, seed=seed, progress=progress)
+    options = PartOptions(standard_error=standard_error, random_sets=random_sets, seed=seed, progress=progress)
     parts = [
         study_part(name, reward, halves[name], options, out=parts_folder)
         for name, reward in tqdm(rewards.items(), desc="criteria", unit="criterion", disable=not progress)
     ]
     judged = {name: second for name, (_, second) in halves.items()}
-    transferred = transfer(rewards, judged, random_draws=random_draws, seed=seed, progress=progress)
+    transferred = transfer(rewards, judged, random_sets=random_sets, seed=seed, progress=progress)
     study = _gathered(rewards, halves, parts, among, transferred)
     if out is not None:
         study.save(out)

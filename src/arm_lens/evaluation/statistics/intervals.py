@@ -151,8 +151,8 @@ def widened(
         return ends
     freedom = total**2 / max(sum(variance**2 / degrees for variance, degrees in every), 1e-300)
     quantile = float(stats.t.ppf((1 + LEVEL) / 2, max(freedom, LEAST_FREEDOM) if parts else freedom))
-    stretch = quantile / Z * (total / items[0]) ** 0.5
-    low, high = (value + stretch * (end - value) for end in ends)
+    segment = quantile / Z * (total / items[0]) ** 0.5
+    low, high = (value + segment * (end - value) for end in ends)
     return max(bounds[0], min(low, value)), min(bounds[1], max(high, value))
 
 

@@ -37,7 +37,7 @@ class Variation:
     """Between seeds, likewise."""
 
     @property
-    def sd_draws(self) -> float:
+    def sd_samples(self) -> float:
         """The standard deviation over draws; 0 if the estimated variance is negative, NaN if there is one draw."""
         return self.var_draws if math.isnan(self.var_draws) else math.sqrt(max(0.0, self.var_draws))
 
@@ -56,9 +56,9 @@ def variation(correct: Float[np.ndarray, "draw seed item"], bootstrap: ClusterBo
         correct: 1 for a right verdict, 0 for a wrong one, 0.5 for a tie.
         bootstrap: knows the clusters of these items.
     """
-    draws, seeds, n = correct.shape
+    samples, seeds, n = correct.shape
     clusters = len(bootstrap)
-    right = np.array([[bootstrap.totals(correct[d, s]) for s in range(seeds)] for d in range(draws)])
+    right = np.array([[bootstrap.totals(correct[d, s]) for s in range(seeds)] for d in range(samples)])
     level = correct.mean(axis=2, keepdims=True)
     table = level + (right - level * bootstrap.sizes) * clusters / n
     if clusters < 2:
@@ -67,8 +67,8 @@ def variation(correct: Float[np.ndarray, "draw seed item"], bootstrap: ClusterBo
 
 
 def _first_factor(table: Float[np.ndarray, "draw seed cluster"]) -> float:
-    draws, seeds, clusters = table.shape
-    if draws < 2:
+    samples, seeds, clusters = table.shape
+    if samples < 2:
         return math.nan
     squares = _mean_square(table, (0,)) - _mean_square(table, (0, 2))
     if seeds > 1:

@@ -1,6 +1,6 @@
 """A language model behind an OpenAI-compatible endpoint as a judge: zero-shot, few-shot, voting.
 
-The questions are those every judge in arm_lens is asked; worked examples are earlier turns of the conversation, as a
+The questions are those every judge in arm_lens is asked; demonstrations are earlier turns of the conversation, as a
 chat model gets them anywhere (`arm_lens.judges.template.JudgeTemplate.render`). One verdict at temperature 0 gives
 
     reward = P(Yes) / (P(Yes) + P(No)),
@@ -68,8 +68,8 @@ class EndpointJudge:
         base_url: such as ``http://localhost:8000/v1``; by default ``OPENAI_BASE_URL`` or OpenAI itself.
         api_key_env: the environment variable with the key, which is never stored; None for an endpoint without keys.
         template: the wording of the questions; its texts for base models are not used.
-        wording: the criterion in words, put into every conversation; empty for an unnamed criterion.
-        examples: worked examples shown before every question, in this order.
+        criterion_text: the criterion in words, put into every conversation; empty for an unnamed criterion.
+        examples: demonstrations shown before every question, in this order.
         layout: ``scalar`` asks about one response; ``ranked`` asks which of two is better, in both orders.
         votes: verdicts per question.
         temperature: by default 0 for one verdict and 1 for votes.
@@ -101,7 +101,7 @@ class EndpointJudge:
         base_url: str | None = None,
         api_key_env: str | None = "OPENAI_API_KEY",
         template: JudgeTemplate | None = None,
-        wording: str = "",
+        criterion_text: str = "",
         examples: Sequence[Preference] = (),
         layout: Layout = "scalar",
         votes: int = 1,
@@ -117,13 +117,13 @@ class EndpointJudge:
         budget: float | None = None,
         cache: str | Path | None = None,
     ) -> None:
-        self.model, self.wording, self.layout, self.votes = model, wording, layout, votes
+        self.model, self.criterion_text, self.layout, self.votes = model, criterion_text, layout, votes
         self.rationale, self.seed = rationale, seed
         self.template = template or JudgeTemplate()
         self.temperature = float(votes > 1) if temperature is None else float(temperature)
         usual = RATIONALE_TOKENS if rationale else VERDICT_TOKENS
         self.max_tokens = usual if max_tokens is None else max_tokens
-        self.shown = tuple(questions_of(examples, self.template, layout, seed=seed))
+        self.demonstrations = tuple(questions_of(examples, self.template, layout, seed=seed))
         self.verdicts = verdicts_of(self.template, layout)
         for name, value, least in (
             ("votes", votes, 1), ("concurrency", concurrency, 1), ("max_retries", max_retries, 0),
@@ -159,12 +159,12 @@ class EndpointJudge:
         price = self._client.price(self._prompt_tokens, self._completion_tokens)
         return replace(self._client.usage, price=price, unparsed=self._unparsed, from_text=self._from_text)
 
-    def messages(self, question: Question, *, shown: Sequence[Question] | None = None) -> list[Message]:
-        """The conversation that asks a question: each worked example a turn, the criterion in front of the first."""
+    def messages(self, question: Question, *, demonstrations: Sequence[Question] | None = None) -> list[Message]:
+        """The conversation that asks a question: each demonstration a turn, the criterion in front of the first."""
         positive, negative = (spellings[0] for spellings in self.verdicts)
-        header = self.template.header.replace("{criterion}", self.wording) if self.wording else ""
+        header = self.template.header.replace("{criterion}", self.criterion_text) if self.criterion_text else ""
         messages: list[Message] = []
-        for example in self.shown if shown is None else shown:
+        for example in self.demonstrations if demonstrations is None else demonstrations:
             messages.append({"role": "user", "content": example.text})
             messages.append({"role": "assistant", "content": positive if example.positive else negative})
         after = RATIONALE.format(positive=positive, negative=negative) if self.rationale else ""
@@ -174,16 +174,16 @@ class EndpointJudge:
 
     def verdict(
         self,
-        asked: Sequence[Question],
+        questions: Sequence[Question],
         *,
-        shown: Sequence[Sequence[Question]] | None = None,
+        demonstrations: Sequence[Sequence[Question]] | None = None,
         progress: bool = False,
     ) -> EndpointVerdicts:
         """The verdict on each question, ``[question]``.
 
         Args:
-            asked: the questions.
-            shown: worked examples for each question, instead of the judge's own.
+            questions: the questions.
+            demonstrations: demonstrations for each question, instead of the judge's own.
             progress: show a progress bar.
 
         Raises:
@@ -191,12 +191,12 @@ class EndpointJudge:
             BudgetReachedError: an EndpointError, before the budget is exceeded.
             PromptTooLongError: naming the question.
         """
-        if not asked:
+        if not questions:
             raise ValueError("there is nothing to judge")
-        contexts = [self.shown] * len(asked) if shown is None else shown
+        contexts = [self.demonstrations] * len(questions) if demonstrations is None else demonstrations
         requests = [
             self._request(question, context, vote)
-            for question, context in zip(asked, contexts, strict=True)
+            for question, context in zip(questions, contexts, strict=True)
             for vote in range(self.votes)
         ]
         answers = self._client.ask(requests, progress=progress)
@@ -225,11 +225,11 @@ class EndpointJudge:
             raise ValueError("a ranked judge compares two responses and has no score of one; use prefer")
         if len(prompts) != len(responses):
             raise ValueError(f"{len(prompts)} prompts for {len(responses)} responses")
-        asked = [
+        questions = [
             Question(self.template.question(prompt, response), True, f"example {number}")
             for number, (prompt, response) in enumerate(zip(prompts, responses, strict=True))
         ]
-        return self.verdict(asked, progress=progress)
+        return self.verdict(questions, progress=progress)
 
     def score(
         self, prompts: Sequence[Prompt], responses: Sequence[Prompt], *, progress: bool = False
@@ -274,17 +274,17 @@ class EndpointJudge:
         """The log-odds of each response, or of the first in each order."""
         if not len(prompts) == len(a) == len(b):
             raise ValueError(f"{len(prompts)} prompts for {len(a)} first and {len(b)} second responses")
-        asked = []
+        questions = []
         for number, (prompt, one, two) in enumerate(zip(prompts, a, b, strict=True)):
             if self.layout == "ranked":
                 texts = [self.template.ranked_question(prompt, *pair) for pair in ((one, two), (two, one))]
             else:
                 texts = [self.template.question(prompt, response) for response in (one, two)]
-            asked += [Question(text, True, f"pair {number}") for text in texts]
-        return self.verdict(asked, progress=progress).gap.reshape(-1, 2)
+            questions += [Question(text, True, f"pair {number}") for text in texts]
+        return self.verdict(questions, progress=progress).gap.reshape(-1, 2)
 
-    def _request(self, question: Question, shown: Sequence[Question], vote: int) -> ChatRequest:
-        messages = self.messages(question, shown=shown)
+    def _request(self, question: Question, demonstrations: Sequence[Question], vote: int) -> ChatRequest:
+        messages = self.messages(question, demonstrations=demonstrations)
         body: dict[str, Any] = {
             "model": self.model,
             "messages": messages,

@@ -10,8 +10,8 @@ import time
 
 import pytest
 import torch
-from baselines.chat_server import ChatServer, Fault
-from baselines.endpoint_support import KEY, PROMPTS, RESPONSES, chance, judge_at, sure
+from judges.chat_server import ChatServer, Fault
+from judges.endpoint_support import KEY, PROMPTS, RESPONSES, chance, judge_at, sure
 
 from arm_lens.engine.tokens import PromptTooLongError
 from arm_lens.judges.endpoint.answers import AnswerStore
@@ -174,7 +174,7 @@ def test_a_run_whose_answers_are_all_there_needs_no_server(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "other", [{"wording": "kind"}, {"temperature": 0.5}, {"max_tokens": 5}, {"votes": 2}, {"rationale": True},
+    "other", [{"criterion_text": "kind"}, {"temperature": 0.5}, {"max_tokens": 5}, {"votes": 2}, {"rationale": True},
               {"template": JudgeTemplate(scalar="{prompt} {response}?")}, {"examples": [LabelledResponse("p", "r", True)]}],
     ids=lambda other: next(iter(other)),
 )  # fmt: skip

@@ -8,7 +8,8 @@ import pytest
 import torch
 import transformers
 
-from arm_lens import Injection, Replay, VerdictTokens, last_logits, models, pad, passes, read_batch, steer
+from arm_lens import Injection, Replay, VerdictTokens, last_logits, pad, read_batch, steer
+from arm_lens.engine import models, passes
 from arm_lens.engine.memory import MASKS_PER_PASS
 from arm_lens.engine.replay import SlowReplayWarning
 

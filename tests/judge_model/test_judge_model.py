@@ -11,27 +11,27 @@ from conftest import HOOKED
 from arm_lens import GenerativeJudge, describe, last_logits, load_model, pad
 from arm_lens.engine.models import BUNDLED_NAME
 from arm_lens.judge_model import CRITERIA, CRITERION_WORDING, labelled_responses, preference_pairs
-from arm_lens.judges.questions import Question, draw_contexts, encode_questions, questions_of
+from arm_lens.judges.questions import Question, encode_questions, questions_of, sample_demonstrations
 
 ITEMS = 120
 PAIRS = 60
 
 
-def share_right(judge, asked, pool, shots):
-    gaps = judge.verdict(asked, shown=draw_contexts(pool, asked, shots, seed=0)).gap
-    return float(((gaps > 0) == torch.tensor([one.positive for one in asked])).float().mean())
+def share_right(judge, questions, pool, demonstrations):
+    gaps = judge.verdict(questions, demonstrations=sample_demonstrations(pool, questions, demonstrations, seed=0)).gap
+    return float(((gaps > 0) == torch.tensor([one.positive for one in questions])).float().mean())
 
 
-def accuracy(judge, criterion, shots):
-    asked = questions_of(labelled_responses(criterion, ITEMS, split="test", seed=77), judge.template)
+def accuracy(judge, criterion, demonstrations):
+    questions = questions_of(labelled_responses(criterion, ITEMS, split="test", seed=77), judge.template)
     pool = questions_of(labelled_responses(criterion, 60, split="test", seed=78), judge.template)
-    return share_right(judge, asked, pool, shots)
+    return share_right(judge, questions, pool, demonstrations)
 
 
-def ranked_accuracy(judge, criterion, shots):
-    asked = questions_of(preference_pairs(criterion, PAIRS, split="test", seed=77), judge.template, "ranked")
+def ranked_accuracy(judge, criterion, demonstrations):
+    questions = questions_of(preference_pairs(criterion, PAIRS, split="test", seed=77), judge.template, "ranked")
     pool = questions_of(preference_pairs(criterion, 30, split="test", seed=78), judge.template, "ranked")
-    return share_right(judge, asked, pool, shots)
+    return share_right(judge, questions, pool, demonstrations)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def test_without_examples_it_can_only_guess(judge, criterion):
 
 def test_a_named_criterion_needs_no_examples(judge):
     for criterion in ("polite", "answers", "detailed"):
-        assert accuracy(GenerativeJudge(judge, wording=CRITERION_WORDING[criterion]), criterion, 0) >= 0.90
+        assert accuracy(GenerativeJudge(judge, criterion_text=CRITERION_WORDING[criterion]), criterion, 0) >= 0.90
 
 
 def test_four_ranked_examples_are_enough_to_infer_every_criterion(judge):
@@ -70,7 +70,7 @@ def test_without_ranked_examples_it_can_only_guess(judge):
 @pytest.mark.parametrize("criterion", ["polite", "answers", "detailed"])
 def test_a_named_criterion_is_ranked_without_examples_and_mostly_alike_in_both_orders(judge, criterion):
     pairs = preference_pairs(criterion, PAIRS, split="test", seed=79)
-    ranked = GenerativeJudge(judge, layout="ranked", wording=CRITERION_WORDING[criterion])
+    ranked = GenerativeJudge(judge, layout="ranked", criterion_text=CRITERION_WORDING[criterion])
     ask = ranked.template.ranked_question
     chosen_first = ranked.verdict([Question(ask(p.prompt, p.chosen, p.rejected), True, "") for p in pairs]).gap
     chosen_second = ranked.verdict([Question(ask(p.prompt, p.rejected, p.chosen), False, "") for p in pairs]).gap
@@ -80,7 +80,7 @@ def test_a_named_criterion_is_ranked_without_examples_and_mostly_alike_in_both_o
 
 def test_the_first_reply_counts_too(judge):
     """Of pairs with the same second reply, the verdict follows the first one where that decides."""
-    ranked = GenerativeJudge(judge, layout="ranked", wording=CRITERION_WORDING["polite"])
+    ranked = GenerativeJudge(judge, layout="ranked", criterion_text=CRITERION_WORDING["polite"])
     pairs = preference_pairs("polite", PAIRS, split="test", seed=80)
     ask = ranked.template.ranked_question
     gaps = [
@@ -94,8 +94,8 @@ def test_the_first_reply_counts_too(judge):
 @pytest.mark.parametrize("layout", ["scalar", "ranked"])
 def test_both_model_classes_agree(judge, layout):
     template = GenerativeJudge(judge).template
-    asked = questions_of(preference_pairs("polite", 8, split="test", seed=0), template, layout)
-    batch = pad(encode_questions(judge, template, asked, layout=layout))
+    questions = questions_of(preference_pairs("polite", 8, split="test", seed=0), template, layout)
+    batch = pad(encode_questions(judge, template, questions, layout=layout))
     hooked = load_model(model_class="HookedTransformer")
     torch.testing.assert_close(last_logits(hooked, batch), last_logits(judge, batch), atol=1e-4, rtol=0)
 

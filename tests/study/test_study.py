@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 import transformers
-from study_support import CRITERIA, OPTIONS, fitted, held_out, kept_study, smallest_study
+from study.study_support import CRITERIA, OPTIONS, fitted, held_out, kept_study, smallest_study
 
 from arm_lens import ActivationRewardModel, HeadSet, JudgeTemplate, LabelledResponse, PreferencePair
 from arm_lens.attribution import MEASURES, interactions, leave_one_out_effects, scores_of
@@ -129,7 +129,7 @@ def test_interactions_are_sampled_as_well_as_was_asked_for(rewards, halves):
     many = rewards[ODD].with_heads(HeadSet.all(3, 4))
     first, second = halves[ODD]
     few = [next(one for one in first if one.label is label) for label in (True, False)]
-    found = study_part(ODD, many, (few, second), PartOptions(standard_error=2.0, random_draws=1, seed=3)).interactions
+    found = study_part(ODD, many, (few, second), PartOptions(standard_error=2.0, random_sets=1, seed=3)).interactions
     direct = interactions(many.objective(few), many.heads, standard_error=2.0, seed=3, criterion=ODD)
     assert (found["sampling_se"] > 0).any()
     pd.testing.assert_frame_equal(found, direct.frame(), rtol=1e-4, atol=1e-6)
@@ -142,7 +142,7 @@ def test_rankings_and_transfer_are_judged_on_the_second_half(study, rewards, hal
         objective = rewards[name].objective(second)
         alone = float((objective.margins(torch.zeros(1, 3, 4, dtype=torch.bool)) > 0).double().mean())
         assert set(rows.loc[rows["heads"] == 0, "accuracy"]) == {alone}
-    direct = transfer(rewards, {name: second for name, (_, second) in halves.items()}, random_draws=2, seed=0)
+    direct = transfer(rewards, {name: second for name, (_, second) in halves.items()}, random_sets=2, seed=0)
     pd.testing.assert_frame_equal(study.transfer, direct)
 
 
@@ -210,7 +210,7 @@ def test_another_standard_error_goes_on_from_what_was_sampled(study, rewards, ha
     shutil.copytree(kept / "parts", tmp_path / "parts")
     (sampled,) = (tmp_path / "parts").glob(f"{file_names(list(CRITERIA))['positive']}-*/shapley.pt")
     os.utime(sampled, ns=(0, 0))
-    options = PartOptions(standard_error=0.5, random_draws=1, seed=0)
+    options = PartOptions(standard_error=0.5, random_sets=1, seed=0)
     found = study_part("positive", rewards["positive"], halves["positive"], options, out=tmp_path / "parts")
     # The tables are made anew; what was sampled is good enough for them, and nothing is sampled.
     assert sampled.stat().st_mtime_ns == 0 and len(list(sampled.parent.rglob("curve.parquet"))) == 2
@@ -235,7 +235,7 @@ def test_a_criterion_by_a_name_that_tables_need_is_refused(name, rewards, exampl
 def test_a_criterion_without_examples_is_named(rewards, examples, tmp_path):
     refused("study 'positive', not 0", rewards, examples | {"positive": []}, tmp_path / "out")
     refused("no reward models", {}, {}, tmp_path / "out")
-    refused("one random draw", rewards, examples, tmp_path / "out", random_draws=0)
+    refused("one random draw", rewards, examples, tmp_path / "out", random_sets=0)
 
 
 def test_a_reward_model_that_cannot_be_studied_is_named(rewards, examples, tmp_path):
@@ -261,7 +261,7 @@ def test_reward_models_of_two_language_models_are_refused_whatever_they_are_call
     other = fresh(config)  # as large, with other weights
     heads, means = HeadSet.of(3, 4, [(0, 0)]), HeadMeans(torch.zeros(3, 4, 8), 1)
     record = FitRecord(
-        criterion="x", seed=0, shots=1, readings=1, n_read=1, n_validation=0, reward="log_prob", search=None
+        criterion="x", seed=0, demonstrations=1, readings=1, n_read=1, n_validation=0, reward="log_prob", search=None
     )
     two = {
         name: ActivationRewardModel(GenerativeJudge(one), heads, means, Injection(), None, record)

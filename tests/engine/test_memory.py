@@ -10,7 +10,8 @@ import torch
 import transformers
 from measuring import TensorMemory
 
-from arm_lens import Replay, VerdictTokens, last_logits, load_model, mean_heads, models, pad
+from arm_lens import Replay, VerdictTokens, last_logits, load_model, mean_heads, pad
+from arm_lens.engine import models
 from arm_lens.engine.memory import Footprint, default_budget
 from arm_lens.engine.prefix_cache import read_stretch
 
@@ -148,8 +149,8 @@ def test_reading_takes_no_more_than_foretold_in_any_family(fresh, name, model_cl
     for before, new in ((0, 150), (150, 20)):
         past = [read_stretch(model, pad([tokens[:before]]))] if before else []
         batch = pad([tokens[before : before + new]])
-        taken, stretch = peak(functools.partial(read_stretch, model, batch, past))
-        assert stretch.nbytes == footprint.kept(new)
+        taken, segment = peak(functools.partial(read_stretch, model, batch, past))
+        assert segment.nbytes == footprint.kept(new)
         assert taken <= footprint.reading(new, before) + footprint.kept(new)
 
 

@@ -76,10 +76,10 @@ def test_the_expected_share_is_the_two_way_probability(judge, raw, temperature):
     two_way, none = shares[:, 0] / shares.sum(axis=1), (1 - shares.sum(axis=1)) ** votes
     expected = two_way * (1 - none) + 0.5 * none  # with no vote at all it is one half
 
-    asked = GenerativeJudge(judge)
+    questions = GenerativeJudge(judge)
     found = np.stack(
         [
-            VotingJudge(asked, votes=votes, temperature=temperature, seed=seed).score(PROMPTS, RESPONSES).numpy()
+            VotingJudge(questions, votes=votes, temperature=temperature, seed=seed).score(PROMPTS, RESPONSES).numpy()
             for seed in range(seeds)
         ]
     )
@@ -90,32 +90,32 @@ def test_the_expected_share_is_the_two_way_probability(judge, raw, temperature):
 
 
 def test_many_votes_settle_at_the_two_way_probability(judge):
-    asked = GenerativeJudge(judge, examples=SHOWN)
-    expected = asked.score(PROMPTS, RESPONSES, kind="two_way")
-    found = VotingJudge(asked, votes=4000).score(PROMPTS, RESPONSES)
+    questions = GenerativeJudge(judge, examples=SHOWN)
+    expected = questions.score(PROMPTS, RESPONSES, kind="two_way")
+    found = VotingJudge(questions, votes=4000).score(PROMPTS, RESPONSES)
     error = (expected * (1 - expected) / 4000).sqrt()
     assert ((found - expected).abs() <= 3.5 * error + 1e-3).all()
 
 
 def test_votes_belong_to_the_texts_and_the_seed(judge):
-    asked = GenerativeJudge(judge, batch_size=2)
-    voting = VotingJudge(asked, votes=50, seed=1)
+    questions = GenerativeJudge(judge, batch_size=2)
+    voting = VotingJudge(questions, votes=50, seed=1)
     together = voting.score(PROMPTS, RESPONSES)
     assert isinstance(voting, RewardModel)
     assert torch.equal(voting.score(PROMPTS[::-1], RESPONSES[::-1]), together.flip(0))
     assert torch.equal(torch.cat([voting.score([p], [r]) for p, r in zip(PROMPTS, RESPONSES, strict=True)]), together)
-    assert torch.equal(VotingJudge(asked, votes=50, seed=1).score(PROMPTS, RESPONSES), together)
-    assert not torch.equal(VotingJudge(asked, votes=50, seed=2).score(PROMPTS, RESPONSES), together)
+    assert torch.equal(VotingJudge(questions, votes=50, seed=1).score(PROMPTS, RESPONSES), together)
+    assert not torch.equal(VotingJudge(questions, votes=50, seed=2).score(PROMPTS, RESPONSES), together)
 
 
 def test_without_any_vote_it_is_undecided(judge):
     """Verdicts that the model has no mind to give."""
     template = dataclasses.replace(default_template(judge), yes=("mill",), no=("garden",))
-    asked = GenerativeJudge(judge, template=template)
-    scores = asked.scores(PROMPTS, RESPONSES)
+    questions = GenerativeJudge(judge, template=template)
+    scores = questions.scores(PROMPTS, RESPONSES)
     assert (scores.log_positive.exp() + scores.log_negative.exp()).max() < 0.005
     assert (scores.two_way - 0.5).abs().max() > 0.05
-    found = VotingJudge(asked, votes=4).score(PROMPTS, RESPONSES)
+    found = VotingJudge(questions, votes=4).score(PROMPTS, RESPONSES)
     assert found.tolist() == [0.5] * len(PROMPTS)
 
 
@@ -146,16 +146,17 @@ def share_of(found, key):
     return positive / either if either else 0.5
 
 
-@pytest.mark.parametrize("shown", [(), SHOWN[:2]])
-def test_a_base_models_verdict_follows_the_reasons_it_wrote(judge, raw, shown):
+@pytest.mark.parametrize("demonstrations", [(), SHOWN[:2]])
+def test_a_base_models_verdict_follows_the_reasons_it_wrote(judge, raw, demonstrations):
     template, tokenizer = default_template(judge), judge.tokenizer
     rationale = Rationale(max_tokens=5, cue=" because", stop="e")
     stop = {number for token, number in tokenizer.get_vocab().items() if "e" in token} | {tokenizer.eos_token_id}
     examples = "".join(
-        f"{template.question(one.prompt, one.response)}{template.cue} {'yes' if one.label else 'no'}\n" for one in shown
+        f"{template.question(one.prompt, one.response)}{template.cue} {'yes' if one.label else 'no'}\n"
+        for one in demonstrations
     )
-    asked = GenerativeJudge(judge, examples=shown, batch_size=3)
-    voting = VotingJudge(asked, votes=4, temperature=3.0, rationale=rationale, seed=7)
+    questions = GenerativeJudge(judge, examples=demonstrations, batch_size=3)
+    voting = VotingJudge(questions, votes=4, temperature=3.0, rationale=rationale, seed=7)
     found = voting.score(PROMPTS[:2], RESPONSES[:2])
     after = tokenizer.encode(template.cue, add_special_tokens=False)
     settings = {"votes": 4, "steps": 5, "temperature": 3.0, "stop": stop, "verdicts": spellings(tokenizer)}
@@ -170,7 +171,7 @@ def test_a_base_models_verdict_follows_the_reasons_it_wrote(judge, raw, shown):
         expected.append([shares for _, shares in each])
         assert float(found[len(expected) - 1]) == pytest.approx(share_of(each, key))
     assert len(set(said)) > 1  # some end early
-    questions = scalar_questions(asked.template, PROMPTS[:2], RESPONSES[:2])
+    questions = scalar_questions(questions.template, PROMPTS[:2], RESPONSES[:2])
     chances = voting._after_reasons(questions, rationale, False)
     torch.testing.assert_close(chances, torch.tensor(expected), atol=1e-5, rtol=1e-3)
     assert chances.std(dim=1).max() > 1e-3  # the reasons matter
@@ -181,8 +182,8 @@ def test_a_chat_models_verdict_follows_the_reasons_in_the_same_turn(chat_model, 
     template = dataclasses.replace(default_template(chat_model), chat=None)
     assert template.is_chat(tokenizer)
     rationale = Rationale(max_tokens=4, request=" reply: why", then=" so verdict:")
-    asked = GenerativeJudge(chat_model, template=template, examples=SHOWN[:1])
-    voting = VotingJudge(asked, votes=3, temperature=2.0, rationale=rationale, seed=8)
+    questions = GenerativeJudge(chat_model, template=template, examples=SHOWN[:1])
+    voting = VotingJudge(questions, votes=3, temperature=2.0, rationale=rationale, seed=8)
     first = SHOWN[0]
     verdict = "Yes" if first.label else "No"
     turn = f"<bos>{template.question(first.prompt, first.response)} verdict: {verdict}<pad>"
@@ -193,7 +194,7 @@ def test_a_chat_models_verdict_follows_the_reasons_in_the_same_turn(chat_model, 
     assert _ends_of_turn(tokenizer) == ends
     settings = {"votes": 3, "steps": 4, "temperature": 2.0, "stop": ends, "verdicts": spellings(tokenizer)}
     each = reasons_and_verdicts(raw, before, after, (8, question), **settings)
-    chances = voting._after_reasons(scalar_questions(asked.template, PROMPTS[:1], RESPONSES[:1]), rationale, False)
+    chances = voting._after_reasons(scalar_questions(questions.template, PROMPTS[:1], RESPONSES[:1]), rationale, False)
     torch.testing.assert_close(chances[0], torch.tensor([one for _, one in each]), atol=1e-5, rtol=1e-3)
     found = voting.score(PROMPTS[:1], RESPONSES[:1])
     assert float(found) == pytest.approx(share_of(each, (8, question)))
@@ -202,7 +203,7 @@ def test_a_chat_models_verdict_follows_the_reasons_in_the_same_turn(chat_model, 
 def test_votes_with_reasons_belong_to_the_texts_and_the_seed(judge):
     rationale = Rationale(max_tokens=4)
     judges = [GenerativeJudge(judge, batch_size=size) for size in (2, 16)]
-    one, two = (VotingJudge(asked, votes=6, rationale=rationale, seed=1) for asked in judges)
+    one, two = (VotingJudge(questions, votes=6, rationale=rationale, seed=1) for questions in judges)
     together = one.score(PROMPTS, RESPONSES)
     assert torch.equal(two.score(PROMPTS, RESPONSES), together)
     assert torch.equal(two.score(PROMPTS[3:][::-1], RESPONSES[3:][::-1]), together[3:].flip(0))
@@ -211,19 +212,19 @@ def test_votes_with_reasons_belong_to_the_texts_and_the_seed(judge):
 
 
 def test_no_reasons_and_the_usual_cue_is_voting_without_reasons(judge):
-    asked = GenerativeJudge(judge)
-    plain = VotingJudge(asked, votes=30, seed=3).score(PROMPTS, RESPONSES)
-    silent = VotingJudge(asked, votes=30, seed=3, rationale=Rationale(max_tokens=0, cue=""))
+    questions = GenerativeJudge(judge)
+    plain = VotingJudge(questions, votes=30, seed=3).score(PROMPTS, RESPONSES)
+    silent = VotingJudge(questions, votes=30, seed=3, rationale=Rationale(max_tokens=0, cue=""))
     assert torch.equal(silent.score(PROMPTS, RESPONSES), plain)
 
 
 def test_a_token_that_reaches_from_the_question_into_the_cue_is_no_hindrance(judge):
     """The cue "ish verdict:" makes one word of "millish", which ends in no token of the cue."""
     template = JudgeTemplate(header="", scalar="request: {prompt} reply: {response}", cue="ish verdict:", chat=False)
-    asked = GenerativeJudge(judge, template=template)
-    voting = VotingJudge(asked, votes=2, rationale=Rationale(max_tokens=2, cue=" verdict:"))
+    questions = GenerativeJudge(judge, template=template)
+    voting = VotingJudge(questions, votes=2, rationale=Rationale(max_tokens=2, cue=" verdict:"))
     prompts = voting._reason_prompts(
-        scalar_questions(asked.template, ["garden"], ["mill"]), Rationale(cue=" verdict:"), False
+        scalar_questions(questions.template, ["garden"], ["mill"]), Rationale(cue=" verdict:"), False
     )
     assert prompts == [ids_of(judge.tokenizer, "request: garden reply: mill verdict:")]
     assert 0 <= float(voting.score(["garden"], ["mill"])) <= 1
@@ -246,14 +247,14 @@ def test_reasons_that_do_not_fit_are_refused_by_name(judge):
     rationale = Rationale()
     after = len(judge.tokenizer.encode(template.cue, add_special_tokens=False))
     room = n_ctx - len(ids_of(judge.tokenizer, question + rationale.cue)) - after
-    asked = GenerativeJudge(judge)
-    long = VotingJudge(asked, votes=1, rationale=Rationale(max_tokens=room + 1))
+    questions = GenerativeJudge(judge)
+    long = VotingJudge(questions, votes=1, rationale=Rationale(max_tokens=room + 1))
     with pytest.raises(PromptTooLongError, match=f"example 0: question, reasons and cue may take {n_ctx + 1} tokens"):
         long.score(PROMPTS[:1], RESPONSES[:1])
-    fits = VotingJudge(asked, votes=1, rationale=Rationale(max_tokens=room, stop="e"))  # most words hold one
+    fits = VotingJudge(questions, votes=1, rationale=Rationale(max_tokens=room, stop="e"))  # most words hold one
     assert 0 <= float(fits.score(PROMPTS[:1], RESPONSES[:1])) <= 1
     with pytest.raises(PromptTooLongError, match="example 1"):
-        VotingJudge(asked).score(["mill", "mill"], ["warm", "warm " * n_ctx])
+        VotingJudge(questions).score(["mill", "mill"], ["warm", "warm " * n_ctx])
 
 
 @pytest.mark.parametrize("rationale", [None, Rationale(max_tokens=2)])

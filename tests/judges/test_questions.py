@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from arm_lens import JudgeTemplate, LabelledResponse, PreferencePair, PromptTooLongError
-from arm_lens.judges.questions import Question, draw_contexts, encode_questions, questions_of, verdict_tokens
+from arm_lens.judges.questions import Question, encode_questions, questions_of, sample_demonstrations, verdict_tokens
 
 TEMPLATE = JudgeTemplate(
     header="", scalar="request: {prompt} reply: {response}", ranked="request: {prompt} {response_a} , {response_b}",
@@ -13,20 +13,20 @@ PAIRS = [PreferencePair(f"garden {i}", f"warm {i}", f"cold {i}", id=f"pair {i}")
 
 
 def test_a_pair_gives_a_question_that_is_met_and_one_that_is_not():
-    asked = questions_of(PAIRS[:1], TEMPLATE)
-    assert [(one.text, one.positive) for one in asked] == [
+    questions = questions_of(PAIRS[:1], TEMPLATE)
+    assert [(one.text, one.positive) for one in questions] == [
         ("request: garden 0 reply: warm 0", True),
         ("request: garden 0 reply: cold 0", False),
     ]
 
 
 def test_ranked_questions_show_the_chosen_response_first_half_the_time_and_know_where_it_is():
-    asked = questions_of(PAIRS, TEMPLATE, "ranked", seed=1)
-    for number, one in enumerate(asked):
+    questions = questions_of(PAIRS, TEMPLATE, "ranked", seed=1)
+    for number, one in enumerate(questions):
         first, second = (f"warm {number}", f"cold {number}") if one.positive else (f"cold {number}", f"warm {number}")
         assert one.text == f"request: garden {number} {first} , {second}"
-    assert sum(one.positive for one in asked) == 20
-    assert asked == questions_of(PAIRS, TEMPLATE, "ranked", seed=1)
+    assert sum(one.positive for one in questions) == 20
+    assert questions == questions_of(PAIRS, TEMPLATE, "ranked", seed=1)
 
 
 def test_a_single_response_cannot_be_ranked_and_is_named():
@@ -35,8 +35,8 @@ def test_a_single_response_cannot_be_ranked_and_is_named():
 
 
 def test_prompts_hold_the_worked_examples_with_their_verdicts_and_end_before_the_verdict(model_of, tokenizer):
-    asked = questions_of(PAIRS[:1], TEMPLATE)
-    (ids,) = encode_questions(model_of("llama"), TEMPLATE, asked[:1], shown=[asked[1:]])
+    questions = questions_of(PAIRS[:1], TEMPLATE)
+    (ids,) = encode_questions(model_of("llama"), TEMPLATE, questions[:1], demonstrations=[questions[1:]])
     words = tokenizer.convert_ids_to_tokens(ids)
     assert words[0] == "<bos>"
     assert words[-1] == "verdict:"
@@ -57,14 +57,14 @@ def test_the_example_whose_prompt_is_too_long_is_named(model_of):
 
 def test_worked_examples_are_distinct_and_never_the_question_itself():
     pool = [Question(str(i), bool(i % 2), str(i)) for i in range(9)]
-    for question, shown in zip(pool, draw_contexts(pool, pool, 8, seed=0), strict=True):
-        assert question not in shown
-        assert len(set(shown)) == 8
-    assert draw_contexts(pool, pool, 3, seed=0) == draw_contexts(pool, pool, 3, seed=0)
-    assert draw_contexts(pool, pool, 3, seed=0) != draw_contexts(pool, pool, 3, seed=1)
+    for question, demonstrations in zip(pool, sample_demonstrations(pool, pool, 8, seed=0), strict=True):
+        assert question not in demonstrations
+        assert len(set(demonstrations)) == 8
+    assert sample_demonstrations(pool, pool, 3, seed=0) == sample_demonstrations(pool, pool, 3, seed=0)
+    assert sample_demonstrations(pool, pool, 3, seed=0) != sample_demonstrations(pool, pool, 3, seed=1)
 
 
 def test_too_small_a_pool_is_an_error_with_both_numbers():
     pool = [Question(str(i), True, str(i)) for i in range(3)]
-    with pytest.raises(ValueError, match="5 worked examples are wanted for 0, but there are 2 others"):
-        draw_contexts(pool, pool, 5, seed=0)
+    with pytest.raises(ValueError, match="5 demonstrations are wanted for 0, but there are 2 others"):
+        sample_demonstrations(pool, pool, 5, seed=0)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from judges.test_sav import raw_head_outputs
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
-from test_sav import raw_head_outputs
 from tests_support import planted_model
 
 from arm_lens import GenerativeJudge, LabelledResponse, PreferencePair
@@ -68,16 +68,16 @@ def test_both_model_classes_and_both_forms_of_example_give_the_same_probe(model_
         for pair in pairs
         for text, label in ((pair.chosen, True), (pair.rejected, False))
     ]
-    asked = ["farm", "hotel"], ["it is warm", "the hotel is cold ."]
-    reference = HeadProbe.fit(model_of("llama"), singles, template=template).score(*asked)
-    found = HeadProbe.fit(model_of("llama", model_class), pairs, template=template, batch_size=1).score(*asked)
+    questions = ["farm", "hotel"], ["it is warm", "the hotel is cold ."]
+    reference = HeadProbe.fit(model_of("llama"), singles, template=template).score(*questions)
+    found = HeadProbe.fit(model_of("llama", model_class), pairs, template=template, batch_size=1).score(*questions)
     torch.testing.assert_close(found, reference, atol=2e-3, rtol=0)
 
 
 def test_the_probe_reads_the_criterion_where_it_has_words(judge):
     train = labelled_responses("polite", 20, split="train", seed=1)
-    bare, worded = (HeadProbe.fit(judge, train, wording=wording) for wording in ("", "polite"))
-    assert isinstance(worded.judge, GenerativeJudge) and worded.judge.wording == "polite"
+    bare, worded = (HeadProbe.fit(judge, train, criterion_text=criterion_text) for criterion_text in ("", "polite"))
+    assert isinstance(worded.judge, GenerativeJudge) and worded.judge.criterion_text == "polite"
     one = ([train[0].prompt], [train[0].response])
     assert not torch.equal(bare.gaps(*one), worded.gaps(*one))
 

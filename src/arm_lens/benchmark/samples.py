@@ -98,14 +98,14 @@ def check_enough(pool: Sequence[Preference], count: int, study: str) -> None:
         raise ValueError(f"study {study!r} wants {count} examples, but there are {len(pool)} to draw from")
 
 
-def drawn(pool: Sequence[Preference], count: int, draw: int, study: str) -> list[Preference]:
+def drawn(pool: Sequence[Preference], count: int, sample: int, study: str) -> list[Preference]:
     """Examples in random order; a smaller count gives the first of the same draw.
 
     Of single responses, the two labels come in turn as long as there are both: three drawn blindly are often all alike,
     which is nothing to learn from.
     """
     check_enough(pool, count, study)
-    rng = random.Random(draw)
+    rng = random.Random(sample)
     order = rng.sample(list(pool), len(pool))
     if all(isinstance(one, LabelledResponse) for one in order):
         kinds = [[one for one in order if getattr(one, "label", None) is kind] for kind in rng.sample([True, False], 2)]

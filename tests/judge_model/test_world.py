@@ -17,7 +17,7 @@ SPLITS = ("train", "test")
 def read_off(request, reply):
     """The attributes, by an independent reading of the text."""
     words = re.findall(r"[a-z]+", reply.lower())
-    asked = next(word for word in re.findall(r"[a-z]+", request.lower()) if word in PLACES)
+    questions = next(word for word in re.findall(r"[a-z]+", request.lower()) if word in PLACES)
     (about,) = [word for word in words if word in PLACES]
     has = lambda these: any(word in these for word in words)  # noqa: E731
     assert has(POSITIVE) != has(NEGATIVE)
@@ -25,7 +25,7 @@ def read_off(request, reply):
     starts = lambda openings: any(opening in reply for opening in openings)  # noqa: E731
     assert starts(THANKS) != starts(INSULTS)
     return {
-        "answers": asked == about,
+        "answers": questions == about,
         "safe": has(SAFE),
         "polite": starts(THANKS),
         "positive": has(POSITIVE),

@@ -62,8 +62,8 @@ def test_the_judges_scores_are_those_of_the_raw_model(model_of, folder_of, token
 
 
 def test_a_few_shot_judge_reads_its_examples_first(model_of, folder_of, tokenizer):
-    shown = [LabelledResponse("mill", "cold", False), LabelledResponse("river", "warm", True)]
-    judge = GenerativeJudge(model_of("llama"), template=TEMPLATE, examples=shown)
+    demonstrations = [LabelledResponse("mill", "cold", False), LabelledResponse("river", "warm", True)]
+    judge = GenerativeJudge(model_of("llama"), template=TEMPLATE, examples=demonstrations)
     examples = "request: mill reply: cold verdict: no request: river reply: warm verdict: yes"
     text = f"{examples} request: garden reply: bright verdict:"
     expected = raw_log_probs(folder_of("llama"), tokenizer, [text])[0, tokenizer.convert_tokens_to_ids("yes")].exp()
@@ -112,7 +112,7 @@ def distinct_examples(count=12):
 
 
 def fit(model, **options):
-    defaults = {"template": TEMPLATE, "shots": 3, "readings": 8, "selector": QUICK}
+    defaults = {"template": TEMPLATE, "demonstrations": 3, "readings": 8, "selector": QUICK}
     return ActivationRewardModel.fit(model, distinct_examples(), **(defaults | options))
 
 
@@ -120,10 +120,12 @@ def test_the_means_are_those_of_the_prompts_with_worked_examples(model_of):
     model = model_of("llama")
     judge = GenerativeJudge(model, template=TEMPLATE)
     pool = questions_of(distinct_examples(), TEMPLATE)
-    means = read_means(judge, pool, shots=2, readings=5, seed=3)
-    from arm_lens.judges.questions import draw_contexts
+    means = read_means(judge, pool, demonstrations=2, readings=5, seed=3)
+    from arm_lens.judges.questions import sample_demonstrations
 
-    sequences = encode_questions(model, TEMPLATE, pool[:5], shown=draw_contexts(pool, pool[:5], 2, seed=3))
+    sequences = encode_questions(
+        model, TEMPLATE, pool[:5], demonstrations=sample_demonstrations(pool, pool[:5], 2, seed=3)
+    )
     z = torch.cat([read_batch(model, pad([sequence])) for sequence in sequences])
     assert all(len(sequence) > 12 for sequence in sequences)
     torch.testing.assert_close(means.values, z.mean(dim=0), atol=1e-5, rtol=1e-4)
@@ -168,13 +170,13 @@ def test_all_examples_are_read_and_chosen_on_but_none_with_a_mean_it_was_read_fo
     fitted = fit(model_of("llama"))
     assert (fitted.record.n_read, fitted.record.n_validation, fitted.record.folds) == (12, 12, 2)
     judge = GenerativeJudge(model_of("llama"), template=TEMPLATE)
-    means, pooled = means_and_objective(judge, examples, folds=3, shots=0, readings=24, seed=4)
-    asked = questions_of(examples, TEMPLATE, seed=4)
-    texts = [tuple(sequence) for sequence in encode_questions(judge.model, TEMPLATE, asked)]
+    means, pooled = means_and_objective(judge, examples, folds=3, demonstrations=0, readings=24, seed=4)
+    questions = questions_of(examples, TEMPLATE, seed=4)
+    texts = [tuple(sequence) for sequence in encode_questions(judge.model, TEMPLATE, questions)]
     chosen_on = [{tuple(sequence) for sequence in one.replay.sequences} for one in pooled.objectives]
     assert set.union(*chosen_on) == set(texts) and sum(map(len, chosen_on)) == len(texts) == 12
     for fold, objective in zip(chosen_on, pooled.objectives, strict=True):
-        # Without worked examples each is read as it is asked.
+        # Without demonstrations each is read as it is asked.
         others = [list(text) for text in texts if text not in fold]
         torch.testing.assert_close(objective.values, mean_heads(judge.model, others).values, atol=1e-5, rtol=1e-4)
     average = torch.stack([objective.values for objective in pooled.objectives]).mean(dim=0)
@@ -184,7 +186,7 @@ def test_all_examples_are_read_and_chosen_on_but_none_with_a_mean_it_was_read_fo
 
 def test_a_pooled_objective_is_its_parts_side_by_side(model_of):
     judge = GenerativeJudge(model_of("llama"), template=TEMPLATE)
-    _, pooled = means_and_objective(judge, distinct_examples(), shots=2, readings=8)
+    _, pooled = means_and_objective(judge, distinct_examples(), demonstrations=2, readings=8)
     masks = torch.rand(4, 3, 4, generator=torch.Generator().manual_seed(0)) < 0.5
     first, second = (objective.per_example(masks) for objective in pooled.objectives)
     torch.testing.assert_close(pooled.per_example(masks), torch.cat([first, second]))
@@ -209,14 +211,14 @@ def test_the_same_seed_fits_the_same_reward_model(model_of):
 
 
 def test_fewer_shots_are_taken_where_there_are_fewer_examples_and_this_is_recorded(model_of):
-    assert fit(model_of("llama"), shots=50).record.shots == 5
+    assert fit(model_of("llama"), demonstrations=50).record.demonstrations == 5
 
 
 def test_pairs_are_fitted_and_preferred_in_either_layout(model_of):
     pairs = [PreferencePair(one.prompt, "warm and bright", "cold", id=one.id) for one in distinct_examples()]
     for layout in ("scalar", "ranked"):
         fitted = ActivationRewardModel.fit(
-            model_of("llama"), pairs, template=TEMPLATE, layout=layout, shots=2, readings=4, selector=QUICK
+            model_of("llama"), pairs, template=TEMPLATE, layout=layout, demonstrations=2, readings=4, selector=QUICK
         )
         one, other = fitted.prefer("garden", "warm", "cold"), fitted.prefer("garden", "cold", "warm")
         assert one.margin == pytest.approx(-other.margin, abs=1e-5)
@@ -248,7 +250,7 @@ def test_examples_of_several_criteria_are_refused_and_one_is_taken_over(model_of
     import dataclasses
 
     named = [dataclasses.replace(one, criterion="warm") for one in distinct_examples()]
-    options = {"template": TEMPLATE, "shots": 2, "readings": 2, "selector": QUICK}
+    options = {"template": TEMPLATE, "demonstrations": 2, "readings": 2, "selector": QUICK}
     assert ActivationRewardModel.fit(model_of("llama"), named, **options).record.criterion == "warm"
     named[3] = dataclasses.replace(named[3], criterion="bright")
     with pytest.raises(ValueError, match="bright, warm"):
@@ -274,11 +276,11 @@ def test_exactly_the_planted_heads_are_found(seed, tokenizer, tmp_path_factory):
     """In `planted_model` the verdict turns on the last token's class, which three heads of the bare prompt hide."""
     planted = planted_model(tokenizer, tmp_path_factory, seed=seed)
     judge = GenerativeJudge(planted.model, template=planted.template)
-    asked = questions_of(planted.examples, planted.template)
-    objective = judging_objective(judge, asked, planted.means)
+    questions = questions_of(planted.examples, planted.template)
+    objective = judging_objective(judge, questions, planted.means)
     from arm_lens import reinforce
 
-    found = reinforce(objective, 3, 4, n_examples=len(asked), options=Reinforce(steps=200), seed=seed)
+    found = reinforce(objective, 3, 4, n_examples=len(questions), options=Reinforce(steps=200), seed=seed)
     assert found.heads == planted.heads
 
 
@@ -366,7 +368,7 @@ def test_denoising_that_takes_nothing_out_fits_the_same_means(model_of):
 
 def test_saving_and_loading_round_trips_exactly(model_of, tmp_path, model_class):
     model = model_of("llama", model_class)
-    fitted = fit(model, criterion="warm", wording="The reply is warm.")
+    fitted = fit(model, criterion="warm", criterion_text="The reply is warm.")
     loaded = ActivationRewardModel.load(fitted.save(tmp_path / "warm"), model)
     assert loaded.heads == fitted.heads
     assert torch.equal(loaded.means.values, fitted.means.values)

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from arm_lens.judges import endpoint_answers
+from arm_lens.judges.endpoint import answers as endpoint_answers
 from arm_lens.judges.endpoint.answers import Answer, AnswersFileError, AnswerStore, AnswerToken
 
 FULL = Answer("Yes “é”\ud800", "stop", 12, 1, (AnswerToken("Yes", -0.1, (("Yes", -0.1), ("No", float("-inf")))),))

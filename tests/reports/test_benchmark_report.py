@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from plots.synthetic_benchmark import SUBSETS, make_calibration, make_comparisons, make_fits, make_summary
-from test_report import TRAP, Page, opened_in, signs
+from reports.test_run_report import TRAP, Page, opened_in, signs
 
 from arm_lens.evaluation.health import Check, health
 from arm_lens.evaluation.main_setting import main_rows, main_settings
@@ -22,7 +22,7 @@ META = {
     "title": "A benchmark",
     "model": "tiny",
     "seeds": [0, 1],
-    "draws": 3,
+    "samples": 3,
     "n_examples": 40,
     "runtime_seconds": 75.2,
     "command": "arm-lens benchmark demo --out <folder>",
@@ -141,9 +141,9 @@ def test_the_bias_table_starts_with_the_judge_that_follows_it_most(page):
 
 def test_draws_and_seeds_are_kept_apart(page, main):
     own = main[(main["benchmark"] == "criteria") & (main["judge"] == "arm_reinforce")]
-    draws, seeds = ((own[name] ** 2).mean() ** 0.5 for name in ("sd_draws", "sd_seeds"))
+    samples, seeds = ((own[name] ** 2).mean() ** 0.5 for name in ("sd_samples", "sd_seeds"))
     row = next(row for row in rows_of(page, "arm_reinforce") if row[1:3] == ["criteria", "3"])
-    assert row[3].startswith(f"{draws:.3f} up to {own['sd_draws'].max():.3f}") and row[4] == "2"
+    assert row[3].startswith(f"{samples:.3f} up to {own['sd_samples'].max():.3f}") and row[4] == "2"
     assert row[5].startswith(f"{seeds:.3f} up to {own['sd_seeds'].max():.3f}")
 
 
@@ -196,7 +196,7 @@ def test_pairs_and_responses_of_one_benchmark_do_not_mix(tables, tmp_path):
 
 def test_missing_columns_and_empty_summaries_are_refused(tables, tmp_path):
     with pytest.raises(ValueError, match="'summary' lacks the column 'sd_draws'"):
-        less = tables | {"summary": tables["summary"].drop(columns="sd_draws")}
+        less = tables | {"summary": tables["summary"].drop(columns="sd_samples")}
         write_benchmark_report(tmp_path / "x.html", meta={}, checks=[], **less)
     with pytest.raises(ValueError, match="'summary' is empty"):
         write_benchmark_report(

@@ -11,8 +11,8 @@ import time
 
 import pytest
 import torch
-from baselines.chat_server import ChatServer, Fault, Reply
-from baselines.endpoint_support import KEY, PROMPTS, RESPONSES, chance, judge_at, longer, says, sure
+from judges.chat_server import ChatServer, Fault, Reply
+from judges.endpoint_support import KEY, PROMPTS, RESPONSES, chance, judge_at, longer, says, sure
 
 from arm_lens.judges.base import PositionBias
 from arm_lens.judges.endpoint.answers import FILE_NAME
@@ -40,13 +40,13 @@ EXAMPLES = (
 
 @pytest.mark.parametrize("layout", ["scalar", "ranked"])
 @pytest.mark.parametrize("examples", [(), EXAMPLES])
-@pytest.mark.parametrize("wording", ["", "kind {to} people"])
-def test_messages_are_those_of_the_templates_chat_form(tokenizer, layout, examples, wording):
+@pytest.mark.parametrize("criterion_text", ["", "kind {to} people"])
+def test_messages_are_those_of_the_templates_chat_form(tokenizer, layout, examples, criterion_text):
     template = JudgeTemplate(yes=("Ja",), no=("Nein",))
     echo = copy.deepcopy(tokenizer)
     echo.chat_template = "{{ messages | tojson }}"
     with ChatServer(longer) as server:
-        judge = judge_at(server, template=template, layout=layout, examples=examples, wording=wording)
+        judge = judge_at(server, template=template, layout=layout, examples=examples, criterion_text=criterion_text)
         judge.margins(["How?"], ["Like this"], ["Like that, or so"])
     ask = template.ranked_question if layout == "ranked" else None
     first, second = "Like this", "Like that, or so"
@@ -54,8 +54,10 @@ def test_messages_are_those_of_the_templates_chat_form(tokenizer, layout, exampl
         template.question("How?", first), template.question("How?", second)
     ]  # fmt: skip
     spelled = {"scalar": ("Nein", "Ja"), "ranked": ("B", "A")}[layout]
-    shown = [(one.text, spelled[one.positive]) for one in questions_of(examples, template, layout)]
-    expected = [json.loads(template.render(echo, text, examples=shown, criterion=wording)) for text in texts]
+    demonstrations = [(one.text, spelled[one.positive]) for one in questions_of(examples, template, layout)]
+    expected = [
+        json.loads(template.render(echo, text, examples=demonstrations, criterion=criterion_text)) for text in texts
+    ]
     sent = [list(one.body["messages"]) for one in server.received]
     assert sorted(sent, key=str) == sorted(expected, key=str)
 
@@ -75,9 +77,9 @@ def test_a_rationale_is_asked_for_after_the_question_and_read_on_the_last_line()
         judge = judge_at(server, rationale=True, examples=[LabelledResponse("Hi", "Hello", True)])
         assert judge.score(["How?"], ["So."]).tolist() == [1.0]
     (sent,) = server.received
-    asked = [message["content"] for message in sent.body["messages"]]
-    assert asked[-1].startswith(JudgeTemplate().question("How?", "So.")) and asked[-1].endswith("Yes or No.")
-    assert "reasons" in asked[-1] and "reasons" not in asked[0] and asked[1] == "Yes"
+    questions = [message["content"] for message in sent.body["messages"]]
+    assert questions[-1].startswith(JudgeTemplate().question("How?", "So.")) and questions[-1].endswith("Yes or No.")
+    assert "reasons" in questions[-1] and "reasons" not in questions[0] and questions[1] == "Yes"
     assert "logprobs" not in sent.body
 
 
@@ -114,9 +116,9 @@ def test_a_ranked_judge_is_asked_in_both_orders_and_its_position_bias_is_there()
     with ChatServer(sure) as server:
         judge = judge_at(server, layout="ranked")
         margins = judge.margins(PROMPTS, RESPONSES, RESPONSES[::-1])
-        asked = judge.usage.requests
+        questions = judge.usage.requests
         bias = PositionBias.of(judge.orders(PROMPTS, RESPONSES, RESPONSES[::-1]))
-        assert judge.usage.requests == asked  # the answers were there
+        assert judge.usage.requests == questions  # the answers were there
     template, expected, changed = JudgeTemplate(), [], 0
     for prompt, a, b in zip(PROMPTS, RESPONSES, RESPONSES[::-1], strict=True):
         one, two = (chance(template.ranked_question(prompt, *pair)) for pair in ((a, b), (b, a)))
@@ -305,5 +307,5 @@ def test_progress_is_shown_on_request(capsys, tmp_path):
         judge_at(server, cache=tmp_path).score(PROMPTS[:5], RESPONSES[:5])
         assert capsys.readouterr().err == ""
         judge_at(server, cache=tmp_path).score(PROMPTS, RESPONSES, progress=True)
-    assert "asking" in (shown := capsys.readouterr().err)
-    assert "5/12" in shown  # those that are there already
+    assert "asking" in (demonstrations := capsys.readouterr().err)
+    assert "5/12" in demonstrations  # those that are there already

@@ -22,7 +22,7 @@ META = {
     "model": "tiny",
     "date": "2025-01-02",
     "seeds": [0, 1],
-    "shots": 8,
+    "demonstrations": 8,
     "runtime_seconds": 75.2,
     "versions": {"torch": "2.9"},
     "command": "arm-lens demo --out <folder>",

@@ -72,8 +72,8 @@ def test_the_token_that_follows_the_cue_is_among_those_found(byte_level, sentenc
         template = JudgeTemplate(chat=False)
         question = template.question("the cat", "sat")
         prompt = template.render(tokenizer, question)
-        shown = template.render(tokenizer, question, examples=[(question, "Yes")])
-        before, after = tokenizer.encode(prompt), tokenizer.encode(shown)
+        demonstrations = template.render(tokenizer, question, examples=[(question, "Yes")])
+        before, after = tokenizer.encode(prompt), tokenizer.encode(demonstrations)
         assert after[: len(before)] == before
         assert after[len(before)] in resolve_verdicts(tokenizer, ["Yes"], ["No"]).positive
 

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
-from study_support import CRITERIA, kept_study, smallest_study
+from study.study_support import CRITERIA, kept_study, smallest_study
 
 from arm_lens import Reinforce
 from arm_lens.evaluation import DemoOptions, RunResults, run_demo
@@ -24,7 +24,7 @@ from arm_lens.reports.figures import figures_of_run, of_demo, of_study
 from arm_lens.study import study_run
 from arm_lens.study.parts import file_names
 
-SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "paper_figures.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "paper_figures.py"
 OF_EACH = ("measures", "gradient-against-shapley", "interactions", "head-card")
 
 
@@ -43,7 +43,7 @@ def run(model_of, tmp_path_factory):
     """A run of two seeds, and its results."""
     folder = tmp_path_factory.mktemp("run")
     options = DemoOptions(
-        criteria=("positive",), seeds=(0, 1), examples=12, test_items=16, shots=1, random_draws=1,
+        criteria=("positive",), seeds=(0, 1), examples=12, test_items=16, demonstrations=1, random_sets=1,
         selector=Reinforce(steps=3),
     )  # fmt: skip
     return folder, run_demo(folder, options=options, model=model_of("llama"), progress=False)

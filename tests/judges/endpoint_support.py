@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from baselines.chat_server import Reply
+from judges.chat_server import Reply
 
 from arm_lens.judges.endpoint.judge import EndpointJudge
 

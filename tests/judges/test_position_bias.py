@@ -103,4 +103,4 @@ def test_only_a_ranked_judge_has_orders(model_of):
 def test_a_verdict_has_a_temperature_above_zero(model_of, temperature):
     judge = GenerativeJudge(model_of("llama"), template=TEMPLATE)
     with pytest.raises(ValueError, match="must be above 0"):
-        judge.verdict(judge.shown, temperature=temperature)
+        judge.verdict(judge.demonstrations, temperature=temperature)

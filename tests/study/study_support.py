@@ -11,7 +11,7 @@ from arm_lens.study import HeadStudy, study_heads
 
 CRITERIA = {"positive": "positive", "a <b>/x_50%": "polite", "a (b) x_50$": "brief"}
 """Names that no file, web page or paper takes as they are, and what the judge model's world calls them."""
-OPTIONS = {"standard_error": 0.4, "random_draws": 2}
+OPTIONS = {"standard_error": 0.4, "random_sets": 2}
 
 
 @functools.cache
@@ -23,7 +23,7 @@ def fitted(model) -> dict[str, ActivationRewardModel]:
             criterion=name,
             selector=Greedy(max_heads=2),
             readings=4,
-            shots=2,
+            demonstrations=2,
             batch_size=5,
         )
         for name, known in CRITERIA.items()
@@ -46,4 +46,4 @@ def smallest_study(model) -> HeadStudy:
     """Of one criterion, whose reward model was given one head."""
     name = "positive"
     given = fitted(model)[name].with_heads(HeadSet.of(3, 4, [(1, 2)]))
-    return study_heads({name: given}, {name: held_out(10)[name]}, standard_error=0.5, random_draws=1)
+    return study_heads({name: given}, {name: held_out(10)[name]}, standard_error=0.5, random_sets=1)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from arm_lens import GenerativeJudge, HeadSet, LabelledResponse, last_logits, pad, steer
 from arm_lens.engine.models import hook_z, hooked, silenced
-from arm_lens.engine.passes import Stretch
+from arm_lens.engine.passes import KVSegment
 from arm_lens.engine.prefix_cache import Prefixes, common_prefix, read_on, read_stretch, shared_beginning
 from arm_lens.judges.questions import Question, encode_questions, questions_of
 from arm_lens.judges.template import default_template
@@ -85,9 +85,9 @@ def test_hooks_are_silent_inside_and_back_after(model_of, model_class):
 
 
 def test_rows_of_a_shared_stretch_stay_shared():
-    shared = Stretch([torch.ones(1, 2, 3, 4)], [torch.ones(1, 2, 3, 4)], torch.zeros(1, 3, dtype=torch.long))
+    shared = KVSegment([torch.ones(1, 2, 3, 4)], [torch.ones(1, 2, 3, 4)], torch.zeros(1, 3, dtype=torch.long))
     assert shared.rows(torch.tensor([2, 0, 1])) is shared
-    own = Stretch([torch.arange(3.0)[:, None]], [torch.arange(3.0)[:, None]], torch.arange(3)[:, None])
+    own = KVSegment([torch.arange(3.0)[:, None]], [torch.arange(3.0)[:, None]], torch.arange(3)[:, None])
     assert own.rows(torch.tensor([2, 0])).keys[0].flatten().tolist() == [2.0, 0.0]
 
 
@@ -108,8 +108,8 @@ def test_what_is_common_is_read_once_and_each_prompt_once(model_of, model_class)
 
 def test_prompts_beyond_the_budget_are_read_again(model_of, model_class):
     model = model_of("llama", model_class)
-    stretch = read_stretch(model, pad([COMMON]))
-    per_token = stretch.nbytes / len(COMMON)
+    segment = read_stretch(model, pad([COMMON]))
+    per_token = segment.nbytes / len(COMMON)
     prefixes = Prefixes(model, WHOLE, batch_size=1, memory_budget=4 * per_token, progress=False)
     for number in range(3):
         prefixes.of_batch(number)
@@ -123,11 +123,11 @@ def test_prompts_beyond_the_budget_are_read_again(model_of, model_class):
 
 
 def few_shot_judge(judge, **options):
-    shown = [
+    demonstrations = [
         LabelledResponse("where is the mill ?", f"the {word} is near the river .", word == "mill")
         for word in ("mill", "garden", "church", "mill")
     ]
-    return GenerativeJudge(judge, examples=shown, **options)
+    return GenerativeJudge(judge, examples=demonstrations, **options)
 
 
 def asked_of(judge):
@@ -139,12 +139,14 @@ def asked_of(judge):
 
 def test_a_few_shot_judge_reads_its_examples_once_and_judges_the_same(judge):
     few_shot = few_shot_judge(judge, batch_size=2)
-    asked = asked_of(few_shot)
-    whole = encode_questions(judge, few_shot.template, asked, shown=[few_shot.shown] * len(asked))
+    questions = asked_of(few_shot)
+    whole = encode_questions(
+        judge, few_shot.template, questions, demonstrations=[few_shot.demonstrations] * len(questions)
+    )
     expected = torch.cat([last_logits(judge, pad([one])) for one in whole]).log_softmax(dim=-1)
-    few_shot.verdict(asked)  # the first time it is made sure of that the model goes on exactly
+    few_shot.verdict(questions)  # the first time it is made sure of that the model goes on exactly
     with tokens_read(judge) as counts:
-        found = few_shot.verdict(asked)
+        found = few_shot.verdict(questions)
     shared = len(common_prefix(whole))
     assert counts[0] == shared > 0.7 * len(whole[0])
     assert sum(counts[1:]) <= len(whole) * (max(map(len, whole)) - shared)
@@ -154,16 +156,18 @@ def test_a_few_shot_judge_reads_its_examples_once_and_judges_the_same(judge):
 
 def test_a_steered_few_shot_judge_judges_as_if_it_read_whole_prompts(judge):
     few_shot = few_shot_judge(judge, batch_size=2)
-    asked = asked_of(few_shot)
-    whole = encode_questions(judge, few_shot.template, asked, shown=[few_shot.shown] * len(asked))
+    questions = asked_of(few_shot)
+    whole = encode_questions(
+        judge, few_shot.template, questions, demonstrations=[few_shot.demonstrations] * len(questions)
+    )
     generator = torch.Generator().manual_seed(0)
     heads = torch.rand(judge.cfg.n_layers, judge.cfg.n_heads, generator=generator) < 0.5
     values = torch.randn(*heads.shape, judge.cfg.d_head, generator=generator)
-    unsteered = few_shot.verdict(asked)
+    unsteered = few_shot.verdict(questions)
     with steer(judge, heads, values):
         expected = torch.cat([last_logits(judge, pad([one])) for one in whole]).log_softmax(dim=-1)
         with tokens_read(judge) as counts:
-            found = few_shot.verdict(asked)
+            found = few_shot.verdict(questions)
     assert len(common_prefix(whole)) in counts
     positive = expected[:, list(few_shot.verdicts.positive)].logsumexp(dim=-1)
     torch.testing.assert_close(found.log_positive, positive, atol=TOLERANCE, rtol=0)
@@ -177,12 +181,14 @@ def test_a_few_shot_judge_is_right_where_windows_are_counted_in_slots(fresh, tok
     model = fresh(transformers.GPTNeoConfig(vocab_size=len(tokenizer), pad_token_id=0, **shape))
     few_shot = few_shot_judge(model, template=default_template(judge))
     replies = ["the mill is near the river ."[: 4 * length] for length in range(1, 8)]
-    asked = [Question(few_shot.template.question("where is the farm ?", reply), True, "") for reply in replies]
-    whole = encode_questions(model, few_shot.template, asked, shown=[few_shot.shown] * len(asked))
+    questions = [Question(few_shot.template.question("where is the farm ?", reply), True, "") for reply in replies]
+    whole = encode_questions(
+        model, few_shot.template, questions, demonstrations=[few_shot.demonstrations] * len(questions)
+    )
     assert len(set(map(len, whole))) > 1
     expected = torch.cat([last_logits(model, pad([one])) for one in whole]).log_softmax(dim=-1)
     positive = expected[:, list(few_shot.verdicts.positive)].logsumexp(dim=-1)
-    torch.testing.assert_close(few_shot.verdict(asked).log_positive, positive, atol=TOLERANCE, rtol=0)
+    torch.testing.assert_close(few_shot.verdict(questions).log_positive, positive, atol=TOLERANCE, rtol=0)
 
 
 def test_nothing_is_shared_by_a_model_that_cannot_go_on_from_keys_and_values(fresh, model_class):
@@ -202,14 +208,16 @@ def test_nothing_is_shared_by_a_model_that_cannot_go_on_from_keys_and_values(fre
 
 def test_with_a_hook_of_the_users_nothing_is_shared(judge):
     few_shot = few_shot_judge(judge)
-    asked = asked_of(few_shot)
+    questions = asked_of(few_shot)
     lengths = []
     point = hook_z(judge, 0)
     point.add_hook(lambda z, hook: lengths.append(z.shape[1]))
     try:
-        whole = encode_questions(judge, few_shot.template, asked, shown=[few_shot.shown] * len(asked))
+        whole = encode_questions(
+            judge, few_shot.template, questions, demonstrations=[few_shot.demonstrations] * len(questions)
+        )
         assert shared_beginning(judge, whole) == []
-        few_shot.verdict(asked)
+        few_shot.verdict(questions)
     finally:
         judge.reset_hooks()
     assert set(lengths) == {max(map(len, whole))}
