@@ -7,29 +7,26 @@ OUT ?= demo
 # Test processes at a time, each with one thread.
 JOBS ?= 2
 # Files are handed out whole and in order, so that a long one can go first and no process waits for the other at the end.
-SPREAD := -n $(JOBS) --dist loadfile --no-loadscope-reorder
-# What does not depend on the TransformerLens at hand is tested once, with the locked one; so are the notebooks.
-ONCE := tests/test_notebooks.py tests/test_display.py tests/plots tests/preferences tests/comparison tests/test_study.py \
-	tests/attribution/test_causal.py tests/attribution/test_several.py \
-	$(filter-out tests/benchmark/test_judges.py,$(wildcard tests/benchmark/test_*.py)) \
-	tests/evaluation/test_coverage.py tests/evaluation/test_statistics.py tests/evaluation/test_tables.py \
-	tests/evaluation/test_rewardbench.py tests/test_benchmark_report.py tests/test_report.py \
-	$(wildcard tests/baselines/test_endpoint*.py)
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 # A TransformerLens beside the locked one, in a folder of its own.
 OVERLAY := .overlay/transformer-lens-4
 
-.PHONY: demo test test-4x lint lock clean
+.PHONY: demo check test test-4x lint lock clean
 
 demo: $(VENV)/installed
 	$(BIN)/arm-lens demo --out $(OUT)
 
+# The loop while developing: style, types and the fast tests, in two minutes on two cores.
+check: lint
+	$(PYTEST) -q -m "not slow and not browser and not notebook" tests
+
 test: $(VENV)/installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SPREAD) tests/test_notebooks.py tests
+	$(PYTEST) tests/test_notebooks.py tests
 
 test-4x: $(VENV)/installed $(OVERLAY)
 	PYTHONPATH=$(OVERLAY) $(BIN)/python -c "from importlib.metadata import version; \
 		assert version('transformer-lens').startswith('4.'), version('transformer-lens')"
-	OMP_NUM_THREADS=1 PYTHONPATH=$(OVERLAY) $(BIN)/python -m pytest $(SPREAD) tests $(ONCE:%=--ignore=%)
+	PYTHONPATH=$(OVERLAY) $(PYTEST) -m tl4 tests
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
@@ -47,8 +44,8 @@ $(OVERLAY):
 
 # After changing dependencies: install what pyproject.toml asks for, then write down what that gave.
 lock:
-	$(BIN)/python -m pip install --quiet torch==2.13.0 'transformer-lens>=3.9,<4' --editable '.[datasets,endpoint,images]' \
-		beartype hypothesis ipykernel ipywidgets nbclient nbformat pytest pytest-xdist mypy ruff pandas-stubs types-psutil types-pyyaml types-tqdm hatchling
+	$(BIN)/python -m pip install --quiet 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet torch==2.13.0 'transformer-lens>=3.9,<4' --editable '.[all]' --group test --group lint hatchling
 	{ echo "# Exact versions, written by make lock."; \
 	  $(BIN)/python -m pip freeze --exclude-editable | sed "s/+cpu//"; } > requirements.lock
 
