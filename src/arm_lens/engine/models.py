@@ -277,22 +277,29 @@ def foreign_hooks(model: Model) -> bool:
     return any(handle.hook.id not in _OURS for point in points for handle in point.fwd_hooks)
 
 
-_SILENT: ContextVar[bool] = ContextVar("silent", default=False)
+_SILENCE: ContextVar[object] = ContextVar("silence", default=None)
+"""The innermost `silenced` block that runs; a hook acts in the one it was put on in, and in no other."""
 
 
 @contextlib.contextmanager
 def silenced() -> Iterator[None]:
-    """Within, hooks of `hooked` do nothing: what is read is a part of prompts that does not end where they end."""
-    token = _SILENT.set(True)
+    """Within, hooks of `hooked` that were put on outside do nothing.
+
+    What is read is a part of prompts that does not end where they end, or the model as nobody steers it. Hooks put on within
+    act, and act there alone: another thread that uses the model meanwhile does not run into them.
+    """
+    token = _SILENCE.set(object())
     try:
         yield
     finally:
-        _SILENT.reset(token)
+        _SILENCE.reset(token)
 
 
 def _as_lens_hook(function: Hook, n_heads: int) -> Callable[..., Tensor | None]:
+    silence = _SILENCE.get()
+
     def lens_hook(z: Tensor, hook: HookPoint) -> Tensor | None:
-        if _SILENT.get():
+        if _SILENCE.get() is not silence:
             return None
         if z.ndim == 4:
             return function(z)

@@ -22,7 +22,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from arm_lens.display import card, counted, score_map, size
-from arm_lens.engine.models import Hook, Model, device_of, hooked, last_logits
+from arm_lens.engine.models import Hook, Model, device_of, hooked, last_logits, silenced
 from arm_lens.engine.tokens import TokenBatch, chunks, pad
 
 PROBE_TOKENS = 12
@@ -128,7 +128,9 @@ def fingerprint(model: Model) -> Float[Tensor, "layer head d_head"]:
     """``hook_z`` at the last of a few fixed tokens: what the model itself says about which weights it has.
 
     Two models with the same fingerprint compute the same activations, whatever they are called and whichever class
-    holds them; a fine-tune, another revision or another weight processing shows.
+    holds them; a fine-tune, another revision or another weight processing shows. Whoever steers the model meanwhile, here
+    or in another thread, does not.
     """
     tokens = torch.arange(1, PROBE_TOKENS + 1, device=device_of(model))[None] * 7 % min(model.cfg.d_vocab, 1000)
-    return read_batch(model, TokenBatch(tokens, torch.ones_like(tokens)))[0].float().cpu()
+    with silenced():
+        return read_batch(model, TokenBatch(tokens, torch.ones_like(tokens)))[0].float().cpu()
