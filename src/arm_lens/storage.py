@@ -3,11 +3,13 @@
 Three promises, each kept in one place:
 
 - *Whole or not at all.* `replacing` hands out a file beside the one to be written; when all is in it, it is flushed to
-  disk and renamed over the old one. A process that is killed at any moment leaves the old file or the new one.
+  disk and renamed over the old one. A process that is killed at any moment leaves the old file or the new one. What grows
+  piece by piece (`Growing`) has after every kill a whole number of pieces.
 - *Named by what it depends on.* An entry of a `Store` is found by a digest of everything that its content is a function
   of. Whoever finds it need not make it again; a result of other data, options, weights or versions has another name.
-- *Checked before it is believed.* An entry's file name also holds a digest of its bytes. A file that was changed or
-  damaged is refused with its name, and never read as a result.
+- *Checked before it is believed.* With what is kept goes a digest of its bytes: in the file's name (`Store`), in its first
+  line (`write_sealed`), or beside it (`Growing`). A file that was changed or damaged is refused with its name, and never
+  read as a result. The digest tells accidents, not attacks: who can write the file can write its digest.
 
 `locked` keeps a second writer out of a folder. Files are created with the user's umask, so that others can read them.
 """
@@ -15,10 +17,12 @@ Three promises, each kept in one place:
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import io
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,17 +34,22 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 UNFINISHED = ".unfinished"
-"""The suffix of files that are being written; after a kill they may be left over, and are never read."""
+"""In the names of files that are being written; after a kill they may be left over, and are never read."""
 LOCK = ".lock"
 LONGEST_NAME = 150
+SEAL = b"arm_lens sha256 "
+"""What a sealed file begins with; its digest and a line break follow, then what it holds."""
 
 
 class StoreBusyError(RuntimeError):
-    """Another process is writing to the folder."""
+    """Another process is writing there."""
 
 
 class DamagedFileError(ValueError):
     """A file does not hold what was written to it; the message names it and says what to do."""
+
+
+# -------------------------------------------------------------------------------------------------------------- digests
 
 
 def digest_of(value: Any) -> str:
@@ -53,18 +62,25 @@ def digest_of_bytes(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+# -------------------------------------------------------------------------------------------------------------- writing
+
+
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """A file to write to that takes the place of ``path`` when the block ends without an exception.
 
-    What was written is flushed to disk before it is renamed, and the folder after. The folder is made where missing.
+    What was written is flushed to disk before it is renamed, and the folder after. The folder is made where missing. The
+    file to write to ends as ``path`` does, for writers that go by it; where ``path`` is a symbolic link, what it leads to
+    is replaced.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name[:LONGEST_NAME]}.{uuid4().hex[:8]}{UNFINISHED}")
+    path = Path(os.path.realpath(path))
+    _make_folder(path.parent)
+    aside = path.with_name(f".{uuid4().hex}{UNFINISHED}{path.suffix}")
     try:
         yield aside
         _flush(aside)
+        with contextlib.suppress(FileNotFoundError):
+            shutil.copymode(path, aside)  # what was private stays so
         os.replace(aside, path)
         _flush(path.parent)
     finally:
@@ -92,40 +108,121 @@ def write_json(path: str | Path, value: Any) -> Path:
     return write_text(path, json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
 
 
+def write_frame(path: str | Path, frame: pd.DataFrame) -> Path:
+    """Write a table as Parquet, whole or not at all."""
+    with replacing(path) as aside:
+        frame.to_parquet(aside, index=False)
+    return Path(path)
+
+
+def write_sealed(path: str | Path, content: bytes, *, over: bool = True) -> Path:
+    """Write a file whole or not at all, with the digest of what it holds in its first line; `read_sealed` reads it.
+
+    Args:
+        path: the file.
+        content: what it holds.
+        over: take the place of a file that is there; otherwise that one stays, also if another process puts it there at
+            the same time.
+    """
+    sealed = SEAL + digest_of_bytes(content).encode() + b"\n" + content
+    if over:
+        return write_bytes(path, sealed)
+    path = Path(path)
+    _make_folder(path.parent)
+    aside = path.with_name(f".{uuid4().hex}{UNFINISHED}")
+    try:
+        aside.write_bytes(sealed)
+        _flush(aside)
+        with contextlib.suppress(FileExistsError):
+            os.link(aside, path)  # unlike a rename it never takes the place of another file
+        _flush(path.parent)
+    finally:
+        aside.unlink(missing_ok=True)
+    return path
+
+
+def read_sealed(path: str | Path) -> bytes:
+    """What `write_sealed` wrote.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        DamagedFileError: if it holds anything else.
+    """
+    head, _, content = Path(path).read_bytes().partition(b"\n")
+    if head != SEAL + digest_of_bytes(content).encode():
+        raise DamagedFileError(f"{path} was changed or damaged since it was written, or is another program's file")
+    return content
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and those above it, so that they are there after a loss of power as what is in them is."""
+    if not folder.is_dir():
+        _make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        _flush(folder.parent)
+
+
 def _flush(path: Path) -> None:
     """Have a file, or the names in a folder, written to disk."""
+    is_folder = path.is_dir()
     try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except PermissionError:  # Windows opens no folders
-        return
+        descriptor = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)
+    except PermissionError:
+        if is_folder:  # Windows opens no folders
+            return
+        raise
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if not (is_folder and error.errno in (errno.EINVAL, errno.ENOTSUP)):  # some network disks flush no folders
+            raise
     finally:
         os.close(descriptor)
 
 
+# -------------------------------------------------------------------------------------------------------------- locking
+
+
 @contextlib.contextmanager
-def locked(folder: str | Path) -> Iterator[None]:
+def locked(folder: str | Path, *, wait: float = 0.0) -> Iterator[None]:
     """Within, no other process writes to a folder; what killed ones left unfinished there is removed.
 
+    Args:
+        folder: made where missing.
+        wait: so many seconds for another process to be done.
+
     Raises:
-        StoreBusyError: at once, if another process does.
+        StoreBusyError: if it is not.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise StoreBusyError(
-            f"another process is writing to {folder}; wait for it, or choose another folder"
-        ) from error
-    try:
-        for left_over in folder.rglob(f"*{UNFINISHED}"):
+    _make_folder(folder)
+    with _lock(folder / LOCK, folder, wait):
+        for left_over in _left_over(folder):
             left_over.unlink(missing_ok=True)
+        yield
+
+
+@contextlib.contextmanager
+def _lock(lock_file: Path, what: Path, wait: float) -> Iterator[None]:
+    lock = FileLock(lock_file)
+    try:
+        lock.acquire(timeout=wait)
+    except Timeout as error:
+        raise StoreBusyError(f"another process is writing to {what}; wait for it, or choose another place") from error
+    try:
         yield
     finally:
         lock.release()
+
+
+def _left_over(folder: Path) -> Iterator[Path]:
+    """What was being written in a folder and those in it, but for those that have a lock of their own."""
+    for where, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not (Path(where) / name / LOCK).exists()]
+        yield from (Path(where) / name for name in files if name.startswith(".") and name[33:].startswith(UNFINISHED))
+
+
+# ---------------------------------------------------------------------------------------------------------- what resumes
 
 
 class Store:
@@ -146,19 +243,18 @@ class Store:
 
     def find(self, digest: str) -> Path | None:
         """The file of an entry, if it is there."""
-        return next(iter(sorted(self.folder.glob(f"* {digest}.*{self.suffix}"))), None)
+        return next(iter(self._files(digest)), None)
 
     def found(self) -> dict[str, Path]:
         """Every entry's file by its digest."""
-        every = sorted(self.folder.glob(f"* *.*{self.suffix}")) if self.folder.is_dir() else []
-        return {path.name.removesuffix(self.suffix).rpartition(".")[0].rpartition(" ")[2]: path for path in every}
+        return {self._parts(path)[0]: path for path in reversed(self._files("*"))}
 
     def put(self, digest: str, content: bytes, *, name: str = "entry") -> Path:
         """Keep an entry's bytes; what was there under the same digest is replaced."""
         readable = "".join(one if one.isascii() and (one.isalnum() or one in " ,=-_") else "_" for one in name)
         file = f"{readable[:LONGEST_NAME]} {digest}.{digest_of_bytes(content)[:12]}{self.suffix}"
         path = write_bytes(self.folder / file, content)
-        for other in self.folder.glob(f"* {digest}.*{self.suffix}"):
+        for other in self._files(digest):
             if other != path:
                 other.unlink(missing_ok=True)
         return path
@@ -170,16 +266,16 @@ class Store:
             KeyError: if there is no such entry.
             DamagedFileError: if its file is not what was put.
         """
-        path = self.find(digest)
-        if path is None:
+        files = self._files(digest)
+        for path in files:  # two after a kill, if what was put again was not the same
+            content = path.read_bytes()
+            if digest_of_bytes(content)[:12] == self._parts(path)[1]:
+                return content
+        if not files:
             raise KeyError(f"{self.folder} has no entry {digest}")
-        content = path.read_bytes()
-        expected = path.name.removesuffix(self.suffix).rpartition(".")[2]
-        if digest_of_bytes(content)[:12] != expected:
-            raise DamagedFileError(
-                f"{path} was changed or damaged since it was written; delete it to have it made again"
-            )
-        return content
+        raise DamagedFileError(
+            f"{files[0]} was changed or damaged since it was written; delete it to have it made again"
+        )
 
     def put_frame(
         self, digest: str, frame: pd.DataFrame, *, name: str = "entry", about: Mapping[str, Any] | None = None
@@ -201,3 +297,82 @@ class Store:
         if digest not in self:
             self.put_frame(digest, make(), name=name)
         return self.read_frame(digest)[0]
+
+    def _files(self, digest: str) -> list[Path]:
+        return sorted(self.folder.glob(f"* {digest}.*{self.suffix}"))
+
+    def _parts(self, path: Path) -> tuple[str, str]:
+        """The two digests in a file's name."""
+        entry, _, content = path.name.removesuffix(self.suffix).rpartition(".")
+        return entry.rpartition(" ")[2], content
+
+
+class Growing:
+    """A file that grows piece by piece, and goes on after a kill with the piece that was not whole.
+
+    Beside it lies ``NAME.made-of.json``: what the file is made of, how many pieces it has, their length and digest. It is
+    written after each piece, so that what it says is always there; what the file holds beyond is half a piece, and goes.
+
+    Args:
+        path: the file.
+        made_of: everything its content is a function of, JSON-like; another file is not gone on with.
+
+    Raises:
+        ValueError: if the file is there and made of something else, or nobody knows of what.
+        DamagedFileError: if it is not what was written.
+    """
+
+    def __init__(self, path: str | Path, made_of: Mapping[str, Any]) -> None:
+        self.path, self.pieces = Path(path), 0
+        self._beside = self.path.with_name(self.path.name + ".made-of.json")
+        self._made_of, self._digest, self._length = json.loads(json.dumps(made_of)), hashlib.sha256(), 0
+        if self.path.exists():
+            self._go_on()
+        else:
+            self._note()
+
+    def append(self, content: bytes) -> None:
+        """Add a piece."""
+        with self.path.open("ab") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        self._digest.update(content)
+        self._length, self.pieces = self._length + len(content), self.pieces + 1
+        self._note()
+
+    def _note(self) -> None:
+        known = {"pieces": self.pieces, "length": self._length, "sha256": self._digest.hexdigest()}
+        write_json(self._beside, {**known, "made_of": self._made_of})
+
+    def _go_on(self) -> None:
+        try:
+            known = json.loads(self._beside.read_bytes())
+            made_of, self.pieces, self._length = dict(known["made_of"]), int(known["pieces"]), int(known["length"])
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            made_of = {}
+        if made_of != self._made_of:
+            differing = sorted(
+                key for key in {**made_of, **self._made_of} if made_of.get(key) != self._made_of.get(key)
+            )
+            raise ValueError(
+                f"{self.path} was made of something else ({', '.join(differing)}); delete it or choose another file"
+            )
+        with self.path.open("r+b") as file:
+            self._digest.update(file.read(self._length))
+            if self._digest.hexdigest() != known["sha256"]:
+                raise DamagedFileError(f"{self.path} was changed since it was written; delete it to have it made again")
+            file.truncate(self._length)
+
+
+@contextlib.contextmanager
+def growing(path: str | Path, made_of: Mapping[str, Any]) -> Iterator[Growing]:
+    """A `Growing` file that nobody else adds to meanwhile; errors as there.
+
+    Raises:
+        StoreBusyError: at once, if another process adds to it.
+    """
+    path = Path(path)
+    _make_folder(path.parent)
+    with _lock(path.with_name(f".{path.name}{LOCK}"), path, 0.0):
+        yield Growing(path, made_of)
