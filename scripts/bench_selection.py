@@ -133,7 +133,7 @@ def end_to_end(examples: int, steps: int) -> list[dict[str, Any]]:
     started = time.perf_counter()
     loop, _ = published_loop(model, sequences, targets, values, steps=steps)
     halfway = time.perf_counter()
-    options = Reinforce(**{**PUBLISHED.to_dict(), "steps": steps})
+    options = Reinforce(**{**PUBLISHED.model_dump(), "steps": steps})
     objective = JudgingObjective(Replay(model, sequences, verdicts), values, labels)
     found = reinforce(objective, *values.shape[:2], n_examples=len(objective), options=options).heads
     ended = time.perf_counter()

@@ -76,9 +76,9 @@ def test_what_was_gained_adds_up_to_what_the_set_gains(seed):
     objective = arbitrary(seed)
     found = Greedy(head_penalty=0.1).select(objective)
     gained = objective.of[numbers(found.heads)] - objective.of[frozenset()]
-    assert float(found.scores.values.sum()) == pytest.approx(gained, abs=1e-5)
-    assert (found.scores.values[found.heads.mask] > 0.1).all()
-    assert (found.scores.values[~found.heads.mask] == 0).all()
+    assert float(found.head_scores.values.sum()) == pytest.approx(gained, abs=1e-5)
+    assert (found.head_scores.values[found.heads.mask] > 0.1).all()
+    assert (found.head_scores.values[~found.heads.mask] == 0).all()
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -117,7 +117,7 @@ def test_a_step_asks_at_once_about_each_head_that_is_left_and_no_other():
 def test_the_seed_is_ignored_and_the_options_are_for_json():
     one, two = (Greedy().select(arbitrary(3), seed=seed) for seed in (0, 1))
     assert one.heads == two.heads and one.history.equals(two.history)
-    assert Greedy(max_heads=3).to_dict() == {"max_heads": 3, "head_penalty": 0.01}
+    assert Greedy(max_heads=3).model_dump() == {"kind": "greedy", "max_heads": 3, "head_penalty": 0.01}
     assert isinstance(Greedy(), Selector)
 
 
@@ -134,4 +134,4 @@ def test_exactly_the_planted_heads_are_found(seed, tokenizer, tmp_path_factory):
     found = Greedy().select(objective)
     assert found.heads == planted.heads
     nothing, everything = objective(torch.stack([HeadSet.none(3, 4).mask, found.heads.mask])).tolist()
-    assert float(found.scores.values.sum()) == pytest.approx(everything - nothing, abs=1e-4)
+    assert float(found.head_scores.values.sum()) == pytest.approx(everything - nothing, abs=1e-4)

@@ -127,7 +127,7 @@ def test_only_eligible_layers_are_ever_drawn():
     found = reinforce(reward, 4, 3, n_examples=1, options=Reinforce(layers=(1, 2), steps=100))
     assert not torch.cat(drawn)[:, [0, 3]].any()
     assert found.heads == HeadSet.of(4, 3, [(layer, head) for layer in (1, 2) for head in range(3)])
-    assert (found.scores.values[[0, 3]] == 0).all()
+    assert (found.head_scores.values[[0, 3]] == 0).all()
 
 
 def test_the_published_preset_judges_one_random_example_and_32_masks_a_step():

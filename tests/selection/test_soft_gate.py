@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 
 import pytest
 import torch
@@ -48,7 +47,7 @@ def test_it_climbs_to_the_optimum_in_closed_form(price):
     found = SoftGate(steps=600, learning_rate=0.05, head_penalty=price).select(Parabolas())
     expected = CENTRE - price / (2 * SHARP)  # where 2 a (c - g) is the price
     torch.testing.assert_close(found.gates, expected, atol=1e-3, rtol=0)
-    assert torch.equal(found.scores.values, found.gates)
+    assert torch.equal(found.head_scores.values, found.gates)
     assert found.heads == HeadSet.from_mask(expected > 0.5)
     assert torch.equal(found.chosen, found.gates)
 
@@ -78,8 +77,8 @@ def test_gates_open_where_it_is_worth_the_price():
 
 def test_a_discrete_search_ends_in_the_set_of_the_gates_more_than_half_open():
     soft, hard = SoftGate().select(Parabolas()), SoftGate(discrete=True).select(Parabolas())
-    assert hard.gates is None and hard.chosen == hard.heads == soft.heads == soft.scores.above(0.5)
-    assert torch.equal(hard.scores.values, soft.scores.values)
+    assert hard.gates is None and hard.chosen == hard.heads == soft.heads == soft.head_scores.above(0.5)
+    assert torch.equal(hard.head_scores.values, soft.head_scores.values)
 
 
 def test_nothing_is_random_and_nothing_is_left_with_a_gradient():
@@ -88,7 +87,7 @@ def test_nothing_is_random_and_nothing_is_left_with_a_gradient():
     one, two = (SoftGate(steps=5).select(Parabolas(), seed=seed) for seed in (0, 1))
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(one.gates, two.gates) and one.history.equals(two.history)
-    assert not one.gates.requires_grad and not one.scores.values.requires_grad
+    assert not one.gates.requires_grad and not one.head_scores.values.requires_grad
 
 
 def test_it_searches_also_where_gradients_are_switched_off():
@@ -101,7 +100,6 @@ def test_it_searches_also_where_gradients_are_switched_off():
 def test_a_search_without_steps_is_refused():
     with pytest.raises(ValueError, match="at least 1 step"):
         SoftGate(steps=0)
-    assert SoftGate().to_dict() == dataclasses.asdict(SoftGate())
     assert isinstance(SoftGate(), Selector) and isinstance(Parabolas(), DifferentiableObjective)
 
 

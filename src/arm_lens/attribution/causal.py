@@ -62,7 +62,7 @@ def toggled(objective: Judged, heads: HeadSet) -> dict[Outcome, Float[Tensor, "e
 
 def probable(selection: Selection | None) -> bool:
     """Whether a search ended in probabilities of being selected, or in gates."""
-    return selection is not None and selection.scores.name in (SCORE, "gate")
+    return selection is not None and selection.head_scores.name in (SCORE, "gate")
 
 
 def selection_probabilities(selection: Selection, *, criterion: str = "") -> Attribution:
@@ -75,8 +75,8 @@ def selection_probabilities(selection: Selection, *, criterion: str = "") -> Att
         ValueError: if the search went by something else (effects of single heads, gains of added ones).
     """
     if not probable(selection):
-        raise ValueError(f"the search went by {selection.scores.name!r}, which is no probability of being selected")
-    values = selection.scores.values.double()
+        raise ValueError(f"the search went by {selection.head_scores.name!r}, which is no probability of being selected")
+    values = selection.head_scores.values.double()
     unknown, none = torch.full_like(values, float("nan")), torch.zeros_like(values)
     return Attribution(
         "selection_probability", {"search": values}, {"search": unknown}, {"search": none}, 0, 0, criterion

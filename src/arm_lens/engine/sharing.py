@@ -5,44 +5,103 @@ reads the same demonstrations six times, a probe and Sparse Attention Vectors th
 `shared_readings` whatever goes through `remembered` is computed at its first use and handed out again for an equal key.
 Nothing is remembered otherwise, so that memory is never held unasked and a user's hooks always take part.
 
+Contexts may stand within one another: what is computed within is kept by the innermost, what was computed outside is found.
+A context that was left remembers, and can be entered again; its memory is free when nobody holds it any more.
+
 Results must not depend on who computes first: a key holds everything that its value depends on.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Hashable, Iterator
-from contextvars import ContextVar
+import hashlib
+from collections.abc import Callable, Hashable, Sequence
+from contextvars import ContextVar, Token
+from types import TracebackType
 from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from arm_lens.engine.protocol import LanguageModel
 
 Value = TypeVar("Value")
 
-_REMEMBERED: ContextVar[dict[Hashable, object] | None] = ContextVar("remembered", default=None)
+
+class SharedReadings:
+    """A context within which equal readings are computed once; see `shared_readings`."""
+
+    def __init__(self) -> None:
+        self._known: dict[Hashable, object] = {}
+        self._tokens: list[Token[tuple[dict[Hashable, object], ...]]] = []
+
+    def __enter__(self) -> SharedReadings:
+        self._tokens.append(_REMEMBERED.set((self._known, *_REMEMBERED.get())))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        _REMEMBERED.reset(self._tokens.pop())
 
 
-@contextlib.contextmanager
-def shared_readings() -> Iterator[None]:
-    """Within, equal readings are computed once. A context inside another one shares with it."""
-    if _REMEMBERED.get() is not None:
-        yield
-        return
-    token = _REMEMBERED.set({})
-    try:
-        yield
-    finally:
-        _REMEMBERED.reset(token)
+_REMEMBERED: ContextVar[tuple[dict[Hashable, object], ...]] = ContextVar("remembered", default=())
+"""What the contexts remember, the innermost first."""
+
+
+def shared_readings() -> SharedReadings:
+    """A context within which equal readings are computed once."""
+    return SharedReadings()
 
 
 def sharing() -> bool:
     """Whether readings are shared here."""
-    return _REMEMBERED.get() is not None
+    return bool(_REMEMBERED.get())
 
 
 def remembered(key: Hashable, make: Callable[[], Value]) -> Value:
     """What ``make`` gives, computed once for equal keys within `shared_readings`."""
-    known = _REMEMBERED.get()
-    if known is None:
+    contexts = _REMEMBERED.get()
+    if not contexts:
         return make()
-    if key not in known:
-        known[key] = make()
-    return known[key]  # type: ignore[return-value]
+    for known in contexts:
+        if key in known:
+            return known[key]  # type: ignore[return-value]
+    value = contexts[0][key] = make()
+    return value
+
+
+def content_of(value: Tensor | Sequence[Sequence[int]]) -> str:
+    """A short stand-in, for keys, for a tensor or for token sequences: equal for equal content."""
+    if isinstance(value, Tensor):
+        tensor = value.detach().cpu().contiguous()
+        content = (
+            f"{tensor.dtype} {tuple(tensor.shape)} ".encode() + tensor.reshape(-1).view(torch.uint8).numpy().tobytes()
+        )
+    else:
+        content = repr([list(one) for one in value]).encode()
+    return hashlib.sha256(content).hexdigest()
+
+
+def readings_key(model: LanguageModel, what: Hashable, sequences: Sequence[Sequence[int]]) -> Hashable | None:
+    """The key of what is read of a model's prompts; None where it is not to be shared.
+
+    It holds the model with the state of its weights, what is read, and the prompts. With hooks on the model nothing is
+    shared: steered, or watched by a hook of the user's, it is not the model that others read.
+    """
+    if not sharing() or model.is_hooked():
+        return None
+    return (model.state(), what, content_of(sequences))
+
+
+def remembered_of(
+    model: LanguageModel, what: Hashable, sequences: Sequence[Sequence[int]], make: Callable[[], Value]
+) -> Value:
+    """What ``make`` reads of a model's prompts, read once within `shared_readings`; see `readings_key`."""
+    key = readings_key(model, what, sequences)
+    return make() if key is None else remembered(key, make)
+
+
+def recalled(model: LanguageModel, what: Hashable, sequences: Sequence[Sequence[int]]) -> object | None:
+    """What `remembered_of` has, if it has it."""
+    key = readings_key(model, what, sequences)
+    return None if key is None else next((known[key] for known in _REMEMBERED.get() if key in known), None)

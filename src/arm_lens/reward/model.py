@@ -14,7 +14,6 @@ for each, the steered prompt shows none; and no example takes part in choosing h
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,7 +29,7 @@ from arm_lens.engine.reading import HeadMeans
 from arm_lens.engine.steering import Injection, steer
 from arm_lens.engine.verdict_tokens import VerdictScores
 from arm_lens.heads import HeadScores, HeadSet
-from arm_lens.judges.artefact import read_artefact, write_artefact
+from arm_lens.judges.artefact import decoding, read_artefact, write_artefact
 from arm_lens.judges.base import Comparison, ScoreKind, score_of
 from arm_lens.judges.generative import GenerativeJudge
 from arm_lens.judges.questions import Layout, Question, prompts_behind, questions_of
@@ -39,6 +38,9 @@ from arm_lens.preferences import Preference, Prompt
 from arm_lens.reward.denoising import Denoise
 from arm_lens.reward.fitting import judging_objective, means_and_objective, read_means
 from arm_lens.selection import JudgingObjective, Reinforce, RewardKind, Selection, Selector
+
+KIND = "reward model"
+"""What it is called on disk."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -274,13 +276,12 @@ class ActivationRewardModel:
             "history": None,
         }
         if self.selection is not None:
-            kept = {"scores": self.selection.scores.values, "trajectory": self.selection.trajectory}
-            kept["gates"] = self.selection.gates
-            # Cloned: gates may be their own scores, and one tensor under two names cannot be written.
-            tensors |= {name: tensor.clone() for name, tensor in kept.items() if tensor is not None}
+            found = {"scores": self.selection.head_scores.values, "trajectory": self.selection.trajectory}
+            found["gates"] = self.selection.gates
+            tensors |= {name: tensor for name, tensor in found.items() if tensor is not None}
             record["history"] = self.selection.history.to_dict(orient="list")
-            record["scores"] = self.selection.scores.name
-        return write_artefact(path, self.judge.model, tensors, record)
+            record["scores"] = self.selection.head_scores.name
+        return write_artefact(path, KIND, self.judge.model, tensors, record)
 
     @classmethod
     def load(cls, path: str | Path, model: Model | None = None, *, device: str | None = None) -> ActivationRewardModel:
@@ -293,9 +294,15 @@ class ActivationRewardModel:
 
         Raises:
             FileNotFoundError: if the folder holds no reward model.
+            ArtefactError: if it holds another judge, or a damaged one.
             WrongModelError: if the model is not the one it was fitted on; the message says in what they differ.
         """
-        model, tensors, record = read_artefact(path, model, device=device)
+        model, tensors, record = read_artefact(path, KIND, model, device=device)
+        with decoding(Path(path)):
+            return cls._of_record(model, tensors, record)
+
+    @classmethod
+    def _of_record(cls, model: Model, tensors: dict[str, Tensor], record: dict[str, Any]) -> ActivationRewardModel:
         judge = GenerativeJudge(
             model,
             criterion_text=record["criterion_text"],
@@ -303,6 +310,8 @@ class ActivationRewardModel:
             template=JudgeTemplate.from_dict(record["template"]),
             batch_size=record["batch_size"],
         )
+        if tensors["means"].shape != tensors["fingerprint"].shape:
+            raise ValueError(f"means of shape {list(tensors['means'].shape)}")
         n_layers, n_heads = tensors["means"].shape[:2]
         heads = HeadSet.of(n_layers, n_heads, [(layer, head) for layer, head in record["heads"]])
         selection = None
@@ -328,11 +337,11 @@ class ActivationRewardModel:
             "read": f"{record.n_read} questions in {record.readings} prompts",
             "chosen on": found and f"{record.n_validation} questions",
             "heads": f"{len(self.heads)} of {self.heads.mask.numel()} {listed(self.heads)}",
-            "shade": found and found.scores.name,
+            "shade": found and found.head_scores.name,
             "reward": found and f"{first_and_last(found.history, 'reward')} ({record.reward})",
         }
         chosen = self.heads.mask
-        grid = score_map(found.scores.values, chosen=chosen) if found else set_map(chosen)
+        grid = score_map(found.head_scores.values, chosen=chosen) if found else set_map(chosen)
         return card("Activation Reward Model", facts, grid, code_line("reward.score(prompts, responses)"))
 
 
@@ -345,8 +354,7 @@ def _criterion_of(examples: Sequence[Preference]) -> str:
 
 
 def _search_record(selector: Selector) -> dict[str, Any]:
-    options: dict[str, Any] = json.loads(json.dumps(selector.to_dict()))
-    return {"selector": type(selector).__name__, **options}
+    return selector.model_dump(mode="json")
 
 
 def _prompt(value: Any) -> Prompt:

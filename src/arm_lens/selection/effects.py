@@ -9,16 +9,18 @@ are missed.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Literal
 
 import pandas as pd
 import torch
 from jaxtyping import Float
+from pydantic import field_validator
 from torch import Tensor
 
 from arm_lens.heads import HeadScores
+from arm_lens.registry import SelectorSpec
 from arm_lens.selection.outcome import Objective, Selection
+from arm_lens.selection.selector import Selector
 
 
 def single_head_effects(objective: Objective) -> Float[Tensor, "layer head"]:
@@ -29,25 +31,24 @@ def single_head_effects(objective: Objective) -> Float[Tensor, "layer head"]:
     return (rewards[1:] - rewards[0]).reshape(n_layers, n_heads)
 
 
-@dataclass(frozen=True, kw_only=True)
-class TopEffect:
+class TopEffect(Selector):
     """Options: the k heads with the largest effect of their own."""
 
+    kind: Literal["top_effect"] = "top_effect"
     k: int | None = None
     """How many; by default as many as give the highest reward, the head penalty of each taken off."""
     head_penalty: float = 0.01
     """Taken off a set's reward for each head in it, when k is not given; as in `Reinforce`."""
 
-    def __post_init__(self) -> None:
-        if self.k is not None and self.k < 0:
-            raise ValueError(f"k must not be negative, but is {self.k}")
+    @field_validator("k")
+    @classmethod
+    def _not_negative(cls, k: int | None) -> int | None:
+        if k is not None and k < 0:
+            raise ValueError(f"k must not be negative, but is {k}")
+        return k
 
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
-
-    def select(self, objective: Objective, *, seed: int = 0, progress: bool = False) -> Selection:
-        """Rank the heads and cut the ranking. Nothing is random, and nothing takes long: the options are ignored."""
+    def _search(self, objective: Objective, seed: int, progress: bool) -> Selection:
+        """Rank the heads and cut the ranking."""
         n_layers, n_heads = objective.shape
         if self.k is not None and self.k > n_layers * n_heads:
             raise ValueError(f"cannot take the top {self.k} of {n_layers * n_heads} heads")
@@ -60,3 +61,10 @@ class TopEffect:
             {"step": range(len(sets)), "reward": rewards.tolist(), "expected_heads": range(len(sets))}
         )
         return Selection(sets[best], scores, history)
+
+
+SPEC = SelectorSpec(
+    name="top_effect",
+    options=TopEffect,
+    summary="The heads that help most alone: one mean is injected at a time, and the k with the largest gain are kept.",
+)

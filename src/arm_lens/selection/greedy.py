@@ -1,43 +1,41 @@
-"""Greedy forward selection: add the head that helps most, again and again, until none is worth its price.
+"""Greedy forward selection: add the head that helps most, again and again, until none outweighs its head penalty.
 
 Every step tries all heads that are left, beside those chosen so far, in one pass of the replay.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Literal
 
 import pandas as pd
 import torch
+from pydantic import field_validator
 from tqdm.auto import tqdm
 
 from arm_lens.heads import HeadScores, HeadSet
+from arm_lens.registry import SelectorSpec
 from arm_lens.selection.outcome import Objective, Selection
+from arm_lens.selection.selector import Selector
 
 
-@dataclass(frozen=True, kw_only=True)
-class Greedy:
+class Greedy(Selector):
     """Options of the search."""
 
+    kind: Literal["greedy"] = "greedy"
     max_heads: int | None = None
-    """Stop at this many; by default only when no head is worth its price."""
+    """Stop at this many; by default only when no head outweighs its penalty."""
     head_penalty: float = 0.01
     """What a head has to add to the reward to be taken in; as in `Reinforce`."""
 
-    def __post_init__(self) -> None:
-        if self.max_heads is not None and self.max_heads < 0:
-            raise ValueError(f"max_heads must not be negative, but is {self.max_heads}")
+    @field_validator("max_heads")
+    @classmethod
+    def _not_negative(cls, max_heads: int | None) -> int | None:
+        if max_heads is not None and max_heads < 0:
+            raise ValueError(f"max_heads must not be negative, but is {max_heads}")
+        return max_heads
 
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
-
-    def select(self, objective: Objective, *, seed: int = 0, progress: bool = False) -> Selection:
-        """Add heads one by one; the scores are what each added when it was taken in, 0 for those never taken.
-
-        Nothing is random: the seed is ignored.
-        """
+    def _search(self, objective: Objective, seed: int, progress: bool) -> Selection:
+        """Add heads one by one; the scores are what each added when it was taken in, 0 for those never taken."""
         n_layers, n_heads = objective.shape
         mask = torch.zeros(n_layers, n_heads, dtype=torch.bool)
         gains = torch.zeros(n_layers, n_heads)
@@ -57,3 +55,10 @@ class Greedy:
             rows.append({"step": step, "reward": best, "expected_heads": step})
         scores = HeadScores("gain when the head was added", gains)
         return Selection(HeadSet.from_mask(mask), scores, pd.DataFrame(rows))
+
+
+SPEC = SelectorSpec(
+    name="greedy",
+    options=Greedy,
+    summary="Heads added one by one, each the best beside those before it, until none outweighs its head penalty.",
+)

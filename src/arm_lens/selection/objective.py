@@ -18,6 +18,7 @@ from torch import Tensor
 
 from arm_lens.engine.gates import gated_verdicts
 from arm_lens.engine.replay import Replay
+from arm_lens.engine.sharing import content_of
 
 RewardKind = Literal["log_prob", "two_way", "probability", "accuracy", "margin"]
 
@@ -59,6 +60,13 @@ class JudgingObjective:
     def shape(self) -> tuple[int, int]:
         """Layers, and heads per layer."""
         return self.values.shape[0], self.values.shape[1]
+
+    @property
+    def content(self) -> Hashable:
+        """All that rewards depend on: equal for objectives that reward alike."""
+        replay = self.replay
+        asked_of = (replay.model, content_of(replay.sequences), replay.verdicts, replay.injection)
+        return (*asked_of, content_of(self.values), tuple(self.labels.tolist()), self.kind)
 
     def per_example(
         self, masks: Bool[Tensor, "mask layer head"], examples: Sequence[int] | None = None
@@ -147,6 +155,11 @@ class PooledObjective:
 
     def __len__(self) -> int:
         return sum(map(len, self.objectives))
+
+    @property
+    def content(self) -> Hashable:
+        """All that rewards depend on; see `JudgingObjective.content`."""
+        return tuple(objective.content for objective in self.objectives)
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -1,14 +1,10 @@
-"""What every way of choosing heads takes and gives.
-
-A *selector* is a frozen dataclass of options with a method ``select``. It is handed an objective, which knows how well the
-model judges labelled examples while a head mask is written, and gives a `Selection`.
-"""
+"""What every way of choosing heads takes and gives: an objective, and a selection of heads."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import pandas as pd
 from jaxtyping import Bool, Float
@@ -23,7 +19,7 @@ class Selection:
     """The outcome of a search for heads."""
 
     heads: HeadSet
-    scores: HeadScores
+    head_scores: HeadScores
     """What the choice was made by: selection probabilities, effects of single heads, gates, ..."""
     history: pd.DataFrame
     """One row per step of the search: ``step``, ``reward``, ``expected_heads``, and what else the search knows."""
@@ -41,16 +37,16 @@ class Selection:
     def __repr__(self) -> str:
         reward = first_and_last(self.history, "reward")
         heads = f"{counted(len(self.heads), 'head')} {listed(self.heads)}"
-        return f"Selection({heads} by {self.scores.name}, reward {reward})"
+        return f"Selection({heads} by {self.head_scores.name}, reward {reward})"
 
     def _repr_html_(self) -> str:
         facts = {
             "heads": listed(self.heads),
-            "chosen by": self.scores.name,
+            "chosen by": self.head_scores.name,
             "reward": first_and_last(self.history, "reward"),
         }
         title = f"{counted(len(self.heads), 'head')} chosen"
-        return card(title, facts, score_map(self.scores.values, chosen=self.heads.mask))
+        return card(title, facts, score_map(self.head_scores.values, chosen=self.heads.mask))
 
 
 @runtime_checkable
@@ -79,17 +75,4 @@ class DifferentiableObjective(Objective, Protocol):
 
     def gated(self, gates: Float[Tensor, "layer head"]) -> Float[Tensor, " example"]:
         """The reward of each example under gates, differentiable with respect to them."""
-        ...
-
-
-@runtime_checkable
-class Selector(Protocol):
-    """A way of choosing heads."""
-
-    def select(self, objective: Any, *, seed: int = 0, progress: bool = False) -> Selection:
-        """Choose heads by an `Objective`, for a search by gradient a `DifferentiableObjective`."""
-        ...
-
-    def to_dict(self) -> dict[str, Any]:
-        """The options, for JSON."""
         ...

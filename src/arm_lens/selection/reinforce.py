@@ -18,17 +18,19 @@ standardised advantage times S / (S - 1).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
 import pandas as pd
 import torch
 from jaxtyping import Bool, Float
+from pydantic import model_validator
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from arm_lens.heads import HeadScores, HeadSet
+from arm_lens.registry import SelectorSpec
 from arm_lens.selection.outcome import Objective, Selection
+from arm_lens.selection.selector import Selector
 
 SCORE = "selection probability"
 
@@ -36,10 +38,11 @@ Reward: TypeAlias = Callable[[Bool[Tensor, "mask layer head"], Sequence[int] | N
 """Masks and the indices of the examples to judge (None: all) -> mean reward of each mask."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Reinforce:
+class Reinforce(Selector):
     """Options of the search. `PUBLISHED` holds the published ones."""
 
+    kind: Literal["reinforce"] = "reinforce"
+    random: ClassVar[bool] = True
     steps: int = 200
     masks: int = 32
     """Masks drawn per step."""
@@ -68,27 +71,21 @@ class Reinforce:
     best_of_examples: int | None = None
     """How many examples, from the first, judge the sampled masks; None for all."""
 
-    def __post_init__(self) -> None:
+    @model_validator(mode="after")
+    def _possible(self) -> Reinforce:
         if self.steps < 1 or self.masks < 2:
             raise ValueError(f"REINFORCE needs at least 1 step and 2 masks, not {self.steps} and {self.masks}")
-        if self.baseline not in ("standardised", "leave_one_out"):
-            raise ValueError(f"the baseline is 'standardised' or 'leave_one_out', not {self.baseline!r}")
-        if self.final not in ("threshold", "top_k", "best_of"):
-            raise ValueError(f"final is 'threshold', 'top_k' or 'best_of', not {self.final!r}")
         for name in ("best_of", "top_k", "examples_per_step", "best_of_examples"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, not {value}")
         if not 0 <= self.min_probability < 0.5:
             raise ValueError(f"min_probability must lie in [0, 0.5), not {self.min_probability}")
+        return self
 
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
-
-    def select(self, objective: Objective, *, seed: int = 0, progress: bool = False) -> Selection:
+    def _search(self, objective: Objective, seed: int, progress: bool) -> Selection:
         """Search, see `reinforce`; the scores are selection probabilities, 0 in layers that were not eligible.
 
-        Each row of the history has the ``reward`` (mean over the step's masks, price not deducted), ``reward_std``,
+        Each row of the history has the ``reward`` (mean over the step's masks, penalty not taken off), ``reward_std``,
         ``entropy`` (mean per head, nats) and ``expected_heads``.
         """
         n_layers, n_heads = objective.shape
@@ -249,3 +246,18 @@ def _final_set(
     masks = torch.rand(options.best_of, *probabilities.shape, generator=generator) < probabilities
     judged = None if options.best_of_examples is None else list(range(min(options.best_of_examples, n_examples)))
     return HeadSet.from_mask(masks[int(reward(masks, judged).argmax())])
+
+
+SPEC = SelectorSpec(
+    name="reinforce",
+    options=Reinforce,
+    summary="REINFORCE over head masks: sampled masks are rewarded, and heads that help become likelier.",
+)
+SPECS = (
+    SPEC,
+    SPEC.preset(
+        "published",
+        PUBLISHED.model_dump(exclude_unset=True),
+        summary="REINFORCE as published: one example and 32 masks a step, standardised advantages, the best of ten masks.",
+    ),
+)

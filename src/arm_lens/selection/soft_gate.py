@@ -1,27 +1,29 @@
 r"""Soft gates: how far to move each head towards its mean, found by gradient.
 
 Every head has a gate :math:`g = \sigma(\theta)`, and :math:`z \leftarrow z + g\,(\mu - z)`; the mean reward of the examples,
-less a price for open gates, is climbed with Adam (soft injection, arXiv 2507.20906). Gates are kept as they are found:
+less a penalty for open gates, is climbed with Adam (soft injection, arXiv 2507.20906). Gates are kept as they are found:
 the result need not be a set. The reward must have a gradient.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Literal
 
 import pandas as pd
 import torch
+from pydantic import field_validator
 from tqdm.auto import tqdm
 
 from arm_lens.heads import HeadScores
+from arm_lens.registry import SelectorSpec
 from arm_lens.selection.outcome import DifferentiableObjective, Selection
+from arm_lens.selection.selector import Selector
 
 
-@dataclass(frozen=True, kw_only=True)
-class SoftGate:
+class SoftGate(Selector):
     """Options of the search."""
 
+    kind: Literal["soft_gate"] = "soft_gate"
     steps: int = 150
     learning_rate: float = 0.1
     initial_logit: float = -1.0
@@ -31,17 +33,16 @@ class SoftGate:
     discrete: bool = False
     """End in the set of the heads moved more than half of the way, instead of the gates themselves."""
 
-    def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ValueError(f"a search by gradient needs at least 1 step, not {self.steps}")
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
+    @field_validator("steps")
+    @classmethod
+    def _some(cls, steps: int) -> int:
+        if steps < 1:
+            raise ValueError(f"a search by gradient needs at least 1 step, not {steps}")
+        return steps
 
     @torch.enable_grad()
-    def select(self, objective: DifferentiableObjective, *, seed: int = 0, progress: bool = False) -> Selection:
-        """Climb the reward. Nothing is random: the seed is ignored."""
+    def _search(self, objective: DifferentiableObjective, seed: int, progress: bool) -> Selection:
+        """Climb the reward."""
         logits = torch.full(objective.shape, self.initial_logit, requires_grad=True)
         optimizer = torch.optim.Adam([logits], lr=self.learning_rate)
         rows = []
@@ -54,3 +55,10 @@ class SoftGate:
         gates = torch.sigmoid(logits.detach())
         scores = HeadScores("gate", gates)
         return Selection(scores.above(0.5), scores, pd.DataFrame(rows), gates=None if self.discrete else gates)
+
+
+SPEC = SelectorSpec(
+    name="soft_gate",
+    options=SoftGate,
+    summary="A gate for every head, found by gradient, by which it is moved towards its mean.",
+)

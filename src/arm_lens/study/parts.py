@@ -135,13 +135,13 @@ def _folders(
     """Where the sampled Shapley values go, and where the tables."""
     tensors = [fingerprint(reward.judge.model), reward.means.values]
     if reward.selection is not None:
-        tensors.append(reward.selection.scores.values.detach().float().cpu())
+        tensors.append(reward.selection.head_scores.values.detach().float().cpu())
     judge = reward.judge
     told = {
         "criterion": name,
         "tensors": [hashlib.sha256(tensor.numpy().tobytes()).hexdigest() for tensor in tensors],
         "heads": reward.heads.to_list(),
-        "by": None if reward.selection is None else reward.selection.scores.name,
+        "by": None if reward.selection is None else reward.selection.head_scores.name,
         "injection": reward.injection.to_dict(),
         "questions": [judge.layout, judge.criterion_text, judge.template.to_dict(), reward.record.seed],
         "examples": repr(halves),
