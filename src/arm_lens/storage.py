@@ -184,12 +184,13 @@ def _flush(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(folder: str | Path, *, wait: float = 0.0) -> Iterator[None]:
+def locked(folder: str | Path, *, wait: float = 0.0, deep: bool = True) -> Iterator[None]:
     """Within, no other process writes to a folder; what killed ones left unfinished there is removed.
 
     Args:
         folder: made where missing.
         wait: so many seconds for another process to be done.
+        deep: look for what was left unfinished in the folders within, too.
 
     Raises:
         StoreBusyError: if it is not.
@@ -197,7 +198,7 @@ def locked(folder: str | Path, *, wait: float = 0.0) -> Iterator[None]:
     folder = Path(folder)
     _make_folder(folder)
     with _lock(folder / LOCK, folder, wait):
-        for left_over in _left_over(folder):
+        for left_over in _left_over(folder, deep):
             left_over.unlink(missing_ok=True)
         yield
 
@@ -215,10 +216,10 @@ def _lock(lock_file: Path, what: Path, wait: float) -> Iterator[None]:
         lock.release()
 
 
-def _left_over(folder: Path) -> Iterator[Path]:
+def _left_over(folder: Path, deep: bool) -> Iterator[Path]:
     """What was being written in a folder and those in it, but for those that have a lock of their own."""
     for where, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not (Path(where) / name / LOCK).exists()]
+        folders[:] = [name for name in folders if deep and not (Path(where) / name / LOCK).exists()]
         yield from (Path(where) / name for name in files if name.startswith(".") and name[33:].startswith(UNFINISHED))
 
 

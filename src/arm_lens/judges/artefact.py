@@ -1,78 +1,110 @@
-"""Fitted reward models on disk: a folder of one safetensors and one JSON file.
+"""Fitted judges on disk: a folder of one JSON and one safetensors file that is replaced whole or not at all.
 
-The language model itself is not saved. What is, is enough to know exactly what the reward model was fitted on: name,
-revision, weight processing, dtype, hook, token position, template, seed, versions, and a fingerprint, the activations
-of the model on a few fixed tokens. Means read from one model mean nothing in another, so loading onto a model whose
-fingerprint differs is refused, with the reason.
+The language model itself is not saved. What is, is enough to know exactly what the judge was fitted on: name, revision,
+weight processing, dtype, hook, token position, template, seed, versions, and a fingerprint, the activations of the model
+on a few fixed tokens. Means read from one model mean nothing in another, so loading onto a model whose fingerprint differs
+is refused, with the reason.
+
+Two files cannot be renamed at once. So the tensors get a name of their own, ``tensors-DIGEST.safetensors``, that no older
+file has; the JSON, which says by digest which tensors are its own, takes the older one's place in one step; and only then
+the older tensors go. Whoever is killed in between leaves the old judge or the new one, never one's heads with another's
+means. The JSON also holds a digest of itself: a changed byte is an error, not another number.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 from arm_lens.engine.models import BUNDLED_NAME, Model, ModelInfo, describe, load_model
 from arm_lens.engine.reading import fingerprint
+from arm_lens.storage import digest_of, digest_of_bytes, locked, write_bytes, write_text
 
-FORMAT = 2
-TENSORS, RECORD = "reward_model.safetensors", "reward_model.json"
+FORMAT = 3
+RECORD = "judge.json"
 RECORDED_VERSIONS = ("arm-lens", "torch", "transformer-lens", "transformers")
 FINGERPRINT_TOLERANCE = {"float32": 1e-3, "float16": 5e-3, "bfloat16": 3e-2}
 """Largest difference allowed, relative to the largest activation, by dtype: a few units in its last place, room for
 another class or kernel but not for another weight processing or, in float32, a fine-tune."""
+BUSY_SECONDS = 60.0
+"""How long to wait for another process that saves to the same folder: a fit is too dear to be lost to it."""
+
+
+class ArtefactError(ValueError):
+    """A folder does not hold the fitted judge that was to be read from it: damaged, incomplete, of another kind or format."""
 
 
 class WrongModelError(ValueError):
-    """A reward model was to be loaded onto a model it was not fitted on."""
+    """A fitted judge was to be loaded onto a model it was not fitted on."""
 
 
-def write_artefact(path: str | Path, model: Model, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> Path:
-    """Write tensors and a record to the folder ``path``, made where missing, with all that identifies ``model``."""
+def write_artefact(
+    path: str | Path, kind: str, model: Model, tensors: Mapping[str, Tensor], record: Mapping[str, Any]
+) -> Path:
+    """Write a fitted judge to the folder ``path``, made where missing, with all that identifies ``model``.
+
+    Args:
+        path: the folder; a judge that is in it is replaced, whole or not at all.
+        kind: of judge, in words for an error: ``reward model``.
+        model: what it was fitted on. Whoever steers it meanwhile leaves no trace.
+        tensors: by name; ``fingerprint`` is taken.
+        record: what else there is to know, as JSON.
+
+    Raises:
+        StoreBusyError: if another process is saving to the folder, and is not done in a minute.
+    """
     folder = Path(path)
-    folder.mkdir(parents=True, exist_ok=True)
-    whole = {
+    content = save({name: one.detach().cpu().contiguous().clone() for name, one in tensors.items()}
+                   | {"fingerprint": fingerprint(model)})  # fmt: skip
+    whole: dict[str, Any] = {
         "format": FORMAT,
+        "kind": kind,
+        "tensors": digest_of_bytes(content),
         "model": describe(model).to_dict(),
         "hook": "blocks.{layer}.attn.hook_z",
         "token_position": "last token of the prompt, where the verdict is due",
         "versions": {name: version(name) for name in RECORDED_VERSIONS},
         **record,
     }
-    save_file({**{k: t.contiguous() for k, t in tensors.items()}, "fingerprint": fingerprint(model)}, folder / TENSORS)
-    (folder / RECORD).write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+    whole["digest"] = digest_of(json.loads(json.dumps(whole)))
+    with locked(folder, wait=BUSY_SECONDS, deep=False):
+        own = write_bytes(folder / _tensors_file(whole), content)
+        write_text(folder / RECORD, json.dumps(whole, indent=1) + "\n")  # from here on it is the new one
+        for other in folder.glob("tensors-*.safetensors"):
+            if other != own:
+                other.unlink(missing_ok=True)
     return folder
 
 
 def read_artefact(
-    path: str | Path, model: Model | None = None, *, device: str | None = None
+    path: str | Path, kind: str, model: Model | None = None, *, device: str | None = None
 ) -> tuple[Model, dict[str, Tensor], dict[str, Any]]:
     """The model, tensors and record of a folder.
 
     Args:
         path: the folder `write_artefact` wrote.
+        kind: of judge that is expected there.
         model: what to load it onto; by default the recorded model is loaded, by its recorded name and class.
         device: where the recorded model goes, if none is given.
 
     Raises:
-        FileNotFoundError: if the folder holds no reward model.
-        ValueError: if it was written in another format.
+        FileNotFoundError: if the folder holds no fitted judge.
+        ArtefactError: naming the file, if it holds one of another kind or format, or what it holds is not what was written.
         WrongModelError: if the model is not the one it was fitted on; the message says in what they differ.
     """
     folder = Path(path)
-    if not (folder / RECORD).is_file() or not (folder / TENSORS).is_file():
-        raise FileNotFoundError(f"{folder} holds no reward model ({RECORD} and {TENSORS})")
-    record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    if record.get("format") != FORMAT:
-        raise ValueError(f"{folder} has format {record.get('format')!r}; this arm_lens reads format {FORMAT}")
-    tensors = load_file(folder / TENSORS)
-    info = ModelInfo.from_dict(record["model"])
+    record, tensors = _whole(folder, kind)
+    with decoding(folder):
+        info, expected = ModelInfo.from_dict(record["model"]), tensors["fingerprint"]
     if model is None and info.weight_processing != "raw":
         raise WrongModelError(
             f"{folder} was fitted on {info.name} with processed weights ({info.weight_processing}); load and process the "
@@ -86,8 +118,67 @@ def read_artefact(
             dtype=getattr(torch, info.dtype),
             revision=info.revision,
         )
-    _check_model(model, info, tensors["fingerprint"], folder)
+    _check_model(model, info, expected, folder)
     return model, tensors, record
+
+
+def digest_of_artefact(path: str | Path) -> str:
+    """A digest of all that a fitted judge is: heads, tensors, the model it was fitted on; errors as `read_artefact`."""
+    return str(_record(Path(path), None)["digest"])
+
+
+@contextlib.contextmanager
+def decoding(folder: Path) -> Iterator[None]:
+    """What a record or tensors of a folder lack, or hold in place of what is expected, is an `ArtefactError`."""
+    try:
+        yield
+    except (ArtefactError, WrongModelError):
+        raise
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise ArtefactError(f"{folder} was not written by this arm_lens, or by hand: {error!r}") from error
+
+
+def _whole(folder: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """A record and its own tensors."""
+    record = _record(folder, kind)
+    try:
+        content = (folder / _tensors_file(record)).read_bytes()
+    except FileNotFoundError:  # replaced since the record was read
+        record = _record(folder, kind)
+        try:
+            content = (folder / _tensors_file(record)).read_bytes()
+        except FileNotFoundError as error:
+            raise ArtefactError(f"{folder / _tensors_file(record)} is missing; save the {kind} again") from error
+    damaged = f"{folder / _tensors_file(record)} was changed or damaged since it was written; save the {kind} again"
+    if digest_of_bytes(content) != record["tensors"]:
+        raise ArtefactError(damaged)
+    try:
+        return record, load(content)
+    except SafetensorError as error:
+        raise ArtefactError(damaged) from error
+
+
+def _record(folder: Path, kind: str | None) -> dict[str, Any]:
+    file = folder / RECORD
+    if not file.is_file():
+        raise FileNotFoundError(f"{folder} holds no {kind or 'fitted judge'} ({RECORD} is missing)")
+    try:
+        record = json.loads(file.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ArtefactError(f"{file} is damaged, or no JSON: {error}") from error
+    if not isinstance(record, dict) or "format" not in record:
+        raise ArtefactError(f"{file} is no record of a fitted judge")
+    if record["format"] != FORMAT:
+        raise ArtefactError(f"{file} has format {record['format']!r}; this arm_lens reads format {FORMAT}")
+    if record.pop("digest", None) != (digest := digest_of(record)):
+        raise ArtefactError(f"{file} was changed or damaged since it was written; save the {kind or 'judge'} again")
+    if kind is not None and record["kind"] != kind:
+        raise ArtefactError(f"{folder} holds a {record['kind']}, not a {kind}")
+    return record | {"digest": digest}
+
+
+def _tensors_file(record: Mapping[str, Any]) -> str:
+    return f"tensors-{record['tensors'][:16]}.safetensors"
 
 
 def _check_model(model: Model, fitted_on: ModelInfo, expected: Tensor, folder: Path) -> None:
