@@ -293,11 +293,11 @@ SELECTORS = [QUICK, TopEffect(), Greedy(max_heads=2), SoftGate(steps=3), SoftGat
 def test_every_search_gives_a_reward_model_that_round_trips_exactly(model_of, tmp_path, model_class, selector):
     model = model_of("llama", model_class)
     fitted = fit(model, selector=selector, injection=Injection(strength=0.5))
-    assert fitted.record.search == {"selector": type(selector).__name__, **selector.to_dict()}
+    assert fitted.record.search == selector.model_dump(mode="json")
     loaded = ActivationRewardModel.load(fitted.save(tmp_path / "rm"), model)
     assert (loaded.record, loaded.heads, repr(loaded)) == (fitted.record, fitted.heads, repr(fitted))
     one, other = loaded.selection, fitted.selection
-    assert one.scores.name == other.scores.name and torch.equal(one.scores.values, other.scores.values)
+    assert one.head_scores.name == other.head_scores.name and torch.equal(one.head_scores.values, other.head_scores.values)
     assert one.history.equals(other.history)
     for found, expected in ((one.trajectory, other.trajectory), (one.gates, other.gates)):
         assert found is expected is None or torch.equal(found, expected)
@@ -309,7 +309,7 @@ def test_every_search_gives_a_reward_model_that_round_trips_exactly(model_of, tm
 def test_every_search_gives_the_same_for_the_same_seed_and_leaves_no_gradient(model_of, selector):
     model = model_of("gpt2")
     one, two = (fit(model, selector=selector, seed=3) for _ in range(2))
-    assert torch.equal(one.selection.scores.values, two.selection.scores.values) and one.heads == two.heads
+    assert torch.equal(one.selection.head_scores.values, two.selection.head_scores.values) and one.heads == two.heads
     assert all(weight.grad is None and weight.requires_grad for weight in model.parameters())
 
 
@@ -372,7 +372,7 @@ def test_saving_and_loading_round_trips_exactly(model_of, tmp_path, model_class)
     loaded = ActivationRewardModel.load(fitted.save(tmp_path / "warm"), model)
     assert loaded.heads == fitted.heads
     assert torch.equal(loaded.means.values, fitted.means.values)
-    assert torch.equal(loaded.selection.scores.values, fitted.selection.scores.values)
+    assert torch.equal(loaded.selection.head_scores.values, fitted.selection.head_scores.values)
     assert torch.equal(loaded.selection.trajectory, fitted.selection.trajectory)
     assert loaded.selection.history.equals(fitted.selection.history)
     assert (loaded.record, loaded.injection, loaded.judge.template) == (fitted.record, fitted.injection, TEMPLATE)

@@ -14,7 +14,6 @@ for each, the steered prompt shows none; and no example takes part in choosing h
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -277,11 +276,11 @@ class ActivationRewardModel:
             "history": None,
         }
         if self.selection is not None:
-            found = {"scores": self.selection.scores.values, "trajectory": self.selection.trajectory}
+            found = {"scores": self.selection.head_scores.values, "trajectory": self.selection.trajectory}
             found["gates"] = self.selection.gates
             tensors |= {name: tensor for name, tensor in found.items() if tensor is not None}
             record["history"] = self.selection.history.to_dict(orient="list")
-            record["scores"] = self.selection.scores.name
+            record["scores"] = self.selection.head_scores.name
         return write_artefact(path, KIND, self.judge.model, tensors, record)
 
     @classmethod
@@ -338,11 +337,11 @@ class ActivationRewardModel:
             "read": f"{record.n_read} questions in {record.readings} prompts",
             "chosen on": found and f"{record.n_validation} questions",
             "heads": f"{len(self.heads)} of {self.heads.mask.numel()} {listed(self.heads)}",
-            "shade": found and found.scores.name,
+            "shade": found and found.head_scores.name,
             "reward": found and f"{first_and_last(found.history, 'reward')} ({record.reward})",
         }
         chosen = self.heads.mask
-        grid = score_map(found.scores.values, chosen=chosen) if found else set_map(chosen)
+        grid = score_map(found.head_scores.values, chosen=chosen) if found else set_map(chosen)
         return card("Activation Reward Model", facts, grid, code_line("reward.score(prompts, responses)"))
 
 
@@ -355,8 +354,7 @@ def _criterion_of(examples: Sequence[Preference]) -> str:
 
 
 def _search_record(selector: Selector) -> dict[str, Any]:
-    options: dict[str, Any] = json.loads(json.dumps(selector.to_dict()))
-    return {"selector": type(selector).__name__, **options}
+    return selector.model_dump(mode="json")
 
 
 def _prompt(value: Any) -> Prompt:
