@@ -9,7 +9,6 @@ arm-lens benchmark  every judge side by side, under a configuration
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import warnings
@@ -20,26 +19,23 @@ from typing import Annotated, Any, Literal
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
-import pandas as pd
 import torch
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-from tqdm.auto import tqdm
 
 from arm_lens.benchmark import DEMO, BenchmarkBusyError, BenchmarkResults, read_config, run_benchmark
 from arm_lens.engine.models import ModelClass, load_model
-from arm_lens.engine.tokens import chunks
 from arm_lens.evaluation import DemoOptions, RunResults, judge_items, run_demo
 from arm_lens.evaluation.demo import head_frames
 from arm_lens.evaluation.main_setting import main_rows, main_settings
 from arm_lens.evaluation.standings import mean_over_subsets
-from arm_lens.judges.artefact import TENSORS
 from arm_lens.judges.template import JudgeTemplate
 from arm_lens.preferences import read_preferences
 from arm_lens.reports.run import write_report
 from arm_lens.reward.model import ActivationRewardModel
+from arm_lens.reward.scoring import score_file
 from arm_lens.selection import PUBLISHED, Reinforce
 
 app = typer.Typer(
@@ -185,58 +181,17 @@ def score(
     column: Column = [],  # noqa: B006
 ) -> None:
     """Write the reward of every response in a file: P(Yes) over the vocabulary, the two-way P(Yes), the logit gap."""
-    rows = _unlabelled(data, _columns(column))
-    done = _already_scored(out, [data, reward_model / TENSORS])
-    fitted = _fitted(reward_model, model, model_class, device, dtype)
-    with out.open("a", encoding="utf-8") as file:
-        for span in tqdm(list(chunks(len(rows) - done, 64)), desc="scoring", unit="chunk"):
-            part = rows.iloc[done + span.start : done + span.stop]
-            questions = fitted.scores(part["prompt"].tolist(), part["response"].tolist())
-            for place, (_, row) in enumerate(part.iterrows()):
-                scores = {
-                    "reward": float(questions.probability[place]),
-                    "two_way": float(questions.two_way[place]),
-                    "gap": float(questions.gap[place]),
-                }
-                file.write(json.dumps({**row.to_dict(), **scores}, default=str) + "\n")
-            file.flush()
-    console.print(f"{len(rows)} rewards in {out}", soft_wrap=True)
-
-
-def _already_scored(out: Path, sources: list[Path]) -> int:
-    """How many rows an interrupted run left in ``out``, made from the same files; a half-written last line is dropped."""
-    made_from = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sources}
-    beside = out.with_name(out.name + ".sources.json")
-    if not out.exists():
-        beside.write_text(json.dumps(made_from), encoding="utf-8")
-        return 0
-    if not beside.exists() or json.loads(beside.read_text(encoding="utf-8")) != made_from:
-        raise typer.BadParameter(f"{out} holds scores of other data or of another reward model; give another --out")
-    whole = [line for line in out.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
-    out.write_text("".join(whole), encoding="utf-8")
-    return len(whole)
-
-
-def _unlabelled(path: Path, columns: dict[str, str]) -> pd.DataFrame:
-    """Prompts and responses, without labels."""
-    if path.suffix == ".csv":
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""])
-    elif path.suffix == ".parquet":
-        frame = pd.read_parquet(path)
-    elif path.suffix == ".jsonl":
-        frame = pd.read_json(path, lines=True, dtype=False)
-    else:
-        raise typer.BadParameter(f"{path}: expected a file ending in .csv, .parquet or .jsonl")
-    frame = frame.rename(columns={theirs: ours for ours, theirs in columns.items()})
-    if "response" not in frame:
-        frame = frame.rename(columns={"completion": "response"})  # TRL's name for it
-    for name in ("prompt", "response"):
-        if name not in frame:
-            raise typer.BadParameter(f"{path} has no column {name!r}; it has {', '.join(map(str, frame.columns))}")
-        missing = frame.index[frame[name].isna()]
-        if len(missing):
-            raise typer.BadParameter(f"{path}, row {missing[0] + 1}: {name} is missing")
-    return frame
+    options = {"model": model, "model_class": model_class, "device": device, "dtype": dtype}
+    count = score_file(
+        reward_model,
+        data,
+        out,
+        columns=_columns(column),
+        load=lambda folder: _fitted(folder, model, model_class, device, dtype),
+        options=options,
+        progress=True,
+    )
+    console.print(f"{count} rewards in {out}", soft_wrap=True)
 
 
 @app.command()

@@ -331,6 +331,7 @@ class Growing:
             self._go_on()
         else:
             self._note()
+            self.path.touch()
 
     def append(self, content: bytes) -> None:
         """Add a piece."""

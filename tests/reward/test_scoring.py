@@ -1,0 +1,206 @@
+"""Scoring a file: the same bytes whatever happened on the way, and never another reward model's rewards."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pandas as pd
+import pytest
+import torch
+from killing import Victims
+from typer.testing import CliRunner
+
+from arm_lens import ActivationRewardModel, HeadSet, LabelledResponse
+from arm_lens.cli import app
+from arm_lens.judges.artefact import ArtefactError
+from arm_lens.reward import scoring
+from arm_lens.reward.scoring import AT_A_TIME, score_file
+from arm_lens.storage import DamagedFileError, StoreBusyError, growing
+
+WORDS = "garden school river bridge market museum castle village library station harbor forest".split()
+
+
+@pytest.fixture(scope="module")
+def reward(model_of):
+    examples = [LabelledResponse(one, "warm" if i % 2 else "cold", bool(i % 2)) for i, one in enumerate(WORDS)]
+    heads = HeadSet.of(3, 4, [(0, 1), (2, 3)])
+    return ActivationRewardModel.fit(model_of("llama"), examples, selector=heads, readings=4, demonstrations=1)
+
+
+@pytest.fixture
+def saved(reward, tmp_path):
+    return reward.save(tmp_path / "rm")
+
+
+@pytest.fixture
+def load(model_of):
+    return lambda folder: ActivationRewardModel.load(folder, model_of("llama"))
+
+
+def rows(count):
+    """Of lengths so different that a row's neighbours in a batch show in its last digits."""
+    return [
+        {"id": number, "prompt": WORDS[number % 12], "response": " ".join(WORDS[: 1 + number * 7 % 12]) + f" {number}"}
+        for number in range(count)
+    ]
+
+
+@pytest.fixture
+def data(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows(3 * AT_A_TIME + 10)))
+    return path
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
+def test_every_row_gets_its_reward_and_keeps_its_cells(saved, reward, load, tmp_path, suffix):
+    frame, path = pd.DataFrame(rows(70)), tmp_path / f"rows{suffix}"
+    frame = frame.rename(columns={"prompt": "question", "response": "completion"})
+    {".jsonl": lambda: frame.to_json(path, orient="records", lines=True), ".csv": lambda: frame.to_csv(path, index=False),
+     ".parquet": lambda: frame.to_parquet(path)}[suffix]()  # fmt: skip
+    assert score_file(saved, path, tmp_path / "out.jsonl", columns={"prompt": "question"}, load=load) == 70
+    found = lines(tmp_path / "out.jsonl")
+    assert [str(one["id"]) for one in found] == [str(number) for number in range(70)]
+    assert [one["prompt"] for one in found] == frame["question"].tolist()
+    prompts, responses = frame["question"].tolist(), frame["completion"].tolist()
+    for name, kind in (("reward", "probability"), ("two_way", "two_way"), ("gap", "gap")):
+        expected = reward.score(prompts, responses, kind=kind)
+        torch.testing.assert_close(torch.tensor([one[name] for one in found]), expected, atol=1e-5, rtol=1e-4)
+
+
+SCORES = """
+import sys, torch
+torch.set_num_threads(1)
+from arm_lens import ActivationRewardModel, load_model
+from arm_lens.reward.scoring import score_file
+model = load_model(sys.argv[1])
+def victim(folder, data, out):
+    score_file(folder, data, out, load=lambda path: ActivationRewardModel.load(path, model))
+"""
+
+
+def test_twenty_kills_leave_no_trace(folder_of, saved, data, tmp_path):
+    whole, out, lengths = tmp_path / "whole.jsonl", tmp_path / "out.jsonl", set()
+    victims = Victims(SCORES, str(folder_of("llama")))
+    try:
+        victims.run(str(saved), str(data), str(whole))
+        for _ in victims.kill_at_random(20, 0.35, str(saved), str(data), str(out)):
+            lengths.add(out.stat().st_size if out.exists() else 0)
+        victims.run(str(saved), str(data), str(out))
+    finally:
+        victims.close()
+    assert out.read_bytes() == whole.read_bytes() and len(lines(out)) == 3 * AT_A_TIME + 10
+    assert len(lengths) > 1, "the kills came too early or too late to tell anything"
+
+
+def test_what_is_there_is_not_scored_again_and_what_is_half_there_is(saved, data, load, tmp_path):
+    out, loaded = tmp_path / "out.jsonl", []
+
+    def counted(folder):
+        loaded.append(folder)
+        return load(folder)
+
+    score_file(saved, data, out, load=counted)
+    whole = out.read_bytes()
+    out.write_bytes(whole + b'{"id": "half a li')
+    score_file(saved, data, out, load=counted)
+    assert out.read_bytes() == whole and len(loaded) == 1
+
+
+def test_an_output_of_other_inputs_is_refused_and_left_alone(saved, reward, data, load, tmp_path):
+    out = tmp_path / "out.jsonl"
+    score_file(saved, data, out, load=load, options={"dtype": "float32"})
+    before, options = out.read_bytes(), {"dtype": "float32"}
+
+    def refused(reason, folder=saved, data=data, **changes):
+        with pytest.raises(ValueError, match=rf"out\.jsonl was made of something else \({reason}\)"):
+            score_file(folder, data, out, load=load, **{"options": options} | changes)
+        assert out.read_bytes() == before
+
+    refused("options", options={"dtype": "bfloat16"})
+    refused("columns", columns={"other": "id"})
+    other_heads = reward.with_heads(HeadSet.of(3, 4, [(1, 3)])).save(tmp_path / "elsewhere" / "rm")
+    refused("reward_model", other_heads)
+    copy = shutil.copy(data, tmp_path / "copy.jsonl")
+    score_file(saved, copy, out, load=load, options=options)  # the same, wherever it lies
+    copy.write_text(copy.read_text().replace("garden", "meadow"))
+    refused("data", data=copy)
+    reward.with_heads(HeadSet.of(3, 4, [(1, 3)])).save(saved)  # another one where the first was
+    refused("reward_model")
+    out.unlink()
+    score_file(saved, data, out, load=load, options=options)
+    assert lines(out)[0]["gap"] != json.loads(before.splitlines()[0])["gap"]
+
+
+def test_a_changed_output_is_refused(saved, data, load, tmp_path):
+    out = tmp_path / "out.jsonl"
+    score_file(saved, data, out, load=load)
+    out.write_bytes(out.read_bytes().replace(b'"reward": 0', b'"reward": 1', 1))
+    with pytest.raises(DamagedFileError, match=r"out\.jsonl was changed"):
+        score_file(saved, data, out, load=load)
+
+
+def test_a_reward_model_that_is_replaced_meanwhile_is_not_mixed_in(saved, reward, data, load, tmp_path):
+    def overtaken(folder):
+        reward.with_heads(HeadSet.of(3, 4, [(1, 3)])).save(folder)
+        return load(folder)
+
+    with pytest.raises(ArtefactError, match="replaced while it was being read"):
+        score_file(saved, data, tmp_path / "out.jsonl", load=overtaken)
+    assert not (tmp_path / "out.jsonl").read_bytes()
+
+
+def test_a_second_writer_is_kept_out(saved, data, load, tmp_path):
+    with growing(tmp_path / "out.jsonl", {}), pytest.raises(StoreBusyError, match=r"out\.jsonl"):
+        score_file(saved, data, tmp_path / "out.jsonl", load=load)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("x.csv", "prompt,response\nhello,hi\nagain,\n", r"x\.csv, row 2: response is missing"),
+        ("x.csv", "question,response\nhello,hi\n", r"x\.csv has no column 'prompt'; it has question, response"),
+        ("x.txt", "hello", r"x\.txt: expected a file ending in"),
+    ],
+)
+def test_rows_that_cannot_be_scored_are_named_before_anything_is_loaded(saved, tmp_path, name, content, reason):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=reason):
+        score_file(saved, tmp_path / name, tmp_path / "out.jsonl", load=lambda folder: pytest.fail("loaded"))
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_no_rows_give_an_empty_file(saved, tmp_path):
+    (tmp_path / "x.csv").write_text("prompt,response\n")
+    assert score_file(saved, tmp_path / "x.csv", tmp_path / "out.jsonl", load=lambda folder: None) == 0
+    assert (tmp_path / "out.jsonl").read_bytes() == b""
+
+
+def test_the_command_line_says_what_was_made_and_refuses_another_reward_model(reward, saved, data, tmp_path):
+    out = str(tmp_path / "out.jsonl")
+    said = CliRunner().invoke(app, ["score", str(saved), str(data), "--out", out, "--device", "cpu"])
+    assert said.exit_code == 0 and f"{3 * AT_A_TIME + 10} rewards in" in said.output
+    other = reward.with_heads(HeadSet.none(3, 4)).save(tmp_path / "other")
+    refused = CliRunner().invoke(app, ["score", str(other), str(data), "--out", out, "--device", "cpu"])
+    assert refused.exit_code == 1 and "made of something else (reward_model)" in str(refused.exception)
+
+
+def test_rows_are_scored_in_the_company_they_had(saved, data, load, tmp_path, monkeypatch):
+    calls, scored = [], scoring._scored
+
+    def noted(reward, some):
+        calls.append(list(some["id"]))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return scored(reward, some)
+
+    monkeypatch.setattr(scoring, "_scored", noted)
+    with pytest.raises(KeyboardInterrupt):
+        score_file(saved, data, tmp_path / "out.jsonl", load=load)
+    score_file(saved, data, tmp_path / "out.jsonl", load=load)
+    assert calls[2] == calls[3] == list(range(2 * AT_A_TIME, 3 * AT_A_TIME)) and len(calls) == 5
