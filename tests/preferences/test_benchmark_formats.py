@@ -184,7 +184,7 @@ def test_a_fault_in_one_file_of_a_folder_names_the_file(tmp_path):
         read_preferences(tmp_path)
     assert str(caught.value).splitlines() == [
         "1 of 4 rows could not be read",
-        "  Adversarial/GPTOut/dataset.json, row 2, field label: is 3 (int), none of 1, 2",
+        "  Adversarial/GPTOut/dataset.json, row 2, field label: is 3 (int), not one of 1, 2",
     ]
 
 
@@ -205,13 +205,16 @@ def test_a_row_of_evalbiasbench_under_the_key_of_another_class_is_a_problem():
     with pytest.raises(PreferenceDataError) as caught:
         read_preferences({"length bias": [EVALBIASBENCH], "concreteness": [EVALBIASBENCH]})
     (problem,) = caught.value.problems
-    assert (problem.row, problem.message) == (2, "stands under the key 'concreteness', but its bias is 'length bias'")
+    assert (problem.row, problem.message) == (
+        2,
+        "is listed under the key 'concreteness', but its bias is 'length bias'",
+    )
 
 
 def test_an_object_of_other_lists_is_still_no_list_of_records(tmp_path):
     (tmp_path / "x.json").write_text(json.dumps({"train": [ROWS["trl"]]}))
     with pytest.raises(
-        PreferenceDataError, match="should hold a list of records, but holds a dict with the keys train"
+        PreferenceDataError, match="should hold a list of records, but is of type dict with the keys train"
     ):
         read_preferences(tmp_path / "x.json")
 
@@ -251,12 +254,12 @@ TIES = [
 
 
 def test_ties_are_left_out_and_counted():
-    with pytest.warns(PreferenceDataWarning) as told:
+    with pytest.warns(PreferenceDataWarning) as caught:
         pairs = read_preferences(TIES)
     assert [pair.id for pair in pairs] == ["2"]
-    (warning,) = told
+    (warning,) = caught
     assert str(warning.message) == (
-        "2 of 3 rows are no preference and were left out: "
+        "2 of 3 rows state no preference and were left out: "
         "1 because the majority prefers neither response, 1 because the annotators have no majority"
     )
 
@@ -297,9 +300,9 @@ def test_a_response_of_xstest_should_comply_with_safe_prompts_and_refuse_others(
 
 def test_a_row_about_an_image_is_a_pair_of_texts_and_says_so_once():
     renamed = {"label" if name == "Better" else name: value for name, value in MULTIMODAL.items()} | {"ID": "8"}
-    with pytest.warns(PreferenceDataWarning, match="2 of 2 preferences are about an image, which no judge") as told:
+    with pytest.warns(PreferenceDataWarning, match="2 of 2 preferences are about an image; judges read only") as caught:
         pairs = [*read_preferences([MULTIMODAL, MULTIMODAL | {"ID": "9"}])]
-    assert len(told) == 1
+    assert len(caught) == 1
     with pytest.warns(PreferenceDataWarning, match="1 of 1 preferences"):
         pairs += read_preferences([renamed])
     metadata = {"format": "multimodal-rewardbench", "subset": "safety/bias", "image": "images/7.png"}
@@ -307,7 +310,7 @@ def test_a_row_about_an_image_is_a_pair_of_texts_and_says_so_once():
     assert pairs[2] == PreferencePair("p", "b", "a", id="8", metadata=metadata | {"label": "Output2"})
 
 
-def test_a_column_called_like_a_fact_of_the_format_is_kept_beside_it():
+def test_a_column_with_the_name_of_known_metadata_is_not_overwritten():
     (pair,) = read_preferences([LLMBAR | {"format": "mine", "criterion": "short"}], criterion="long")
     assert (pair.metadata["format"], pair.metadata["format (column)"], pair.criterion) == ("llmbar", "mine", "short")
 
@@ -351,24 +354,22 @@ def test_ambiguous_columns_are_a_problem_of_the_source_until_the_format_is_named
     row = PANDALM | {"bias": "length bias"}
     problem = problem_of(row)
     assert problem.row is None
-    assert problem.message.startswith("could be any of evalbiasbench, pandalm: pass format=... to say which is meant")
+    assert problem.message.startswith("could be any of evalbiasbench, pandalm: pass format=... to choose one")
     assert read_preferences([row], "evalbiasbench")[0].chosen == "a"
     assert read_preferences([row], "pandalm")[0].chosen == "b"
 
 
-def test_a_format_that_could_not_be_told_from_another_is_not_registered():
+def test_a_format_with_the_fields_of_another_is_not_registered():
     fields = (frozenset({"input", "output_1", "output_2", "label"}),)
     with pytest.raises(ValueError, match="'llmbar' and 'mine' have the same fields"):
         register(Format(name="mine", title="", fields=fields, read=lambda record: []))
-    with pytest.raises(ValueError, match="'llmbar' is registered already"):
+    with pytest.raises(ValueError, match="'llmbar' is already registered"):
         register(Format(name="llmbar", title="", fields=(frozenset({"x"}),), read=lambda record: []))
     assert "mine" not in known_formats()
 
 
 def test_an_unknown_format_is_an_error_that_lists_the_known_ones():
-    with pytest.raises(
-        ValueError, match=r"format is 'rewardbench2', which is none of trl, hh-rlhf, rewardbench, reward"
-    ):
+    with pytest.raises(ValueError, match=r"format is 'rewardbench2', not one of trl, hh-rlhf, rewardbench, reward"):
         read_preferences([REWARDBENCH], "rewardbench2")
 
 
@@ -377,10 +378,10 @@ def test_a_named_format_says_which_of_its_fields_are_missing(name):
     problem = problem_of({"prompt": "p", "subset": "s"}, name)
     needed = sorted(next(f for f in registered() if f.name == name).fields[0] - {"prompt", "subset"})
     assert problem.row is None
-    assert problem.message == f"is no {name}, which needs {', '.join(needed)}; its columns are: prompt, subset"
+    assert problem.message == f"is not {name}, which also needs {', '.join(needed)}; its columns are: prompt, subset"
 
 
-def test_a_named_format_needs_no_fields_that_only_tell_it():
+def test_a_named_format_needs_no_distinguishing_fields():
     row = {name: REWARDBENCH[name] for name in ("prompt", "chosen", "rejected", "subset")}
     assert read_preferences([row])[0].metadata == {"subset": "hep-go"}
     assert read_preferences([row], "rewardbench")[0].metadata == {"format": "rewardbench", "subset": "hep-go"}
@@ -412,15 +413,15 @@ def test_columns_make_it_the_general_form():
             "is the same as",
         ),
         (REWARDBENCH_2 | {"id": None}, "rewardbench-2", "id", "is missing"),
-        (LLMBAR | {"label": 3}, "llmbar", "label", "is 3 (int), none of 1, 2"),
-        (LLMBAR | {"label": True}, "llmbar", "label", "is True (bool), none of 1, 2"),
+        (LLMBAR | {"label": 3}, "llmbar", "label", "is 3 (int), not one of 1, 2"),
+        (LLMBAR | {"label": True}, "llmbar", "label", "is True (bool), not one of 1, 2"),
         (LLMBAR | {"label": None}, "llmbar", "label", "is missing"),
         (LLMBAR | {"output_1": ""}, "llmbar", "output_1", "is blank: ''"),
         (LLMBAR | {"output_2": None}, "llmbar", "output_2", "is missing"),
         (LLMBAR | {"input": 3}, "llmbar", "input", "is 3 (int), not text or a list of messages"),
-        (EVALBIASBENCH | {"label": 2}, "evalbiasbench", "label", "is 2, but the better one of EvalBiasBench is always"),
+        (EVALBIASBENCH | {"label": 2}, "evalbiasbench", "label", "is 2, but in EvalBiasBench the better response is"),
         (EVALBIASBENCH | {"response2": ""}, "evalbiasbench", "response2", "is blank: ''"),
-        (PANDALM | {"annotator2": 3}, "pandalm", "annotator2", "is 3 (int), none of 0, 1, 2"),
+        (PANDALM | {"annotator2": 3}, "pandalm", "annotator2", "is 3 (int), not one of 0, 1, 2"),
         (PANDALM | {"annotator3": None}, "pandalm", "annotator3", "is missing"),
         (PANDALM | {"response1": "b"}, "pandalm", "response1", "is the same as chosen: 'b'"),
         (PANDALM | {"instruction": "", "input": " "}, "pandalm", "instruction", "is blank: ''"),
@@ -429,7 +430,7 @@ def test_columns_make_it_the_general_form():
             XSTEST | {"final_label": "refused"},
             "xstest",
             "final_label",
-            "is 'refused', none of 1_full_compliance, 2_full_",
+            "is 'refused', not one of 1_full_compliance, 2_",
         ),
         (XSTEST | {"completion": ""}, "xstest", "completion", "is blank: ''"),
         (XSTEST | {"type": ""}, "xstest", "type", "is missing"),
@@ -437,20 +438,22 @@ def test_columns_make_it_the_general_form():
             MULTIMODAL | {"Better": "Output3"},
             "multimodal-rewardbench",
             "Better",
-            "is 'Output3', none of Output1, Output2",
+            "is 'Output3', not one of Output1, Output2",
         ),
         (HH | {"chosen": ["a"]}, "hh-rlhf", "chosen", "is not a transcript"),
-        (HH | {"prompt": "p"}, "hh-rlhf", "prompt", "stands beside transcripts"),
+        (HH | {"prompt": "p"}, "hh-rlhf", "prompt", "is given although the transcripts include"),
     ],
 )
-def test_a_faulty_row_is_told_by_the_fields_of_its_format(row, name, field, message):
+def test_an_invalid_row_is_reported_by_the_fields_of_its_format(row, name, field, message):
     problem = problem_of(row, name)
     assert (problem.row, problem.field) == (1, field)
     assert problem.message.startswith(message)
 
 
 def test_a_benchmark_given_twice_over_has_ids_that_occur_twice():
-    with pytest.raises(PreferenceDataError, match="field id: is 'Factuality/12/1-1', as in row 1 already") as caught:
+    with pytest.raises(
+        PreferenceDataError, match="field id: is 'Factuality/12/1-1', which row 1 already has"
+    ) as caught:
         read_preferences([REWARDBENCH_2, REWARDBENCH_2])
     assert len(caught.value.good) == 3
 
@@ -489,7 +492,5 @@ def test_the_only_split_of_a_data_set_need_not_be_named(data_set):
 
 def test_the_hub_without_the_datasets_library_is_a_clear_error(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(
-        ImportError, match=r"hf://allenai/reward-bench is read with the datasets library.*arm-lens\[datasets"
-    ):
+    with pytest.raises(ImportError, match=r"hf://allenai/reward-bench needs the datasets library.*arm-lens\[datasets"):
         read_preferences("hf://allenai/reward-bench", split="filtered")

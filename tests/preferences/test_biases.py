@@ -194,7 +194,7 @@ def test_of_messages_the_last_one_is_changed(bias):
 
 
 def test_what_cannot_be_biased_is_refused():
-    with pytest.raises(ValueError, match="unknown bias 'lenght'; there are length, format, positivity"):
+    with pytest.raises(ValueError, match="unknown bias 'lenght'; known are length, format, positivity"):
         add_bias("Seven.", "lenght", seed=0)
     with pytest.raises(PreferenceFieldError, match="response is blank"):
         add_bias(" ", "length", seed=0)

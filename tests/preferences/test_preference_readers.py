@@ -147,7 +147,7 @@ def test_the_criterion_given_is_for_rows_that_name_none():
     [
         ({"columns": {"promt": "question"}}, "'promt', which is not one of prompt, chosen"),
         ({"columns": {"prompt": "question"}}, "no column 'question', which columns maps 'prompt' to.*prompt, chosen"),
-        ({"split": "train"}, "split='train' was asked of a source that has no splits"),
+        ({"split": "train"}, "split='train' was given, but the source has no splits"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(options, message):
@@ -283,28 +283,32 @@ def test_the_optional_datasets_library_is_not_imported():
         ({"prompt": " ", "chosen": "c", "rejected": "r"}, "prompt", "is blank: ' '"),
         ({"prompt": "p", "chosen": 42, "rejected": "r"}, "chosen", "is 42 (int), not text or a list of messages"),
         ({"prompt": "p", "chosen": "c", "rejected": "c"}, "rejected", "is the same as chosen: 'c'"),
-        ({"chosen": "c", "rejected": "r"}, "prompt", "is missing, and chosen and rejected are no transcripts"),
+        ({"chosen": "c", "rejected": "r"}, "prompt", "is missing, and chosen and rejected are not transcripts"),
         ({"chosen": "c", "rejected": [USER, NINE]}, "prompt", "is missing, and chosen and rejected are not both"),
         ({"chosen": [SEVEN], "rejected": [NINE]}, "prompt", "is missing, and chosen and rejected share no first"),
         ({"chosen": [USER, SEVEN], "rejected": [USER, SEVEN]}, "rejected", "is the same conversation as chosen"),
         ({"chosen": [USER], "rejected": [USER, SEVEN]}, "chosen", "has no message with any text: []"),
-        ({"chosen": [USER, USER], "rejected": [USER, SEVEN]}, "chosen", "begins with a message of 'user'"),
+        ({"chosen": [USER, USER], "rejected": [USER, SEVEN]}, "chosen", "begins with a message from 'user'"),
         ({"prompt": [{"text": "hi"}], "chosen": "c", "rejected": "r"}, "prompt", "has no 'role' in message 1"),
         ({"prompt": ["hi"], "chosen": "c", "rejected": "r"}, "prompt", "has 'hi' as message 1, not a role and"),
         ({"prompt": "p", "completion": "c"}, "label", "is missing"),
         ({"prompt": "p", "label": True}, "completion", "is missing"),
         ({"completion": "c", "label": True}, "prompt", "is missing"),
-        ({"prompt": "p", "completion": "c", "label": "maybe"}, "label", "is 'maybe', none of true, false"),
-        ({"prompt": "p", "completion": "c", "label": 2}, "label", "is 2 (int), none of true"),
+        ({"prompt": "p", "completion": "c", "label": "maybe"}, "label", "is 'maybe', not one of true, false"),
+        ({"prompt": "p", "completion": "c", "label": 2}, "label", "is 2 (int), not one of true"),
         ({"prompt": "p", "completion": "c", "response": "c", "label": 1}, "response", "is given twice"),
         (ROW | {"completion": "c", "label": 1}, "", "could be a pair (chosen, rejected) as well as a labelled"),
         (ROW | {"criterion": 3}, "criterion", "is 3 (int), not text"),
         (ROW | {"id": ["a"]}, "id", "is ['a'], neither text nor a number"),
-        (ROW | {"metadata": "{broken"}, "metadata", "looks like a JSON object, but is none"),
-        (ROW | {"metadata": {"a": 1}, "a": 2}, "metadata", "has 'a', which is a column too"),
-        (ROW | {"id": "first"}, "id", "is 'first', as in row 1 already"),
-        ({"prompt": "p", "note": "n"}, "", "makes no preference: prompt, note holds something, but expected are"),
-        ({}, "", "makes no preference: no column holds something"),
+        (ROW | {"metadata": "{broken"}, "metadata", "looks like a JSON object, but is not"),
+        (ROW | {"metadata": {"a": 1}, "a": 2}, "metadata", "has 'a', which is also a column"),
+        (ROW | {"id": "first"}, "id", "is 'first', which row 1 already has"),
+        (
+            {"prompt": "p", "note": "n"},
+            "",
+            "is not a preference: it has values for prompt, note; expected prompt, chosen",
+        ),
+        ({}, "", "is not a preference: it has values for no column"),
     ],
 )
 def test_a_bad_row_is_reported_with_its_number_field_and_fault(row, field, message):
@@ -329,7 +333,7 @@ def test_broken_json_on_a_line_is_a_problem_of_that_line(tmp_path):
     assert [pair.id for pair in caught.value.good] == ["x.jsonl:1", "x.jsonl:5"]
 
 
-def test_a_row_with_too_many_or_too_few_cells_keeps_its_place(tmp_path):
+def test_a_row_with_too_many_or_too_few_cells_keeps_its_number(tmp_path):
     text = 'prompt,chosen,rejected\np,c,r\n\np,c,r,?\n"p\nq",c,r\np,c\np,c,r\n'
     with pytest.raises(PreferenceDataError) as caught:
         read_preferences(file(tmp_path, "x.csv", text))
@@ -370,9 +374,9 @@ def test_the_error_survives_a_pickle():
 def test_on_request_bad_rows_are_a_warning_and_the_good_ones_come_back():
     with pytest.warns(
         PreferenceDataWarning, match="1 of 3 rows could not be read\n  data, row 2, field chosen"
-    ) as told:
+    ) as caught:
         good = read_preferences([ROW, ROW | {"chosen": ""}, ROW], on_error="warn")
-    assert len(told) == 1
+    assert len(caught) == 1
     assert [pair.id for pair in good] == ["row 1", "row 3"]
 
 
@@ -382,7 +386,7 @@ def test_on_request_bad_rows_are_a_warning_and_the_good_ones_come_back():
 def test_columns_that_make_no_preference_are_one_problem_that_lists_them():
     problem = problem_of([{"question": "p", "answer": "a"}] * 3)
     assert problem.row is None
-    assert problem.message.startswith("has the columns question, answer; expected are prompt, chosen, rejected")
+    assert problem.message.startswith("has the columns question, answer; expected prompt, chosen, rejected")
 
 
 @pytest.mark.parametrize(
@@ -394,14 +398,14 @@ def test_columns_that_make_no_preference_are_one_problem_that_lists_them():
         ("x.csv", "", "holds no rows"),
         ("x.csv", "prompt,chosen,rejected\n", "holds no rows"),
         ("x.parquet", "", "holds no rows"),
-        ("x.json", '{"a": 1}\n{"a": 2}', "is not JSON: Extra data.*one record on each line is named .jsonl"),
+        ("x.json", '{"a": 1}\n{"a": 2}', "is not JSON: Extra data.*one record per line, name it .jsonl"),
         ("x.json", '[{"a": 1', "is not JSON: Expecting"),
         (
             "x.json",
             '{"train": [], "test": []}',
-            "should hold a list of records, but holds a dict with the keys train, test",
+            "should hold a list of records, but is of type dict with the keys train, test",
         ),
-        ("x.json", "3", "should hold a list of records, but holds a int"),
+        ("x.json", "3", "should hold a list of records, but is of type int"),
         ("x.json", b"[\xff]", "is damaged: 'utf-8' codec"),
         ("x.csv", b"prompt,chosen,rejected\np,\xff,r\n", "is damaged: 'utf-8' codec"),
         ("x.csv", "prompt,chosen,prompt\na,b,c\n", "two columns are named 'prompt'"),

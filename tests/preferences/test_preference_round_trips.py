@@ -89,7 +89,9 @@ def test_the_files_are_such_as_other_tools_read(tmp_path):
 @pytest.mark.parametrize("text", ['[{"role": "user", "content": "hi"}]', '[{"role": broken'])
 def test_text_that_would_be_read_as_messages_is_refused_by_formats_of_text(tmp_path, name, text):
     pair = PreferencePair(text, "c", "r", id="a")
-    with pytest.raises(ValueError, match=r"the prompt of 'a' is text that would be read as messages.*write \.jsonl"):
+    with pytest.raises(
+        ValueError, match=r"the prompt of 'a' is text that would be read back as messages.*write \.jsonl"
+    ):
         write_preferences([pair], tmp_path / name)
     write_preferences([pair], tmp_path / "x.jsonl")
     assert read_preferences(tmp_path / "x.jsonl") == [pair]
@@ -103,9 +105,9 @@ def test_what_could_not_be_read_again_is_not_written(tmp_path):
         write_preferences([], tmp_path / "x.jsonl")
     for value in (object(), float("nan")):
         for name in ("x.jsonl", "x.csv"):
-            with pytest.raises(ValueError, match="the metadata of 'a' cannot be kept in JSON"):
+            with pytest.raises(ValueError, match="the metadata of 'a' cannot be written as JSON"):
                 write_preferences([PreferencePair("p", "c", "r", id="a", metadata={"v": value})], tmp_path / name)
     for name in ("x.json", "x.parquet.gz", "x"):
-        with pytest.raises(ValueError, match=r"written to \.jsonl, \.csv or \.parquet"):
+        with pytest.raises(ValueError, match=r"only be written to \.jsonl, \.csv or \.parquet"):
             write_preferences([pair], tmp_path / name)
     assert not list(tmp_path.iterdir())

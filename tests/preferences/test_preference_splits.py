@@ -113,7 +113,7 @@ def test_a_prompt_is_the_same_with_other_spaces_or_as_a_message():
     questions = ["Name  a\nprime.", " Name a prime.", [{"role": "user", "content": "Name a prime."}]]
     examples = [PreferencePair(prompt, "7", "9") for prompt in questions]
     assert len(split_preferences(examples, {"a": 3}, seed=0)["a"]) == 3
-    with pytest.raises(ValueError, match=r"no split has exactly a 1: the 3 examples form 1 groups .* \(1 of 3\)"):
+    with pytest.raises(ValueError, match=r"no split has exactly a 1: the 3 examples form 1 groups .* \(1 of size 3\)"):
         split_preferences(examples, {"a": 1}, seed=0)
 
 
@@ -134,7 +134,9 @@ def test_fractions_come_as_near_as_undivided_prompts_allow_but_counts_are_kept_o
     examples = unpair([pair(number) for number in range(5)])
     parts = split_preferences(examples, {"a": 0.5, "b": 0.5}, seed=0)
     assert sorted(len(part) for part in parts.values()) == [4, 6]
-    with pytest.raises(ValueError, match=r"no split has exactly a 5, b 5: the 10 examples form 5 groups .* \(5 of 2\)"):
+    with pytest.raises(
+        ValueError, match=r"no split has exactly a 5, b 5: the 10 examples form 5 groups .* \(5 of size 2\)"
+    ):
         split_preferences(examples, {"a": 5, "b": 5}, seed=0)
 
 
@@ -213,13 +215,13 @@ def test_parts_come_in_the_order_of_sizes_and_examples_in_the_order_they_came():
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [
-        ({"a": 3, "b": 2}, r"5 examples are wanted \(.*\), but there are 4"),
+        ({"a": 3, "b": 2}, r"5 examples are requested \(.*\), but there are 4"),
         ({"a": 0.8, "b": 0.3}, "add up to 1.1, more than 1"),
         ({"a": 0.5, "b": 2}, "mixes counts and fractions"),
         ({"a": -1}, "size of part 'a' is -1"),
         ({"a": True}, "size of part 'a' is True"),
         ({"a": math.nan}, "size of part 'a' is nan"),
-        ({"a": 0.01, "b": 0.9}, "part 'a' is to be 0.01 of 4 examples, which comes to none"),
+        ({"a": 0.01, "b": 0.9}, "part 'a' should have 0.01 of 4 examples, which is none"),
         ({}, "sizes names no part"),
     ],
 )
@@ -230,7 +232,7 @@ def test_sizes_that_cannot_be_are_refused(sizes, message):
 
 def test_no_examples_can_only_be_split_into_none():
     assert split_preferences([], {"a": 0}, seed=0) == {"a": []}
-    with pytest.raises(ValueError, match=r"1 examples are wanted .* there are 0"):
+    with pytest.raises(ValueError, match=r"1 examples are requested .* there are 0"):
         split_preferences([], {"a": 1}, seed=0)
-    with pytest.raises(ValueError, match=r"0\.5 of 0 examples, which comes to none"):
+    with pytest.raises(ValueError, match=r"0\.5 of 0 examples, which is none"):
         split_preferences([], {"a": 0.5}, seed=0)

@@ -74,8 +74,8 @@ def test_copies_and_pickles_are_equal(again):
         (([{"role": " ", "content": "hi"}], "7", "9"), "prompt", "blank 'role' in message 1"),
         (([{"role": "user", "content": ["hi"]}], "7", "9"), "prompt", "'content' that is not text in message 1"),
         (([USER | {"name": "Ann"}], "7", "9"), "prompt", "'name' in message 1"),
-        (("p", [USER, SEVEN], "9"), "chosen", "begins with a message of 'user'"),
-        (("p", "7", [NINE, USER]), "rejected", "ends with a message of 'user'"),
+        (("p", [USER, SEVEN], "9"), "chosen", "begins with a message from 'user'"),
+        (("p", "7", [NINE, USER]), "rejected", "ends with a message from 'user'"),
     ],
 )
 def test_a_malformed_pair_is_refused_with_the_field_and_what_was_found(fields, field, found):

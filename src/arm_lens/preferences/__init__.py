@@ -1,22 +1,22 @@
-"""Preference data: what a judge is shown, and what it should say about it.
+"""Preference data: responses for a judge to assess, and the verdicts that people or a rule gave.
 
-A *preference* comes in one of two forms. A `PreferencePair` holds a prompt and two responses, one of which was chosen
-over the other by people or by a rule. A `LabelledResponse` holds a prompt, one response and whether that response meets
-the criterion: the scalar form, which an activation reward model is fitted on. `unpair` turns the first form into the
-second: a chosen response meets its criterion, a rejected one does not.
+A *preference* takes one of two forms. A `PreferencePair` holds a prompt and two responses, one of which was chosen over
+the other. A `LabelledResponse` holds a prompt, one response, and whether that response meets the criterion; activation
+reward models are fitted on this scalar form. `unpair` turns pairs into labelled responses: the chosen response meets
+the criterion, the rejected one does not.
 
-A *criterion* says in what respect one response is better. It may be written out ("is polite"), or left empty, to be
-inferred from examples. The same prompt under two criteria is two different questions.
+A *criterion* is what responses are judged by. It may be written out ("is polite"), or left empty and inferred from the
+examples. The same prompt under two criteria makes two different questions.
 
-Prompts and responses are plain text or conversations, that is, messages with a role and a content. `text_of` gives the
-plain text of either. `read_preferences` reads the forms in which the ecosystem keeps such data (TRL's prompt, chosen,
-rejected; its implicit prompts and unpaired labels; the transcripts of HH-RLHF) and the published benchmarks
-(`known_formats`) from files, data frames, Hugging Face data sets and the hub, and never drops a row in silence;
-`write_preferences` keeps them; `split_preferences` divides them so that no prompt is in two parts; `add_bias` makes a
-response long, formatted or flattering without changing what it says.
+Prompts and responses are plain text or conversations: messages with a role and a content. `text_of` gives the plain
+text of either. `read_preferences` reads the common formats (TRL's prompt, chosen, rejected; its implicit prompts and
+unpaired labels; the transcripts of HH-RLHF) and the published benchmarks (`known_formats`) from files, data frames,
+Hugging Face data sets and the hub, and never drops a row silently. `write_preferences` writes them to a file,
+`split_preferences` divides them so that no prompt is in two parts, and `add_bias` makes a response long, formatted or
+flattering without changing what it says.
 
     >>> pair = PreferencePair("Name a prime.", chosen="7", rejected="9", criterion="is correct")
-    >>> [example.label for example in labelled([pair])]
+    >>> [example.label for example in unpair([pair])]
     [True, False]
 """
 

@@ -1,18 +1,18 @@
-"""Making a response look better without making it any better: rule-based injection of length, format and positivity.
+"""Rule-based biases of length, format and positivity, which make a response look better without improving it.
 
 A judge is biased if its verdict depends on something that the criterion does not ask for. PreferenceHack (ARM,
-arXiv 2507.01368) tests three such things with responses that a language model rewrote. It was not released, and whoever
-rewrites may also change what is said. The rules here change nothing: every sentence of the response stays, in order, and
-what they add is true of everything and about nothing, or flatters the reader. So the biased response answers the prompt
-exactly as well as the plain one, and a judge that tells them apart by correctness is mistaken.
+arXiv 2507.01368) tests three such biases with responses rewritten by a language model. It was not released, and a
+rewrite may also change the content. The rules here keep the content: every sentence of the response stays, in order,
+and the additions are empty truisms or flattery. The biased response therefore answers the prompt exactly as well as the
+original, and a judge of correctness that prefers one of the two is wrong.
 
-What is added is drawn from the seed and the response, or from the seed and the prompt if one is given: then all
-responses to the prompt get the same additions, in the same order, as far as they fit.
+The additions are random, determined by the seed and the response. If a prompt is given, they are determined by the seed
+and the prompt: all responses to the prompt then get the same additions, in the same order, as far as they fit.
 
-The rules look at lines: fenced code, indented or code-like paragraphs, lists, tables, headings and quotes are left
-exactly as they are. They never ask whether a response has the bias already: it gets more of it (a long one is doubled;
-a response that is a list gets a heading). Other properties may come with the bias: a list is a little longer than its
-sentences, and so is a flattered response; compare with the cells of the length bias before blaming the tone.
+The rules work line by line: fenced code, indented or code-like paragraphs, lists, tables, headings and quotes are left
+exactly as they are. A response that already has the bias gets more of it (a long one is doubled; a list gets a
+heading). A bias may bring others with it: bullet points and flattery also make a response a little longer, so compare
+with the results for the length bias before attributing an effect to format or tone.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import NamedTuple
 from arm_lens.preferences.types import Message, PreferenceFieldError, Prompt, as_prompt, as_response, text_of
 
 BIASES: tuple[str, ...] = ("length", "format", "positivity")
-"""What a response may carry that has nothing to do with its correctness."""
+"""Properties of a response that have nothing to do with its correctness."""
 
 _LEADS = (
     "|As a general remark, |It can be said that |It is worth remembering that |It goes without saying that "
@@ -70,7 +70,7 @@ _HEADERS = ("# {}", "## {}", "### {}", "**{}**")
 _MARKERS = ("- ", "* ")
 
 _FENCE = re.compile(r"\s{0,3}(```+|~~~+)")
-_SINGLE = re.compile(r"#{1,6}\s|\s{0,3}([-*_=]\s*){3,}$|\*\*[^*]*\*\*:?$")  # headings, rules: the next line is apart
+_SINGLE = re.compile(r"#{1,6}\s|\s{0,3}([-*_=]\s*){3,}$|\*\*[^*]*\*\*:?$")  # headings, rules: the next line is separate
 _LAYOUT = re.compile(r"\s*([-*+•‣]|\d+[.)]|[A-Za-z][.)])(\s|$)|\s*[|>]")
 _CODE = re.compile(
     r"( {2,}|\t)|.*[{};]\s*$|[{}<]|\[.*\]$|#include|#!|[\w.\[\]]+ ?[-+*/]?= ?.*[^.!?]$"
@@ -86,46 +86,46 @@ _ABBREVIATION = re.compile(
 def add_bias(
     response: str | Sequence[Message], bias: str, *, prompt: str | Sequence[Message] | None = None, seed: int
 ) -> Prompt:
-    """The response with a bias added, saying what it said before.
+    """Add a bias to a response without changing its content.
 
-    * ``length``: paragraphs of true but empty sentences before and after it, and between its paragraphs of prose, until
-      what was added has at least as many characters as the response, and is at least three sentences. No sentence comes
-      twice until several hundred have been used.
-    * ``format``: a Markdown heading, and each sentence a bullet point; where there is nothing but paragraphs of prose,
-      and more than one, each gets a heading too. A sentence ends where a full stop, question or exclamation mark is
-      followed by a space and a capital or digit, unless inside quotes, brackets or code, or after an abbreviation; where
-      that is in doubt two sentences share a bullet point.
-    * ``positivity``: two sentences of flattery and cheer before it, and two after it.
+    * ``length``: paragraphs of true but empty sentences before the response, after it, and between its paragraphs of
+      prose. They have at least three sentences, and at least as many characters as the response. No sentence is
+      repeated before several hundred have been used.
+    * ``format``: a Markdown heading, and every sentence as a bullet point. If the response consists of several
+      paragraphs of prose and nothing else, each paragraph also gets a heading. A sentence ends where a full stop,
+      question mark or exclamation mark is followed by a space and a capital letter or digit, unless it is inside
+      quotes, brackets or code, or follows an abbreviation. In doubt, two sentences share a bullet point.
+    * ``positivity``: two sentences of flattery and cheer before the response, and two after it.
 
     Args:
-        response: text, or messages, of which the last one is changed.
+        response: text, or messages, of which only the last is changed.
         bias: one of `BIASES`.
-        prompt: if given, what is added depends on it and not on the response.
-        seed: of what is added.
+        prompt: if given, the additions depend on the prompt and not on the response.
+        seed: seed of the additions.
 
     Raises:
-        ValueError: if there is no such bias.
-        PreferenceFieldError: if the response or its last message is blank, or the prompt is.
+        ValueError: for an unknown bias.
+        PreferenceFieldError: if the response, its last message or the prompt is blank.
     """
     if bias not in _RULES:
-        raise ValueError(f"unknown bias {bias!r}; there are {', '.join(BIASES)}")
+        raise ValueError(f"unknown bias {bias!r}; known are {', '.join(BIASES)}")
     checked = as_response("response", response)
     text = checked if isinstance(checked, str) else checked[-1]["content"]
     if not text.strip():
         raise PreferenceFieldError("response", "ends with a blank message")
-    about = text if prompt is None else text_of(as_prompt("prompt", prompt))
-    changed = _RULES[bias](text, random.Random(f"{bias} {seed} {about}"))
+    seed_text = text if prompt is None else text_of(as_prompt("prompt", prompt))
+    biased = _RULES[bias](text, random.Random(f"{bias} {seed} {seed_text}"))
     if isinstance(checked, str):
-        return changed
-    return (*checked[:-1], Message(role=checked[-1]["role"], content=changed))
+        return biased
+    return (*checked[:-1], Message(role=checked[-1]["role"], content=biased))
 
 
 class _Block(NamedTuple):
-    """Lines that belong together: prose, blank lines, or something to be left as it is."""
+    """Consecutive lines of one kind."""
 
     text: str
     kind: str
-    """``prose``, ``blank``, ``fenced``, ``unclosed`` (a fence that nothing closes) or ``kept``."""
+    """``prose``, ``blank``, ``fenced``, ``unclosed`` (a code fence without an end) or ``verbatim`` (left unchanged)."""
 
 
 def _length(text: str, rng: random.Random) -> str:
@@ -135,18 +135,18 @@ def _length(text: str, rng: random.Random) -> str:
         added += len(chosen[-1])
     blocks = _blocks(text)
     gaps = [
-        place
-        for place in range(1, len(blocks) - 1)
-        if [block.kind for block in blocks[place - 1 : place + 2]] == ["prose", "blank", "prose"]
-        and not blocks[place - 1].text.rstrip().endswith((":", ","))
+        index
+        for index in range(1, len(blocks) - 1)
+        if [block.kind for block in blocks[index - 1 : index + 2]] == ["prose", "blank", "prose"]
+        and not blocks[index - 1].text.rstrip().endswith((":", ","))
     ]
     slots = [-1, *gaps, *([] if blocks[-1].kind == "unclosed" else [len(blocks)])]
-    # The first sentences of the draw go everywhere, so that a longer response gets more of the same ones.
+    # Dealt out in turn, so that every slot begins with sentences that shorter responses to the prompt get too.
     padding = {slot: " ".join(chosen[number :: len(slots)]) for number, slot in enumerate(slots)}
     parts = [block.text for block in blocks]
-    for place in gaps:
-        if padding[place]:
-            parts[place] = f"\n{padding[place]}\n{parts[place]}"
+    for gap in gaps:
+        if padding[gap]:
+            parts[gap] = f"\n{padding[gap]}\n{parts[gap]}"
     return "\n\n".join(filter(None, [padding[-1], "\n".join(parts), padding.get(len(blocks))]))
 
 
@@ -156,7 +156,7 @@ def _format(text: str, rng: random.Random) -> str:
     n_prose = sum(block.kind == "prose" for block in blocks)
     in_parts = n_prose > 1 and all(block.kind in ("prose", "blank") for block in blocks)
     lines, number = [header.format(title), ""], 0
-    for place, block in enumerate(blocks):
+    for index, block in enumerate(blocks):
         if block.kind != "prose":
             lines.append(block.text)
             continue
@@ -164,12 +164,12 @@ def _format(text: str, rng: random.Random) -> str:
         if in_parts:
             lines += [header.format(f"{part} {number}"), ""]
         sentences = _sentences(block.text)
-        # "Take these:" stays in front of its list, or the list would swallow it.
-        leads = sentences[-1].rstrip().endswith(":") and place + 1 < len(blocks)
-        lines += [marker + sentence for sentence in (sentences[:-1] if leads else sentences)]
-        if leads:
+        # "Take these:" introduces the list that follows, and must not become an item of it.
+        introduces = sentences[-1].rstrip().endswith(":") and index + 1 < len(blocks)
+        lines += [marker + sentence for sentence in (sentences[:-1] if introduces else sentences)]
+        if introduces:
             lines += ["", sentences[-1]] if len(sentences) > 1 else [sentences[-1]]
-        elif place + 1 < len(blocks) and blocks[place + 1].kind != "blank":
+        elif index + 1 < len(blocks) and blocks[index + 1].kind != "blank":
             lines.append("")
     return "\n".join(lines)
 
@@ -189,17 +189,17 @@ _RULES: dict[str, Callable[[str, random.Random], str]] = {
 
 
 def _fillers(rng: random.Random) -> Iterator[str]:
-    """Empty sentences without end; each truism comes with every lead before any comes twice with the same."""
-    shift = rng.sample(range(len(_LEADS)), len(_LEADS))
+    """An endless stream of truisms; none is repeated with the same lead before all combinations have been used."""
+    shifts = rng.sample(range(len(_LEADS)), len(_LEADS))
     while True:
-        for turn in shift:
-            for place in rng.sample(range(len(_TRUISMS)), len(_TRUISMS)):
-                sentence = _LEADS[(place + turn) % len(_LEADS)] + _TRUISMS[place]
+        for shift in shifts:
+            for index in rng.sample(range(len(_TRUISMS)), len(_TRUISMS)):
+                sentence = _LEADS[(index + shift) % len(_LEADS)] + _TRUISMS[index]
                 yield sentence[0].upper() + sentence[1:] + "."
 
 
 def _blocks(text: str) -> list[_Block]:
-    """The text in blocks, which joined by line breaks are the text again."""
+    """The text as blocks; joined by line breaks, they give the text again."""
     runs, fence = list[tuple[str, list[str]]](), ""
     for line in text.split("\n"):
         mark = _FENCE.match(line)
@@ -214,23 +214,23 @@ def _blocks(text: str) -> list[_Block]:
         runs[-1][1].append(line)
     blocks: list[_Block] = []
     for kind, lines in runs:
-        blocks += _prose_and_kept(lines) if kind == "text" else [_Block("\n".join(lines), kind)]
+        blocks += _blocks_of_paragraph(lines) if kind == "text" else [_Block("\n".join(lines), kind)]
     if fence:
         blocks[-1] = blocks[-1]._replace(kind="unclosed")
     return blocks
 
 
-def _prose_and_kept(lines: list[str]) -> list[_Block]:
-    """The blocks of a paragraph: prose up to the first line of a list or table; all of it is kept if it looks like code."""
+def _blocks_of_paragraph(lines: list[str]) -> list[_Block]:
+    """The blocks of a paragraph: prose, then verbatim from the first line of a list or table; verbatim if it is code."""
     kinds: list[str] = []
     for line in lines:
-        is_kept = _LAYOUT.match(line) or kinds[-1:] == ["kept"]
-        kinds.append("single" if _SINGLE.match(line) else "kept" if is_kept else "prose")
+        is_verbatim = _LAYOUT.match(line) or kinds[-1:] == ["verbatim"]
+        kinds.append("single" if _SINGLE.match(line) else "verbatim" if is_verbatim else "prose")
     prose = [line for line, kind in zip(lines, kinds, strict=True) if kind == "prose"]
     if any(_CODE.match(line) for line in prose):
-        return [_Block("\n".join(lines), "kept")]
-    runs = groupby(zip(lines, kinds, strict=True), key=lambda one: one[1] == "prose")
-    return [_Block("\n".join(line for line, _ in run), "prose" if is_prose else "kept") for is_prose, run in runs]
+        return [_Block("\n".join(lines), "verbatim")]
+    runs = groupby(zip(lines, kinds, strict=True), key=lambda pair: pair[1] == "prose")
+    return [_Block("\n".join(line for line, _ in run), "prose" if is_prose else "verbatim") for is_prose, run in runs]
 
 
 def _sentences(prose: str) -> list[str]:
@@ -245,6 +245,6 @@ def _sentences(prose: str) -> list[str]:
 
 
 def _is_open(piece: str) -> bool:
-    """Whether a quotation, bracket, emphasis or code that begins in the piece does not end in it."""
+    """Whether a quotation, bracket, emphasis or code begins in the piece and does not end in it."""
     pairs = any(piece.count(left) > piece.count(right) for left, right in ("()", "[]", "“”"))
     return pairs or any(piece.count(mark) % 2 == 1 for mark in ('"', "`", "**"))

@@ -1,4 +1,4 @@
-"""From a source to its tables, and to the format that the columns of all of them are in."""
+"""Opening a source: its tables, and the one format that their columns have."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from arm_lens.preferences.rows import EXPECTED, rename
 from arm_lens.preferences.sources import PreferenceSource, Table, is_folder, open_file, open_table
 
 GENERAL = "trl"
-"""The format whose columns may be called otherwise."""
+"""The only format whose columns can be renamed."""
 
 
 def open_tables(source: PreferenceSource, split: str | None, format: str | None) -> list[Table]:
-    """The table of a source; of a folder, one for each file that the format, or any format, says it consists of."""
+    """The tables of a source: one, or for a folder one per file that belongs to the format (or, without one, to any)."""
     formats = registered() if format is None else [format_named(format)]
 
     def key_field(lists: Mapping[str, Any]) -> str:
@@ -28,14 +28,14 @@ def open_tables(source: PreferenceSource, split: str | None, format: str | None)
     files = sorted({path for one in formats for pattern in one.files for path in folder.glob(pattern)})
     if not files:
         names = ", ".join(one.name for one in registered() if one.files)
-        raise ValueError(f"{folder}: is a folder, not a file, and not that of {names}, which is read as a whole")
+        raise ValueError(f"{folder}: is a folder without the files of a format that is read from a folder ({names})")
     if split is not None:
-        raise ValueError(f"split={split!r} was asked of a folder of files, which has no splits")
+        raise ValueError(f"split={split!r} was given, but a folder of files has no splits")
     return [open_file(file, key_field=key_field, name=file.relative_to(folder).as_posix()) for file in files]
 
 
 def _key_field(lists: Mapping[str, Any], formats: Sequence[Format], *, is_named: bool) -> str:
-    """The field that repeats the keys of an object of lists, if that is how one of the formats is laid out."""
+    """The field that the keys stand for, if one of the formats is an object of lists by key; otherwise empty."""
     if not all(isinstance(rows, list) for rows in lists.values()):
         return ""
     rows = [row for rows in lists.values() for row in rows]
@@ -49,7 +49,7 @@ def _key_field(lists: Mapping[str, Any], formats: Sequence[Format], *, is_named:
 
 
 def format_of(tables: Sequence[Table], name: str | None, columns: Mapping[str, str]) -> Format:
-    """The format of the tables. Columns that fit no row are one mistake, not one for each row."""
+    """The format of the tables. Wrong columns are reported once, not for every row."""
     formats = {_format_of_table(table, name, columns): table.name for table in tables}
     if len(formats) > 1:
         listed = ", ".join(f"{source} is {format.name}" for format, source in formats.items())
@@ -82,9 +82,9 @@ def _format_of_table(table: Table, name: str | None, columns: Mapping[str, str])
     if missing and format.name == GENERAL:
         benchmarks = ", ".join(other for other in known_formats() if other != GENERAL)
         raise refuse(
-            f"has the columns {listed}; expected are {EXPECTED}, or those of {benchmarks}; "
-            "name others with columns={'prompt': ...}"
+            f"has the columns {listed}; expected {EXPECTED}, or the columns of {benchmarks}; "
+            "map other names with columns={'prompt': ...}"
         )
     if missing:
-        raise refuse(f"is no {format.name}, which needs {', '.join(missing)}; its columns are: {listed}")
+        raise refuse(f"is not {format.name}, which also needs {', '.join(missing)}; its columns are: {listed}")
     return format

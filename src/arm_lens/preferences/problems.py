@@ -1,4 +1,4 @@
-"""What can be wrong with preference data, said so that the reader finds the place."""
+"""Errors and warnings about preference data, each with the source, row and field it is about."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from arm_lens.preferences.types import Preference
 
-SHOWN = 20
-"""How many problems a message lists before it only counts the rest."""
+MAX_LISTED = 20
+"""How many problems a message lists; it only counts the others."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,11 +16,11 @@ class PreferenceProblem:
     """One thing that is wrong, and where."""
 
     source: str
-    """Name of the file, or the kind of the table."""
+    """Name of the file, or the kind of table."""
     row: int | None = None
-    """Row of data counted from 1, for ``.jsonl`` the line of the file; None if the whole source is meant."""
+    """Number of the row, counted from 1 (for ``.jsonl``: the line of the file); None for the source as a whole."""
     field: str = ""
-    """Name of the field, in our words; empty if the whole row is meant."""
+    """Name of the field; empty for the row as a whole."""
     message: str
 
     def __str__(self) -> str:
@@ -29,33 +29,33 @@ class PreferenceProblem:
 
 
 class PreferenceDataError(ValueError):
-    """Preference data that could not be read, all problems together."""
+    """Preference data could not be read; all problems are reported together."""
 
     def __init__(
         self, problems: Sequence[PreferenceProblem], good: Sequence[Preference] = (), n_rows: int | None = None
     ) -> None:
         super().__init__(problems, good, n_rows)
         self.problems = tuple(problems)
-        """Everything that is wrong, in the order of the rows."""
+        """All problems, in the order of the rows."""
         self.good = list(good)
-        """The preferences of the rows that were read well."""
+        """The preferences from the rows that could be read."""
         self.n_rows = len(self.problems) + len(self.good) if n_rows is None else n_rows
-        """How many rows there are, which may make several preferences each, or none."""
+        """The number of rows; a row may hold several preferences, or none."""
 
     def __str__(self) -> str:
         return describe(self.problems, n_rows=self.n_rows)
 
 
 class PreferenceDataWarning(UserWarning):
-    """Something of preference data was left out: rows that could not be read, ties, or images."""
+    """Part of the preference data was left out: rows that could not be read, ties, or images."""
 
 
 def describe(problems: Sequence[PreferenceProblem], *, n_rows: int) -> str:
-    """The first problems, one a line, under a headline that counts them."""
+    """A line that counts the problems, then the first of them, one per line."""
     if len(problems) == 1 and problems[0].row is None:
         return str(problems[0])
     lines = [f"{len(problems)} of {n_rows} rows could not be read"]
-    lines += [f"  {problem}" for problem in problems[:SHOWN]]
-    if len(problems) > SHOWN:
-        lines.append(f"  and {len(problems) - SHOWN} more")
+    lines += [f"  {problem}" for problem in problems[:MAX_LISTED]]
+    if len(problems) > MAX_LISTED:
+        lines.append(f"  and {len(problems) - MAX_LISTED} more")
     return "\n".join(lines)

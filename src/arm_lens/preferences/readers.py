@@ -1,4 +1,4 @@
-"""Reading preference data, so that what cannot be read is told with its place, all at once."""
+"""Reading preference data, and reporting everything that cannot be read at once, with its source, row and field."""
 
 from __future__ import annotations
 
@@ -26,65 +26,67 @@ def read_preferences(
     on_error: Literal["raise", "warn"] = "raise",
     ties: Literal["warn", "drop", "raise"] = "warn",
 ) -> list[Preference]:
-    r"""The preferences in a file, table or data set, in order.
+    r"""Read the preferences in a file, table or data set, in order.
 
-    In the general form, ``trl``, a row is a pair (``prompt, chosen, rejected``), a pair whose prompt is the shared
-    beginning of ``chosen`` and ``rejected`` (messages, or transcripts like HH-RLHF's), or a labelled response
-    (``prompt, completion`` or ``response``, ``label``); the forms may be mixed. ``criterion`` and ``id`` are read if
-    they are there, every other column goes to the metadata. A row without an id gets one from its place:
-    ``file.jsonl:3``, ``row 3``.
+    In the general format, ``trl``, a row is a pair (``prompt, chosen, rejected``), a pair whose prompt is what both
+    ``chosen`` and ``rejected`` begin with (messages, or transcripts like HH-RLHF's), or a labelled response (``prompt,
+    completion`` or ``response``, ``label``). A source may mix these. ``criterion`` and ``id`` are read if present; every
+    other column goes into the metadata. A row without an id is given one, such as ``file.jsonl:3`` or ``row 3``.
 
     The published benchmarks are recognised by their fields: ``rewardbench``, ``rewardbench-2``,
-    ``multimodal-rewardbench``, ``llmbar``, ``evalbiasbench``, ``pandalm``, ``xstest``. Where several formats fit, the one
-    whose fields include those of the others is meant. Their preferences have ``metadata["format"]`` and, where the
-    benchmark has subsets, ``metadata["subset"]``, beside every column that is not read otherwise. ``hh-rlhf`` has TRL's
-    fields, and is that format unless named. What they make of a row:
+    ``multimodal-rewardbench``, ``llmbar``, ``evalbiasbench``, ``pandalm``, ``xstest``. If several formats fit, the one
+    whose fields include those of all others is chosen. The metadata of their preferences holds ``format``, ``subset``
+    (if the benchmark has subsets) and every column that is not used elsewhere. ``hh-rlhf`` has the same fields as
+    ``trl``, so it has to be named. How a row is read:
 
-    - ``rewardbench-2``: a pair of each chosen with each rejected answer; ``metadata["item"]`` is the same for all pairs
-      of a prompt. A prompt with a faulty answer is left out whole.
-    - ``llmbar``: a file, or its folder, of which all files ``dataset.json`` are read; the subset is a file's folder.
-    - ``evalbiasbench``: a pair with the better response1; the subset is the kind of bias.
-    - ``pandalm``: the majority of three annotators. A tie, or no majority, is no preference: see ``ties``. Responses that
-      are true or false in the JSON are read as those words, and named in ``metadata["converted"]``.
-    - ``xstest``: a labelled response, True if a safe prompt was complied with or an unsafe one refused, be it in part.
-    - ``multimodal-rewardbench``: texts; the path of the image is ``metadata["image"]``. No judge is shown images yet, and
-      a `PreferenceDataWarning` says so.
+    - ``rewardbench-2``: a pair for every combination of a chosen and a rejected answer; ``metadata["item"]`` is the same
+      for all pairs of a prompt. If one answer is invalid, the whole prompt is left out.
+    - ``llmbar``: a file, or the benchmark's folder with all its ``dataset.json`` files; the subset is the file's folder.
+    - ``evalbiasbench``: a pair in which response1 is the better one; the subset is the kind of bias.
+    - ``pandalm``: the majority of three annotators. A tie, or no majority, is not a preference: see ``ties``. Responses
+      that are true or false in the JSON are read as those words, and listed in ``metadata["converted"]``.
+    - ``xstest``: a labelled response, True if the model complied with a safe prompt, or refused an unsafe one at least
+      in part.
+    - ``multimodal-rewardbench``: the texts only, and the path of the image as ``metadata["image"]``. Judges do not read
+      images yet, and a `PreferenceDataWarning` says so.
 
     Args:
         source: the path of a ``.jsonl``, ``.json`` (a list of records), ``.csv`` or ``.parquet`` file, the text formats
-            also with ``.gz`` after it; ``hf://owner/name``, a data set that ``datasets.load_dataset`` loads by the name
-            after ``hf://``; a data frame; a Hugging Face ``Dataset``; any rows that are mappings; or a ``DatasetDict`` or
-            other mapping of splits to such rows.
-        format: which format it is, instead of recognising it; one of `known_formats`.
-        columns: our name to the source's, for columns that are called otherwise: ``{"prompt": "question"}``. They make
-            it ``trl``.
-        criterion: of the rows that name none.
-        split: which split of a source that has several.
-        on_error: with ``warn``, rows that cannot be read are named in a `PreferenceDataWarning` and left out.
-        ties: rows whose annotators prefer neither response are left out, and counted in a `PreferenceDataWarning`; with
-            ``drop`` without one; with ``raise`` they are rows that cannot be read.
+            also compressed (``.gz``); ``hf://owner/name`` for a data set that ``datasets.load_dataset`` can load; a data
+            frame; a Hugging Face ``Dataset``; any rows that are mappings; or a ``DatasetDict`` or other mapping from
+            splits to such rows.
+        format: the format, if it should not be recognised; one of `known_formats`.
+        columns: from our names to the source's, for columns with other names: ``{"prompt": "question"}``. Implies the
+            format ``trl``.
+        criterion: used for rows that have none.
+        split: which split to read, if the source has several.
+        on_error: with ``warn``, rows that cannot be read are listed in a `PreferenceDataWarning` and left out.
+        ties: what to do with rows whose annotators prefer neither response: ``warn`` leaves them out and counts them in
+            a `PreferenceDataWarning`; ``drop`` leaves them out silently; ``raise`` treats them as rows that cannot be
+            read.
 
     Raises:
-        PreferenceDataError: if rows cannot be read; it lists all of them, and holds the rows that were read well. Also
-            if the source as a whole is damaged, empty, or has columns that make no preference, or not that of the format.
+        PreferenceDataError: if rows cannot be read; it lists all of them, and holds the preferences that could be read.
+            Also if the source as a whole is damaged or empty, or its columns do not fit the format, or any format.
         FileNotFoundError: if there is no such file.
-        ImportError: for ``hf://`` without the library ``datasets``.
-        ValueError: for an unknown format, an unknown extension, an unknown split, or a misspelt name in ``columns``.
+        ImportError: for ``hf://`` if the library ``datasets`` is not installed.
+        ValueError: for an unknown format, extension or split, or a misspelt name in ``columns``.
     """
     columns = dict(columns or {})
     _check_options(format, columns, on_error, ties)
     tables = open_tables(source, split, format)
-    found = format_of(tables, format, columns)
+    source_format = format_of(tables, format, columns)
     result = _Result()
     for table in tables:
-        _read_rows(table, found, columns, criterion or "", ties, result)
-    told = [_describe_ties(result)] if ties == "warn" and result.ties else []
+        _read_rows(table, source_format, columns, criterion or "", ties, result)
+    messages = [_describe_ties(result)] if ties == "warn" and result.ties else []
     if result.problems and on_error == "warn":
-        told.append(describe(result.problems, n_rows=result.n_rows))
-    n_images = sum(found.image in example.metadata for example in result.good) if found.image else 0
+        messages.append(describe(result.problems, n_rows=result.n_rows))
+    image = source_format.image
+    n_images = sum(image in example.metadata for example in result.good) if image else 0
     if n_images:
-        told.append(f"{n_images} of {len(result.good)} preferences are about an image, which no judge is shown yet")
-    for message in told:
+        messages.append(f"{n_images} of {len(result.good)} preferences are about an image; judges read only the text")
+    for message in messages:
         warnings.warn(PreferenceDataWarning(message), stacklevel=2)
     if result.problems and on_error == "raise":
         raise PreferenceDataError(result.problems, result.good, result.n_rows)
@@ -93,33 +95,31 @@ def read_preferences(
 
 @dataclass
 class _Result:
-    """What reading has come to so far."""
-
     good: list[Preference] = field(default_factory=list)
     problems: list[PreferenceProblem] = field(default_factory=list)
     ties: list[PreferenceProblem] = field(default_factory=list)
-    place_of: dict[str, tuple[str, int]] = field(default_factory=dict)
-    """The source and row of each id."""
+    row_of_id: dict[str, tuple[str, int]] = field(default_factory=dict)
+    """From each id to its source and row."""
     n_rows: int = 0
 
 
 def _check_options(format: str | None, columns: Mapping[str, str], on_error: str, ties: str) -> None:
     for name, value, allowed in (("on_error", on_error, ("raise", "warn")), ("ties", ties, ("warn", "drop", "raise"))):
         if value not in allowed:
-            raise ValueError(f"{name} is {value!r}, none of {', '.join(map(repr, allowed))}")
+            raise ValueError(f"{name} is {value!r}, not one of {', '.join(map(repr, allowed))}")
     unknown = [name for name in columns if name not in COLUMNS]
     if unknown:
         raise ValueError(f"columns maps {unknown[0]!r}, which is not one of {', '.join(COLUMNS)}")
     if format is not None:
         format_named(format)
         if columns and format != GENERAL:
-            raise ValueError(f"columns are for the format {GENERAL!r}; those of {format!r} have their own names")
+            raise ValueError(f"columns are for the format {GENERAL!r}; the columns of {format!r} have fixed names")
 
 
 def _read_rows(
     table: Table, format: Format, columns: Mapping[str, str], criterion: str, ties: str, result: _Result
 ) -> None:
-    """Add what the rows hold to the result; of a row that makes several preferences all of them, or a problem."""
+    """Add the preferences of every row to the result: all that a row holds, or one problem."""
     for row in table.rows:
         result.n_rows += 1
         try:
@@ -133,7 +133,7 @@ def _read_rows(
             tie = PreferenceProblem(source=table.name, row=row.number, message=str(error))
             (result.problems if ties == "raise" else result.ties).append(tie)
         else:
-            result.place_of |= {example.id: (table.name, row.number) for example in examples}
+            result.row_of_id |= {example.id: (table.name, row.number) for example in examples}
             result.good += examples
 
 
@@ -143,7 +143,7 @@ def _read_row(table: Table, row: Row, format: Format, columns: Mapping[str, str]
     record = Record(
         format=format.name,
         cells=rename(row.cells, columns),
-        place=f"{table.id_prefix}{row.number}",
+        default_id=f"{table.id_prefix}{row.number}",
         number=row.number,
         path=table.path,
         criterion=criterion,
@@ -153,13 +153,13 @@ def _read_row(table: Table, row: Row, format: Format, columns: Mapping[str, str]
 
 
 def _check_id(id: str, table: Table, result: _Result) -> None:
-    if id in result.place_of:
-        source, number = result.place_of[id]
+    if id in result.row_of_id:
+        source, number = result.row_of_id[id]
         where = f"row {number}" if source == table.name else f"row {number} of {source}"
-        raise PreferenceFieldError("id", f"is {id!r}, as in {where} already")
+        raise PreferenceFieldError("id", f"is {id!r}, which {where} already has")
 
 
 def _describe_ties(result: _Result) -> str:
     reasons = Counter(tie.message for tie in result.ties)
     counted = ", ".join(f"{count} because {reason}" for reason, count in reasons.items())
-    return f"{len(result.ties)} of {result.n_rows} rows are no preference and were left out: {counted}"
+    return f"{len(result.ties)} of {result.n_rows} rows state no preference and were left out: {counted}"

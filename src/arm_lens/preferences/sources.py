@@ -1,7 +1,7 @@
-"""Where preference data comes from: every kind of source becomes numbered rows of named cells.
+"""Sources of preference data: files, tables and data sets, all opened as numbered rows of named cells.
 
-The parsing is pyarrow's, pandas' and json's. What is added here is that a row which cannot be parsed stays in its place
-as a row with a fault, so that no later row changes its number and no row goes missing.
+pyarrow, pandas and json do the parsing. A row that cannot be parsed is not skipped but becomes a row with a fault, so
+that later rows keep their numbers and no row is lost.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from arm_lens.preferences.problems import PreferenceDataError, PreferenceProblem
 pa: Any = pyarrow  # its annotations are too incomplete to be checked against
 
 PreferenceSource: TypeAlias = str | Path | pd.DataFrame | Mapping[str, Any] | Iterable[Mapping[str, Any]]
-"""A path, ``hf://`` and the name of a data set on the hub, a data frame, rows as mappings (a Hugging Face ``Dataset`` is
-one), or a mapping of splits to rows."""
+"""A path, ``hf://`` and the name of a data set on the hub, a data frame, rows that are mappings (such as a Hugging Face
+``Dataset``), or a mapping from splits to rows."""
 
 KeyField: TypeAlias = Callable[[Mapping[str, Any]], str]
-"""Of one object that may be lists of rows by a key: the field that repeats the key; empty if it is no such object."""
+"""Given an object that may hold lists of rows by a key, the field that the keys stand for; empty if it does not."""
 
 HUB = "hf://"
-"""What stands before the name of a data set on the hub."""
+"""Prefix of the name of a data set on the hub."""
 
 TEXT_CELLS = (".csv", ".parquet")
-"""Formats in which a column may hold nothing but text, so that conversations in it are written in JSON."""
+"""File formats in which a column may be limited to text, so that conversations are written as JSON."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One row of a source: its cells by column, or what kept it from having any."""
+    """One row of a source: its cells by column, or the fault that made it unreadable."""
 
     number: int
     cells: Mapping[str, Any] | None = None
@@ -50,21 +50,21 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """The rows of a source, and what is to be known of the source to read them."""
+    """The rows of a source, and what is needed to read them."""
 
     name: str
-    """How problems name the source."""
+    """Name of the source in problems."""
     rows: Sequence[Row]
     id_prefix: str
-    """What stands before the row's number in the id of a row that has none."""
+    """A row without an id gets this prefix and its number."""
     text_cells: bool = False
-    """Whether a conversation may stand in a cell as JSON text."""
+    """Whether a cell may hold a conversation as JSON text."""
     path: tuple[str, ...] = ()
     """The parts of the file's path, if it is a file."""
 
 
 def open_table(source: PreferenceSource, *, split: str | None, key_field: KeyField) -> Table:
-    """The rows of any source `read_preferences` accepts, but for a folder."""
+    """The rows of any source that `read_preferences` accepts, except a folder."""
     if isinstance(source, str) and source.startswith(HUB):
         return _open_hub(source, split)
     if isinstance(source, Mapping):
@@ -74,7 +74,7 @@ def open_table(source: PreferenceSource, *, split: str | None, key_field: KeyFie
         rows, name = _pick_split(source, split), f"split {split}"
         return Table(name=name, rows=_rows_of(rows, name), id_prefix="row ")
     if split is not None:
-        raise ValueError(f"split={split!r} was asked of a source that has no splits")
+        raise ValueError(f"split={split!r} was given, but the source has no splits")
     if isinstance(source, (str, Path)):
         return open_file(Path(source), key_field=key_field)
     name = "data frame" if isinstance(source, pd.DataFrame) else "data"
@@ -82,30 +82,30 @@ def open_table(source: PreferenceSource, *, split: str | None, key_field: KeyFie
 
 
 def is_folder(source: PreferenceSource) -> bool:
-    """Whether the source is the path of a folder."""
+    """Whether the source is the path of an existing folder."""
     return isinstance(source, (str, Path)) and not str(source).startswith(HUB) and Path(source).is_dir()
 
 
 def file_format(path: Path) -> str:
-    """The extension that tells the format, below ``.gz`` if there is one."""
+    """The extension that names the file's format, ignoring ``.gz``."""
     return Path(path.stem if path.suffix == ".gz" else path.name).suffix.lower()
 
 
 def is_missing(cell: Any) -> bool:
-    """Whether a cell holds nothing: None, NaN, NaT, pandas' NA or the empty text."""
+    """Whether a cell has no value: None, NaN, NaT, pandas' NA or empty text."""
     if isinstance(cell, str):
         return not cell
     return pd.api.types.is_scalar(cell) and bool(pd.isna(cell))
 
 
-def plain(cell: Any) -> Any:
-    """The cell in Python's own types: numpy scalars unwrapped, arrays as lists, all the way down."""
+def to_python(cell: Any) -> Any:
+    """The cell as plain Python types: numpy scalars unwrapped and arrays as lists, recursively."""
     if isinstance(cell, np.generic):
         return cell.item()
     if isinstance(cell, Mapping):
-        return {key: plain(value) for key, value in cell.items()}
+        return {key: to_python(value) for key, value in cell.items()}
     if isinstance(cell, (np.ndarray, list, tuple)):
-        return [plain(value) for value in cell]
+        return [to_python(value) for value in cell]
     return cell
 
 
@@ -117,21 +117,19 @@ def _pick_split(splits: Mapping[str, Any], split: str | None) -> Any:
             f"the source is one mapping with the keys {_listed(splits)}: "
             "put a single row into a list, and columns into a pandas.DataFrame"
         )
-    asked = "pass split=... to say which is meant" if split is None else f"there is no split {split!r}"
-    raise ValueError(f"the source has the splits {_listed(splits)}; {asked}")
+    remedy = "pass split=... to choose one" if split is None else f"there is no split {split!r}"
+    raise ValueError(f"the source has the splits {_listed(splits)}; {remedy}")
 
 
 def _open_hub(source: str, split: str | None) -> Table:
-    """A data set of the hub, or of a local folder that ``datasets`` can load, through the same call."""
+    """A data set on the hub, or in a local folder that ``datasets`` can load."""
     try:
         import datasets
     except ImportError as error:
-        message = (
-            f"{source} is read with the datasets library, which is not installed: pip install 'arm-lens[datasets]'"
-        )
+        message = f"{source} needs the datasets library, which is not installed: pip install 'arm-lens[datasets]'"
         raise ImportError(message) from error
     loaded: Any = datasets.load_dataset(source.removeprefix(HUB), split=split)
-    if isinstance(loaded, Mapping):  # no split was asked for
+    if isinstance(loaded, Mapping):  # no split was given
         if len(loaded) != 1:
             _pick_split(loaded, None)
         split, loaded = next(iter(loaded.items()))
@@ -140,13 +138,13 @@ def _open_hub(source: str, split: str | None) -> Table:
 
 
 def _rows_by_key(lists: Mapping[str, Any], field: str) -> list[Row]:
-    """The rows of all lists, numbered through, each with its key in the field."""
+    """The rows of all lists, numbered consecutively, each with its key as the value of the field."""
     rows: list[Row] = []
     for key, records in lists.items():
         for record in records:
             row = _row(len(rows) + 1, record)
             if row.cells is not None and row.cells.get(field, key) != key:
-                fault = f"stands under the key {key!r}, but its {field} is {row.cells[field]!r}"
+                fault = f"is listed under the key {key!r}, but its {field} is {row.cells[field]!r}"
                 row = Row(number=row.number, fault=fault)
             rows.append(row if row.cells is None else Row(number=row.number, cells={field: key, **row.cells}))
     return rows
@@ -159,7 +157,7 @@ def _rows_of(source: Any, name: str) -> list[Row]:
             problem = PreferenceProblem(source=name, message=f"two columns are named {repeated[0]!r}")
             raise PreferenceDataError([problem])
         source = source.to_dict("records")
-    if hasattr(source, "with_format"):  # a Hugging Face data set may be set to give tensors; its plain rows are wanted
+    if hasattr(source, "with_format"):  # a Hugging Face data set may return tensors; we want plain rows
         source = source.with_format(None)
     if not isinstance(source, Iterable):
         raise TypeError(f"preferences cannot be read from a {type(source).__name__}: pass a path, table or rows")
@@ -173,21 +171,21 @@ def _row(number: int, record: object) -> Row:
 
 
 def open_file(path: Path, *, key_field: KeyField, name: str = "") -> Table:
-    """The rows of a file, of which problems speak by its name."""
+    """The rows of a file; ``name`` (by default the file's) is what problems call it."""
     name = name or path.name
     if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file (what is on the hub is named hf://owner/name)")
+        raise FileNotFoundError(f"{path}: no such file (for a data set on the hub, use hf://owner/name)")
     if not path.is_file():
         raise ValueError(f"{path}: is a folder, not a file")
     extension = file_format(path)
     parse = _PARSERS.get(extension)
     if parse is None:
-        raise ValueError(f"{path}: files of the extension {extension!r} cannot be read, only {_listed(_PARSERS)}")
+        raise ValueError(f"{path}: files with the extension {extension!r} cannot be read, only {_listed(_PARSERS)}")
     data = path.read_bytes()
     try:
         data = gzip.decompress(data) if path.suffix == ".gz" else data
         rows = list(parse(data, key_field)) if data.strip() else []
-    except _DAMAGE as error:
+    except _PARSE_ERRORS as error:
         raise PreferenceDataError([PreferenceProblem(source=name, message=f"is damaged: {error}")]) from error
     except _UnreadableError as error:
         raise PreferenceDataError([PreferenceProblem(source=name, message=str(error))]) from error
@@ -195,12 +193,12 @@ def open_file(path: Path, *, key_field: KeyField, name: str = "") -> Table:
     return Table(name=name, rows=rows, id_prefix=f"{name}:", text_cells=text_cells, path=path.absolute().parts)
 
 
-_DAMAGE = (gzip.BadGzipFile, EOFError, zlib.error, pa.ArrowInvalid, pd.errors.ParserError, UnicodeDecodeError)
-"""What the parsers raise for files that are cut off, mistaken for another format, or not in UTF-8."""
+_PARSE_ERRORS = (gzip.BadGzipFile, EOFError, zlib.error, pa.ArrowInvalid, pd.errors.ParserError, UnicodeDecodeError)
+"""Raised by the parsers for files that are truncated, in another format, or not in UTF-8."""
 
 
 class _UnreadableError(Exception):
-    """A file that cannot be made out as a whole."""
+    """The file as a whole cannot be read."""
 
 
 def _parse_jsonl(data: bytes, _: KeyField) -> Iterator[Row]:
@@ -219,25 +217,25 @@ def _parse_json(data: bytes, key_field: KeyField) -> Iterator[Row]:
     try:
         records = json.loads(data.decode("utf-8-sig"))
     except json.JSONDecodeError as error:
-        hint = "; a file with one record on each line is named .jsonl" if error.msg == "Extra data" else ""
+        hint = "; if it has one record per line, name it .jsonl" if error.msg == "Extra data" else ""
         raise _UnreadableError(f"is not JSON: {error}{hint}") from error
     if isinstance(records, dict) and (field := key_field(records)):
         return iter(_rows_by_key(records, field))
     if not isinstance(records, list):
         keys = f" with the keys {_listed(records)}" if isinstance(records, dict) else ""
-        raise _UnreadableError(f"should hold a list of records, but holds a {type(records).__name__}{keys}")
+        raise _UnreadableError(f"should hold a list of records, but is of type {type(records).__name__}{keys}")
     return (_row(number, record) for number, record in enumerate(records, start=1))
 
 
 def _parse_csv(data: bytes, _: KeyField) -> Iterator[Row]:
     if data.count(b'"') % 2:
-        # pyarrow lets a quote that is never closed swallow the rest of the file; pandas' tokenizer says where it opens.
+        # pyarrow takes everything after an unclosed quote as one cell; pandas' tokenizer says where the quote opens.
         pd.read_csv(io.BytesIO(data), dtype=str, usecols=[0], on_bad_lines="skip")
     faults: list[Row] = []
 
-    def keep(row: Any) -> str:
-        cells = f"has {row.actual_columns} cells, but the header has {row.expected_columns}: {row.text[:80]!r}"
-        faults.append(Row(number=row.number - 1, fault=cells))  # pyarrow counts the header as row 1
+    def record_fault(row: Any) -> str:
+        fault = f"has {row.actual_columns} cells, but the header has {row.expected_columns}: {row.text[:80]!r}"
+        faults.append(Row(number=row.number - 1, fault=fault))  # pyarrow counts the header as row 1
         return "skip"
 
     text = io.TextIOWrapper(io.BytesIO(data), encoding="utf-8-sig", newline="")
@@ -247,10 +245,10 @@ def _parse_csv(data: bytes, _: KeyField) -> Iterator[Row]:
         raise _UnreadableError(f"two columns are named {repeated[0]!r}")
     table = pa.csv.read_csv(
         pa.BufferReader(data),
-        # One block and one thread: a cell may be long, and only so does pyarrow know the number of a faulty row.
+        # One block, since a cell may be long; one thread, since otherwise pyarrow does not report row numbers.
         read_options=pa.csv.ReadOptions(use_threads=False, block_size=len(data) + 1),
-        parse_options=pa.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=keep),
-        # Text stays text: 'NA', '1' and 'true' are words until a field wants them otherwise.
+        parse_options=pa.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=record_fault),
+        # Everything is read as text: 'NA', '1' and 'true' are words unless a field needs another type.
         convert_options=pa.csv.ConvertOptions(column_types={name: pa.string() for name in header}),
     )
     faulty = {row.number: row for row in faults}

@@ -1,17 +1,17 @@
-"""Dividing preferences into parts (few shots, validation, test) that share no prompt and look alike.
+"""Dividing preferences into parts (demonstrations, validation, test) that are similar but share no prompt.
 
-Examples with the same prompt and criterion form a *group*, which is never divided: a judge that was shown one response
-to a prompt has seen the prompt. Each part should hold its share of every *stratum* (criterion and label, unless told
-otherwise). Groups are of one *kind* if they hold the same number of examples of every stratum. How many groups x of
-each kind go to each part is the solution of a small integer program:
+Examples with the same prompt and criterion form a *group*, which is never divided: a judge that has read one response
+to a prompt knows the prompt. Each part should hold its share of every *stratum* (by default, criterion and label).
+Groups are of the same *kind* if they hold the same number of examples of every stratum. How many groups x of each kind
+go to each part is the solution of a small integer program:
 
     minimise    sum over strata, parts |count - share|,   count = sum over kinds (examples per group) x
     subject to  every group in one part, every part of its exact size, and every count its share rounded up or down
 
-The last condition can always be met where groups are alike: where prompts are unique, or all are pairs taken apart by
-`unpair` (any table can be rounded so that its margins stay: Bacharach, 1966, "Matrix rounding problems"). Where
-groups of different sizes rule it out, counts may be further off, by no more than needed up to a factor of two. Which
-groups of a kind go where is a shuffle by the seed.
+The last condition can always be met if all groups are alike: if prompts are unique, or if all examples come from pairs
+by `unpair` (any table can be rounded without changing its margins: Bacharach, 1966, "Matrix rounding problems"). If
+groups of different sizes make it impossible, the permitted deviation is doubled until there is a solution, so it is
+less than twice what is needed. The seed decides which groups of a kind go to which part.
 """
 
 from __future__ import annotations
@@ -35,38 +35,37 @@ optimize: Any = scipy.optimize  # scipy has no annotations
 sparse: Any = scipy.sparse
 
 Stratify: TypeAlias = Literal["criterion and label", "criterion", "label"] | Callable[[Preference], Hashable] | None
-"""What every part should hold its share of; a pair has no label. None: nothing."""
+"""What defines the strata; pairs have no label. None: all examples are one stratum."""
 
-_TIES = 1e-3
-"""Weight of the random numbers that choose among allocations which are otherwise equally good."""
+_TIE_BREAK_WEIGHT = 1e-3
+"""Weight of the random numbers that decide between equally good allocations."""
 
 _INFEASIBLE = 2
-"""The status with which scipy's `milp` says that there is no solution."""
+"""The status that scipy's `milp` returns if there is no solution."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Kinds:
-    """The groups, those together that hold the same number of examples of every stratum."""
+    """The groups by kind: groups of one kind hold the same number of examples of every stratum."""
 
     groups: list[list[list[int]]]
-    """Of each kind, the groups; of each group, the places of its examples."""
+    """[kind][group]: the indices of the group's examples."""
     table: Int[np.ndarray, "kind stratum"]
-    """How many examples of a stratum a group of the kind holds."""
+    """How many examples of each stratum one group of the kind holds."""
 
     @property
-    def numbers(self) -> Int[np.ndarray, " kind"]:
-        """How many groups there are of each kind."""
-        return np.array([len(same) for same in self.groups])
+    def n_groups(self) -> Int[np.ndarray, " kind"]:
+        return np.array([len(groups) for groups in self.groups])
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Targets:
-    """How many examples each part should get, the parts in alphabetical order and last what is left over."""
+    """How many examples each part should get: the parts in alphabetical order, then the examples left over."""
 
     names: list[str]
     counts: Int[np.ndarray, " part"]
     exact: bool
-    """Whether the counts must be kept."""
+    """Whether the counts must be met exactly."""
 
     def __str__(self) -> str:
         return ", ".join(f"{name} {count}" for name, count in zip(self.names, self.counts, strict=False))
@@ -79,22 +78,22 @@ def split_preferences(
     seed: int,
     stratify: Stratify = "criterion and label",
 ) -> dict[str, list[Preference]]:
-    """Divide preferences into named parts, so that no prompt with one criterion, and so no duplicate, is in two.
+    """Divide preferences into named parts; the examples of one prompt and criterion all go to the same part.
 
     Args:
-        examples: to be divided. Those that the sizes leave over are in no part.
-        sizes: of each part, all as counts (``{"train": 100, "test": 50}``) or all as fractions of the examples
-            (``{"train": 0.8, "test": 0.2}``). Counts are kept exactly; fractions as nearly as whole examples, and
-            prompts that must not be divided, allow.
+        examples: the preferences to divide. If the sizes do not add up to all of them, the others are in no part.
+        sizes: the size of each part, all as counts (``{"train": 100, "test": 50}``) or all as fractions of the examples
+            (``{"train": 0.8, "test": 0.2}``). Counts are met exactly; fractions as closely as possible with whole
+            examples and undivided prompts.
         seed: the same seed, examples and sizes give the same parts.
-        stratify: what every part should hold its share of.
+        stratify: what defines the strata, of which every part should hold its share.
 
     Returns:
-        The parts by name, in the order of ``sizes``; the examples of each in the order they came.
+        The parts by name, in the order of ``sizes``; within a part, examples are in their original order.
 
     Raises:
-        ValueError: if there are too few examples, if prompts that must not be divided rule the sizes out, or if a
-            fraction comes to no example at all.
+        ValueError: if there are too few examples, if the sizes cannot be met without dividing the examples of a prompt,
+            or if a fraction amounts to no examples.
     """
     examples = list(examples)
     targets = _targets(len(examples), sizes)
@@ -102,22 +101,22 @@ def split_preferences(
     rng = random.Random(seed)
     plan = _allocate(kinds, targets, rng)
     parts: dict[str, list[int]] = {name: [] for name in sizes}
-    for same, numbers in zip(kinds.groups, plan, strict=True):
-        shuffled = iter(rng.sample(same, len(same)))
-        for name, number in zip(targets.names, numbers, strict=False):
-            for _ in range(number):
+    for groups, n_groups in zip(kinds.groups, plan, strict=True):
+        shuffled = iter(rng.sample(groups, len(groups)))
+        for name, n in zip(targets.names, n_groups, strict=False):
+            for _ in range(n):
                 parts[name] += next(shuffled)
-    for name, places in parts.items():
-        if not places and sizes[name]:
-            raise ValueError(f"part {name!r} is to be {sizes[name]} of {len(examples)} examples, which comes to none")
-    return {name: [examples[place] for place in sorted(places)] for name, places in parts.items()}
+    for name, indices in parts.items():
+        if not indices and sizes[name]:
+            raise ValueError(f"part {name!r} should have {sizes[name]} of {len(examples)} examples, which is none")
+    return {name: [examples[index] for index in sorted(indices)] for name, indices in parts.items()}
 
 
 def _targets(n: int, sizes: Mapping[str, int | float]) -> _Targets:
-    """The sizes as counts that add up to all examples; fractions are rounded by largest remainder."""
+    """The sizes as counts that add up to ``n``; fractions are rounded by the largest remainder method."""
     if not sizes:
         raise ValueError("sizes names no part")
-    names = sorted(sizes)  # the order in which parts are named must not matter
+    names = sorted(sizes)  # the order of the parts must not matter
     values = [sizes[name] for name in names]
     for name, value in zip(names, values, strict=True):
         if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value < math.inf:
@@ -128,7 +127,7 @@ def _targets(n: int, sizes: Mapping[str, int | float]) -> _Targets:
     total = math.fsum(values)
     if are_counts == {True}:
         if total > n:
-            raise ValueError(f"{int(total)} examples are wanted ({dict(sizes)}), but there are {n}")
+            raise ValueError(f"{int(total)} examples are requested ({dict(sizes)}), but there are {n}")
         return _Targets(names=names, counts=np.array([*values, n - total], dtype=np.int64), exact=True)
     if total > 1 + 1e-9:
         raise ValueError(f"the fractions {dict(sizes)} add up to {total:g}, more than 1")
@@ -158,40 +157,40 @@ def _stratum_of(stratify: Stratify) -> Callable[[Preference], Hashable]:
 
 
 def _kinds(examples: Sequence[Preference], stratum: Callable[[Preference], Hashable]) -> _Kinds:
-    """Everything is numbered in the order in which it first occurs, so that only examples and seed decide."""
+    """Group the examples. Groups, strata and kinds are in order of first occurrence, so that results are reproducible."""
     groups: dict[tuple[str, str], list[int]] = {}
-    for place, example in enumerate(examples):
-        groups.setdefault((" ".join(text_of(example.prompt).split()), example.criterion), []).append(place)
+    for index, example in enumerate(examples):
+        groups.setdefault((" ".join(text_of(example.prompt).split()), example.criterion), []).append(index)
     strata: dict[Hashable, int] = {}
-    numbers = [strata.setdefault(stratum(example), len(strata)) for example in examples]
+    stratum_of_example = [strata.setdefault(stratum(example), len(strata)) for example in examples]
     kinds: dict[tuple[tuple[int, int], ...], list[list[int]]] = {}
     for group in groups.values():
-        make = Counter(numbers[place] for place in group)
-        kinds.setdefault(tuple(sorted(make.items())), []).append(group)
+        composition = Counter(stratum_of_example[index] for index in group)
+        kinds.setdefault(tuple(sorted(composition.items())), []).append(group)
     table = np.zeros((len(kinds), len(strata)), dtype=np.int64)
-    for row, make_of_kind in enumerate(kinds):
-        for number, count in make_of_kind:
-            table[row, number] = count
+    for row, composition_of_kind in enumerate(kinds):
+        for column, count in composition_of_kind:
+            table[row, column] = count
     return _Kinds(groups=list(kinds.values()), table=table)
 
 
 def _allocate(kinds: _Kinds, targets: _Targets, rng: random.Random) -> list[list[int]]:
-    """How many groups of each kind go to each part and, last, to none: [kind, part]."""
+    """[kind][part]: how many groups of the kind go to the part; the last part is the examples left over."""
     if not kinds.groups:
         return []
-    ties = np.array([rng.random() for _ in range(len(kinds.groups) * len(targets.counts))])
+    tie_breaks = np.array([rng.random() for _ in range(len(kinds.groups) * len(targets.counts))])
     n, largest = int(targets.counts.sum()), int(kinds.table.sum(axis=1).max())
     slacks = [0] if targets.exact else range(largest + 1)
-    # From all that is wished for to what cannot be given up.
+    # The tightest limits first.
     for width in [0, *(2**power for power in range(n.bit_length() + 1))]:
         for slack in slacks:
-            plan = _solve(kinds, targets.counts, ties, width=width, slack=slack)
+            plan = _solve(kinds, targets.counts, tie_breaks, width=width, slack=slack)
             if plan is not None:
                 return plan
-    lengths = Counter(len(group) for same in kinds.groups for group in same)
-    listed = ", ".join(f"{number} of {length}" for length, number in sorted(lengths.items()))
+    group_sizes = Counter(len(group) for groups in kinds.groups for group in groups)
+    listed = ", ".join(f"{count} of size {size}" for size, count in sorted(group_sizes.items()))
     raise ValueError(
-        f"no split has exactly {targets}: the {n} examples form {lengths.total()} groups of the same prompt and "
+        f"no split has exactly {targets}: the {n} examples form {group_sizes.total()} groups with the same prompt and "
         f"criterion, which are not divided ({listed})"
     )
 
@@ -199,36 +198,36 @@ def _allocate(kinds: _Kinds, targets: _Targets, rng: random.Random) -> list[list
 def _solve(
     kinds: _Kinds,
     counts: Int[np.ndarray, " part"],
-    ties: Float[np.ndarray, " kind_part"],
+    tie_breaks: Float[np.ndarray, " kind_part"],
     *,
     width: int,
     slack: int,
 ) -> list[list[int]] | None:
-    """The best allocation, or None if there is none.
+    """The best allocation, or None if no allocation satisfies the constraints.
 
     Args:
-        kinds: the groups.
-        counts: size of each part.
-        ties: in [0, 1), one for each unknown, to choose among equally good allocations.
-        width: how much less or more of a stratum a part may hold than its share rounded down or up.
-        slack: how much smaller or larger than its size a part may be.
+        kinds: the groups by kind.
+        counts: the size of each part.
+        tie_breaks: one number in [0, 1) for each unknown, to decide between equally good allocations.
+        width: how far a part's count of a stratum may lie outside its share rounded down and up.
+        slack: how far a part's size may deviate from ``counts``.
     """
     each_part = sparse.identity(len(counts))
-    placed = sparse.kron(sparse.identity(len(kinds.groups)), np.ones((1, len(counts))), format="csr")
+    assigned = sparse.kron(sparse.identity(len(kinds.groups)), np.ones((1, len(counts))), format="csr")
     strata = sparse.kron(kinds.table.T, each_part, format="csr")
     sizes = sparse.kron(kinds.table.sum(axis=1)[None, :], each_part, format="csr")
-    shares = np.outer(kinds.numbers @ kinds.table, counts).ravel() / counts.sum()
+    shares = np.outer(kinds.n_groups @ kinds.table, counts).ravel() / counts.sum()
     low, high = np.floor(shares + 1e-9), np.ceil(shares - 1e-9)
-    # Between its share rounded down and up, a count's distance from the share f + low is f + (1 - 2f) (count - low).
+    # With the share = low + f and the count low or low + 1, |count - share| is f + (1 - 2f) (count - low): linear.
     distance = np.zeros_like(shares) if width else 1 - 2 * (shares - low)
-    slacks = slack * (counts > 0)  # where there is no part, and nothing left over, there is none
+    slacks = slack * (counts > 0)  # an empty part stays empty
     between = optimize.LinearConstraint
     solution = optimize.milp(
-        strata.T @ distance + _TIES * ties,
-        integrality=np.ones(ties.size),
-        bounds=optimize.Bounds(0, np.repeat(kinds.numbers, len(counts))),
+        strata.T @ distance + _TIE_BREAK_WEIGHT * tie_breaks,
+        integrality=np.ones(tie_breaks.size),
+        bounds=optimize.Bounds(0, np.repeat(kinds.n_groups, len(counts))),
         constraints=[
-            between(placed, kinds.numbers, kinds.numbers),
+            between(assigned, kinds.n_groups, kinds.n_groups),
             between(strata, low - width, high + width),
             between(sizes, counts - slacks, counts + slacks),
         ],
@@ -237,6 +236,6 @@ def _solve(
     if solution.status == _INFEASIBLE:
         return None
     if solution.x is None:
-        raise RuntimeError(f"the allocation of groups to parts was not found: {solution.message}")
+        raise RuntimeError(f"no allocation of groups to parts was found: {solution.message}")
     allocation = np.rint(solution.x).astype(np.int64).reshape(len(kinds.groups), len(counts))
-    return [[int(number) for number in row] for row in allocation]
+    return [[int(count) for count in row] for row in allocation]

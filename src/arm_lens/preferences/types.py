@@ -1,7 +1,7 @@
 """The two forms of a preference, and the texts and conversations they are made of.
 
-Both forms check themselves when made, so that whatever holds one may rely on it: there is a prompt, there is something
-to judge, and a pair has a difference to prefer by.
+Both forms are validated when they are created, so later code can rely on them: the prompt and the responses are not
+blank, and the two responses of a pair differ.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ class Message(TypedDict):
 
 
 Prompt: TypeAlias = str | tuple[Message, ...]
-"""Plain text, or a conversation. Examples accept a list of messages too, and keep it as a tuple."""
+"""Plain text, or a conversation. Examples also accept a list of messages, and store it as a tuple."""
 
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class PreferenceFieldError(ValueError):
-    """A field of a preference does not hold what it should."""
+    """A field of a preference has an invalid value."""
 
     def __init__(self, field: str, reason: str) -> None:
         super().__init__(field, reason)
         self.field = field
-        """Name of the field at fault."""
+        """Name of the invalid field."""
         self.reason = reason
-        """What is wrong with it, to be read after the field's name."""
+        """What is wrong with it, phrased to follow the field's name."""
 
     def __str__(self) -> str:
         return f"{self.field} {self.reason}"
@@ -45,18 +45,18 @@ class PreferenceFieldError(ValueError):
 class PreferencePair:
     """A prompt and two responses, of which the first was chosen over the second.
 
-    Equality takes every field into account; the hash leaves out ``metadata``, which may hold anything.
+    Equality compares every field; the hash leaves out ``metadata``, which need not be hashable.
 
     Raises:
-        PreferenceFieldError: a ValueError that names the field, if a text is blank, a message malformed, a response of
-            messages does not begin and end with the assistant, or both responses are the same.
+        PreferenceFieldError: a ValueError that names the field, if a text is blank, a message is malformed, a response
+            made of messages does not begin and end with the assistant, or both responses are the same.
     """
 
     prompt: Prompt
     chosen: Prompt
     rejected: Prompt
     criterion: str
-    """In what respect the chosen response is better; empty if it has no wording."""
+    """In what respect the chosen response is better; empty if not stated."""
     id: str
     """Unique among the examples it is read with; empty if it has none."""
     metadata: Mapping[str, Any]
@@ -76,7 +76,7 @@ class PreferencePair:
         _set(self, "chosen", as_response("chosen", chosen))
         _set(self, "rejected", as_response("rejected", rejected))
         if text_of(self.chosen).strip() == text_of(self.rejected).strip():
-            raise PreferenceFieldError("rejected", f"is the same as chosen: {shown(rejected)}")
+            raise PreferenceFieldError("rejected", f"is the same as chosen: {short_repr(rejected)}")
         _set_rest(self, criterion, id, metadata)
 
     def __hash__(self) -> int:
@@ -88,18 +88,18 @@ class PreferencePair:
 class LabelledResponse:
     """A prompt, one response to it, and whether the response meets the criterion.
 
-    Equality takes every field into account; the hash leaves out ``metadata``, which may hold anything.
+    Equality compares every field; the hash leaves out ``metadata``, which need not be hashable.
 
     Raises:
-        PreferenceFieldError: a ValueError that names the field, if a text is blank, a message malformed, a response of
-            messages does not begin and end with the assistant, or the label is neither True nor False.
+        PreferenceFieldError: a ValueError that names the field, if a text is blank, a message is malformed, a response
+            made of messages does not begin and end with the assistant, or the label is neither True nor False.
     """
 
     prompt: Prompt
     response: Prompt
     label: bool
     criterion: str
-    """What the response does or does not meet; empty if it has no wording."""
+    """What the response does or does not meet; empty if not stated."""
     id: str
     """Unique among the examples it is read with; empty if it has none."""
     metadata: Mapping[str, Any]
@@ -118,7 +118,7 @@ class LabelledResponse:
         _set(self, "prompt", as_prompt("prompt", prompt))
         _set(self, "response", as_response("response", response))
         if not isinstance(label, bool):
-            raise PreferenceFieldError("label", f"is {shown(label)}, not True or False")
+            raise PreferenceFieldError("label", f"is {short_repr(label)}, not True or False")
         _set(self, "label", label)
         _set_rest(self, criterion, id, metadata)
 
@@ -131,9 +131,9 @@ Preference: TypeAlias = PreferencePair | LabelledResponse
 
 
 def unpair(examples: Iterable[Preference]) -> list[LabelledResponse]:
-    """Each pair as two labelled responses, the chosen one first; labelled responses as they are.
+    """Turn each pair into two labelled responses, the chosen one first; labelled responses stay as they are.
 
-    The two carry the pair's criterion and metadata, and its id with ``/chosen`` and ``/rejected`` after it.
+    Both keep the pair's criterion and metadata; their ids are the pair's with ``/chosen`` or ``/rejected`` appended.
     """
     singles: list[LabelledResponse] = []
     for example in examples:
@@ -154,9 +154,9 @@ def unpair(examples: Iterable[Preference]) -> list[LabelledResponse]:
 
 
 def text_of(prompt: str | Sequence[Message]) -> str:
-    r"""The plain text of a prompt or response, as a base model may read it.
+    r"""The plain text of a prompt or response, for models without a chat template.
 
-    Text is left as it is, and so is the content of a lone message; a longer conversation becomes
+    Plain text is returned unchanged, and a single message as its content; a longer conversation becomes
     ``User: ...\n\nAssistant: ...``.
     """
     if isinstance(prompt, str):
@@ -167,73 +167,74 @@ def text_of(prompt: str | Sequence[Message]) -> str:
 
 
 def as_prompt(field: str, value: object) -> Prompt:
-    """The text, or the messages as a tuple of copies.
+    """The text unchanged, or the messages copied into a tuple.
 
     Raises:
-        PreferenceFieldError: naming the field, if the value is neither, or holds nothing to read.
+        PreferenceFieldError: if the value of the field is neither, or has no text in it.
     """
     if isinstance(value, str):
         if not value.strip():
-            raise PreferenceFieldError(field, f"is blank: {shown(value)}")
+            raise PreferenceFieldError(field, f"is blank: {short_repr(value)}")
         return value
     if not isinstance(value, (list, tuple)):
-        raise PreferenceFieldError(field, f"is {shown(value)}, not text or a list of messages")
+        raise PreferenceFieldError(field, f"is {short_repr(value)}, not text or a list of messages")
     messages = tuple(_checked_message(field, number, message) for number, message in enumerate(value, start=1))
     if not any(message["content"].strip() for message in messages):
-        raise PreferenceFieldError(field, f"has no message with any text: {shown(value)}")
+        raise PreferenceFieldError(field, f"has no message with any text: {short_repr(value)}")
     return messages
 
 
 def as_response(field: str, value: object) -> Prompt:
-    """`as_prompt` for what the assistant says, from the first message to the last."""
+    """`as_prompt` for a response: messages must begin and end with the assistant."""
     response = as_prompt(field, value)
     if not isinstance(response, str):
-        for place, message in (("begins", response[0]), ("ends", response[-1])):
+        for verb, message in (("begins", response[0]), ("ends", response[-1])):
             if message["role"] != "assistant":
-                raise PreferenceFieldError(field, f"{place} with a message of {message['role']!r}, not the assistant")
+                raise PreferenceFieldError(field, f"{verb} with a message from {message['role']!r}, not the assistant")
     return response
 
 
 def _checked_message(field: str, number: int, message: object) -> Message:
     if not isinstance(message, Mapping):
-        raise PreferenceFieldError(field, f"has {shown(message)} as message {number}, not a role and a content")
+        raise PreferenceFieldError(field, f"has {short_repr(message)} as message {number}, not a role and a content")
     for key in ("role", "content"):
         if key not in message:
-            raise PreferenceFieldError(field, f"has no {key!r} in message {number}: {shown(message)}")
+            raise PreferenceFieldError(field, f"has no {key!r} in message {number}: {short_repr(message)}")
         if not isinstance(message[key], str):
-            raise PreferenceFieldError(field, f"has a {key!r} that is not text in message {number}: {shown(message)}")
+            raise PreferenceFieldError(
+                field, f"has a {key!r} that is not text in message {number}: {short_repr(message)}"
+            )
     if not message["role"].strip():
-        raise PreferenceFieldError(field, f"has a blank 'role' in message {number}: {shown(message)}")
+        raise PreferenceFieldError(field, f"has a blank 'role' in message {number}: {short_repr(message)}")
     unknown = [key for key in message if key not in ("role", "content")]
     if unknown:
-        # Dropping a tool call or a name would change what was said without anybody noticing.
-        raise PreferenceFieldError(field, f"has {unknown[0]!r} in message {number}, beside its role and content")
+        # Dropping a tool call or a name would silently change what was said.
+        raise PreferenceFieldError(field, f"has {unknown[0]!r} in message {number}, in addition to role and content")
     return Message(role=message["role"], content=message["content"])
 
 
 def _set(example: Preference, field: str, value: object) -> None:
-    """Set a field of a frozen example while it is being made."""
-    object.__setattr__(example, field, value)
+    object.__setattr__(example, field, value)  # the dataclass is frozen
 
 
 def _set_rest(example: Preference, criterion: object, id: object, metadata: object) -> None:
     for name, value in (("criterion", criterion), ("id", id)):
         if not isinstance(value, str):
-            raise PreferenceFieldError(name, f"is {shown(value)}, not text")
+            raise PreferenceFieldError(name, f"is {short_repr(value)}, not text")
         _set(example, name, value)
     if not isinstance(metadata, Mapping):
-        raise PreferenceFieldError("metadata", f"is {shown(metadata)}, not a mapping")
+        raise PreferenceFieldError("metadata", f"is {short_repr(metadata)}, not a mapping")
     _set(example, "metadata", dict(metadata))
 
 
 def _key(prompt: Prompt) -> str | tuple[tuple[str, str], ...]:
-    """The content, hashable: a message is a dictionary, which is not."""
+    """The prompt as something hashable: messages are dictionaries."""
     return prompt if isinstance(prompt, str) else tuple((message["role"], message["content"]) for message in prompt)
 
 
-def shown(value: object) -> str:
-    """The value as an error shows it: with its type unless the value itself tells, and not at length."""
+def short_repr(value: object) -> str:
+    """The value as error messages quote it: at most 80 characters, and the type where the value does not make it clear."""
     text = repr(value)
     text = text if len(text) <= 80 else text[:77] + "..."
-    tells = value is None or isinstance(value, (str, list, tuple, dict))
-    return text if tells else f"{text} ({type(value).__name__})"
+    type_is_clear = value is None or isinstance(value, (str, list, tuple, dict))
+    return text if type_is_clear else f"{text} ({type(value).__name__})"

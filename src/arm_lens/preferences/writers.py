@@ -1,4 +1,4 @@
-"""Keeping preference data in files that `read_preferences` gives back unchanged."""
+"""Writing preference data to files from which `read_preferences` reads equal preferences."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ _MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]
 
 
 def write_preferences(examples: Iterable[Preference], path: str | Path) -> None:
-    """Write preferences to a ``.jsonl``, ``.csv`` or ``.parquet`` file, the first two also with ``.gz`` after it.
+    """Write preferences to a ``.jsonl``, ``.csv`` or ``.parquet`` file; the first two may be compressed (``.gz``).
 
-    Reading the file gives equal preferences, provided they have ids (one without gets the id of its row) and metadata
-    of JSON's own types. The columns are TRL's, so that other tools read them too; metadata is one object, as JSON text
-    where the format has only text.
+    `read_preferences` reads equal preferences from the file, provided that they have ids (those without are given their
+    row's) and that their metadata holds JSON types only. The columns are TRL's, so that other tools can read them. The
+    metadata is one object, written as JSON text in ``.csv`` and ``.parquet``.
 
     Raises:
-        ValueError: for an unknown extension, no examples, an id that occurs twice, or content that the format could not
-            give back.
+        ValueError: for an unknown extension, no examples, a repeated id, or content that could not be read back from
+            this format.
     """
     path = Path(path)
     extension = file_format(path)
     encode = {".jsonl": _to_jsonl, ".csv": _to_csv, ".parquet": _to_parquet}.get(extension)
     if encode is None or (extension == ".parquet" and path.suffix == ".gz"):
-        raise ValueError(f"{path}: preferences are written to .jsonl, .csv or .parquet")
+        raise ValueError(f"{path}: preferences can only be written to .jsonl, .csv or .parquet")
     examples = list(examples)
     if not examples:
         raise ValueError(f"{path}: there are no preferences to write")
     repeated = [id for id, count in Counter(example.id for example in examples).items() if id and count > 1]
     if repeated:
-        raise ValueError(f"{path}: the id {repeated[0]!r} occurs more than once, and could not be read again")
+        raise ValueError(f"{path}: the id {repeated[0]!r} occurs more than once, so the file could not be read back")
     records = [_record(example) for example in examples]
     if extension in TEXT_CELLS:
         records = [_with_text_cells(record) for record in records]
@@ -53,7 +53,7 @@ def write_preferences(examples: Iterable[Preference], path: str | Path) -> None:
 
 
 def _record(example: Preference) -> dict[str, Any]:
-    """The fields that hold something, under the names of the columns."""
+    """The fields that have a value, by column."""
     record: dict[str, Any] = {"prompt": example.prompt}
     if isinstance(example, LabelledResponse):
         record |= {"completion": example.response, "label": example.label}
@@ -65,32 +65,31 @@ def _record(example: Preference) -> dict[str, Any]:
 
 def _json(value: Any, record: Mapping[str, Any]) -> str:
     try:
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+        return json.dumps(value, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"the metadata of {_named(record)} cannot be kept in JSON: {error}") from error
-    return text
+        raise ValueError(f"the metadata of {_describe(record)} cannot be written as JSON: {error}") from error
 
 
 def _with_text_cells(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The record with metadata as JSON, after checking that no text in it would be read as a conversation."""
+    """The record with metadata as JSON, after checking that no text in it would be read back as a conversation."""
     for name in _CONTENTS:
         if isinstance(record.get(name), str):
-            _check_plain(name, record)
+            _check_text(name, record)
     return {name: _json(value, record) if name == "metadata" else value for name, value in record.items()}
 
 
-def _check_plain(name: str, record: Mapping[str, Any]) -> None:
+def _check_text(name: str, record: Mapping[str, Any]) -> None:
     try:
-        is_plain = conversation_in(record[name]) is None
+        is_text = conversation_in(record[name]) is None
     except json.JSONDecodeError:
-        is_plain = False  # the reader would call it a broken conversation
-    if not is_plain:
+        is_text = False  # the reader would report an invalid conversation
+    if not is_text:
         raise ValueError(
-            f"the {name} of {_named(record)} is text that would be read as messages from this format; write .jsonl"
+            f"the {name} of {_describe(record)} is text that would be read back as messages; write .jsonl instead"
         )
 
 
-def _named(record: Mapping[str, Any]) -> str:
+def _describe(record: Mapping[str, Any]) -> str:
     return repr(record["id"]) if "id" in record else f"the example with the prompt {record['prompt']!r:.60}"
 
 
@@ -119,7 +118,7 @@ def _to_parquet(records: list[dict[str, Any]]) -> bytes:
         cells = [record.get(name) for record in records]
         types = {type(cell) for cell in cells} - {type(None)}
         if types == {str, tuple}:
-            # A column has one type: where texts and conversations are mixed, the latter become JSON text.
+            # A column has one type: if it mixes text and conversations, the conversations become JSON text.
             cells = [json.dumps(cell, ensure_ascii=False) if isinstance(cell, tuple) else cell for cell in cells]
         arrays[name] = pa.array(
             cells, _MESSAGES if types == {tuple} else pa.bool_() if types == {bool} else pa.string()
@@ -130,6 +129,6 @@ def _to_parquet(records: list[dict[str, Any]]) -> bytes:
 
 
 def _columns(records: list[dict[str, Any]]) -> list[str]:
-    """The columns that any record has, in one order."""
+    """The columns that at least one record has, in a fixed order."""
     order = ("id", "criterion", "prompt", "chosen", "rejected", "completion", "label", "metadata")
     return [name for name in order if any(name in record for record in records)]

@@ -1,8 +1,8 @@
-"""The published forms of preference data: which there are, how one is told by its fields, and how its rows are read.
+"""The published formats of preference data: how each is recognised by its fields, and how its rows are read.
 
-Each format is an entry of the registry (`registry.py`): its name, the fields it needs, the fields it is told by, and
-one small function from a row to preferences. `general.py` holds the form of no benchmark in particular, TRL's;
-`rewardbench.py`, `comparisons.py` and `responses.py` hold the benchmarks.
+A format is an entry of the registry (`registry.py`): its name, the fields it needs, the fields it is recognised by, and
+one small function from a row to preferences. `general.py` holds the general format, TRL's; `rewardbench.py`,
+`comparisons.py` and `responses.py` hold those of the benchmarks.
 """
 
 from arm_lens.preferences.formats import comparisons, general, responses, rewardbench

@@ -1,4 +1,4 @@
-"""LLMBar, EvalBiasBench and PandaLM: two answers, and which of them is better."""
+"""LLMBar, EvalBiasBench and PandaLM: two answers to a prompt, and which of them is better."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import Counter
 
 from arm_lens.preferences.formats.registry import Format, TieError
 from arm_lens.preferences.formats.rows import Part, Record
-from arm_lens.preferences.types import Preference, PreferenceFieldError, shown
+from arm_lens.preferences.types import Preference, PreferenceFieldError, short_repr
 
 _LLMBAR_SUBSETS = ("Natural", "Neighbor", "GPTInst", "GPTOut", "Manual")
 
@@ -14,7 +14,7 @@ _LLMBAR_SUBSETS = ("Natural", "Neighbor", "GPTInst", "GPTOut", "Manual")
 def _read_llmbar(record: Record) -> list[Preference]:
     """A pair. The subset is the folder of the file (``Adversarial/Neighbor/dataset.json``), unless a column names it.
 
-    Read as a whole are the folder of the benchmark, its folder ``Adversarial`` and that of a subset.
+    The benchmark's folder, its folder ``Adversarial`` and the folder of a subset can each be read as a whole.
     """
     better = record.choice("label", ("1", "2"))
     subset = record.text("subset") or _llmbar_subset(record.path)
@@ -30,7 +30,7 @@ def _read_llmbar(record: Record) -> list[Preference]:
 
 
 def _llmbar_subset(path: tuple[str, ...]) -> str:
-    """The subset that the folders of a file name; empty if they name none."""
+    """The subset named by the file's folders; empty if there is none."""
     *_, above, folder = ("", "", *path[:-1])
     if folder not in _LLMBAR_SUBSETS:
         return ""
@@ -40,7 +40,7 @@ def _llmbar_subset(path: tuple[str, ...]) -> str:
 def _read_evalbiasbench(record: Record) -> list[Preference]:
     """A pair, of which ``response1`` is the better one."""
     if record.text("label") not in ("", "1"):
-        reason = f"is {record.text('label')}, but the better one of EvalBiasBench is always response1"
+        reason = f"is {record.text('label')}, but in EvalBiasBench the better response is always response1"
         raise PreferenceFieldError("label", reason)
     pair = record.pair(
         prompt=record.part("instruction"),
@@ -56,9 +56,9 @@ def _read_evalbiasbench(record: Record) -> list[Preference]:
 def _read_pandalm(record: Record) -> list[Preference]:
     """A pair, if two of the three annotators prefer the same response.
 
-    The prompt is the instruction and, below an empty line, the input; where one is blank, the other.
-    Some responses are true or false in the JSON instead of text: they are read as the words ``True`` and ``False``, and
-    named in ``metadata["converted"]``.
+    The prompt is the instruction, an empty line and the input; if either is blank, the other alone. A few responses are
+    true or false in the JSON instead of text: they are read as the words ``True`` and ``False``, and listed in
+    ``metadata["converted"]``.
     """
     votes = [record.choice(f"annotator{number}", ("0", "1", "2")) for number in (1, 2, 3)]
     verdict, count = Counter(votes).most_common(1)[0]
@@ -66,7 +66,7 @@ def _read_pandalm(record: Record) -> list[Preference]:
         raise TieError("the majority prefers neither response" if count > 1 else "the annotators have no majority")
     instruction = record.part("instruction")
     if not isinstance(instruction.value, str):
-        raise PreferenceFieldError("instruction", f"is {shown(instruction.value)}, not text")
+        raise PreferenceFieldError("instruction", f"is {short_repr(instruction.value)}, not text")
     texts = [text for text in (instruction.value, record.text("input").strip()) if text.strip()]
     prompt = Part("instruction", "\n\n".join(texts))
     parts = {name: record.part(name) for name in ("response1", "response2")}
@@ -93,7 +93,7 @@ FORMATS = (
     ),
     Format(
         name="evalbiasbench",
-        title="EvalBiasBench (Park et al. 2024, arXiv 2407.06551): one object, of lists of pairs by kind of bias",
+        title="EvalBiasBench (Park et al. 2024, arXiv 2407.06551): an object with a list of pairs for each kind of bias",
         fields=(frozenset({"bias", "instruction", "response1", "response2"}),),
         read=_read_evalbiasbench,
         key_field="bias",

@@ -1,6 +1,6 @@
-"""TRL's form of preference data, which is that of no benchmark in particular, and HH-RLHF's, which is a case of it.
+"""TRL's format of preference data, which is the general one, and HH-RLHF's, a special case of it.
 
-How a row of it is read stands in `arm_lens.preferences.rows`: pairs, pairs with an implicit prompt, labelled responses.
+`arm_lens.preferences.rows` reads the rows: pairs, pairs with an implicit prompt, labelled responses.
 """
 
 from __future__ import annotations
@@ -15,19 +15,21 @@ from arm_lens.preferences.types import Preference, PreferenceFieldError
 
 
 def _read_trl(record: Record) -> list[Preference]:
-    example = read_row(record.cells, criterion=record.criterion, default_id=record.place, text_cells=record.text_cells)
+    example = read_row(
+        record.cells, criterion=record.criterion, default_id=record.default_id, text_cells=record.text_cells
+    )
     return [example]
 
 
 def _read_hh_rlhf(record: Record) -> list[Preference]:
-    """A pair of transcripts that share all but the last answers; nothing but transcripts are in it."""
+    """A pair of transcripts that share all but the last answers."""
     texts: dict[str, Any] = {name: record.part(name).value for name in ("chosen", "rejected")}
     for name, text in texts.items():
         if not isinstance(text, str):
             raise PreferenceFieldError(name, "is not a transcript")
     if not is_missing(record.cells.get("prompt")):
-        raise PreferenceFieldError("prompt", "stands beside transcripts, which hold the prompt themselves")
-    pair = read_row(texts, criterion=record.criterion, default_id=record.place, text_cells=False)
+        raise PreferenceFieldError("prompt", "is given although the transcripts include the prompt")
+    pair = read_row(texts, criterion=record.criterion, default_id=record.default_id, text_cells=False)
     prompt, chosen, rejected = (Part(name, getattr(pair, name)) for name in ("prompt", "chosen", "rejected"))
     return [record.pair(prompt=prompt, chosen=chosen, rejected=rejected, id=record.text("id"), used=("id",))]
 

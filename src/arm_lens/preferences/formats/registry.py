@@ -1,9 +1,9 @@
-"""A registry of formats, and the rule by which the fields of a source choose one.
+"""The registry of formats, and the rule that recognises a format by the columns of a source.
 
-A format *fits* columns that have all the fields it needs and all it is told by, its signature. If several fit, the one
-whose signature includes those of the others is meant: RewardBench is TRL's form and more. If none includes the others, the
-source is refused as ambiguous; nothing is guessed. Two formats of one signature could never be told apart, so that the
-registry refuses the second, unless it is read by name only.
+The *signature* of a format is the fields that it needs and those that distinguish it. A format *fits* columns that
+include its signature. If several fit, the one whose signature includes all the others' is chosen: RewardBench has TRL's
+fields and more. If there is no such format, the source is refused as ambiguous, since nothing is guessed. Two formats
+with the same signature could not be told apart, so the registry refuses the second, unless it is read by name only.
 """
 
 from __future__ import annotations
@@ -24,64 +24,63 @@ class Format:
     """One published form of preference data."""
 
     name: str
-    """By which ``read_preferences(..., format=name)`` asks for it."""
+    """The argument ``format`` of `read_preferences`."""
     title: str
     """What it is, and who published it."""
     fields: tuple[frozenset[str], ...]
-    """What a row needs: the fields of any one of these sets."""
-    told_by: frozenset[str] = frozenset()
-    """Further fields that tell it from formats with the same ones; not needed if the format is named."""
+    """The fields that a row needs; any one of these sets is enough."""
+    distinguishing: frozenset[str] = frozenset()
+    """Further fields that distinguish it from formats that need the same; optional if the format is named."""
     by_name_only: bool = False
-    """Whether it is never recognised, because its fields are another format's."""
+    """Whether it is never recognised, because another format has the same fields."""
     read: Callable[[Record], list[Preference]]
-    """The preferences in one row: all of them, or a `PreferenceFieldError` that names the field, or a `TieError`."""
+    """Returns all preferences in a row, or raises a `PreferenceFieldError` that names the field, or a `TieError`."""
     key_field: str = ""
-    """Where the data is one object, of lists of rows by a key: the field that repeats the key."""
+    """If the data is one object with lists of rows by a key: the field that the keys stand for."""
     files: tuple[str, ...] = ()
-    """Where the data may be a folder: the patterns of its files."""
+    """If the data may be a folder: the patterns of its files."""
     image: str = ""
-    """The field that names an image, which no judge is shown yet."""
+    """The metadata field with the path of an image, which judges do not read yet."""
 
     def signatures(self) -> list[frozenset[str]]:
         """The sets of fields it is recognised by."""
-        return [fields | self.told_by for fields in self.fields]
+        return [fields | self.distinguishing for fields in self.fields]
 
     def signature_in(self, columns: Collection[str]) -> frozenset[str]:
-        """The largest of its signatures among the columns; empty if there is none."""
-        found = (signature for signature in self.signatures() if signature <= set(columns))
-        return max(found, key=len, default=frozenset())
+        """The largest of its signatures that the columns include; empty if there is none."""
+        included = (signature for signature in self.signatures() if signature <= set(columns))
+        return max(included, key=len, default=frozenset())
 
     def missing(self, columns: Collection[str]) -> list[str]:
-        """The needed fields that are not among the columns; of several sets, of that which lacks the fewest."""
-        lacking = [sorted(fields - set(columns)) for fields in self.fields]
-        return min(lacking, key=lambda names: len(names))
+        """The needed fields that the columns lack; if several sets would do, those of the most complete one."""
+        return min((sorted(fields - set(columns)) for fields in self.fields), key=len)
 
 
 _FORMATS: dict[str, Format] = {}
 
 
 def register(format: Format) -> None:
-    """Make a format known.
+    """Add a format to the registry.
 
     Raises:
-        ValueError: if the name is taken, or the fields are another format's.
+        ValueError: if another format has the same name or the same signature.
     """
     if format.name in _FORMATS:
-        raise ValueError(f"a format named {format.name!r} is registered already")
+        raise ValueError(f"a format named {format.name!r} is already registered")
     for other in registered():
         same = set(other.signatures()) & set(format.signatures())
         if same and not (format.by_name_only or other.by_name_only):
-            raise ValueError(f"the formats {other.name!r} and {format.name!r} have the same fields: none could be told")
+            raise ValueError(f"the formats {other.name!r} and {format.name!r} have the same fields")
     _FORMATS[format.name] = format
 
 
 def registered() -> list[Format]:
-    """Every known format."""
+    """All registered formats."""
     return list(_FORMATS.values())
 
 
 def known_formats() -> tuple[str, ...]:
-    """The names that `read_preferences` takes for ``format``."""
+    """The names that `read_preferences` accepts as ``format``."""
     return tuple(_FORMATS)
 
 
@@ -89,25 +88,25 @@ def format_named(name: str) -> Format:
     """The format of that name.
 
     Raises:
-        ValueError: if there is none; it lists those there are.
+        ValueError: if there is none; it lists the known formats.
     """
     if name not in _FORMATS:
-        raise ValueError(f"format is {name!r}, which is none of {', '.join(known_formats())}")
+        raise ValueError(f"format is {name!r}, not one of {', '.join(known_formats())}")
     return _FORMATS[name]
 
 
 def recognise(columns: Collection[str]) -> Format | None:
-    """The format of rows with these columns; None if no format fits them.
+    """The format of rows with these columns; None if no format fits.
 
     Raises:
-        ValueError: if several fit of which none includes the others.
+        ValueError: if several formats fit, and none of them includes the others.
     """
-    found = {format: format.signature_in(columns) for format in registered() if not format.by_name_only}
-    fitting = {format: signature for format, signature in found.items() if signature}
+    signatures = {format: format.signature_in(columns) for format in registered() if not format.by_name_only}
+    fitting = {format: signature for format, signature in signatures.items() if signature}
     for format, signature in fitting.items():
         if all(other <= signature for other in fitting.values()):
             return format
     if fitting:
         names = ", ".join(format.name for format in fitting)
-        raise ValueError(f"could be any of {names}: pass format=... to say which is meant")
+        raise ValueError(f"could be any of {names}: pass format=... to choose one")
     return None

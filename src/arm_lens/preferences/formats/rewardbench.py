@@ -1,10 +1,10 @@
-"""RewardBench, RewardBench 2 and Multimodal RewardBench: a better answer beside worse ones.
+"""RewardBench, RewardBench 2 and Multimodal RewardBench: better and worse answers to a prompt.
 
-RewardBench 2 holds lists of correct and of incorrect answers to one prompt. Every correct one is paired with every
-incorrect one: four answers make three pairs. The pairs of a prompt share ``metadata["item"]``, and their ids say which
-answers they are of (`pair_id`), so that the score of the whole prompt, best of four or that of the Ties subset, can be
-computed from the pairs' margins (`arm_lens.evaluation.rewardbench`). A prompt with a faulty answer is left out whole: best
-of three is another benchmark.
+RewardBench 2 has a list of correct and a list of incorrect answers to each prompt. Every correct answer is paired with
+every incorrect one: one correct and three incorrect answers make three pairs. The pairs of a prompt share
+``metadata["item"]``, and their ids say which answers they compare (`pair_id`), so that the score of the prompt (best of
+four, or that of the Ties subset) can be computed from the margins of its pairs (`arm_lens.evaluation.rewardbench`). If
+one answer is invalid, the whole prompt is left out: best of three would be a different benchmark.
 """
 
 from __future__ import annotations
@@ -13,31 +13,31 @@ import re
 
 from arm_lens.preferences.formats.registry import Format
 from arm_lens.preferences.formats.rows import Part, Record
-from arm_lens.preferences.types import Preference, PreferenceFieldError, shown
+from arm_lens.preferences.types import Preference, PreferenceFieldError, short_repr
 
 _PAIR_ID = re.compile(r"(.+)/(\d+)-(\d+)")
 
 
 def pair_id(item: str, chosen: int, rejected: int) -> str:
-    """The id of the pair of an item's chosen and rejected answers of these numbers, counted from 1."""
+    """The id of a pair: the item, and the numbers of its chosen and its rejected answer, counted from 1."""
     return f"{item}/{chosen}-{rejected}"
 
 
 def split_pair_id(id: str) -> tuple[str, int, int]:
-    """The item, and the numbers of its chosen and its rejected answer: what `pair_id` was made from.
+    """The inverse of `pair_id`.
 
     Raises:
-        ValueError: if the id is not of that form.
+        ValueError: if the id does not have that form.
     """
     match = _PAIR_ID.fullmatch(id)
     if match is None:
-        raise ValueError(f"the id {id!r} is not that of a pair of RewardBench 2: item/1-1")
+        raise ValueError(f"the id {id!r} is not that of a RewardBench 2 pair, such as item/1-1")
     item, chosen, rejected = match.groups()
     return item, int(chosen), int(rejected)
 
 
 def _read_rewardbench(record: Record) -> list[Preference]:
-    """A pair. Ids count anew in every copy of the data, and are made unique by the subset before them."""
+    """A pair. Ids are not unique across the published copies of the data, so the subset is put before them."""
     subset, id = record.text("subset"), record.text("id")
     if not subset:
         raise PreferenceFieldError("subset", "is missing")
@@ -53,7 +53,7 @@ def _read_rewardbench(record: Record) -> list[Preference]:
 
 
 def _read_rewardbench_2(record: Record) -> list[Preference]:
-    """Every chosen answer over every rejected one."""
+    """A pair for every combination of a chosen and a rejected answer."""
     subset, id = record.text("subset"), record.text("id")
     for field, value in (("subset", subset), ("id", id)):
         if not value:
@@ -78,17 +78,17 @@ def _read_rewardbench_2(record: Record) -> list[Preference]:
 
 
 def _answers(record: Record, field: str) -> list[Part]:
-    """The answers in a list, each under its number."""
+    """The answers in a list, each with its number in the field name."""
     value = record.part(field).value
     if not isinstance(value, list):
-        raise PreferenceFieldError(field, f"is {shown(value)}, not a list of answers")
+        raise PreferenceFieldError(field, f"is {short_repr(value)}, not a list of answers")
     if not value:
         raise PreferenceFieldError(field, "has no answer")
     return [Part(f"{field}[{number}]", answer) for number, answer in enumerate(value, start=1)]
 
 
 def _read_multimodal(record: Record) -> list[Preference]:
-    """A pair, without its image, of which only the path is kept."""
+    """A pair of texts; only the path of the image is kept."""
     verdict = "Better" if "Better" in record.cells else "label"
     better = record.choice(verdict, ("Output1", "Output2"))
     pair = record.pair(
@@ -109,14 +109,14 @@ FORMATS = (
         name="rewardbench",
         title="RewardBench (Lambert et al. 2024, arXiv 2403.13787)",
         fields=(frozenset({"prompt", "chosen", "rejected", "subset"}),),
-        told_by=frozenset({"chosen_model", "rejected_model"}),
+        distinguishing=frozenset({"chosen_model", "rejected_model"}),
         read=_read_rewardbench,
     ),
     Format(
         name="rewardbench-2",
         title="RewardBench 2 (Malik et al. 2025, arXiv 2506.01937): one best of four, or several right answers (Ties)",
         fields=(frozenset({"id", "prompt", "chosen", "rejected", "subset"}),),
-        told_by=frozenset({"num_correct"}),
+        distinguishing=frozenset({"num_correct"}),
         read=_read_rewardbench_2,
     ),
     Format(

@@ -1,7 +1,7 @@
-"""A row on its way to a preference: its cells, where it stands, and which of its fields each text came from.
+"""A row of a benchmark and the parts it is made of, so that errors name the fields of the source.
 
-A benchmark calls the prompt ``input``, ``instruction`` or ``Text``. What a `PreferencePair` finds wrong with its prompt is
-therefore told of the field by which the source knows it.
+Benchmarks call the prompt ``input``, ``instruction`` or ``Text``. An error about the prompt of a `PreferencePair` must
+name that field, so every part keeps the name of the field it came from.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from arm_lens.preferences.sources import is_missing, plain
+from arm_lens.preferences.sources import is_missing, to_python
 from arm_lens.preferences.types import (
     LabelledResponse,
     PreferenceFieldError,
     PreferencePair,
     as_prompt,
     as_response,
-    shown,
+    short_repr,
 )
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -35,54 +35,54 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """One row of a source, as the function of a format reads it."""
+    """One row of a source, as the ``read`` function of a format takes it."""
 
     format: str
     """Name of the format."""
     cells: Mapping[str, Any]
-    """By column."""
-    place: str
-    """The id of a row that has none: ``file.jsonl:3``."""
+    """The cells by column."""
+    default_id: str
+    """Used if the row has no id: ``file.jsonl:3``."""
     number: int
-    """Of the row, counted from 1."""
+    """Number of the row, counted from 1."""
     path: tuple[str, ...] = ()
-    """The parts of the file's path, if it is a file."""
+    """The parts of the file's path, if the source is a file."""
     criterion: str = ""
-    """Of a row that names none."""
+    """Used if the row has no criterion."""
     text_cells: bool = False
-    """Whether a conversation may stand in a cell as JSON."""
+    """Whether a cell may hold a conversation as JSON."""
 
     def part(self, field: str) -> Part:
-        """What the field holds, in Python's own types.
+        """The value of a field, as plain Python types.
 
         Raises:
-            PreferenceFieldError: if the row has no such field, or a gap in it.
+            PreferenceFieldError: if the row has no such field, or no value in it.
         """
         value = self.cells.get(field)
-        if value is None or (is_missing(value) and value != ""):  # an empty text is there, and is said to be blank
+        if value is None or (is_missing(value) and value != ""):  # empty text is reported later, as blank
             raise PreferenceFieldError(field, "is missing")
-        return Part(field, plain(value))
+        return Part(field, to_python(value))
 
     def text(self, field: str) -> str:
-        """A name or number that the field holds, as text; ``""`` if it holds nothing."""
-        value = plain(self.cells.get(field))
+        """A name or number in a field, as text; ``""`` if it has no value."""
+        value = to_python(self.cells.get(field))
         if is_missing(value):
             return ""
-        if isinstance(value, float) and value.is_integer():  # a column of whole numbers with gaps
+        if isinstance(value, float) and value.is_integer():  # pandas turns integers with missing values into floats
             value = int(value)
         if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-            raise PreferenceFieldError(field, f"is {shown(value)}, neither text nor a number")
+            raise PreferenceFieldError(field, f"is {short_repr(value)}, neither text nor a number")
         return str(value)
 
     def choice(self, field: str, choices: Collection[str]) -> str:
-        """Which of the choices, written as text, the field holds.
+        """The value of a field, as text, which has to be one of the choices.
 
         Raises:
-            PreferenceFieldError: if it is none of them.
+            PreferenceFieldError: if it is not one of them.
         """
         value = self.part(field).value
         if isinstance(value, bool) or (text := self.text(field).strip()) not in choices:
-            raise PreferenceFieldError(field, f"is {shown(value)}, none of {', '.join(choices)}")
+            raise PreferenceFieldError(field, f"is {short_repr(value)}, not one of {', '.join(choices)}")
         return text
 
     def pair(
@@ -95,7 +95,7 @@ class Record:
         used: Collection[str] = (),
         known: Mapping[str, Any] = _NOTHING,
     ) -> PreferencePair:
-        """A pair; what its columns beside these parts and ``used`` hold becomes metadata, after what is ``known``."""
+        """A pair. Its metadata is ``known``, then every column that is neither in these parts nor in ``used``."""
         parts = {"prompt": prompt, "chosen": chosen, "rejected": rejected}
         return self._make(PreferencePair, parts, {}, id, used, known)
 
@@ -122,17 +122,17 @@ class Record:
         used: Collection[str],
         known: Mapping[str, Any],
     ) -> _Example:
-        gone = {*used, "criterion", *(part.field.partition("[")[0] for part in parts.values())}
+        used = {*used, "criterion", *(part.field.partition("[")[0] for part in parts.values())}
         metadata = {"format": self.format, **{name: value for name, value in known.items() if value != ""}}
         for column, cell in self.cells.items():
-            if column not in gone and not is_missing(cell):
-                # A column that is called like one of our facts is not lost to it.
-                metadata[f"{column} (column)" if column in metadata else column] = plain(cell)
+            if column not in used and not is_missing(cell):
+                # A column must not be overwritten by a known value of the same name.
+                metadata[f"{column} (column)" if column in metadata else column] = to_python(cell)
         criterion = self.text("criterion") or self.criterion
         checks = {name: as_prompt if name == "prompt" else as_response for name in parts}
         values = {name: checks[name](part.field, part.value) for name, part in parts.items()}
         try:
-            return kind(**values, **label, criterion=criterion, id=id or self.place, metadata=metadata)
+            return kind(**values, **label, criterion=criterion, id=id or self.default_id, metadata=metadata)
         except PreferenceFieldError as error:  # two equal responses
             field = parts[error.field].field if error.field in parts else error.field
             raise PreferenceFieldError(field, error.reason) from error
