@@ -15,7 +15,6 @@ from judges.chat_server import ChatServer, Fault, Reply
 from judges.endpoint_support import KEY, PROMPTS, RESPONSES, chance, judge_at, longer, says, sure
 
 from arm_lens.judges.base import PositionBias
-from arm_lens.judges.endpoint.answers import FILE_NAME
 from arm_lens.judges.endpoint.client import Budget, Gate
 from arm_lens.judges.endpoint.errors import BudgetReachedError, EndpointError
 from arm_lens.judges.endpoint.judge import TOP_LOGPROBS
@@ -239,7 +238,7 @@ def test_the_budget_is_never_exceeded_and_more_budget_goes_on(tmp_path, concurre
         billed = (prices[0] * server.billed["prompt_tokens"] + prices[1] * server.billed["completion_tokens"]) / 1e6
         assert cost == pytest.approx(billed) and cost <= 0.45
         assert 4 < done < 12  # not stopped by what others might have cost
-        assert f"{done} of 12 answers are kept in {tmp_path / FILE_NAME}" in raised.value.__notes__[0]
+        assert f"{done} of 12 answers are kept in {tmp_path}" in raised.value.__notes__[0]
         judge_at(server, prices=prices, budget=2.0, cache=tmp_path).score(PROMPTS, RESPONSES)
         assert server.billed["requests"] == 12
 

@@ -169,8 +169,8 @@ def test_a_run_that_the_server_did_not_survive_asks_only_for_the_rest(tmp_path):
 
 def test_a_run_whose_answers_are_all_there_needs_no_server(tmp_path):
     with ChatServer(sure) as server:
-        scores = judge_at(server, cache=tmp_path / "mine.sqlite").score(PROMPTS, RESPONSES)
-    assert torch.equal(judge_at(server, cache=tmp_path / "mine.sqlite").score(PROMPTS, RESPONSES), scores)
+        scores = judge_at(server, cache=tmp_path / "mine").score(PROMPTS, RESPONSES)
+    assert torch.equal(judge_at(server, cache=tmp_path / "mine").score(PROMPTS, RESPONSES), scores)
 
 
 @pytest.mark.parametrize(
@@ -199,8 +199,8 @@ def test_the_key_is_nowhere_on_disk(tmp_path):
     with ChatServer(sure) as server:
         judge = judge_at(server, cache=tmp_path)
         judge.score(PROMPTS, RESPONSES)
-        assert all(KEY.encode() not in file.read_bytes() for file in tmp_path.iterdir())
-    assert any(b"Yes" in file.read_bytes() for file in tmp_path.iterdir())
+        assert all(KEY.encode() not in file.read_bytes() for file in tmp_path.rglob("*.json"))
+    assert any(b"Yes" in file.read_bytes() for file in tmp_path.rglob("*.json"))
 
 
 def interrupting(number: int):

@@ -1,35 +1,32 @@
 """An endpoint's answers on disk, so that nothing that was paid for is asked twice.
 
-An answer is kept under a key that hashes everything that determined the request. The file is an SQLite database in
-write-ahead mode (https://sqlite.org/wal.html) and every answer is a transaction of its own: a run may be killed at any
-moment, two runs may share a file, and where both asked for the same, the answer that came first is the one that both
-use. The mode does not work on network file systems.
+An answer is kept under a key that hashes everything that determined the request, in a file of its own that is written
+whole and flushed, and never over another: a run may be killed at any moment, two runs may share a folder, and where both
+asked for the same, the answer that came first is the one that both use. Folders may be copied into each other.
+
+Why not diskcache? Written for caches, it evicts what is oldest beyond a gigabyte unless told otherwise; and whatever its
+``Disk``, it unpickles a value that is marked as pickled, so that whoever can write the folder runs code
+(CVE-2025-69872, with no release that mends it). SQLite in write-ahead mode, which it builds on, does not work on network
+disks, where clusters keep their files. Answers need neither a query nor an eviction, and files are enough.
 """
 
 from __future__ import annotations
 
 import json
-import sqlite3
-import threading
-import time
-import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-APPLICATION_ID = 0x41524D4C
-"""Marks an SQLite file as one of answers: "ARML"."""
-FORMAT = 1
-HEADER = b"SQLite format 3\0"
-FILE_NAME = "answers.sqlite"
-"""Of the file in a folder that was given in place of a file."""
-BUSY_SECONDS = 60.0
-"""How long to wait for another process that is writing."""
+from arm_lens.storage import DamagedFileError, read_sealed, write_sealed
+
+MARKER = "answers.json"
+"""In every folder of answers: by it they are known from folders of something else."""
+FORMAT = b'{"format": 1}\n'
 
 
 class AnswersFileError(ValueError):
-    """A file of answers cannot be used."""
+    """A folder of answers cannot be used; the message names what is wrong in it."""
 
 
 @dataclass(frozen=True)
@@ -73,94 +70,71 @@ class Answer:
 
 
 class AnswerStore:
-    """Answers by key; safe to use from several threads, and from several processes on one file.
+    """Answers by key; safe to use from several threads, and from several processes on one folder.
 
     Args:
-        path: a file, made if missing, or a folder to keep one in; None keeps answers in memory.
+        folder: made if missing; None keeps answers in memory.
 
     Raises:
-        AnswersFileError: naming the file, if it is damaged or not a file of answers. A file that is not ours is not
-            changed.
+        AnswersFileError: naming the path, if it is damaged or holds something else. What is not ours is not changed.
     """
 
-    def __init__(self, path: Path | None) -> None:
-        self.path = path / FILE_NAME if path is not None and path.is_dir() else path
-        self._lock = threading.Lock()
-        with self._explained():
-            if self.path is not None:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                self._refuse_other_files(self.path)
-            self._connection = sqlite3.connect(
-                self.path or ":memory:", timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
-            )
-            self._close = weakref.finalize(self, self._connection.close)
-            self._prepare()
+    def __init__(self, folder: Path | None) -> None:
+        self.path, self._memory = folder, dict[str, Answer]()
+        if folder is not None:
+            with _explained(folder):
+                self._open(folder)
 
     def get(self, keys: Sequence[str]) -> dict[str, Answer]:
         """The answers that are there."""
-        found: dict[str, Answer] = {}
-        with self._lock, self._explained():
-            for start in range(0, len(keys), 500):
-                some = keys[start : start + 500]
-                query = f"SELECT key, answer FROM answers WHERE key IN ({','.join('?' * len(some))})"
-                found.update((key, Answer.from_json(text)) for key, text in self._connection.execute(query, some))
-        return found
+        if self.path is None:
+            return {key: self._memory[key] for key in keys if key in self._memory}
+        found = ((key, self._read(path)) for key in keys if (path := self._file(self.path, key)).exists())
+        return dict(found)
 
     def put(self, key: str, answer: Answer) -> Answer:
         """Keep an answer, unless there is one already; the one that is kept is returned."""
-        with self._lock, self._explained():
-            self._connection.execute("INSERT OR IGNORE INTO answers VALUES (?, ?)", (key, answer.to_json()))
-            row = self._connection.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
-            return Answer.from_json(row[0])
+        if self.path is None:
+            return self._memory.setdefault(key, answer)
+        path = self._file(self.path, key)
+        with _explained(path):
+            write_sealed(path, answer.to_json().encode(), over=False)
+        return self._read(path)
 
     def __len__(self) -> int:
-        with self._lock, self._explained():
-            return int(self._connection.execute("SELECT count(*) FROM answers").fetchone()[0])
-
-    def close(self) -> None:
-        """Let go of the file; also done when the store is no longer used."""
-        self._close()
+        return len(self._memory) if self.path is None else sum(1 for _ in self.path.glob("??/*.json"))
 
     @staticmethod
-    def _refuse_other_files(path: Path) -> None:
-        """SQLite takes any file of less than 512 bytes for an empty one, and writes over it."""
-        if path.exists() and path.stat().st_size:
-            with path.open("rb") as file:
-                if file.read(len(HEADER)) != HEADER:
-                    raise AnswersFileError(f"{path} is not a file of an endpoint's answers")
+    def _open(folder: Path) -> None:
+        marker = folder / MARKER
+        if folder.exists() and not folder.is_dir():
+            raise AnswersFileError(f"{folder} is a file; an endpoint's answers are kept in a folder")
+        if not marker.exists() and folder.exists():
+            others = sorted(one.name for one in folder.iterdir() if not one.name.startswith("."))
+            if others and not marker.exists():  # which another process may have put there meanwhile
+                raise AnswersFileError(f"{folder} is no folder of an endpoint's answers: it holds {others[0]}")
+        write_sealed(marker, FORMAT, over=False)
+        if read_sealed(marker) != FORMAT:
+            raise AnswersFileError(f"{marker} names another format than this arm_lens reads: {FORMAT.decode().strip()}")
 
-    def _prepare(self) -> None:
-        run = self._connection.execute
-        if run("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
-            run("BEGIN IMMEDIATE")  # of two processes that find a new file, one writes and the other sees it written
-            try:
-                is_new = not run("SELECT count(*) FROM sqlite_master").fetchone()[0]
-                if is_new:
-                    run("CREATE TABLE answers (key TEXT PRIMARY KEY, answer TEXT NOT NULL) WITHOUT ROWID")
-                    run(f"PRAGMA application_id = {APPLICATION_ID}")
-                    run(f"PRAGMA user_version = {FORMAT}")
-            finally:
-                run("COMMIT")
-            if run("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
-                raise AnswersFileError(f"{self.path} is an SQLite database, but not one of an endpoint's answers")
-        version = run("PRAGMA user_version").fetchone()[0]
-        if version != FORMAT:
-            raise AnswersFileError(f"{self.path} has answers in format {version}; this arm_lens reads format {FORMAT}")
-        give_up = time.monotonic() + BUSY_SECONDS
-        while run("PRAGMA journal_mode").fetchone()[0] not in ("wal", "memory"):
-            try:
-                run("PRAGMA journal_mode = WAL")
-            except sqlite3.OperationalError:  # SQLite does not wait for a busy file here
-                if time.monotonic() > give_up:
-                    raise
-                time.sleep(0.01)
+    @staticmethod
+    def _file(folder: Path, key: str) -> Path:
+        return folder / f"{key:_>2}"[-2:] / f"{key}.json"  # no folder becomes too large to list
 
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        """Name the file where SQLite would not."""
-        try:
-            yield
-        except (sqlite3.Error, OSError) as error:
-            raise AnswersFileError(f"the answers in {self.path} cannot be read or written: {error}") from error
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise AnswersFileError(f"an answer in {self.path} is damaged: {error!r}") from error
+    @staticmethod
+    def _read(path: Path) -> Answer:
+        with _explained(path):
+            return Answer.from_json(read_sealed(path).decode())
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Name the file where Python would not."""
+    try:
+        yield
+    except OSError as error:
+        raise AnswersFileError(f"the answers in {path} cannot be read or written: {error}") from error
+    except DamagedFileError as error:
+        raise AnswersFileError(f"{error}; delete it to ask again") from error
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise AnswersFileError(f"the answer in {path} is none: {error!r}; delete it to ask again") from error
