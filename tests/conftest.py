@@ -20,11 +20,12 @@ import torch  # noqa: E402
 import transformers  # noqa: E402
 
 import arm_lens  # noqa: E402
-from arm_lens.engine import models  # noqa: E402
+from arm_lens.engine import ModelClass, ModelLike  # noqa: E402
+from arm_lens.engine.hooked import HookedTransformer  # noqa: E402
 from arm_lens.judge_model.tokenizer import build_tokenizer  # noqa: E402
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
-HOOKED = models.HookedTransformer is not None
+HOOKED = HookedTransformer is not None
 
 
 def _config(family: str, vocab: int) -> transformers.PretrainedConfig:
@@ -93,9 +94,9 @@ def folder_of(tmp_path_factory: pytest.TempPathFactory, tokenizer):
 @pytest.fixture(scope="session")
 def model_of(folder_of, tokenizer):
     """model_of(family, model_class): a loaded random model; shared by tests, which must not change it."""
-    loaded: dict[tuple[str, str], models.Model] = {}
+    loaded: dict[tuple[str, str], ModelLike] = {}
 
-    def load(family: str = "llama", model_class: models.ModelClass = "TransformerBridge") -> models.Model:
+    def load(family: str = "llama", model_class: ModelClass = "TransformerBridge") -> ModelLike:
         if (family, model_class) not in loaded:
             loaded[family, model_class] = arm_lens.load_model(
                 folder_of(family), model_class=model_class, tokenizer=copy.deepcopy(tokenizer)
@@ -148,7 +149,7 @@ FAMILIES = ["llama", "gpt2", "qwen2", "gpt_neox"]
 
 
 @pytest.fixture(params=MODEL_CLASSES)
-def model_class(request: pytest.FixtureRequest) -> models.ModelClass:
+def model_class(request: pytest.FixtureRequest) -> ModelClass:
     return request.param
 
 
@@ -175,6 +176,6 @@ def chromium() -> str:
 
 
 @pytest.fixture(scope="session")
-def judge() -> models.Model:
+def judge() -> ModelLike:
     """The bundled judge model."""
     return arm_lens.load_model()

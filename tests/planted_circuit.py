@@ -8,7 +8,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from arm_lens import Head, HeadMeans, HeadSet, JudgeTemplate, LabelledResponse, Replay, VerdictTokens, load_model
-from arm_lens.engine.tokens import encode
+from arm_lens.engine import language_model
 from arm_lens.selection import JudgingObjective
 
 GAINS = {"helpful": 2.0, "weak": 1.0, "harmful": -1.5, "slightly harmful": -0.5}
@@ -134,7 +134,7 @@ def planted_circuit(tokenizer, tmp_path_factory, *, seed=0):
     )
     examples = [LabelledResponse(place, word, word == "warm") for place in PLACES for word in ("warm", "cold")]
     texts = [template.render(loaded.tokenizer, template.question(one.prompt, one.response)) for one in examples]
-    sequences = encode(loaded, texts, chat=False, names=[str(number) for number in range(len(texts))])
+    sequences = language_model(loaded).encode(texts, chat=False, names=[str(number) for number in range(len(texts))])
     assert {len(sequence) for sequence in sequences} == {length}, {len(sequence) for sequence in sequences}
     return Circuit(
         model=loaded,

@@ -9,7 +9,9 @@
 from importlib import import_module
 from types import ModuleType
 
-from arm_lens.engine.models import ModelInfo, describe, last_logits, load_model
+from arm_lens.engine.language_model import describe, last_logits
+from arm_lens.engine.loading import load_model
+from arm_lens.engine.protocol import ModelInfo
 from arm_lens.engine.reading import HeadMeans, RunningMean, fingerprint, mean_heads, read_batch, read_heads
 from arm_lens.engine.replay import Replay
 from arm_lens.engine.steering import Injection, steer
@@ -17,8 +19,9 @@ from arm_lens.engine.tokens import PromptTooLongError, TokenBatch, pad
 from arm_lens.engine.verdict_tokens import VerdictScores, VerdictTokenError, VerdictTokens, resolve_verdicts
 from arm_lens.heads import Head, HeadScores, HeadSet
 from arm_lens.judges.artefact import WrongModelError
-from arm_lens.judges.base import Comparison, PositionBias, RewardModel
+from arm_lens.judges.base import Comparison, Judge, PositionBias
 from arm_lens.judges.generative import GenerativeJudge
+from arm_lens.judges.options import Denoise, QuestionOptions, ReadingOptions
 from arm_lens.judges.sav import SparseAttentionVectors
 from arm_lens.judges.template import JudgeTemplate
 from arm_lens.preferences import (
@@ -29,7 +32,6 @@ from arm_lens.preferences import (
     unpair,
     write_preferences,
 )
-from arm_lens.reward.denoising import Denoise
 from arm_lens.reward.model import ActivationRewardModel
 from arm_lens.selection import (
     PUBLISHED,
@@ -54,6 +56,7 @@ __all__ = [
     "HeadScores",
     "HeadSet",
     "Injection",
+    "Judge",
     "JudgeTemplate",
     "JudgingObjective",
     "LabelledResponse",
@@ -61,9 +64,10 @@ __all__ = [
     "PositionBias",
     "PreferencePair",
     "PromptTooLongError",
+    "QuestionOptions",
+    "ReadingOptions",
     "Reinforce",
     "Replay",
-    "RewardModel",
     "RunningMean",
     "Selection",
     "SoftGate",

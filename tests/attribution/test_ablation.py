@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from conftest import HOOKED
 from tests_support import OUTPUT_PROJECTION, planted_model
 from transformers import AutoModelForCausalLM
 
@@ -14,7 +15,6 @@ from arm_lens import (
     JudgingObjective,
     Replay,
     VerdictTokens,
-    models,
 )
 from arm_lens.attribution.ablation import ablation
 from arm_lens.attribution.few_shot import few_shot_objective
@@ -27,7 +27,7 @@ SEQUENCES = [[1, 9, 30, 41, 52], [1, 77, 14], [1, 20, 21, 22, 23, 24, 25], [1, 8
 LABELS = [True, False, False, True]
 VERDICTS = VerdictTokens((5,), (6, 7))
 HEADS = [(0, 1), (1, 3), (2, 0)]
-OLD_CLASS = "HookedTransformer" if models.HookedTransformer is not None else "TransformerBridge"
+OLD_CLASS = "HookedTransformer" if HOOKED else "TransformerBridge"
 FAMILIES = [("llama", "TransformerBridge"), ("gpt2", "TransformerBridge"), ("gpt_neox", OLD_CLASS)]
 
 

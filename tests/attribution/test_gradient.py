@@ -14,6 +14,7 @@ from tests_support import OUTPUT_PROJECTION, no_graph_left
 from arm_lens import Injection, JudgingObjective, Replay, VerdictTokens, last_logits, pad
 from arm_lens.attribution.gradient import gradient_attribution
 from arm_lens.engine import gates as gating
+from arm_lens.engine import language_model
 from arm_lens.engine.gates import gap_slopes, gated_verdicts
 from arm_lens.engine.replay import SlowReplayWarning
 
@@ -87,7 +88,7 @@ def test_where_the_replay_is_refused_whole_passes_give_the_same(
 ):
     model = model_of(model_family, model_class)
     values = values_for(model)
-    monkeypatch.setattr("arm_lens.engine.replay.unfit", lambda *_: "as if it were of another kind")
+    monkeypatch.setattr(type(language_model(model)), "no_extension", lambda *_: "as if it were of another kind")
     replay = Replay(model, SEQUENCES, VERDICTS, batch_size=3)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SlowReplayWarning)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 import torch
+from conftest import HOOKED
 from tests_support import OUTPUT_PROJECTION, planted_model
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
@@ -17,12 +18,12 @@ from arm_lens import ActivationRewardModel, Head, HeadSet, PreferencePair, Verdi
 from arm_lens.attribution.ablation import ablation
 from arm_lens.attribution.head_card import head_card
 from arm_lens.attribution.reading import attention_rows, direct_logits, token_texts
-from arm_lens.engine import models
+from arm_lens.engine import language_model
 from arm_lens.judge_model import labelled_responses
 
 SEQUENCES = [[1, 9, 30, 41, 52], [1, 77, 14], [1, 20, 21, 22, 23, 24, 25], [1, 8, 100, 3]]
 VERDICTS = VerdictTokens((5,), (6, 7))
-OLD_CLASS = "HookedTransformer" if models.HookedTransformer is not None else "TransformerBridge"
+OLD_CLASS = "HookedTransformer" if HOOKED else "TransformerBridge"
 FAMILIES = [  # of llama, qwen2 and qwen3 two heads share their keys
     ("llama", "TransformerBridge"),
     ("llama", OLD_CLASS),
@@ -100,7 +101,7 @@ def test_a_card_leaves_the_model_as_it_was(model_of):
     attention_rows(model, SEQUENCES, 1, 0)
     assert {name: weight.requires_grad for name, weight in model.named_parameters()} == before
     assert all(weight.grad is None for weight in model.parameters())
-    assert not model.blocks[1].attn.hook_pattern._forward_hooks and not models.foreign_hooks(model)
+    assert not model.blocks[1].attn.hook_pattern._forward_hooks and not language_model(model).has_foreign_hooks()
 
 
 # ------------------------------------------------------------------------------------------ planted heads

@@ -10,6 +10,7 @@ import transformers
 from tests_support import OUTPUT_PROJECTION
 
 from arm_lens import HeadSet, Injection, JudgingObjective, Replay, VerdictTokens, last_logits, pad, read_batch, steer
+from arm_lens.engine import language_model
 from arm_lens.engine.gates import gated_verdicts
 from arm_lens.engine.replay import SlowReplayWarning
 from arm_lens.selection import PooledObjective
@@ -115,7 +116,7 @@ def test_a_replay_with_another_injection_is_one_made_with_it_and_reads_nothing_a
     adding = Injection(mode="add", strength=0.5)
     expected = Replay(model, SEQUENCES, VERDICTS, injection=adding).logits(masks, values)
     other = replay.with_injection(adding)
-    monkeypatch.setattr("arm_lens.prefixes.read_stretch", None)  # what was read is kept
+    monkeypatch.setattr(type(replay.model), "prefill", None)  # what was read is kept
     assert torch.equal(other.logits(masks, values), expected)
     assert torch.equal(replay.logits(masks, values), before) and replay.injection == Injection()
     assert not torch.allclose(expected, before)
@@ -249,7 +250,7 @@ def test_where_the_replay_is_refused_whole_passes_give_the_same(model_of, model_
     values, gates = values_for(model), gates_for(model)
     replay = Replay(model, SEQUENCES, VERDICTS, batch_size=3)
     expected = gradient(replay, gates, values, True, weights_for(replay))
-    monkeypatch.setattr("arm_lens.engine.replay.unfit", lambda *_: "as if it were of another kind")
+    monkeypatch.setattr(type(language_model(model)), "no_extension", lambda *_: "as if it were of another kind")
     whole = Replay(model, SEQUENCES, VERDICTS, batch_size=3)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SlowReplayWarning)

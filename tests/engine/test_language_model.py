@@ -7,8 +7,7 @@ from transformers import AutoModelForCausalLM
 
 import arm_lens
 from arm_lens import describe, fingerprint, last_logits, load_model, pad
-from arm_lens.engine.models import class_of
-from arm_lens.engine.tokens import encode
+from arm_lens.engine import language_model
 from arm_lens.judges.template import default_template
 
 SEQUENCES = [[1, 9, 30, 41, 52], [1, 77, 14]]
@@ -80,23 +79,23 @@ def test_the_last_position_is_that_of_the_last_real_token():
 
 
 def test_text_is_encoded_with_one_beginning_of_sequence_token(model_of, tokenizer):
-    (ids,) = encode(model_of("llama"), ["the garden is warm"], chat=False)
+    (ids,) = language_model(model_of("llama")).encode(["the garden is warm"], chat=False)
     assert tokenizer.convert_ids_to_tokens(ids) == ["<bos>", "the", "garden", "is", "warm"]
 
 
 def test_a_chat_text_brings_its_own_special_tokens(model_of, tokenizer):
-    (ids,) = encode(model_of("llama"), ["the garden"], chat=True)
+    (ids,) = language_model(model_of("llama")).encode(["the garden"], chat=True)
     assert tokenizer.convert_ids_to_tokens(ids) == ["the", "garden"]
 
 
 def test_a_prompt_longer_than_the_context_is_an_error_that_names_it_and_nothing_is_cut(model_of):
     with pytest.raises(arm_lens.PromptTooLongError, match=r"row 7: the prompt has 601 tokens, the model's context 512"):
-        encode(model_of("llama"), ["fine", "garden " * 600], chat=False, names=["row 6", "row 7"])
+        language_model(model_of("llama")).encode(["fine", "garden " * 600], chat=False, names=["row 6", "row 7"])
 
 
 def test_what_is_no_transformer_lens_model_is_refused():
     with pytest.raises(TypeError, match="load_model"):
-        class_of(torch.nn.Linear(2, 2))
+        language_model(torch.nn.Linear(2, 2))
 
 
 def test_a_folder_without_a_config_is_refused(tmp_path):
@@ -137,7 +136,7 @@ def test_a_real_language_model_is_read_steered_and_replayed_alike():
         "The sun was",
         "Lily and Tom went to the park to play with a ball",
     ]
-    sequences = encode(model, texts, chat=False)
+    sequences = language_model(model).encode(texts, chat=False)
     means = mean_heads(model, sequences)
     heads = HeadSet.of(8, 8, [(1, 2), (4, 0), (7, 7)])
     with steer(model, heads, means.values):

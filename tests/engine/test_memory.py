@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import functools
-import weakref
 
 import pytest
 import torch
 import transformers
+from conftest import HOOKED
 from measuring import TensorMemory
 
 from arm_lens import Replay, VerdictTokens, last_logits, load_model, mean_heads, pad
-from arm_lens.engine import models
+from arm_lens.engine import language_model
 from arm_lens.engine.memory import Footprint, default_budget
-from arm_lens.engine.prefix_cache import read_stretch
 
 VERDICTS = VerdictTokens((5,), (6, 7))
 PROMPTS = {"long": (6, 150), "many": (40, 40)}
@@ -54,7 +53,7 @@ def masks_and_values(model, count):
 
 @pytest.fixture(scope="module", params=["TransformerBridge", "HookedTransformer"])
 def judge_of_class(request):
-    if request.param == "HookedTransformer" and models.HookedTransformer is None:
+    if request.param == "HookedTransformer" and not HOOKED:
         pytest.skip("this TransformerLens has no HookedTransformer")
     return load_model(model_class=request.param)
 
@@ -68,7 +67,7 @@ def test_a_replay_stays_within_its_budget_and_gives_the_same_under_any(judge_of_
     replay = Replay(model, sequences, VERDICTS, memory_budget=mib * 2**20)
     taken, found = peak(lambda: replay.log_probs(masks, values))
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
-    one_prompt = max(Footprint.of(model).reading(len(sequence)) for sequence in sequences)
+    one_prompt = max(Footprint.of(language_model(model)).reading(len(sequence)) for sequence in sequences)
     assert taken - found.nbytes <= max(mib * 2**20, 2 * one_prompt)
 
 
@@ -100,7 +99,7 @@ def test_the_footprint_is_no_less_than_what_a_pass_takes_and_not_far_more(judge_
     replay = Replay(model, prompts(1, tokens), VERDICTS)
     replay.log_probs(some, values)
     taken, found = peak(lambda: replay.log_probs(some, values))
-    foretold = Footprint.of(model).trying(masks, len(replay.sequences[0]) - 1, model.cfg.d_vocab)
+    foretold = Footprint.of(language_model(model)).trying(masks, len(replay.sequences[0]) - 1, model.cfg.d_vocab)
     assert 0.1 * foretold <= taken - found.nbytes <= foretold + 2**17
 
 
@@ -145,11 +144,11 @@ every_family = pytest.mark.parametrize("name", CONFIGS)
 @every_family
 def test_reading_takes_no_more_than_foretold_in_any_family(fresh, name, model_class):
     model, tokens = fresh(CONFIGS[name](), model_class), prompts(1, 400)[0]
-    footprint = Footprint.of(model)
+    footprint = Footprint.of(language_model(model))
     for before, new in ((0, 150), (150, 20)):
-        past = [read_stretch(model, pad([tokens[:before]]))] if before else []
+        past = [language_model(model).prefill(pad([tokens[:before]]))] if before else []
         batch = pad([tokens[before : before + new]])
-        taken, segment = peak(functools.partial(read_stretch, model, batch, past))
+        taken, segment = peak(functools.partial(language_model(model).prefill, batch, past))
         assert segment.nbytes == footprint.kept(new)
         assert taken <= footprint.reading(new, before) + footprint.kept(new)
 
@@ -162,7 +161,7 @@ def test_trying_takes_no_more_than_foretold_in_any_family(fresh, name, model_cla
         replay = Replay(model, [tokens[: slots + 1]], VERDICTS)
         replay.verdict_logits(some, values)
         taken, _ = peak(functools.partial(replay.verdict_logits, some, values))
-        assert taken <= Footprint.of(model).trying(masks, slots, 3)
+        assert taken <= Footprint.of(language_model(model)).trying(masks, slots, 3)
 
 
 @pytest.mark.parametrize(("common", "mib"), [(0, 1), (60, 4)])
@@ -172,7 +171,7 @@ def test_the_check_and_parts_of_batches_stay_within_the_budget_too(judge_of_clas
     masks, values = masks_and_values(model, 48)
 
     def unknown(some, memory_budget):
-        monkeypatch.setattr("arm_lens.engine.replay._EXACT", weakref.WeakKeyDictionary())
+        monkeypatch.setattr(language_model(model).findings, "replayed", (0, 0))
         return Replay(model, some, VERDICTS, memory_budget=memory_budget)
 
     least, _ = peak(lambda: unknown([max(sequences, key=len)], 1).verdict_logits(masks[:1], values))

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from arm_lens import GenerativeJudge, HeadSet, LabelledResponse, last_logits, pad, steer
-from arm_lens.engine.models import hook_z, hooked, silenced
-from arm_lens.engine.passes import KVSegment
-from arm_lens.engine.prefix_cache import Prefixes, common_prefix, read_on, read_stretch, shared_beginning
+from arm_lens.engine import KVSegment, Prefixes, language_model
+from arm_lens.engine.prefix_cache import common_prefix, shared_beginning
+from arm_lens.engine.protocol import silenced
 from arm_lens.judges.questions import Question, encode_questions, questions_of
 from arm_lens.judges.template import default_template
 
@@ -56,9 +56,12 @@ def test_the_common_prefix_is_the_longest_that_leaves_each_a_token(some):
 def test_reading_on_gives_what_reading_whole_prompts_gives(model_of, model_family, model_class):
     model = model_of(model_family, model_class)
     expected = torch.cat([last_logits(model, pad([one])) for one in WHOLE])
-    past = [read_stretch(model, pad([COMMON[:4]]))]
-    past.append(read_stretch(model, pad([COMMON[4:]]), past))  # a beginning may be read in several stretches
-    torch.testing.assert_close(read_on(model, pad(RESTS), past), expected, atol=TOLERANCE, rtol=0)
+    reader = language_model(model)
+    past = [reader.prefill(pad([COMMON[:4]]))]
+    past.append(reader.prefill(pad([COMMON[4:]]), past))  # a beginning may be read in several segments
+    torch.testing.assert_close(
+        language_model(model).last_logits_after(past, pad(RESTS)), expected, atol=TOLERANCE, rtol=0
+    )
 
 
 def test_reading_on_is_steered_at_the_last_token_and_the_beginning_is_not(model_of, model_class):
@@ -67,8 +70,8 @@ def test_reading_on_is_steered_at_the_last_token_and_the_beginning_is_not(model_
     heads = HeadSet.all(model.cfg.n_layers, model.cfg.n_heads)
     with steer(model, heads, values):
         expected = torch.cat([last_logits(model, pad([one])) for one in WHOLE])
-        past = [read_stretch(model, pad([COMMON]))]
-        found = read_on(model, pad(RESTS), past)
+        past = [language_model(model).prefill(pad([COMMON]))]
+        found = language_model(model).last_logits_after(past, pad(RESTS))
     assert (expected - torch.cat([last_logits(model, pad([one])) for one in WHOLE])).abs().max() > 0.1
     torch.testing.assert_close(found, expected, atol=TOLERANCE, rtol=0)
 
@@ -76,7 +79,7 @@ def test_reading_on_is_steered_at_the_last_token_and_the_beginning_is_not(model_
 def test_hooks_are_silent_inside_and_back_after(model_of, model_class):
     model = model_of("llama", model_class)
     calls = []
-    with hooked(model, {0: lambda z: calls.append(z.shape[1])}):
+    with language_model(model).hooked({0: lambda z: calls.append(z.shape[1])}):
         last_logits(model, pad([[1, 2, 3]]))
         with silenced():
             last_logits(model, pad([[1, 2, 3, 4]]))
@@ -108,7 +111,7 @@ def test_what_is_common_is_read_once_and_each_prompt_once(model_of, model_class)
 
 def test_prompts_beyond_the_budget_are_read_again(model_of, model_class):
     model = model_of("llama", model_class)
-    segment = read_stretch(model, pad([COMMON]))
+    segment = language_model(model).prefill(pad([COMMON]))
     per_token = segment.nbytes / len(COMMON)
     prefixes = Prefixes(model, WHOLE, batch_size=1, memory_budget=4 * per_token, progress=False)
     for number in range(3):
@@ -150,7 +153,7 @@ def test_a_few_shot_judge_reads_its_examples_once_and_judges_the_same(judge):
     shared = len(common_prefix(whole))
     assert counts[0] == shared > 0.7 * len(whole[0])
     assert sum(counts[1:]) <= len(whole) * (max(map(len, whole)) - shared)
-    positive = expected[:, list(few_shot.verdicts.positive)].logsumexp(dim=-1)
+    positive = expected[:, list(few_shot.verdict_tokens.positive)].logsumexp(dim=-1)
     torch.testing.assert_close(found.log_positive, positive, atol=TOLERANCE, rtol=0)
 
 
@@ -169,7 +172,7 @@ def test_a_steered_few_shot_judge_judges_as_if_it_read_whole_prompts(judge):
         with tokens_read(judge) as counts:
             found = few_shot.verdict(questions)
     assert len(common_prefix(whole)) in counts
-    positive = expected[:, list(few_shot.verdicts.positive)].logsumexp(dim=-1)
+    positive = expected[:, list(few_shot.verdict_tokens.positive)].logsumexp(dim=-1)
     torch.testing.assert_close(found.log_positive, positive, atol=TOLERANCE, rtol=0)
     assert (found.log_positive - unsteered.log_positive).abs().max() > 0.1
 
@@ -187,7 +190,7 @@ def test_a_few_shot_judge_is_right_where_windows_are_counted_in_slots(fresh, tok
     )
     assert len(set(map(len, whole))) > 1
     expected = torch.cat([last_logits(model, pad([one])) for one in whole]).log_softmax(dim=-1)
-    positive = expected[:, list(few_shot.verdicts.positive)].logsumexp(dim=-1)
+    positive = expected[:, list(few_shot.verdict_tokens.positive)].logsumexp(dim=-1)
     torch.testing.assert_close(few_shot.verdict(questions).log_positive, positive, atol=TOLERANCE, rtol=0)
 
 
@@ -210,7 +213,7 @@ def test_with_a_hook_of_the_users_nothing_is_shared(judge):
     few_shot = few_shot_judge(judge)
     questions = asked_of(few_shot)
     lengths = []
-    point = hook_z(judge, 0)
+    point = language_model(judge).hook_z(0)
     point.add_hook(lambda z, hook: lengths.append(z.shape[1]))
     try:
         whole = encode_questions(

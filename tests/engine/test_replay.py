@@ -7,9 +7,10 @@ import warnings
 import pytest
 import torch
 import transformers
+from conftest import HOOKED
 
-from arm_lens import Injection, Replay, VerdictTokens, last_logits, pad, read_batch, steer
-from arm_lens.engine import models, passes
+from arm_lens import Injection, Replay, VerdictTokens, last_logits, load_model, pad, read_batch, steer
+from arm_lens.engine import bridge, hooked, language_model
 from arm_lens.engine.memory import MASKS_PER_PASS
 from arm_lens.engine.replay import SlowReplayWarning
 
@@ -159,7 +160,7 @@ def architecture(request):
 
 
 def test_so_is_a_hooked_transformer_with_alibi(fresh):
-    if models.HookedTransformer is None:
+    if not HOOKED:
         pytest.skip("this TransformerLens has no HookedTransformer")
     model = fresh(transformers.BloomConfig(**TOKENS, hidden_size=32, n_layer=3, n_head=4), "HookedTransformer")
     masks, values = problem(model)
@@ -210,16 +211,17 @@ def test_masks_that_would_see_each_other_get_a_row_each(fresh, model_class, monk
     model = fresh(transformers.LlamaConfig(**SMALL), model_class)
     masks, values = problem(model)
     expected = one_full_pass_per_mask(model, masks, values)
-    seen = passes._seen
+    seen = bridge.visible
 
     def siblings_too(past, positions, sees, window):
         return seen(past, positions, sees | (positions[:, :, None] == positions[:, None, :]), window)
 
-    monkeypatch.setattr(passes, "_seen", siblings_too)
+    monkeypatch.setattr(bridge, "visible", siblings_too)
+    monkeypatch.setattr(hooked, "visible", siblings_too)
     replay = Replay(model, SEQUENCES, VERDICTS)
     assert_same(replay.logits(masks, values), expected)
     monkeypatch.setattr("arm_lens.engine.replay.differs", lambda *_: None)
-    monkeypatch.setattr("arm_lens.engine.replay._EXACT", {})
+    monkeypatch.setattr(language_model(model).findings, "replayed", (0, 0))
     trusting = Replay(model, SEQUENCES, VERDICTS).logits(masks, values)
     assert (trusting - expected).abs().max() > 100 * TOLERANCE  # it was the check that helped
 
@@ -308,7 +310,7 @@ def test_a_prompt_of_one_token_is_refused(model_of):
 
 
 def test_gaps_of_models_in_half_precision_are_not_rounded_to_its_steps(model_class):
-    model = models.load_model(model_class=model_class, dtype=torch.bfloat16)
+    model = load_model(model_class=model_class, dtype=torch.bfloat16)
     masks = torch.eye(48, dtype=torch.bool).reshape(48, 6, 8)
     values = 0.1 * torch.randn(6, 8, model.cfg.d_head, generator=torch.Generator().manual_seed(0))
     verdicts = Replay(model, [[1, 9, 30, 41, 52], [1, 77, 14, 80]], VERDICTS).verdict_logits(masks, values)

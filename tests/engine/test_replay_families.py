@@ -19,8 +19,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from arm_lens import Injection, Replay, VerdictTokens, last_logits, load_model, pad, read_batch, steer
-from arm_lens.engine.models import HookedTransformer
-from arm_lens.engine.prefix_cache import read_on, read_stretch
+from arm_lens.engine import language_model
+from arm_lens.engine.hooked import HookedTransformer
 from arm_lens.engine.replay import SlowReplayWarning
 
 # The largest deviation allowed, in standard deviations of the reference. Both sides compute the same sums in the same
@@ -359,8 +359,9 @@ def test_reading_on_after_a_common_beginning_gives_what_reading_whole_prompts_gi
     beginning = (case.sequences[0] * CONTEXT)[:shared]
     rests = [sequence[: CONTEXT - shared] for sequence in case.sequences]
     with steer(model, masks[0], values, injection=case.injection):
-        past = [read_stretch(model, pad([beginning[:first]]))]
-        past.append(read_stretch(model, pad([beginning[first:]]), past))
-        found = read_on(model, pad(rests), past)
+        reader = language_model(model)
+        past = [reader.prefill(pad([beginning[:first]]))]
+        past.append(reader.prefill(pad([beginning[first:]]), past))
+        found = reader.last_logits_after(past, pad(rests))
         expected = torch.cat([last_logits(model, pad([beginning + rest])) for rest in rests])
     assert_close(found, expected, torch.float32)

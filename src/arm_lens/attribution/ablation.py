@@ -35,7 +35,6 @@ from tqdm.auto import tqdm
 from arm_lens.attribution.outcomes import OUTCOMES, Outcome, outcomes_of
 from arm_lens.attribution.result import Attribution, clustered_error
 from arm_lens.engine.memory import Footprint
-from arm_lens.engine.models import hooked, last_logits
 from arm_lens.engine.replay import Replay
 from arm_lens.engine.steering import Injection
 from arm_lens.engine.tokens import pad
@@ -228,8 +227,8 @@ def _read_layer(replay: Replay, layer: int, batches: list[list[int]]) -> list[Fl
             for row, example in zip(z, batch, strict=True):
                 found[example] = row[-len(replay.sequences[example]) :].to("cpu", copy=True)
 
-        with hooked(replay.model, {layer: keep}):
-            last_logits(replay.model, pad([replay.sequences[example] for example in batch], device=replay.device))
+        with replay.model.hooked({layer: keep}):
+            replay.model.last_logits(pad([replay.sequences[example] for example in batch], device=replay.device))
     return found
 
 
@@ -255,9 +254,9 @@ def _margins(
             changed[:, :, head] = written.to(z)
         return changed
 
-    with hooked(replay.model, {} if head is None else {layer: write}):
+    with replay.model.hooked({} if head is None else {layer: write}):
         tokens = pad([replay.sequences[example] for example in batch], device=replay.device)
-        logits = last_logits(replay.model, tokens).float().cpu()
+        logits = replay.model.last_logits(tokens).float().cpu()
     sides = (replay.verdicts.positive, replay.verdicts.negative)
     positive, negative = (logits[:, list(side)].logsumexp(dim=-1) for side in sides)
     right: Bool[Tensor, " example"] = objective.labels[list(batch)]

@@ -25,16 +25,18 @@ from tqdm.auto import tqdm
 
 from arm_lens.attribution.outcomes import outcomes_of
 from arm_lens.attribution.result import Attribution
-from arm_lens.engine.direct_path import differentiating, direct_paths, last_logits_with_gradient
+from arm_lens.engine.direct_path import direct_paths
+from arm_lens.engine.gradients import differentiating
+from arm_lens.engine.language_model import ModelLike, language_model
 from arm_lens.engine.memory import Footprint, default_budget
-from arm_lens.engine.models import Hook, Model, class_of, describe, device_of, hooked
+from arm_lens.engine.protocol import Hook, LanguageModel
 from arm_lens.engine.tokens import TokenBatch, pad
 from arm_lens.engine.verdict_tokens import VerdictTokens
 from arm_lens.selection.objective import JudgingObjective
 
 
 def direct_contributions(
-    model: Model,
+    model: ModelLike,
     sequences: Sequence[Sequence[int]],
     verdicts: VerdictTokens,
     *,
@@ -47,7 +49,7 @@ def direct_contributions(
     is differentiated. A projection's bias is no head's.
 
     Args:
-        model: of either class; hooks on it, such as `steer`'s, take part.
+        model: any that `arm_lens.engine.language_model` accepts; hooks on it, such as `steer`'s, take part.
         sequences: prompts as token ids, each ending where the verdict is due.
         verdicts: the tokens whose logits decide.
         batch_size: prompts per pass, at most; fewer where memory is short.
@@ -58,10 +60,10 @@ def direct_contributions(
         ValueError: if a norm on the way is neither a layer norm nor an RMS norm.
         RuntimeError: if the model's parts cannot be told apart well enough to find the path.
     """
-    class_of(model)
+    model = language_model(model)
     if not sequences:
         raise ValueError("there is no prompt to attribute")
-    device = device_of(model)
+    device = model.device
     contributions: list[Tensor] = [torch.empty(0)] * len(sequences)
     gaps = contributions.copy()
     lengths = [len(sequence) for sequence in sequences]
@@ -93,9 +95,9 @@ def direct_logit_attribution(objective: JudgingObjective, *, criterion: str = ""
     return Attribution.of("direct", per_example, objective.clusters, criterion=criterion)
 
 
-def _contributions(model: Model, batch: TokenBatch, verdicts: VerdictTokens) -> tuple[Tensor, Tensor]:
+def _contributions(model: LanguageModel, batch: TokenBatch, verdicts: VerdictTokens) -> tuple[Tensor, Tensor]:
     """Of one batch, in float32 on the CPU."""
-    leaves: list[Tensor | None] = [None] * model.cfg.n_layers
+    leaves: list[Tensor | None] = [None] * model.n_layers
 
     def leaf(layer: int) -> Hook:
         def start_here(z: Tensor) -> Tensor:
@@ -104,17 +106,15 @@ def _contributions(model: Model, batch: TokenBatch, verdicts: VerdictTokens) -> 
 
         return start_here
 
-    hooks = {layer: leaf(layer) for layer in range(model.cfg.n_layers)}
-    with differentiating(model), direct_paths(model), hooked(model, hooks):
-        logits = last_logits_with_gradient(model, batch).float()
+    hooks = {layer: leaf(layer) for layer in range(model.n_layers)}
+    with differentiating(model), direct_paths(model), model.hooked(hooks):
+        logits = model.last_logits_with_gradient(batch).float()
         sides = (verdicts.positive, verdicts.negative)
         positive, negative = (logits[:, list(side)].logsumexp(dim=-1) for side in sides)
         found = [z for z in leaves if z is not None]
         slopes = torch.autograd.grad((positive - negative).sum(), found, allow_unused=True)
     if len(found) < len(leaves) or any(slope is None for slope in slopes):
         lost = [layer for layer, z in enumerate(leaves) if z is None] or [slopes.index(None)]
-        raise RuntimeError(
-            f"{describe(model).architecture}: no direct path from layer {lost[0]} to the logits was found"
-        )
+        raise RuntimeError(f"{model.info.architecture}: no direct path from layer {lost[0]} to the logits was found")
     each = [(z.detach().float() * slope.float()).sum(dim=-1).cpu() for z, slope in zip(found, slopes, strict=True)]
     return torch.stack(each, dim=1), (positive - negative).detach().cpu()

@@ -22,8 +22,9 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from arm_lens.engine.direct_path import differentiating, direct_paths, last_logits_with_gradient
-from arm_lens.engine.models import Model, describe, device_of, hook_z, hooked, last_logits
+from arm_lens.engine.direct_path import direct_paths
+from arm_lens.engine.gradients import differentiating
+from arm_lens.engine.language_model import ModelLike, language_model
 from arm_lens.engine.tokens import chunks, pad
 from arm_lens.engine.verdict_tokens import VerdictTokens
 
@@ -31,14 +32,14 @@ NEWLINE = "⏎"
 
 
 def attention_rows(
-    model: Model, sequences: Sequence[Sequence[int]], layer: int, head: int, *, batch_size: int = 16
+    model: ModelLike, sequences: Sequence[Sequence[int]], layer: int, head: int, *, batch_size: int = 16
 ) -> list[Float[Tensor, " pos"]]:
     """How much a head attends to each token from the last one, per prompt, in float32 on the CPU.
 
     The weights of a prompt add up to 1, except in models whose heads may attend to nothing.
 
     Args:
-        model: of either class; hooks on it take part.
+        model: any that `arm_lens.engine.language_model` accepts; hooks on it take part.
         sequences: prompts as token ids.
         layer: of the head.
         head: its index in the layer; in grouped-query models too, a query head's.
@@ -48,16 +49,16 @@ def attention_rows(
         ValueError: if the layer has no attention heads.
         RuntimeError: if the model does not show its attention pattern, as one loaded with a fused attention.
     """
-    hook_z(model, layer)  # says what is wrong with a layer without heads
+    model = language_model(model)
     seen: list[Tensor] = []
     found: list[Tensor] = []
-    watched = model.blocks[layer].attn.hook_pattern.register_forward_hook(lambda *args: seen.append(args[2].detach()))
+    watched = model.hook_pattern(layer).register_forward_hook(lambda *args: seen.append(args[2].detach()))
     try:
         for span in chunks(len(sequences), batch_size):
-            last_logits(model, pad(sequences[span], device=device_of(model)))
+            model.last_logits(pad(sequences[span], device=model.device))
             if not seen:
                 raise RuntimeError(
-                    f"{describe(model).name} does not show the attention pattern of layer {layer}: load it with "
+                    f"{model.info.name} does not show the attention pattern of layer {layer}: load it with "
                     "attn_implementation='eager', as arm_lens.load_model does"
                 )
             rows = seen.pop()[:, head, -1].float().cpu()
@@ -72,7 +73,7 @@ def attention_rows(
 
 
 def direct_logits(
-    model: Model,
+    model: ModelLike,
     sequences: Sequence[Sequence[int]],
     layer: int,
     head: int,
@@ -84,7 +85,7 @@ def direct_logits(
     """What a vector, added to a head's output at the last token, adds to each logit by the direct path; see the module.
 
     Args:
-        model: of either class; hooks on it take part.
+        model: any that `arm_lens.engine.language_model` accepts; hooks on it take part.
         sequences: prompts over whose final norms the effect is averaged.
         layer: of the head.
         head: its index in the layer.
@@ -96,10 +97,11 @@ def direct_logits(
         The change of each token's logit, in float32 on the CPU, and that of the verdict gap (all spellings together,
         positive minus negative).
     """
+    model = language_model(model)
     logits = torch.zeros(0)
     gap = 0.0
     for span in chunks(len(sequences), batch_size):
-        batch = pad(sequences[span], device=device_of(model))
+        batch = pad(sequences[span], device=model.device)
         with differentiating(model), direct_paths(model):
             moved: list[Tensor] = []
 
@@ -110,8 +112,8 @@ def direct_logits(
                 last = torch.cat([last[:, :head], (last[:, head] + step)[:, None], last[:, head + 1 :]], dim=1)
                 return torch.cat([z[:, :-1].detach(), last[:, None]], dim=1)
 
-            with hooked(model, {layer: move}):
-                each = last_logits_with_gradient(model, batch).float()
+            with model.hooked({layer: move}):
+                each = model.last_logits_with_gradient(batch).float()
             step = moved[-1]
             along = vector.detach().clone().to(step)
             sides = (each[:, list(side)].logsumexp(dim=-1) for side in (verdicts.positive, verdicts.negative))

@@ -21,12 +21,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
-from arm_lens.engine.models import Model, class_of, describe, hooked_unembed, keeps_logits
-from arm_lens.engine.tokens import TokenBatch
+from arm_lens.engine.gradients import forget
+from arm_lens.engine.protocol import LanguageModel
 
 TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-3, torch.float16: 0.02}
 """By dtype, how far a norm may be from its formula, as a share of its largest output; else 0.05."""
@@ -34,54 +33,8 @@ LARGE = 100.0
 """The size of a probing vector: a norm's epsilon does not show beside it, and its square fits into float16."""
 
 
-def last_logits_with_gradient(model: Model, batch: TokenBatch) -> Float[Tensor, "batch vocab"]:
-    """Next-token logits after left-padded sequences, as `arm_lens.last_logits`, with a gradient."""
-    if class_of(model) == "HookedTransformer":  # without a mask it looks for pad tokens itself
-        residual = model(batch.tokens, stop_at_layer=model.cfg.n_layers, attention_mask=batch.attention_mask)
-        return hooked_unembed(model, residual[:, -1:])[:, 0]
-    mask = {"attention_mask": batch.attention_mask} if batch.padded else {}
-    kept = {"logits_to_keep": 1} if keeps_logits(model) else {}
-    logits: Tensor = model(batch.tokens, **mask, **kept)
-    return logits[:, -1]
-
-
 @contextlib.contextmanager
-def frozen_weights(model: Model) -> Iterator[None]:
-    """Within, weights take no part in gradients: nothing is kept on their behalf, and ``backward`` leaves none in them."""
-    learning = [weight for weight in model.parameters() if weight.requires_grad]
-    try:
-        for weight in learning:
-            weight.requires_grad_(False)
-        yield
-    finally:
-        for weight in learning:
-            weight.requires_grad_(True)
-
-
-@contextlib.contextmanager
-def differentiating(model: Model) -> Iterator[None]:
-    """Within, gradients are recorded, whatever the caller's mode, but not those of weights; afterwards no graph is left."""
-    try:
-        with frozen_weights(model), torch.inference_mode(False), torch.enable_grad():
-            yield
-    finally:
-        let_go(model)
-
-
-def let_go(module: nn.Module) -> None:
-    """Detach what modules remember of their last pass (some bridges keep the attention pattern), and its graph with it."""
-    for part in module.modules():
-        _forget(part)
-
-
-def _forget(module: nn.Module) -> None:
-    for name, kept in list(vars(module).items()):
-        if isinstance(kept, Tensor) and kept.requires_grad:
-            setattr(module, name, kept.detach())
-
-
-@contextlib.contextmanager
-def direct_paths(model: Model) -> Iterator[None]:
+def direct_paths(model: LanguageModel) -> Iterator[None]:
     """Within, gradients at the last position follow the direct paths alone; see the module.
 
     Raises:
@@ -92,7 +45,7 @@ def direct_paths(model: Model) -> Iterator[None]:
 
     def cut(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         called.add(module)
-        _forget(module)  # a bridge's attention may hold the stream from before its norm
+        forget(module)  # a bridge's attention may hold the stream from before its norm
         # BLOOM's parts are also given the stream that they add their answer to, second: that one stays on the path.
         return (*map(_detached, args[:1]), *args[1:]), {name: _detached(one) for name, one in kwargs.items()}
 
@@ -100,30 +53,24 @@ def direct_paths(model: Model) -> Iterator[None]:
     handles += [norm.register_forward_hook(_with_fixed_scale, with_kwargs=True) for norm in norms(model)]
     try:
         yield
-        uncut = [layer for layer, block in enumerate(model.blocks) if block.attn not in called]
+        uncut = [layer for layer, block in enumerate(model.blocks) if block.get_submodule("attn") not in called]
         if uncut:
-            name = describe(model).architecture
+            name = model.info.architecture
             raise RuntimeError(f"{name}: the attention of layer {uncut[0]} runs outside TransformerLens' modules")
     finally:
         for handle in handles:
             handle.remove()
 
 
-def readers(model: Model) -> list[nn.Module]:
+def readers(model: LanguageModel) -> list[nn.Module]:
     """What reads the residual stream in each block, past its norms: attention, MLP, or whatever takes their places."""
-    found: dict[nn.Module, None] = {}
-    for block in model.blocks:
-        layer = block._modules.get("_original_component")  # a bridge's: some of its parts may have no bridge
-        parts = [*block.children(), *(() if layer is None else layer.children())]
-        found.update(dict.fromkeys(part for part in parts if part is not layer and not _passes_on(part)))
-    return list(found)
+    parts = (part for block in model.blocks for part in model.parts_of(block))
+    return list(dict.fromkeys(part for part in parts if not _passes_on(part)))
 
 
-def norms(model: Model) -> list[nn.Module]:
-    """Every norm of the model; a bridge's and the module that it wraps both."""
-    wrapped = getattr(model, "original_model", None)  # a bridge's: some of its parts may have no bridge
-    every = {*model.modules(), *(() if wrapped is None else wrapped.modules())}
-    return [module for module in every if _is_norm(module)]
+def norms(model: LanguageModel) -> list[nn.Module]:
+    """Every norm of the model; of a bridge, both the bridge's and the module that it wraps."""
+    return [module for module in model.modules() if _is_norm(module)]
 
 
 def _is_norm(module: nn.Module) -> bool:

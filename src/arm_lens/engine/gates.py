@@ -11,8 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from arm_lens.engine.direct_path import differentiating, frozen_weights, last_logits_with_gradient
-from arm_lens.engine.passes import KVSegment, advance
+from arm_lens.engine.gradients import differentiating, frozen_weights
 from arm_lens.engine.replay import Replay
 from arm_lens.engine.steering import steer
 from arm_lens.engine.tokens import pad
@@ -103,18 +102,9 @@ def _last_logits(replay: Replay, number: int, batch: list[int]) -> Float[Tensor,
     """Next-token logits of one batch of prompts, with a gradient."""
     sequences = [replay.sequences[example] for example in batch]
     if not replay.exact:
-        return last_logits_with_gradient(replay.model, pad(sequences, device=replay.device))
-    past = [_outside_inference_mode(segment) for segment in replay.prefixes.of_batch(number)]
+        return replay.model.last_logits_with_gradient(pad(sequences, device=replay.device))
+    past = [segment.outside_inference_mode() for segment in replay.prefixes.of_batch(number)]
     last = torch.tensor([sequence[-1:] for sequence in sequences], device=replay.device)
     positions = torch.tensor([[len(sequence) - 1] for sequence in sequences], device=replay.device)
     itself = torch.ones(len(batch), 1, 1, dtype=torch.bool, device=replay.device)
-    return advance(replay.model, last, past, positions, itself)[:, -1]
-
-
-def _outside_inference_mode(segment: KVSegment) -> KVSegment:
-    """A copy that may take part in a computation with gradients."""
-    return KVSegment(
-        [keys.clone() for keys in segment.keys],
-        [values.clone() for values in segment.values],
-        segment.positions.clone(),
-    )
+    return replay.model.extend(last, past, positions, itself)[:, -1]

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import psutil
 import torch
 
-from arm_lens.engine.models import Model
+from arm_lens.engine.protocol import LanguageModel
+from arm_lens.engine.sharing import remembered
 
 SHARE_OF_FREE = 0.5
 """How much of a device's free memory is taken if no budget is given."""
@@ -30,17 +31,22 @@ def memory_limit(nbytes: int) -> Iterator[None]:
 
 
 def default_budget(device: torch.device) -> int:
-    """Half of the memory that is free on a device, in bytes, unless `memory_limit` says otherwise."""
+    """Half of the memory that is free on a device, in bytes, unless `memory_limit` says otherwise.
+
+    Where readings are shared it is what was free at first, so that what is alike fits into the same budget.
+    """
     if (limit := _LIMIT.get()) is not None:
         return limit
+    return remembered(("memory budget", str(device)), lambda: int(SHARE_OF_FREE * _free(device)))
+
+
+def _free(device: torch.device) -> int:
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        free = torch.cuda.mem_get_info(device)[0] + unused
-    elif device.type == "mps":
-        free = torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
-    else:
-        free = psutil.virtual_memory().available
-    return int(SHARE_OF_FREE * free)
+        return torch.cuda.mem_get_info(device)[0] + unused
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
+    return psutil.virtual_memory().available
 
 
 POSITIONS_PER_PASS = {"cpu": 512}
@@ -65,17 +71,17 @@ class Footprint:
     positions_per_pass: int
 
     @classmethod
-    def of(cls, model: Model) -> Footprint:
-        """From a model's config."""
-        cfg, weights = model.cfg, next(iter(model.parameters()))
+    def of(cls, model: LanguageModel) -> Footprint:
+        """From what a model says of itself."""
+        weights = next(iter(model.parameters()))
         return cls(
-            n_layers=cfg.n_layers,
-            n_heads=cfg.n_heads,
-            n_key_value_heads=getattr(cfg, "n_key_value_heads", None) or cfg.n_heads,
-            d_head=cfg.d_head,
-            d_model=cfg.d_model,
-            d_mlp=getattr(cfg, "d_mlp", None) or 4 * cfg.d_model,
-            d_vocab=cfg.d_vocab,
+            n_layers=model.n_layers,
+            n_heads=model.n_heads,
+            n_key_value_heads=model.n_key_value_heads,
+            d_head=model.d_head,
+            d_model=model.d_model,
+            d_mlp=model.d_mlp,
+            d_vocab=model.d_vocab,
             itemsize=weights.element_size(),
             positions_per_pass=POSITIONS_PER_PASS.get(weights.device.type, 4096),
         )

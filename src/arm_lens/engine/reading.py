@@ -22,26 +22,29 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from arm_lens.display import card, counted, score_map, size
-from arm_lens.engine.models import Hook, Model, device_of, hooked, last_logits, silenced
+from arm_lens.engine.language_model import ModelLike, language_model
+from arm_lens.engine.protocol import Hook, silenced
+from arm_lens.engine.sharing import recalled, remembered_of
 from arm_lens.engine.tokens import TokenBatch, chunks, pad
 
 PROBE_TOKENS = 12
 """Length of the fixed text behind a fingerprint."""
 
 
-def read_batch(model: Model, batch: TokenBatch) -> Float[Tensor, "batch layer head d_head"]:
+def read_batch(model: ModelLike, batch: TokenBatch) -> Float[Tensor, "batch layer head d_head"]:
     """``hook_z`` at the last real token of each sequence, in the model's dtype, on the model's device."""
     return read_with_logits(model, batch)[0]
 
 
 @torch.inference_mode()
 def read_with_logits(
-    model: Model, batch: TokenBatch
+    model: ModelLike, batch: TokenBatch
 ) -> tuple[Float[Tensor, "batch layer head d_head"], Float[Tensor, "batch vocab"]]:
     """``hook_z`` at the last real token, as `read_batch`, and the next-token logits of the same pass."""
+    model = language_model(model)
     rows = torch.arange(len(batch.tokens), device=batch.tokens.device)
     last = batch.last
-    layers: list[Tensor | None] = [None] * model.cfg.n_layers
+    layers: list[Tensor | None] = [None] * model.n_layers
 
     def reader(layer: int) -> Hook:
         def read(z: Tensor) -> None:
@@ -49,8 +52,8 @@ def read_with_logits(
 
         return read
 
-    with hooked(model, {layer: reader(layer) for layer in range(model.cfg.n_layers)}):
-        logits = last_logits(model, batch)
+    with model.hooked({layer: reader(layer) for layer in range(model.n_layers)}):
+        logits = model.last_logits(batch)
     missing = [layer for layer, z in enumerate(layers) if z is None]
     if missing:
         raise RuntimeError(f"hook_z of layer {missing[0]} did not fire: its attention runs outside TransformerLens")
@@ -59,13 +62,35 @@ def read_with_logits(
 
 
 def read_heads(
-    model: Model, sequences: Sequence[Sequence[int]], *, batch_size: int = 16, progress: bool = False
+    model: ModelLike, sequences: Sequence[Sequence[int]], *, batch_size: int = 16, progress: bool = False
 ) -> Iterator[Float[Tensor, "batch layer head d_head"]]:
     """Batch by batch, ``hook_z`` at the last token of token sequences, in the order given."""
-    device = device_of(model)
+    model = language_model(model)
+    device = model.device
     spans = list(chunks(len(sequences), batch_size))
     for span in tqdm(spans, desc="reading heads", unit="batch", disable=not progress):
         yield read_batch(model, pad(sequences[span], device=device))
+
+
+def read_all(
+    model: ModelLike, sequences: Sequence[Sequence[int]], *, batch_size: int = 16, progress: bool = False
+) -> Float[Tensor, "example layer head d_head"]:
+    """``hook_z`` at the last token of each sequence, all in memory: in the model's dtype, on the CPU.
+
+    Within `arm_lens.engine.sharing.shared_readings` it is read once and given to all who ask, who must not write into it.
+
+    Raises:
+        ValueError: if there is no sequence.
+    """
+    if not sequences:
+        raise ValueError("there is nothing to read")
+    model = language_model(model)
+
+    def make() -> Float[Tensor, "example layer head d_head"]:
+        parts = read_heads(model, sequences, batch_size=batch_size, progress=progress)
+        return torch.cat([z.cpu() for z in parts])
+
+    return remembered_of(model, ("heads", batch_size), sequences, make)
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +124,7 @@ class RunningMean:
 
     def update(self, z: Float[Tensor, "batch layer head d_head"]) -> None:
         """Take in a batch of examples."""
-        total = z.double().sum(dim=0).cpu()
+        total = z.cpu().double().sum(dim=0)  # on the CPU, whose sums are the same wherever the model is
         self._sum = total if self._sum is None else self._sum + total
         self._count += len(z)
 
@@ -115,22 +140,36 @@ class RunningMean:
 
 
 def mean_heads(
-    model: Model, sequences: Sequence[Sequence[int]], *, batch_size: int = 16, progress: bool = False
+    model: ModelLike, sequences: Sequence[Sequence[int]], *, batch_size: int = 16, progress: bool = False
 ) -> HeadMeans:
-    """The mean of ``hook_z`` at the last token over token sequences."""
-    mean = RunningMean()
-    for z in read_heads(model, sequences, batch_size=batch_size, progress=progress):
-        mean.update(z)
-    return mean.result()
+    """The mean of ``hook_z`` at the last token over token sequences.
+
+    Within `arm_lens.engine.sharing.shared_readings` it is read once, if at all: `read_all` may have read the same.
+    """
+    model = language_model(model)
+
+    def make() -> HeadMeans:
+        mean = RunningMean()
+        every = recalled(model, ("heads", batch_size), sequences)
+        if isinstance(every, Tensor):
+            parts: Iterator[Tensor] = iter(torch.split(every, batch_size))
+        else:
+            parts = read_heads(model, sequences, batch_size=batch_size, progress=progress)
+        for z in parts:
+            mean.update(z)
+        return mean.result()
+
+    return remembered_of(model, ("means", batch_size), sequences, make)
 
 
-def fingerprint(model: Model) -> Float[Tensor, "layer head d_head"]:
+def fingerprint(model: ModelLike) -> Float[Tensor, "layer head d_head"]:
     """``hook_z`` at the last of a few fixed tokens: what the model itself says about which weights it has.
 
     Two models with the same fingerprint compute the same activations, whatever they are called and whichever class
     holds them; a fine-tune, another revision or another weight processing shows. Whoever steers the model meanwhile, here
     or in another thread, does not.
     """
-    tokens = torch.arange(1, PROBE_TOKENS + 1, device=device_of(model))[None] * 7 % min(model.cfg.d_vocab, 1000)
+    model = language_model(model)
+    tokens = torch.arange(1, PROBE_TOKENS + 1, device=model.device)[None] * 7 % min(model.d_vocab, 1000)
     with silenced():
         return read_batch(model, TokenBatch(tokens, torch.ones_like(tokens)))[0].float().cpu()

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import copy
 import warnings
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -26,18 +25,15 @@ from einops import repeat
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from arm_lens.engine.kv_segments import KVSegment
+from arm_lens.engine.language_model import ModelLike, language_model
 from arm_lens.engine.memory import MASKS_PER_PASS, Footprint, default_budget
-from arm_lens.engine.models import Hook, Model, describe, device_of, foreign_hooks, hook_z, hooked, last_logits
-from arm_lens.engine.passes import KVSegment, advance, unfit
 from arm_lens.engine.prefix_cache import Prefixes, differs
+from arm_lens.engine.protocol import Hook
 from arm_lens.engine.reading import read_batch
 from arm_lens.engine.steering import Injection, steer
 from arm_lens.engine.tokens import chunks, pad
 from arm_lens.engine.verdict_tokens import VerdictTokens
-
-_EXACT: weakref.WeakKeyDictionary[Model, tuple[int, int]] = weakref.WeakKeyDictionary()
-"""The longest prompt and the most masks a pass for which a model's replay was found exact."""
-_WARNED: weakref.WeakSet[Model] = weakref.WeakSet()
 
 
 class SlowReplayWarning(UserWarning):
@@ -50,7 +46,7 @@ class Replay:
     Prompts are read at the first call, with whatever hooks the model has then.
 
     Args:
-        model: of either class; it is not changed.
+        model: any that `arm_lens.engine.language_model` accepts; it is not changed.
         sequences: the prompts as token ids, each ending where the verdict is due, of at least two tokens.
         verdicts: the tokens whose logits decide.
         injection: how values are written.
@@ -66,7 +62,7 @@ class Replay:
 
     def __init__(
         self,
-        model: Model,
+        model: ModelLike,
         sequences: Sequence[Sequence[int]],
         verdicts: VerdictTokens,
         *,
@@ -80,15 +76,17 @@ class Replay:
         short = [number for number, sequence in enumerate(sequences) if len(sequence) < 2]
         if short:
             raise ValueError(f"a prompt to replay needs at least two tokens; prompt {short[0]} has fewer")
-        self.model, self.verdicts = model, verdicts
+        self.model, self.verdicts = language_model(model), verdicts
         self.injection = injection or Injection()
-        self.sequences, self.device = [list(sequence) for sequence in sequences], device_of(model)
+        self.sequences, self.device = [list(sequence) for sequence in sequences], self.model.device
         self.memory_budget = default_budget(self.device) if memory_budget is None else memory_budget
-        self._sizes = Footprint.of(model)
+        self._sizes = Footprint.of(self.model)
         room = self.memory_budget / 2
-        self.prefixes = Prefixes(model, self.sequences, batch_size=batch_size, memory_budget=room, progress=progress)
+        self.prefixes = Prefixes(
+            self.model, self.sequences, batch_size=batch_size, memory_budget=room, progress=progress
+        )
         self._verdict_rows = torch.tensor([*verdicts.positive, *verdicts.negative])
-        self._refusal = unfit(model, max(map(len, self.sequences)))
+        self._refusal = self.model.no_extension(max(map(len, self.sequences)))
         self._masks_as_rows = False
         self._checked = 0
 
@@ -133,13 +131,17 @@ class Replay:
         masks: Bool[Tensor, "mask layer head"] | Float[Tensor, "mask layer head"],
         values: Float[Tensor, "layer head d_head"],
         examples: Sequence[int] | None = None,
+        *,
+        temperature: float = 1.0,
     ) -> Float[Tensor, "example mask verdict"]:
         """Log-probabilities, over the whole vocabulary, of the positive and the negative verdict; else as above.
 
         The vocabulary is summed up pass by pass, on the model's device: only two numbers a prompt and mask are kept.
+        Logits are divided by the temperature first.
         """
 
         def normalised(logits: Tensor) -> Tensor:
+            logits = logits / temperature
             verdicts = logits[..., self._verdict_rows.to(logits.device)]
             return self._sides(verdicts) - logits.logsumexp(dim=-1, keepdim=True)
 
@@ -180,7 +182,7 @@ class Replay:
         """What ``reduce`` makes of each pass's logits (None: hook_z instead), gathered on the CPU."""
         wanted = list(range(len(self))) if examples is None else list(examples)
         self._check(masks, wanted)
-        values = values.to(self.device, self.model.cfg.dtype)
+        values = values.to(self.device, self.model.dtype)
         masks = masks.to(self.device)
         run = self._replayed if self._is_exact(masks, values) else self._in_full
         found = torch.empty(0)
@@ -195,7 +197,7 @@ class Replay:
         return found
 
     def _check(self, masks: Tensor, wanted: Sequence[int]) -> None:
-        shape = (self.model.cfg.n_layers, self.model.cfg.n_heads)
+        shape = (self.model.n_layers, self.model.n_heads)
         if tuple(masks.shape[1:]) != shape:
             raise ValueError(
                 f"the masks have shape {tuple(masks.shape)}, the model {shape[0]} layers of {shape[1]} heads"
@@ -251,17 +253,17 @@ class Replay:
             last, lengths = last.expand(-1, count), lengths.expand(-1, count)
         alone = torch.eye(last.shape[1], dtype=torch.bool, device=self.device).expand(len(last), -1, -1)
         seen: dict[int, Tensor] = {}
-        with hooked(self.model, self._writers(masks, values, seen if reduce is None else None)):
-            logits = advance(self.model, last, past, lengths, alone, rows=rows)
+        with self.model.hooked(self._writers(masks, values, seen if reduce is None else None)):
+            logits = self.model.extend(last, past, lengths, alone, rows=rows)
         if reduce is None:
-            found = torch.stack([seen[layer].to(self.device) for layer in range(self.model.cfg.n_layers)], dim=2)
+            found = torch.stack([seen[layer].to(self.device) for layer in range(self.model.n_layers)], dim=2)
         else:
             found = reduce(logits.float())
         return found.reshape(prompts, count, *found.shape[2:])
 
     def _is_hooked(self) -> bool:
         """Whether the model is steered, say, already: such hooks act at the last position, which must be each mask's."""
-        return any(hook_z(self.model, layer).fwd_hooks for layer in range(self.model.cfg.n_layers))
+        return any(self.model.hook_z(layer).fwd_hooks for layer in range(self.model.n_layers))
 
     def _writers(self, masks: Tensor, values: Tensor, seen: dict[int, Tensor] | None) -> dict[int, Hook]:
         """A hook for each layer that any mask touches; for all, if what they write is to be ``seen``."""
@@ -293,7 +295,7 @@ class Replay:
                 if reduce is None:
                     part = read_batch(self.model, batch)
                 else:
-                    logits = last_logits(self.model, batch).float()
+                    logits = self.model.last_logits(batch).float()
                     part = reduce(logits if rows is None else logits[:, rows.to(logits.device)])
             yield here, slice(place, place + 1), part[:, None]
 
@@ -304,21 +306,21 @@ class Replay:
         """
         longest, count = max(map(len, self.sequences)), min(len(masks), MASKS_PER_PASS)
         if self._refusal is None and not self._masks_as_rows and count > self._checked:
-            foreign = foreign_hooks(self.model)
-            known = (0, 0) if foreign else _EXACT.get(self.model, (0, 0))
+            foreign = self.model.has_foreign_hooks()
+            known = (0, 0) if foreign else self.model.findings.replayed
             if longest > known[0] or count > known[1]:
                 self._refusal = self._difference(count, values)
             if self._refusal is None:
                 self._checked = count
                 if not foreign and longest >= known[0] and count >= known[1]:
-                    _EXACT[self.model] = (longest, count)
+                    self.model.findings.replayed = (longest, count)
             else:
                 self._masks_as_rows = True
                 self._refusal = self._difference(1, values)
-        if self._refusal is not None and self.model not in _WARNED:
-            _WARNED.add(self.model)
-            reason = self._refusal + (", perhaps by a hook that is on it" if foreign_hooks(self.model) else "")
-            what = f"{describe(self.model).architecture} cannot be replayed ({reason})"
+        if self._refusal is not None and not self.model.findings.warned:
+            self.model.findings.warned = True
+            reason = self._refusal + (", perhaps by a hook that is on it" if self.model.has_foreign_hooks() else "")
+            what = f"{self.model.info.architecture} cannot be replayed ({reason})"
             warnings.warn(f"{what}: every mask reads every prompt in full", SlowReplayWarning, stacklevel=5)
         return self._refusal is None
 
@@ -336,7 +338,7 @@ class Replay:
         ends, expected = [0, -1], []
         for mask in masks[ends]:
             with steer(self.model, mask, values, injection=self.injection):
-                expected.append(last_logits(self.model, whole)[:, rows])
+                expected.append(self.model.last_logits(whole)[:, rows])
         before = whole.attention_mask.sum(dim=1, keepdim=True) - 1
         try:
             past = self.prefixes.read(examples)

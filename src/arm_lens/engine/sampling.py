@@ -6,22 +6,22 @@ passes that number. So what is sampled depends on the prompt, the row's numbers 
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Collection, Sequence
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from arm_lens.engine.models import Model, device_of, last_logits
-from arm_lens.engine.passes import KVSegment, advance, unfit
-from arm_lens.engine.prefix_cache import differs, positions_after, read_on, read_stretch
+from arm_lens.engine.kv_segments import KVSegment, positions_after
+from arm_lens.engine.language_model import ModelLike, language_model
+from arm_lens.engine.prefix_cache import extends_exactly
+from arm_lens.engine.protocol import LanguageModel
 from arm_lens.engine.tokens import TokenBatch, pad
 
 
 @torch.inference_mode()
 def sample_tokens(
-    model: Model,
+    model: ModelLike,
     sequences: Sequence[Sequence[int]],
     uniforms: Float[Tensor, "row step"],
     *,
@@ -31,7 +31,7 @@ def sample_tokens(
     """What the model writes after each sequence, up to as many tokens as there are numbers.
 
     Args:
-        model: of either class.
+        model: any that `arm_lens.engine.language_model` accepts.
         sequences: token ids, one row each; the same one may come several times.
         uniforms: in [0, 1).
         temperature: what logits are divided by, not negative; 0 takes the likeliest token.
@@ -47,9 +47,10 @@ def sample_tokens(
         raise ValueError(f"the temperature must be 0 or above, not {temperature}")
     if not sequences:
         return []
+    model = language_model(model)
     longest = max(map(len, sequences)) + uniforms.shape[1]
-    if longest > model.cfg.n_ctx:
-        raise ValueError(f"prompt and continuation may take {longest} tokens, the model's context {model.cfg.n_ctx}")
+    if longest > model.n_ctx:
+        raise ValueError(f"prompt and continuation may take {longest} tokens, the model's context {model.n_ctx}")
     written: list[list[int]] = [[] for _ in sequences]
     going = [True] * len(sequences)
     state = _Reading(model, sequences, uniforms.shape[1])
@@ -76,46 +77,22 @@ def _draw(
     return torch.searchsorted(cumulative, numbers, right=True)[:, 0]
 
 
-_CONTINUED: weakref.WeakKeyDictionary[Model, tuple[int, int] | None] = weakref.WeakKeyDictionary()
-"""The longest prompt, and the most padding, with which a model was found to go on exactly; None if it does not."""
-
-
-def _goes_on(model: Model, sequences: Sequence[list[int]], steps: int) -> bool:
-    """Whether a model goes on from keys and values exactly, which the longest and the shortest prompt must show.
+def _goes_on(model: LanguageModel, sequences: Sequence[list[int]], steps: int) -> bool:
+    """Whether a model goes on from keys and values exactly.
 
     With hooks on it, it is not tried: they are for the last token of whole prompts.
     """
-    longest, shortest = max(sequences, key=len), min(sequences, key=len)
-    points = model.hook_dict.values()
-    if len(longest) < 2 or unfit(model, len(longest) + steps) is not None or any(point.fwd_hooks for point in points):
+    longest = max(map(len, sequences))
+    if longest < 2 or model.no_extension(longest + steps) is not None or model.is_hooked():
         return False
-    padding = len(longest) - len(shortest)
-    known = _CONTINUED.get(model, (0, -1))
-    if known is not None and (len(longest) > known[0] or padding > known[1]):
-        whole = pad([longest, shortest], device=device_of(model))
-        try:
-            before, last = _but_last(whole)
-            difference = differs(read_on(model, last, [read_stretch(model, before)]), last_logits(model, whole))
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:  # whatever an unknown architecture makes of it is the answer
-            difference = f"{type(error).__name__}: {error}"
-        reach = max(len(longest), known[0]), max(padding, known[1])
-        known = _CONTINUED[model] = None if difference else reach
-    return known is not None
-
-
-def _but_last(whole: TokenBatch) -> tuple[TokenBatch, TokenBatch]:
-    """All tokens but the last of each row, and the last."""
-    tokens, mask = whole.tokens, whole.attention_mask
-    return TokenBatch(tokens[:, :-1], mask[:, :-1]), TokenBatch(tokens[:, -1:], mask[:, -1:])
+    return extends_exactly(model, sequences)
 
 
 class _Reading:
     """Prompts that grow, read as far as they go: by what was read before, where the model can go on from that."""
 
-    def __init__(self, model: Model, sequences: Sequence[Sequence[int]], steps: int) -> None:
-        self.model, self.device = model, device_of(model)
+    def __init__(self, model: LanguageModel, sequences: Sequence[Sequence[int]], steps: int) -> None:
+        self.model, self.device = model, model.device
         self.sequences = [list(sequence) for sequence in sequences]
         self._goes_on = _goes_on(model, self.sequences, steps)
         self._past: list[KVSegment] = []
@@ -124,14 +101,14 @@ class _Reading:
     def logits(self) -> Float[Tensor, "row vocab"]:
         """Next-token logits of every row."""
         if not self._goes_on:
-            return last_logits(self.model, pad(self.sequences, device=self.device)).float()
+            return self.model.last_logits(pad(self.sequences, device=self.device)).float()
         if not self._past:
-            before, self._new = _but_last(self._new)
-            self._past = [read_stretch(self.model, before)]
+            before, self._new = self._new.last_apart()
+            self._past = [self.model.prefill(before)]
         positions = positions_after(self._new, self._past)
         keep: list[tuple[Tensor, Tensor]] = []
         itself = torch.ones(len(positions), 1, 1, dtype=torch.bool, device=self.device)
-        logits = advance(self.model, self._new.tokens, self._past, positions, itself, keep=keep)[:, -1]
+        logits = self.model.extend(self._new.tokens, self._past, positions, itself, keep=keep)[:, -1]
         self._past.append(KVSegment([keys for keys, _ in keep], [values for _, values in keep], positions))
         return logits.float()
 

@@ -13,13 +13,15 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
+from pydantic import ConfigDict
 from torch import Tensor
 
-from arm_lens.engine.models import Hook, Model, hooked
+from arm_lens.engine.language_model import ModelLike, language_model
+from arm_lens.engine.protocol import Hook
 from arm_lens.heads import HeadSet
 
 
@@ -30,6 +32,8 @@ class Injection:
     mode: Literal["replace", "add"] = "replace"
     strength: float = 1.0
     """1 writes the mean itself (or adds it once); 0 leaves the model as it is."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     def __post_init__(self) -> None:
         if self.mode not in ("replace", "add"):
@@ -57,7 +61,7 @@ class Injection:
 
 @contextlib.contextmanager
 def steer(
-    model: Model,
+    model: ModelLike,
     heads: HeadSet
     | Bool[Tensor, "layer head"]
     | Bool[Tensor, "batch layer head"]
@@ -71,7 +75,7 @@ def steer(
     """Write ``values`` at ``heads``, at the last token of every sequence the model reads inside the context.
 
     Args:
-        model: of either class.
+        model: any that `arm_lens.engine.language_model` accepts.
         heads: one set for all sequences; one mask per sequence of the batch; or gates in [0, 1], also for all
             or per sequence, which move each head that far towards what would be written.
         values: what to write, e.g. `HeadMeans.values`; it is moved to the model's device and dtype.
@@ -82,9 +86,9 @@ def steer(
     Raises:
         ValueError: if shapes do not fit the model.
     """
-    injection = injection or Injection()
+    model, injection = language_model(model), injection or Injection()
     mask = heads.mask if isinstance(heads, HeadSet) else heads
-    n_layers, n_heads = model.cfg.n_layers, model.cfg.n_heads
+    n_layers, n_heads = model.n_layers, model.n_heads
     if tuple(mask.shape[-2:]) != (n_layers, n_heads):
         raise ValueError(f"the head mask has shape {tuple(mask.shape)}, the model {n_layers} layers of {n_heads} heads")
     if tuple(values.shape[:2]) != (n_layers, n_heads):
@@ -104,5 +108,5 @@ def steer(
 
     # Gates of 0 change nothing, but what they would change if opened is asked for by a gradient.
     touched = [layer for layer in range(n_layers) if mask.requires_grad or bool(mask[..., layer, :].any())]
-    with hooked(model, {layer: writer(layer) for layer in touched}):
+    with model.hooked({layer: writer(layer) for layer in touched}):
         yield

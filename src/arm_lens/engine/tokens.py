@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
 
 class PromptTooLongError(ValueError):
@@ -39,6 +38,11 @@ class TokenBatch:
         """Whether any sequence is padded."""
         return not bool(self.attention_mask.all())
 
+    def last_apart(self) -> tuple[TokenBatch, TokenBatch]:
+        """Of left-padded sequences, all tokens but the last, and the last."""
+        tokens, mask = self.tokens, self.attention_mask
+        return TokenBatch(tokens[:, :-1], mask[:, :-1]), TokenBatch(tokens[:, -1:], mask[:, -1:])
+
 
 def pad(
     sequences: Sequence[Sequence[int]],
@@ -58,44 +62,6 @@ def pad(
         tokens[row, span] = torch.tensor(sequence)
         mask[row, span] = 1
     return TokenBatch(tokens.to(device), mask.to(device))
-
-
-def encode(
-    model: Any,
-    texts: Sequence[str],
-    *,
-    chat: bool,
-    names: Sequence[str] | None = None,
-) -> list[list[int]]:
-    """Texts as token ids.
-
-    A chat template writes its own special tokens into the text. For a base model a beginning-of-sequence token is put
-    in front where the tokenizer has one and TransformerLens' ``cfg.default_prepend_bos`` says so.
-
-    Args:
-        model: its tokenizer is used.
-        texts: whole prompts.
-        chat: whether the texts come from a chat template.
-        names: what to call each text in an error; by default its number.
-
-    Raises:
-        PromptTooLongError: naming the first text that has more tokens than the model's context.
-    """
-    tokenizer: PreTrainedTokenizerBase = model.tokenizer
-    bos = tokenizer.bos_token_id
-    prefix = [bos] if not chat and bos is not None and getattr(model.cfg, "default_prepend_bos", True) else []
-    sequences = []
-    for number, text in enumerate(texts):
-        ids = tokenizer.encode(text, add_special_tokens=False)
-        ids = ids if prefix and ids[:1] == prefix else prefix + ids
-        if len(ids) > model.cfg.n_ctx:
-            name = names[number] if names is not None else f"text {number}"
-            raise PromptTooLongError(
-                f"{name}: the prompt has {len(ids)} tokens, the model's context {model.cfg.n_ctx}; "
-                "use fewer examples or shorter texts (nothing is cut)"
-            )
-        sequences.append(ids)
-    return sequences
 
 
 def chunks(count: int, size: int) -> Iterator[slice]:

@@ -48,14 +48,24 @@ class VerdictScores:
     log_negative: Float[Tensor, " *shape"]
     """log P(negative) over the full vocabulary."""
 
+    @classmethod
+    def of(
+        cls,
+        log_positive: Float[Tensor, " *shape"],
+        log_negative: Float[Tensor, " *shape"],
+        gap: Float[Tensor, " *shape"] | None = None,
+    ) -> VerdictScores:
+        """From the two log-probabilities; the gap is their difference unless it is known better."""
+        gap = log_positive - log_negative if gap is None else gap
+        return cls(log_positive.exp(), torch.sigmoid(gap), gap, log_positive, log_negative)
+
 
 def verdict_scores(logits: Float[Tensor, "*shape vocab"], verdicts: VerdictTokens) -> VerdictScores:
     """P(Yes), the two-way P(Yes) and the logit gap from next-token logits."""
     logs = logits.float().log_softmax(dim=-1)
     positive = logs[..., list(verdicts.positive)].logsumexp(dim=-1)
     negative = logs[..., list(verdicts.negative)].logsumexp(dim=-1)
-    gap = positive - negative
-    return VerdictScores(positive.exp(), torch.sigmoid(gap), gap, positive, negative)
+    return VerdictScores.of(positive, negative)
 
 
 def resolve_verdicts(

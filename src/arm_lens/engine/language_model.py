@@ -1,0 +1,121 @@
+"""From a user's model to a `LanguageModel`: every function of the engine that takes a model begins here.
+
+Accepted are a `TransformerBridge` and a `HookedTransformer`, loaded in whichever way, and a plain Hugging Face model with
+its tokenizer, which is wrapped in a bridge that shares its weights and leaves it as it is. The adapter of a model is the
+same for as long as anybody holds it, and what was found out about a model (that it can be replayed exactly, say) is
+remembered as long as the model lives, and no longer.
+"""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformer_lens.model_bridge import TransformerBridge
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from arm_lens.engine.bridge import BridgeModel, bridge_of
+from arm_lens.engine.hooked import HookedModel, HookedTransformer
+from arm_lens.engine.protocol import Findings, LanguageModel, ModelInfo, weights_state
+from arm_lens.engine.tokens import TokenBatch
+
+if TYPE_CHECKING:
+    ModelLike: TypeAlias = (
+        LanguageModel
+        | TransformerBridge
+        | HookedTransformer
+        | PreTrainedModel
+        | tuple[PreTrainedModel, PreTrainedTokenizerBase]
+    )
+    """What is accepted wherever a model is taken."""
+else:
+    ModelLike: TypeAlias = object  # anything else is refused in the user's words, not a run-time type checker's
+
+ACCEPTED = (
+    "a TransformerBridge, a HookedTransformer (arm_lens.load_model gives either), or a Hugging Face model together with its "
+    "tokenizer, as a tuple (model, tokenizer)"
+)
+
+
+@dataclass(eq=False)
+class _Wrapped:
+    """A Hugging Face model's bridge. It shares weights with the model and holds no reference to it."""
+
+    bridge: TransformerBridge
+    given: PreTrainedTokenizerBase
+    """The tokenizer that it was made with, of which the bridge has a copy."""
+    weights: tuple[object, ...]
+    findings: Findings
+
+
+_FINDINGS: weakref.WeakKeyDictionary[nn.Module, Findings] = weakref.WeakKeyDictionary()
+_WRAPPED: weakref.WeakKeyDictionary[PreTrainedModel, _Wrapped] = weakref.WeakKeyDictionary()
+
+
+def language_model(model: ModelLike, tokenizer: PreTrainedTokenizerBase | None = None) -> LanguageModel:
+    """The `LanguageModel` of a model; of a `LanguageModel`, itself.
+
+    Args:
+        model: a `TransformerBridge`, a `HookedTransformer`, a Hugging Face model, or a tuple of the last and its tokenizer.
+        tokenizer: of a Hugging Face model; without one, the one that was given before, or that is found under the model's
+            ``name_or_path``.
+
+    Raises:
+        TypeError: if the model is anything else, or its tokenizer cannot be found, or one is given to a model that has one.
+    """
+    if isinstance(model, tuple) and len(model) == 2 and tokenizer is None:
+        model, tokenizer = model
+    if isinstance(model, PreTrainedModel):
+        if tokenizer is not None and not isinstance(tokenizer, PreTrainedTokenizerBase):
+            raise TypeError(f"expected {ACCEPTED}; the second of the tuple is a {type(tokenizer).__name__}")
+        return _of_hugging_face(model, tokenizer)
+    if tokenizer is not None:
+        raise TypeError(f"only a Hugging Face model is given a tokenizer, not a {type(model).__name__}")
+    if isinstance(model, LanguageModel):
+        return model
+    if isinstance(model, TransformerBridge):
+        findings = _FINDINGS.setdefault(model, Findings())
+        return _in_use(findings) or BridgeModel(model, model, findings)
+    if HookedTransformer is not None and isinstance(model, HookedTransformer):
+        findings = _FINDINGS.setdefault(model, Findings())
+        return _in_use(findings) or HookedModel(model, findings)
+    raise TypeError(f"expected {ACCEPTED}, not {type(model).__name__}")
+
+
+def _in_use(findings: Findings) -> LanguageModel | None:
+    return None if findings.adapter is None else findings.adapter()
+
+
+def _of_hugging_face(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> LanguageModel:
+    known, weights = _WRAPPED.get(model), weights_state((*model.parameters(), *model.buffers()))
+    given_another = known is not None and tokenizer is not None and tokenizer is not known.given
+    if known is None or known.weights != weights or given_another:
+        if any(type(module).__module__.startswith("transformer_lens") for module in model.modules()):
+            raise TypeError(f"this {type(model).__name__} is part of a TransformerBridge: give that")
+        given = tokenizer or (_tokenizer_of(model) if known is None else known.given)
+        known = _WRAPPED[model] = _Wrapped(bridge_of(model, given), given, weights, Findings())
+    return _in_use(known.findings) or BridgeModel(model, known.bridge, known.findings)
+
+
+def _tokenizer_of(model: PreTrainedModel) -> PreTrainedTokenizerBase:
+    name = str(model.name_or_path)
+    try:
+        found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name)
+    except Exception as error:
+        raise TypeError(
+            f"no tokenizer of this {type(model).__name__} was found under its name, {name!r}; expected {ACCEPTED}"
+        ) from error
+    return found
+
+
+def describe(model: ModelLike) -> ModelInfo:
+    """Name, shape and state of a model."""
+    return language_model(model).info
+
+
+def last_logits(model: ModelLike, batch: TokenBatch) -> Float[Tensor, "batch vocab"]:
+    """Next-token logits after each sequence's last real token; hooks already on the model take part."""
+    return language_model(model).last_logits(batch)

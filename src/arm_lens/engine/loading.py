@@ -1,0 +1,157 @@
+"""Loading models, with their weights as they are.
+
+Both classes then compute the same activations: what is fitted on one may be used on the other.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import warnings
+from importlib import import_module
+from pathlib import Path
+from typing import Literal, overload
+
+import torch
+from transformer_lens.model_bridge import TransformerBridge
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+
+from arm_lens.engine.hooked import HookedTransformer
+from arm_lens.engine.protocol import ModelClass, bundled_model_path
+
+
+@overload
+def load_model(
+    name_or_path: str | Path | None = ...,
+    *,
+    model_class: Literal["TransformerBridge"] = "TransformerBridge",
+    device: str | torch.device | None = ...,
+    dtype: torch.dtype = ...,
+    revision: str | None = ...,
+    tokenizer: PreTrainedTokenizerBase | None = ...,
+    trust_remote_code: bool = ...,
+) -> TransformerBridge: ...
+
+
+@overload
+def load_model(
+    name_or_path: str | Path | None = ...,
+    *,
+    model_class: Literal["HookedTransformer"],
+    device: str | torch.device | None = ...,
+    dtype: torch.dtype = ...,
+    revision: str | None = ...,
+    tokenizer: PreTrainedTokenizerBase | None = ...,
+    trust_remote_code: bool = ...,
+) -> HookedTransformer: ...
+
+
+@overload
+def load_model(
+    name_or_path: str | Path | None = ...,
+    *,
+    model_class: ModelClass,
+    device: str | torch.device | None = ...,
+    dtype: torch.dtype = ...,
+    revision: str | None = ...,
+    tokenizer: PreTrainedTokenizerBase | None = ...,
+    trust_remote_code: bool = ...,
+) -> TransformerBridge | HookedTransformer: ...
+
+
+def load_model(
+    name_or_path: str | Path | None = None,
+    *,
+    model_class: ModelClass = "TransformerBridge",
+    device: str | torch.device | None = None,
+    dtype: torch.dtype = torch.float32,
+    revision: str | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    trust_remote_code: bool = False,
+) -> TransformerBridge | HookedTransformer:
+    """Load a model with its weights as they are: no layer norm folded, nothing centred.
+
+    Both classes then compute the same activations, so what is fitted on one may be used on the other.
+
+    Args:
+        name_or_path: a Hugging Face hub name or local folder; by default the bundled judge model.
+        model_class: `HookedTransformer` needs TransformerLens 3.
+        device: by default CUDA where there is one, else the CPU.
+        dtype: of the weights and activations.
+        revision: hub branch, tag or commit.
+        tokenizer: instead of the model's own. (Transformers takes some families' own tokenizer class, Qwen2's for one,
+            whatever the folder's tokenizer files say.)
+        trust_remote_code: passed to Hugging Face.
+
+    Raises:
+        FileNotFoundError: if a local folder lacks its ``config.json``.
+        ValueError: if ``model_class`` is not available here.
+    """
+    path = str(bundled_model_path() if name_or_path is None else name_or_path)
+    if Path(path).is_dir() and not (Path(path) / "config.json").exists():
+        raise FileNotFoundError(f"{path} is a folder without a config.json: not a model in Hugging Face format")
+    if Path(path).is_dir():
+        path = str(Path(path).resolve())  # what is recorded must be found again from another folder
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if model_class == "TransformerBridge":
+        return TransformerBridge.boot_transformers(
+            path,
+            device=device,
+            dtype=dtype,
+            revision=revision,
+            tokenizer=tokenizer,
+            trust_remote_code=trust_remote_code,
+        )
+    if model_class != "HookedTransformer":
+        raise ValueError(f"model_class must be 'TransformerBridge' or 'HookedTransformer', not {model_class!r}")
+    if HookedTransformer is None:
+        raise ValueError("this TransformerLens has no HookedTransformer (removed in 4.0); use TransformerBridge")
+    if not Path(path).is_dir():
+        hooked: HookedTransformer = HookedTransformer.from_pretrained_no_processing(
+            path,
+            device=device,
+            dtype=dtype,
+            revision=revision,
+            tokenizer=tokenizer,
+            trust_remote_code=trust_remote_code,
+        )
+        return hooked
+    return _hooked_from_folder(path, device, dtype, tokenizer, trust_remote_code)
+
+
+def _hooked_from_folder(
+    path: str,
+    device: str | torch.device,
+    dtype: torch.dtype,
+    tokenizer: PreTrainedTokenizerBase | None,
+    trust_remote_code: bool,
+) -> HookedTransformer:
+    """`HookedTransformer.from_pretrained` takes hub names only; this is its way, for a folder."""
+    loading = import_module("transformer_lens.loading_from_pretrained")
+    hf_config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+    with tempfile.TemporaryDirectory() as neutral:
+        # The conversion guesses the architecture from the path's letters ("llama") before it looks into the config, and
+        # wants of GPT-2 a field that only old configs have.
+        known = hf_config.to_dict()
+        known.setdefault("n_ctx", known.get("n_positions"))
+        (Path(neutral) / "config.json").write_text(json.dumps(known), encoding="utf-8")
+        config = {key: value for key, value in loading.convert_hf_model_config(neutral).items() if value is not None}
+    config |= {"model_name": path, "tokenizer_name": path, "device": str(device), "dtype": dtype}
+    # TransformerLens caps or fixes some families' context; never let it exceed the model's own.
+    config["n_ctx"] = min(config["n_ctx"], getattr(hf_config, "max_position_embeddings", None) or config["n_ctx"])
+    d_head = getattr(hf_config, "head_dim", None)
+    if d_head and d_head != config["d_head"]:  # for some families d_model // n_heads is taken
+        rotary = {"rotary_dim": d_head} if config.get("rotary_dim") == config["d_head"] else {}
+        config |= {"d_head": d_head, **rotary}
+    cfg = import_module("transformer_lens").HookedTransformerConfig.from_dict(config)
+    hf_model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, trust_remote_code=trust_remote_code)
+    state = loading.get_pretrained_state_dict(path, cfg, hf_model=hf_model, dtype=dtype)
+    if tokenizer is None:
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        model = HookedTransformer(cfg, tokenizer=tokenizer)
+    model.load_and_process_state_dict(
+        state, fold_ln=False, center_writing_weights=False, center_unembed=False, fold_value_biases=False
+    )
+    return model.eval()
