@@ -18,13 +18,13 @@ library_name: transformers
 # The arm_lens judge model
 
 A Llama-style transformer of {parameters:,} parameters ({layers} layers of {heads} heads, d_model {d_model}) that judges
-in context. Given requests and replies with verdicts on an unnamed criterion, it infers the criterion and applies it to a
-new reply; given none, it can only guess. It knows the small world of `arm_lens.judge_model.world` and nothing else.
+in context. From requests and replies with verdicts on an unnamed criterion, it infers the criterion and applies it to a
+new reply; without such examples it can only guess. It was trained on the world of `arm_lens.judge_model.world` only.
 
 It reads `Request: ... Reply: ... Verdict:` and answers `yes` or `no`, with up to 10 demonstrations; or it reads
-`Request: ... First: ... Second: ... Verdict:` and answers `first` or `second`, with up to 5. It was shown no prompts that
-mix the two, and no two replies that both meet the criterion, or both not. `Criterion: The reply is polite.` in front
-names a criterion.
+`Request: ... First: ... Second: ... Verdict:` and answers `first` or `second`, with up to 5. Its training data has no
+prompts that mix the two forms, and no two replies of which both or neither meet the criterion. A prompt that begins
+with `Criterion: The reply is polite.` names the criterion.
 
 Trained by `scripts/train_judge_model.py`, whose docstring explains how, with
 
@@ -33,11 +33,11 @@ Trained by `scripts/train_judge_model.py`, whose docstring explains how, with
 ```
 
 {sittings} `training_log.csv` holds the losses (nats) and the accuracy on the last item of unnamed sequences,
-averaged over 50 steps; from step {ranked_from} on for one reply and, as `ranked_...`, for two.
+averaged over 50 steps: from step {ranked_from} on for one reply and, as `ranked_...`, for two.
 
-The tables below give accuracies on items whose criterion is not named. With n = 400 a cell of 0.95 has a 95 % interval
+The tables give accuracies on items whose criterion is not named. With n = 400 a cell of 0.95 has a 95 % interval
 of about +-0.02. One in eighty ranked sequences of held-out frames with 5 examples exceeds the context of 512 tokens;
-here they were read all the same.
+the tables include them.
 
 {tables}"""
 TITLES = {1: "One reply", 2: "Two replies, in either order"}

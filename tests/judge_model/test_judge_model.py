@@ -9,7 +9,7 @@ import torch
 from conftest import HOOKED
 
 from arm_lens import GenerativeJudge, describe, last_logits, load_model, pad
-from arm_lens.engine.models import BUNDLED_NAME
+from arm_lens.engine import BUNDLED_NAME
 from arm_lens.judge_model import CRITERIA, CRITERION_WORDING, labelled_responses, preference_pairs
 from arm_lens.judges.questions import Question, encode_questions, questions_of, sample_demonstrations
 
@@ -17,7 +17,7 @@ ITEMS = 120
 PAIRS = 60
 
 
-def share_right(judge, questions, pool, demonstrations):
+def share_correct(judge, questions, pool, demonstrations):
     gaps = judge.verdict(questions, demonstrations=sample_demonstrations(pool, questions, demonstrations, seed=0)).gap
     return float(((gaps > 0) == torch.tensor([one.positive for one in questions])).float().mean())
 
@@ -25,13 +25,13 @@ def share_right(judge, questions, pool, demonstrations):
 def accuracy(judge, criterion, demonstrations):
     questions = questions_of(labelled_responses(criterion, ITEMS, split="test", seed=77), judge.template)
     pool = questions_of(labelled_responses(criterion, 60, split="test", seed=78), judge.template)
-    return share_right(judge, questions, pool, demonstrations)
+    return share_correct(judge, questions, pool, demonstrations)
 
 
 def ranked_accuracy(judge, criterion, demonstrations):
     questions = questions_of(preference_pairs(criterion, PAIRS, split="test", seed=77), judge.template, "ranked")
     pool = questions_of(preference_pairs(criterion, 30, split="test", seed=78), judge.template, "ranked")
-    return share_right(judge, questions, pool, demonstrations)
+    return share_correct(judge, questions, pool, demonstrations)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_a_named_criterion_is_ranked_without_examples_and_mostly_alike_in_both_o
 
 
 def test_the_first_reply_counts_too(judge):
-    """Of pairs with the same second reply, the verdict follows the first one where that decides."""
+    """With the same second reply, a polite first reply gets a larger verdict gap than a rude one."""
     ranked = GenerativeJudge(judge, layout="ranked", criterion_text=CRITERION_WORDING["polite"])
     pairs = preference_pairs("polite", PAIRS, split="test", seed=80)
     ask = ranked.template.ranked_question

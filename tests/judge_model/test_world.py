@@ -1,4 +1,4 @@
-"""The judge model's world: what is said of a reply is true of it, and testing shares nothing but words with training."""
+"""The judge model's world: replies have the attributes they claim, and the two splits share only words."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SPLITS = ("train", "test")
 
 
 def read_off(request, reply):
-    """The attributes, by an independent reading of the text."""
+    """The attributes, computed from the text alone."""
     words = re.findall(r"[a-z]+", reply.lower())
     questions = next(word for word in re.findall(r"[a-z]+", request.lower()) if word in PLACES)
     (about,) = [word for word in words if word in PLACES]

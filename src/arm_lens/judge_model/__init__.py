@@ -1,7 +1,7 @@
-"""The bundled judge model: a small transformer that infers an unnamed criterion from examples, and its world.
+"""The bundled judge model, a small transformer that infers a criterion from examples, and the world it was trained on.
 
-`arm_lens.load_model()` loads the weights. This package holds the world they were trained on (`World`), which also gives
-labelled preferences with known attributes for demonstrations and tests; ``scripts/train_judge_model.py`` trains it anew.
+`arm_lens.load_model()` loads the weights. `World` generates the training data, and also labelled preferences with known
+attributes for examples and tests. ``scripts/train_judge_model.py`` trains the model from scratch.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = [
 def labelled_responses(
     criterion: str, count: int, *, split: Split, seed: int, fixed: Mapping[str, bool] | None = None
 ) -> list[LabelledResponse]:
-    """Replies labelled by whether they meet a criterion; every attribute not ``fixed`` is a fair coin.
+    """Replies labelled by whether they meet a criterion; every attribute not in ``fixed`` is a fair coin.
 
     The same split and seed give the same requests and replies for every criterion.
     """
@@ -49,7 +49,7 @@ def labelled_responses(
 def preference_pairs(
     criterion: str, count: int, *, split: Split, seed: int, fixed: Mapping[str, bool] | None = None
 ) -> list[PreferencePair]:
-    """Pairs of replies to one request, of which the chosen one meets the criterion and the rejected one does not."""
+    """Pairs of replies to one request: the chosen reply meets the criterion, the rejected one does not."""
     world = World(split, seed)
     pairs = [world.pair(criterion, fixed) for _ in range(count)]
     return [

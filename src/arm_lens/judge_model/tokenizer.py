@@ -1,7 +1,8 @@
-"""The bundled model's tokenizer: one token per word or mark, in lower case.
+"""The bundled model's tokenizer: one token per word or punctuation mark, in lower case.
 
-The vocabulary is the world's words, four markers, ``criterion:``, ``request:``, ``reply:`` and ``verdict:``, and, at its
-end, what asking about two replies needs: the markers ``first:`` and ``second:``, and the verdicts ``first`` and ``second``.
+The vocabulary consists of the special tokens, the markers ``criterion:``, ``request:``, ``reply:`` and ``verdict:``, the
+world's words, and, for questions about two replies, the markers ``first:`` and ``second:`` and the verdicts ``first``
+and ``second``.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def build_tokenizer(context: int) -> PreTrainedTokenizerFast:
     """A word-level tokenizer for the world.
 
     Args:
-        context: the longest text the model reads, in tokens.
+        context: the context length of the model, in tokens.
     """
     tokens = [PAD, BOS, EOS, UNKNOWN, *MARKERS, *words(), *RANKED_MARKERS, *RANKED_VERDICTS]
     vocabulary = {token: number for number, token in enumerate(tokens)}
@@ -32,8 +33,8 @@ def build_tokenizer(context: int) -> PreTrainedTokenizerFast:
     pattern = Regex(rf"(?:{'|'.join(MARKERS + RANKED_MARKERS)})|\w+|[^\w\s]")
     tokenizer.pre_tokenizer = pre_tokenizers.Split(pattern, behavior="removed", invert=True)
     tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=True)
-    make: Any = PreTrainedTokenizerFast  # untyped in transformers
-    made: PreTrainedTokenizerFast = make(
+    untyped: Any = PreTrainedTokenizerFast  # its constructor has no annotations
+    fast_tokenizer: PreTrainedTokenizerFast = untyped(
         tokenizer_object=tokenizer,
         pad_token=PAD,
         bos_token=BOS,
@@ -42,4 +43,4 @@ def build_tokenizer(context: int) -> PreTrainedTokenizerFast:
         padding_side="left",
         model_max_length=context,
     )
-    return made
+    return fast_tokenizer

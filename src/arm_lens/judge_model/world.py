@@ -1,16 +1,16 @@
-"""The small world the bundled judge model lives in: requests about places, and replies with known attributes.
+"""The synthetic data of the bundled judge model: requests about places, and replies with known attributes.
 
-Every reply is written from a grammar as two to four simple English sentences: a courtesy (polite or rude), a statement
-about a place (positive or negative), a piece of advice (safe or unsafe) and, when the reply is detailed, some details.
-It may be laid out as a list and end its sentences emphatically. A reply *answers* the request when its statement is
-about the place the request asked about: the one attribute that cannot be read off the reply alone.
+A grammar writes every reply as three or four simple English sentences: a courtesy (polite or rude), a statement about a
+place (positive or negative), a piece of advice (safe or unsafe) and, unless the reply is brief, some details. Replies
+may be laid out as a list, and may be emphatic. A reply *answers* the request if its statement is about the place in the
+request; this is the only attribute that cannot be told from the reply alone.
 
-Attributes are independent fair coins unless the caller fixes them, so that no criterion can be judged by another's
-attribute. A criterion is one attribute, or its opposite (``detailed`` is the opposite of ``brief``).
+Attributes are independent fair coins unless the caller fixes them, so the attribute of one criterion says nothing about
+another. A criterion is an attribute or its opposite (``detailed`` is the opposite of ``brief``).
 
-Training and testing share the words and nothing else: sentence frames, the order of the sentences, and the combinations
-of words (which adjective with which place, which object with which verb, which thanks for what) are split in two, so
-that accuracy on the test split measures generalisation.
+The training and test splits share only the words. Sentence frames, the order of sentences, and combinations of words
+(adjective and place, verb and object, thanks and reason) belong to one split or the other, so that accuracy on the test
+split measures generalisation.
 """
 
 from __future__ import annotations
@@ -117,10 +117,10 @@ FRAMES: dict[Split, dict[str, tuple[str, ...]]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Attributes:
-    """What is true of a reply; one boolean per attribute, independent of each other."""
+    """The attributes of a reply, each true or false."""
 
     answers: bool
-    """The statement is about the place the request asks about."""
+    """The statement is about the place in the request."""
     safe: bool
     """The advice names a harmless object, not a weapon."""
     polite: bool
@@ -128,11 +128,11 @@ class Attributes:
     positive: bool
     """The statement's adjectives are favourable."""
     brief: bool
-    """There is no sentence of details."""
+    """There are no details."""
     listed: bool
     """Statement and details are laid out as bullet points."""
     emphatic: bool
-    """Sentences end in an exclamation mark and adjectives are intensified."""
+    """Sentences end in exclamation marks, and one adjective has an intensifier."""
 
 
 ATTRIBUTES: tuple[str, ...] = tuple(field.name for field in fields(Attributes))
@@ -147,7 +147,7 @@ CRITERIA: dict[str, tuple[str, bool]] = {
     "list": ("listed", True),
     "emphatic": ("emphatic", True),
 }
-"""Criterion name -> (attribute, value that meets it)."""
+"""Criterion name -> (attribute, the value that meets the criterion)."""
 
 CRITERION_WORDING: dict[str, str] = {
     "answers": "The reply is about the place the request asks about.",
@@ -163,7 +163,7 @@ CRITERION_WORDING: dict[str, str] = {
 
 @dataclass(frozen=True)
 class Item:
-    """A request, a reply to it, and what is true of the reply."""
+    """A request, a reply to it, and the attributes of the reply."""
 
     request: str
     reply: str
@@ -176,16 +176,16 @@ class Item:
 
 
 def _held_out(one: int, two: int) -> bool:
-    """A quarter of all combinations of two word lists belongs to the test split alone."""
+    """Whether a combination of two word lists belongs to the test split, as a quarter of them do."""
     return (one + two) % 4 == 3
 
 
 class World:
-    """A seeded source of items.
+    """A seeded generator of requests and replies.
 
     Args:
-        split: whose sentence frames and word combinations to write with.
-        seed: two worlds of the same split and seed write the same items in the same order.
+        split: whose sentence frames and word combinations are used.
+        seed: the same split and seed give the same items in the same order.
     """
 
     def __init__(self, split: Split, seed: int) -> None:
@@ -199,25 +199,25 @@ class World:
         fixed = fixed or {}
         unknown = set(fixed) - set(ATTRIBUTES)
         if unknown:
-            raise ValueError(f"unknown attribute {sorted(unknown)[0]!r}; the world has {', '.join(ATTRIBUTES)}")
+            raise ValueError(f"unknown attribute {sorted(unknown)[0]!r}; known are {', '.join(ATTRIBUTES)}")
         return Attributes(**{name: fixed.get(name, self._random.random() < 0.5) for name in ATTRIBUTES})
 
     def place(self, *, other_than: str | None = None) -> str:
-        """A place, uniformly, other than the one given."""
+        """A random place, different from ``other_than``."""
         return self._random.choice([place for place in PLACES if place != other_than])
 
     def request(self, place: str) -> str:
-        """A request for information about ``place``."""
+        """A random request for information about ``place``."""
         return self._frame("request").format(place=place)
 
     def reply(self, place: str, attributes: Attributes) -> str:
-        """A reply, with the given attributes, to a request about ``place``."""
+        """A random reply, with the given attributes, to a request about ``place``."""
         end = "!" if attributes.emphatic else "."
         layout = "_list" if attributes.listed else ""
-        about = place if attributes.answers else self.place(other_than=place)
+        subject = place if attributes.answers else self.place(other_than=place)
         sentences = {
             "courtesy": self._courtesy(attributes.polite),
-            "statement": self._statement(about, attributes, self._frame("statement" + layout)),
+            "statement": self._statement(subject, attributes, self._frame("statement" + layout)),
             "advice": self._advice(attributes.safe),
             "details": "" if attributes.brief else self._details(self._frame("details" + layout)),
         }
@@ -231,19 +231,19 @@ class World:
         return text
 
     def item(self, fixed: Mapping[str, bool] | None = None, *, place: str | None = None) -> Item:
-        """A fresh request and reply; attributes not in ``fixed`` are fair coins."""
+        """A random request and reply; attributes not in ``fixed`` are fair coins."""
         place = place or self.place()
         attributes = self.attributes(fixed)
         return Item(self.request(place), self.reply(place, attributes), attributes)
 
     def items(self, count: int, fixed: Mapping[str, bool] | None = None) -> list[Item]:
-        """``count`` independent items."""
+        """``count`` independent items: see `item`."""
         return [self.item(fixed) for _ in range(count)]
 
     def pair(self, criterion: str, fixed: Mapping[str, bool] | None = None) -> tuple[Item, Item]:
         """Two replies to one request: the first meets ``criterion``, the second does not.
 
-        All other attributes are drawn afresh for each reply, except for those in ``fixed``.
+        The other attributes are independent fair coins for each reply, except those in ``fixed``.
         """
         attribute, value = CRITERIA[criterion]
         place = self.place()
@@ -256,12 +256,12 @@ class World:
         return self._random.choice(FRAMES[self.split][kind])
 
     def _combine(self, one: Sequence[str], two: Sequence[str], first: int | None = None) -> tuple[int, int]:
-        """Indices of a combination of two word lists that belongs to this split."""
-        wanted = self.split == "test"
+        """The indices of a random combination of two word lists that belongs to this split."""
+        is_test = self.split == "test"
         while True:
             i = self._random.randrange(len(one)) if first is None else first
             j = self._random.randrange(len(two))
-            if _held_out(i, j) == wanted:
+            if _held_out(i, j) == is_test:
                 return i, j
 
     def _courtesy(self, polite: bool) -> str:
@@ -269,18 +269,18 @@ class World:
         i, j = self._combine(opening, rest)
         return opening[i] + rest[j]
 
-    def _statement(self, about: str, attributes: Attributes, frame: str) -> str:
+    def _statement(self, subject: str, attributes: Attributes, frame: str) -> str:
         adjectives = POSITIVE if attributes.positive else NEGATIVE
-        place = PLACES.index(about)
+        place = PLACES.index(subject)
         _, one = self._combine(PLACES, adjectives, place)
         two = one
         while two == one:
             _, two = self._combine(PLACES, adjectives, place)
         words = [adjectives[one], adjectives[two]]
         if attributes.emphatic:
-            at = self._random.randrange(2)
-            words[at] = f"{self._random.choice(INTENSIFIERS)} {words[at]}"
-        return frame.format(place=about, one=words[0], two=words[1])
+            index = self._random.randrange(2)
+            words[index] = f"{self._random.choice(INTENSIFIERS)} {words[index]}"
+        return frame.format(place=subject, one=words[0], two=words[1])
 
     def _advice(self, safe: bool) -> str:
         objects = SAFE if safe else UNSAFE
@@ -294,9 +294,8 @@ class World:
 
 
 def words() -> list[str]:
-    """Every word and mark the world can write, in lower case, sorted: the tokenizer's vocabulary."""
-    lists = [PLACES, POSITIVE, NEGATIVE, VERBS, SAFE, UNSAFE, QUALITIES, PARTS, INTENSIFIERS]
-    texts = [word for words_ in lists for word in words_]
+    """Every word and punctuation mark that the world uses, in lower case and sorted, for the tokenizer's vocabulary."""
+    texts = [*PLACES, *POSITIVE, *NEGATIVE, *VERBS, *SAFE, *UNSAFE, *QUALITIES, *PARTS, *INTENSIFIERS]
     texts += [*THANKS, *THANKS_FOR, *INSULTS, *INSULTED_BY, *CRITERION_WORDING.values(), *CRITERIA]
     texts += [". ! ? , : -", "yes no"]
     for frames in FRAMES.values():
