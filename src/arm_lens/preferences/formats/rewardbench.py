@@ -88,7 +88,7 @@ def _answers(record: Record, field: str) -> list[Part]:
 
 
 def _read_multimodal(record: Record) -> list[Preference]:
-    """A pair of texts; only the path of the image is kept."""
+    """A pair of texts; only the path of the image is stored."""
     verdict = "Better" if "Better" in record.cells else "label"
     better = record.choice(verdict, ("Output1", "Output2"))
     pair = record.pair(
