@@ -26,6 +26,7 @@ from arm_lens.attribution import (
     shapley_values,
 )
 from arm_lens.attribution.result import Attribution, clustered_error
+from arm_lens.storage import DamagedFileError
 
 CLOSE = 0.03  # the planted model's norm and bends are not quite what the closed forms take them for
 
@@ -288,6 +289,31 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path, other):
         seed = 1
     with pytest.raises(ValueError, match="other heads, examples, means or another seed"):
         shapley_values(game, heads, exact=False, seed=seed, max_permutations=10, checkpoint=kept)
+
+
+def test_a_checkpoint_of_means_that_agree_on_no_and_all_heads_is_refused(tmp_path):
+    class Other(Game):
+        def margins(self, masks, examples=None):
+            some = masks.sum(dim=(1, 2)) % 6 != 0  # neither none nor all
+            return super().margins(masks, examples) + 0.5 * some
+
+    kept, everyone = tmp_path / "shapley.checkpoint", HeadSet.all(2, 3)
+    shapley_values(Game(5), everyone, exact=False, max_permutations=10, checkpoint=kept)
+    with pytest.raises(ValueError, match="other heads, examples, means or another seed"):
+        shapley_values(Other(5), everyone, exact=False, max_permutations=10, checkpoint=kept)
+
+
+@pytest.mark.parametrize("place", [0, 40, 200, 1500, -1])
+def test_a_damaged_checkpoint_is_refused_and_named(tmp_path, place):
+    kept, everyone = tmp_path / "shapley.checkpoint", HeadSet.all(2, 3)
+    shapley_values(Game(5), everyone, exact=False, max_permutations=10, checkpoint=kept)
+    content = bytearray(kept.read_bytes())
+    content[place] ^= 1
+    for damaged in (bytes(content), bytes(content)[:place], b"somebody's notes", b""):
+        kept.write_bytes(damaged)
+        with pytest.raises(DamagedFileError, match=r"shapley\.checkpoint was changed or damaged"):
+            shapley_values(Game(5), everyone, exact=False, max_permutations=10, checkpoint=kept)
+        assert kept.read_bytes() == damaged
 
 
 def test_sampling_stops_when_it_is_precise_enough_and_not_before():

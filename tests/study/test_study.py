@@ -20,8 +20,9 @@ from arm_lens.engine.reading import HeadMeans
 from arm_lens.engine.steering import Injection
 from arm_lens.judges.generative import GenerativeJudge
 from arm_lens.reward.model import FitRecord
-from arm_lens.study import HeadStudy, in_halves, study_heads
-from arm_lens.study.parts import PartOptions, file_names, study_part
+from arm_lens.storage import DamagedFileError, StoreBusyError, locked
+from arm_lens.study import HeadStudy, in_halves, parts, study_heads
+from arm_lens.study.parts import PartOptions, study_part
 
 ODD = "a <b>/x_50%"
 
@@ -180,10 +181,29 @@ def test_a_study_that_was_not_saved_whole_is_none(study, kept, tmp_path):
         with pytest.raises(Exception, match="tokens"):
             broken.save(folder)
         assert not HeadStudy.is_in(folder)
-    with pytest.raises(FileNotFoundError, match=r"attributions\.parquet is missing"):
-        HeadStudy.load(tmp_path / "old")
-    with pytest.raises(FileNotFoundError, match=r"heads\.parquet is missing"):
-        HeadStudy.load(tmp_path)
+        with pytest.raises(FileNotFoundError, match=r"study\.json is missing"):
+            HeadStudy.load(folder)
+    study.save(tmp_path / "new")
+    (tmp_path / "new" / "overlap.parquet").unlink()
+    with pytest.raises(FileNotFoundError, match=r"overlap\.parquet is missing"):
+        HeadStudy.load(tmp_path / "new")
+
+
+def test_a_table_that_was_changed_or_comes_from_another_study_is_refused_and_named(study, tmp_path):
+    study.save(tmp_path)
+    path = tmp_path / "curve.parquet"
+    content = path.read_bytes()
+    other = study.curve.assign(accuracy=0.5).to_parquet(index=False)
+    for damaged in (content[:100] + bytes([content[100] ^ 1]) + content[101:], content[:-1], other, b""):
+        path.write_bytes(damaged)
+        with pytest.raises(DamagedFileError, match=r"curve\.parquet was changed or damaged"):
+            HeadStudy.load(tmp_path)
+    path.write_bytes(content)
+    assert HeadStudy.load(tmp_path).curve.equals(study.curve)
+    for damaged in ("", "[]", "{}", '{"tables": 3}', "[" * 100_000):
+        (tmp_path / "study.json").write_text(damaged)
+        with pytest.raises(DamagedFileError, match=r"study\.json is damaged"):
+            HeadStudy.load(tmp_path)
 
 
 def test_what_is_finished_is_not_made_again_and_what_is_lost_or_changed_is(study, rewards, examples, kept, tmp_path):
@@ -194,7 +214,7 @@ def test_what_is_finished_is_not_made_again_and_what_is_lost_or_changed_is(study
 
     before = parts()
     assert len(before) == 9
-    lost = next(path for path in before if path.name == "curve.parquet")
+    lost = next(path for path in before if path.name.startswith("positive curve "))
     lost.unlink()
     again = study_heads(rewards, examples, out=tmp_path, **OPTIONS)
     assert {path for path, when in parts().items() if before[path] != when} == {lost}
@@ -206,14 +226,52 @@ def test_what_is_finished_is_not_made_again_and_what_is_lost_or_changed_is(study
     assert len(after) == 12 and all(after[path] == when for path, when in before.items() if path != lost)
 
 
+def test_parts_depend_on_everything_they_are_made_of(rewards, halves, tmp_path):
+    """Of each of these, another part is made: nothing is taken from one of other heads, means, injection, examples..."""
+    reward, own = rewards["positive"], halves["positive"]
+    options = PartOptions(**OPTIONS, seed=0)
+    other_judge = replace(reward, judge=replace_judge(reward.judge, criterion_text="Be kind."))
+    variants = [
+        ("positive", reward, own, options),
+        ("other", reward, own, options),
+        ("positive", reward.with_heads(HeadSet.of(3, 4, [(2, 1)])), own, options),
+        ("positive", replace(reward, means=HeadMeans(reward.means.values + 1e-6, 1)), own, options),
+        ("positive", replace(reward, injection=Injection(strength=0.5)), own, options),
+        ("positive", other_judge, own, options),
+        ("positive", reward, own[::-1], options),
+        ("positive", reward, (own[0][::-1], own[1]), options),
+        ("positive", reward, own, replace(options, seed=1)),
+    ]
+    digests = {parts._digest(*one) for one in variants}
+    assert len(digests) == len(variants)
+    assert parts._digest(*variants[0]) == parts._digest("positive", reward, own, replace(options, random_sets=9))
+
+
+def replace_judge(judge, **changes):
+    known = {"layout": judge.layout, "template": judge.template, "criterion_text": judge.criterion_text}
+    return GenerativeJudge(judge.model, **(known | changes))
+
+
+def test_a_damaged_part_is_refused_and_a_second_writer_kept_out(rewards, examples, kept, tmp_path):
+    shutil.copytree(kept / "parts", tmp_path / "parts")
+    path = next((tmp_path / "parts").glob("positive interactions *"))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 3] ^= 4
+    path.write_bytes(content)
+    with pytest.raises(DamagedFileError, match=r"positive interactions .* delete it to have it made again"):
+        study_heads(rewards, examples, out=tmp_path, **OPTIONS)
+    with locked(tmp_path), pytest.raises(StoreBusyError, match=str(tmp_path)):
+        study_heads(rewards, examples, out=tmp_path, **OPTIONS)
+
+
 def test_another_standard_error_goes_on_from_what_was_sampled(study, rewards, halves, kept, tmp_path):
     shutil.copytree(kept / "parts", tmp_path / "parts")
-    (sampled,) = (tmp_path / "parts").glob(f"{file_names(list(CRITERIA))['positive']}-*/shapley.pt")
+    (sampled,) = (tmp_path / "parts").glob("positive shapley *.checkpoint")
     os.utime(sampled, ns=(0, 0))
     options = PartOptions(standard_error=0.5, random_sets=1, seed=0)
     found = study_part("positive", rewards["positive"], halves["positive"], options, out=tmp_path / "parts")
     # The tables are made anew; what was sampled is good enough for them, and nothing is sampled.
-    assert sampled.stat().st_mtime_ns == 0 and len(list(sampled.parent.rglob("curve.parquet"))) == 2
+    assert sampled.stat().st_mtime_ns == 0 and len(list(sampled.parent.glob("positive curve *.parquet"))) == 2
     known = study.attributions[study.attributions["criterion"] == "positive"].reset_index(drop=True)
     pd.testing.assert_frame_equal(found.attributions, known)
 

@@ -14,9 +14,9 @@ masks.
 
 from __future__ import annotations
 
-import hashlib
+import io
 import math
-import os
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -28,6 +28,7 @@ from tqdm.auto import tqdm
 from arm_lens.attribution.outcomes import OUTCOMES, Judged, Outcome, outcomes_of
 from arm_lens.attribution.result import Attribution
 from arm_lens.heads import Head, HeadSet
+from arm_lens.storage import digest_of, read_sealed, write_sealed
 
 MOST_ENUMERATED = 16
 ENUMERATED = 10
@@ -35,6 +36,8 @@ ENUMERATED = 10
 BLOCK = 1024
 """Masks asked for at a time, about."""
 TARGETS: tuple[Outcome, ...] = ("accuracy", "probability")
+PROBES = 4
+"""Random masks by which a checkpoint tells other examples and means."""
 LEAST_PAIRS = 16
 """Antithetic pairs before a standard error is trusted to stop by: two or three may agree by chance."""
 NOBODY = "there are no heads to share an effect among"
@@ -68,6 +71,7 @@ def shapley_values(
 
     Raises:
         ValueError: if there are no heads, or too many to enumerate, or the checkpoint is of something else.
+        DamagedFileError: if the checkpoint was changed since it was written.
     """
     heads = HeadSet.all(*objective.shape) if heads is None else heads
     if exact or (exact is None and len(heads) <= ENUMERATED):
@@ -194,31 +198,40 @@ class ShapleySampler:
         return self._sum / (2 * self._pairs)
 
     def save(self, path: str | Path) -> None:
-        """Write what was sampled to a file; an old one is replaced in one step."""
-        state = {"of": self._digest(), "ends": self._ends["gap"], "sum": self._sum, "squares": self._squares}
-        path = Path(path)
-        partial = path.with_name(path.name + ".partial")
-        torch.save(state | {"pairs": self._pairs, "generator": self._generator.get_state()}, partial)
-        os.replace(partial, path)
+        """Write what was sampled to a file; an old one is replaced, whole or not at all."""
+        state = {"of": self._digest(), "probe": self._probe, "sum": self._sum, "squares": self._squares}
+        buffer = io.BytesIO()
+        torch.save(state | {"pairs": self._pairs, "generator": self._generator.get_state()}, buffer)
+        write_sealed(path, buffer.getvalue())
 
     def load(self, path: str | Path) -> None:
         """Go on from what `save` wrote.
 
         Raises:
             ValueError: if it was sampled for other heads, examples, means or another seed.
+            DamagedFileError: naming the file, if it was changed since it was written.
         """
-        state = torch.load(path, weights_only=True)
-        # Examples and means are told by what no heads and all heads make of them; batches change its last digits.
-        ours, theirs = self._ends["gap"], state["ends"]
-        same = ours.shape == theirs.shape and torch.allclose(ours, theirs, atol=0.02, rtol=0.02)
-        if state["of"] != self._digest() or not same:
+        state = torch.load(io.BytesIO(read_sealed(path)), weights_only=True)
+        ours, theirs = self._probe, state.get("probe")
+        if (
+            state.get("of") != self._digest()
+            or ours.shape != theirs.shape
+            or not torch.allclose(ours, theirs, atol=0.02, rtol=0.02)  # batches change its last digits
+        ):
             raise ValueError(f"{path} holds Shapley values of other heads, examples, means or another seed")
         self._sum, self._squares, self._pairs = state["sum"], state["squares"], state["pairs"]
         self._generator.set_state(state["generator"])
 
+    @cached_property
+    def _probe(self) -> Float[Tensor, "example mask"]:
+        """What no heads, all heads and a few sets of them make of the examples: it tells examples, means and model."""
+        rolls = torch.rand(PROBES, *self.heads.mask.shape, generator=torch.Generator().manual_seed(0))
+        return torch.cat([self._ends["gap"], self.objective.margins((rolls < 0.5) & self.heads.mask)], dim=1)
+
     def _digest(self) -> str:
-        """Which heads of which model's size, and which seed."""
-        return hashlib.sha256(repr((self.heads.to_list(), self.objective.shape, self.seed)).encode()).hexdigest()
+        """Which heads of which model's size, which outcomes, and which seed."""
+        heads = [list(head) for head in self.heads]
+        return digest_of([heads, list(self.objective.shape), list(OUTCOMES), self.seed])
 
 
 def exact_shapley_values(

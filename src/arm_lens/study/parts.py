@@ -1,26 +1,24 @@
-"""One criterion of a study: its attributions, interactions and curve, each kept in a file as soon as it is there.
+"""One criterion of a study: its attributions, interactions and curve, each in the store as soon as it is there.
 
-A folder ``NAME-DIGEST`` stands for everything that sampling depends on but how long it goes on: the reward model, the
-language model, the halves of the examples, the seed. In it lie the sampled Shapley values (``shapley.pt``), which another
-standard error goes on from, and per standard error and number of random draws a folder with the finished tables.
+The sampled Shapley values, ``NAME shapley DIGEST.checkpoint``, are found by everything that sampling depends on but how
+long it goes on: the reward model, the language model, the halves of the examples, the seed. Another standard error goes on
+from them. The finished tables are found by that, the standard error and the number of random rankings.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from arm_lens.attribution import accuracy_by_heads, attribute, interactions, scores_of
 from arm_lens.engine.reading import fingerprint
 from arm_lens.reward.model import ActivationRewardModel
+from arm_lens.storage import Store, digest_of, digest_of_bytes
 from arm_lens.study.halves import Halves
 
 CURVES = ("shapley", "injection", "gradient", "selection_probability")
@@ -61,8 +59,8 @@ def study_part(
         options: how.
         out: the folder of all parts.
     """
-    sampled, tables = (None, None) if out is None else _folders(out, name, reward, halves, options)
-    checkpoint = None if sampled is None else sampled / "shapley.pt"
+    sampled = _digest(name, reward, halves, options)
+    checkpoint = None if out is None else out / f"{file_names([name])[name]} shapley {sampled}.checkpoint"
     seed, progress, error = options.seed, options.progress, options.standard_error
 
     def attributed() -> pd.DataFrame:
@@ -78,7 +76,13 @@ def study_part(
             objective, reward.heads, standard_error=error, seed=seed, criterion=name, progress=progress
         ).frame()
 
-    attributions = _kept(tables, "attributions", attributed)
+    def kept(table: str, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+        if out is None:
+            return make()
+        digest = digest_of([sampled, table, options.standard_error, options.random_sets])
+        return Store(out).frame(digest, make, name=f"{name} {table}")
+
+    attributions = kept("attributions", attributed)
     measured = set(attributions["measure"])
 
     def curve() -> pd.DataFrame:
@@ -86,7 +90,7 @@ def study_part(
         objective = reward.objective(halves[1], progress=progress)
         return accuracy_by_heads(objective, rankings, random_rankings=options.random_sets, seed=seed, criterion=name)
 
-    return Part(attributions, _kept(tables, "interactions", interacting), _kept(tables, "curve", curve))
+    return Part(attributions, kept("interactions", interacting), kept("curve", curve))
 
 
 def file_names(names: Sequence[str], *, most: int = 60) -> dict[str, str]:
@@ -109,37 +113,15 @@ def file_names(names: Sequence[str], *, most: int = 60) -> dict[str, str]:
     return found
 
 
-def write_table(frame: pd.DataFrame, path: Path) -> None:
-    """The file is there whole, or as it was."""
-    partial = path.with_name(path.name + ".partial")
-    frame.to_parquet(partial, index=False)
-    partial.replace(path)
-
-
-def _kept(folder: Path | None, table: str, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
-    """The table as it is in the folder; if it is not there, it is made and put there."""
-    if folder is None:
-        return make()
-    path = folder / f"{table}.parquet"
-    if path.exists():
-        return pd.read_parquet(path)
-    folder.mkdir(parents=True, exist_ok=True)
-    frame = make()
-    write_table(frame, path)
-    return frame
-
-
-def _folders(
-    out: Path, name: str, reward: ActivationRewardModel, halves: Halves, options: PartOptions
-) -> tuple[Path, Path]:
-    """Where the sampled Shapley values go, and where the tables."""
+def _digest(name: str, reward: ActivationRewardModel, halves: Halves, options: PartOptions) -> str:
+    """Of all that attribution depends on but how long sampling goes on."""
     tensors = [fingerprint(reward.judge.model), reward.means.values]
     if reward.selection is not None:
         tensors.append(reward.selection.head_scores.values.detach().float().cpu())
     judge = reward.judge
-    told = {
+    depends_on = {
         "criterion": name,
-        "tensors": [hashlib.sha256(tensor.numpy().tobytes()).hexdigest() for tensor in tensors],
+        "tensors": [digest_of_bytes(tensor.numpy().tobytes()) for tensor in tensors],
         "heads": reward.heads.to_list(),
         "by": None if reward.selection is None else reward.selection.head_scores.name,
         "injection": reward.injection.to_dict(),
@@ -148,10 +130,4 @@ def _folders(
         "seed": options.seed,
         "version": version("arm-lens"),
     }
-    sampled = out / f"{file_names([name])[name]}-{_digest(told)}"
-    finished = {"standard_error": options.standard_error, "random_sets": options.random_sets}
-    return sampled, sampled / _digest(finished)[:8]
-
-
-def _digest(told: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+    return digest_of(depends_on)

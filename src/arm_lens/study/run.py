@@ -16,6 +16,7 @@ from arm_lens.evaluation import RunResults
 from arm_lens.evaluation.demo import head_frames
 from arm_lens.preferences import LabelledResponse, Preference
 from arm_lens.reward.model import ActivationRewardModel
+from arm_lens.storage import locked
 from arm_lens.study.halves import Halves, check, in_halves
 from arm_lens.study.parts import Part, PartOptions, study_part
 from arm_lens.study.tables import HeadStudy
@@ -55,6 +56,8 @@ def study_heads(
         ValueError: before anything is measured: if there is no reward model; or naming the criterion, if it has no
             examples that give two halves, cannot be asked about them, has a name that tables need (``all``,
             ``random heads``, ``none``), or a reward model by soft gates or of another language model than the first.
+        StoreBusyError: if another process is writing a study to ``out``.
+        DamagedFileError: naming the file, if what is finished in ``out`` was changed since.
     """
     check(rewards, examples)
     if random_sets < 1:
@@ -66,16 +69,22 @@ def study_heads(
     among = _among_criteria(rewards, _heads(rewards) if heads is None else heads)
     parts_folder = None if out is None else Path(out) / "parts"
     options = PartOptions(standard_error=standard_error, random_sets=random_sets, seed=seed, progress=progress)
-    parts = [
-        study_part(name, reward, halves[name], options, out=parts_folder)
-        for name, reward in tqdm(rewards.items(), desc="criteria", unit="criterion", disable=not progress)
-    ]
-    judged = {name: second for name, (_, second) in halves.items()}
-    transferred = transfer(rewards, judged, random_sets=random_sets, seed=seed, progress=progress)
-    study = _gathered(rewards, halves, parts, among, transferred)
-    if out is not None:
-        study.save(out)
-    return study
+
+    def study() -> HeadStudy:
+        parts = [
+            study_part(name, reward, halves[name], options, out=parts_folder)
+            for name, reward in tqdm(rewards.items(), desc="criteria", unit="criterion", disable=not progress)
+        ]
+        judged = {name: second for name, (_, second) in halves.items()}
+        transferred = transfer(rewards, judged, random_sets=random_sets, seed=seed, progress=progress)
+        return _gathered(rewards, halves, parts, among, transferred)
+
+    if out is None:
+        return study()
+    with locked(out):
+        made = study()
+        made.save(out)
+    return made
 
 
 def study_run(

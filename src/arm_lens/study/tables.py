@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -9,10 +11,10 @@ import pandas as pd
 
 from arm_lens.attribution import scores_of
 from arm_lens.display import card, frame_table, frame_text, sizes, small_print, strongest
-from arm_lens.study.parts import write_table
+from arm_lens.storage import DamagedFileError, digest_of_bytes, write_bytes, write_json
 
-LAST = "attributions"
-"""The table that is written last: where it is, all are."""
+RECORD = "study.json"
+"""The digest of every table. It is written last: where it is, all are."""
 FIRST_HEADS = 3
 """Heads per criterion that a study shows of itself."""
 ABOUT = "Heads with the highest Shapley values, in probability of the right verdict"
@@ -46,32 +48,45 @@ class HeadStudy:
     """criterion, layer, head, and the columns of `HeadCard.tokens`."""
 
     def save(self, folder: str | Path) -> Path:
-        """Write one Parquet file per table, ``attributions.parquet`` last: where it is, the study is whole."""
+        """Write one Parquet file per table, and ``study.json`` last: where it is, the study is whole."""
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{LAST}.parquet").unlink(missing_ok=True)  # no mixture of this study and an older one looks whole
-        names = [field.name for field in fields(self) if field.name != LAST]
-        for name in [*names, LAST]:
-            write_table(getattr(self, name), folder / f"{name}.parquet")
+        (folder / RECORD).unlink(missing_ok=True)  # no mixture of this study and an older one looks whole
+        digests = {}
+        for field in fields(self):
+            content = getattr(self, field.name).to_parquet(index=False)
+            write_bytes(folder / f"{field.name}.parquet", content)
+            digests[field.name] = digest_of_bytes(content)
+        write_json(folder / RECORD, {"tables": digests})
         return folder
 
     @staticmethod
     def is_in(folder: str | Path) -> bool:
         """Whether a whole study was saved there."""
-        return (Path(folder) / f"{LAST}.parquet").exists()
+        return (Path(folder) / RECORD).exists()
 
     @classmethod
     def load(cls, folder: str | Path) -> HeadStudy:
         """Read what `save` wrote.
 
         Raises:
-            FileNotFoundError: naming the table that is missing.
+            FileNotFoundError: naming the file that is missing.
+            DamagedFileError: naming the file that is not what was written.
         """
-        folder = Path(folder)
-        missing = [field.name for field in fields(cls) if not (folder / f"{field.name}.parquet").exists()]
-        if missing:
-            raise FileNotFoundError(f"{folder} holds no study of heads: {missing[0]}.parquet is missing")
-        return cls(**{field.name: pd.read_parquet(folder / f"{field.name}.parquet") for field in fields(cls)})
+        folder, tables = Path(folder), {}
+        for name in (RECORD, *(f"{field.name}.parquet" for field in fields(cls))):
+            if not (folder / name).exists():
+                raise FileNotFoundError(f"{folder} holds no study of heads: {name} is missing")
+        try:
+            digests = dict(json.loads((folder / RECORD).read_bytes())["tables"])
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise DamagedFileError(f"{folder / RECORD} is damaged; make the study again") from error
+        for field in fields(cls):
+            path = folder / f"{field.name}.parquet"
+            content = path.read_bytes()
+            if digest_of_bytes(content) != digests.get(field.name):
+                raise DamagedFileError(f"{path} was changed or damaged since it was written; make the study again")
+            tables[field.name] = pd.read_parquet(io.BytesIO(content))
+        return cls(**tables)
 
     def first_heads(self, count: int = FIRST_HEADS) -> pd.DataFrame:
         """The heads with the highest Shapley values of each criterion, as text; a row per criterion, a column per place."""
