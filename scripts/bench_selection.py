@@ -53,6 +53,7 @@ from arm_lens.judges.questions import questions_of
 from arm_lens.plots import save_figure, selection_speed
 from arm_lens.reward.fitting import means_and_objective
 from arm_lens.selection import PooledObjective
+from arm_lens.storage import write_text
 
 SECTIONS = ("speed", "end_to_end", "overhead", "searches")
 LENGTHS, MASKS = (64, 128, 256, 512, 1024), (1, 8, 32, 128)
@@ -301,7 +302,7 @@ def main() -> None:
         table = stability(pd.DataFrame(result["searches"]), cfg.n_layers, cfg.n_heads)
         result["stability"] = table.to_dict(orient="records")
     text = json.dumps(result, indent=1).replace("NaN", "null")
-    (out / "bench_selection.json").write_text(text + "\n", encoding="utf-8")
+    write_text(out / "bench_selection.json", text + "\n")
     for name in ("rows", "end_to_end", "overhead", "stability"):
         if result.get(name):
             print(f"\n{name}\n{pd.DataFrame(result[name]).to_string(index=False, float_format=lambda x: f'{x:.3g}')}")

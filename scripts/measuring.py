@@ -21,6 +21,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from arm_lens import load_model
 from arm_lens.judge_model.tokenizer import build_tokenizer
+from arm_lens.storage import read_sealed, write_sealed
 
 SHAPES: dict[str, dict[str, int]] = {
     "6 layers of 512": dict(
@@ -140,11 +141,8 @@ def kept(out: Path, name: str, make: Callable[[], Any]) -> Any:
     path = out / "parts" / f"{name}.json"
     if not path.exists():
         made = make()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(".unfinished")
-        unfinished.write_text(json.dumps(made), encoding="utf-8")
-        unfinished.rename(path)
-    return json.loads(path.read_text(encoding="utf-8"))
+        write_sealed(path, json.dumps(made).encode())
+    return json.loads(read_sealed(path))
 
 
 def machine(device: str, dtype: str) -> dict[str, Any]:

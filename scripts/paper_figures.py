@@ -30,6 +30,7 @@ from tqdm.auto import tqdm
 
 from arm_lens.plots import COLUMN, PAGE, SCREEN, NoRoomError, one_browser, save_figure, themed
 from arm_lens.reports.figures import figures_of_run
+from arm_lens.storage import write_text
 from arm_lens.study import study_run
 from arm_lens.study.parts import file_names
 
@@ -106,7 +107,7 @@ def write_index(out: Path, written: Written) -> None:
             parts.append(f'<p><a href="{where}">{shown}</a></p>')
     style = "body{font:16px sans-serif;margin:2em;max-width:70em} img{max-width:100%;border:1px solid #ddd}"
     head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Figures</title><style>{style}</style>'
-    (out / "index.html").write_text("\n".join([head, *parts, "</html>"]), encoding="utf-8")
+    write_text(out / "index.html", "\n".join([head, *parts, "</html>"]))
 
 
 def write_latex(out: Path, written: Written) -> None:
@@ -123,7 +124,7 @@ def write_latex(out: Path, written: Written) -> None:
                     rf"\end{{{environment}}}",
                     "",
                 ]
-    (out / "figures.tex").write_text("\n".join(lines), encoding="utf-8")
+    write_text(out / "figures.tex", "\n".join(lines))
 
 
 LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}

@@ -48,6 +48,7 @@ from arm_lens.judge_model import ATTRIBUTES, CRITERIA, CRITERION_WORDING, World
 from arm_lens.judge_model.tokenizer import build_tokenizer
 from arm_lens.judge_model.world import PLACES, Item, Split
 from arm_lens.judges.template import TEMPLATE_FILE, JudgeTemplate
+from arm_lens.storage import replacing, write_bytes, write_text
 
 TEMPLATE = JudgeTemplate(
     header="Criterion: {criterion}\n",
@@ -375,14 +376,14 @@ def train(recipe: Recipe, out: Path, finished: Path | None) -> LlamaForCausalLM:
         if (step + 1) % 200 == 0 or step + 1 == recipe.steps:
             state = {"both": both.state_dict(), "optimizer": optimizer.state_dict()}
             state |= {"step": step + 1, "rows": rows, "recipe": asdict(recipe)}
-            torch.save(state, checkpoint.with_suffix(".tmp"))
-            checkpoint.with_suffix(".tmp").replace(checkpoint)  # a kill while writing leaves the old one whole
+            with replacing(checkpoint) as aside:
+                torch.save(state, aside)
     # A row per 50 steps is enough to see the phases.
     log = pd.DataFrame(rows)
     log = log.groupby(log["step"] // 50 * 50).mean().drop(columns="step")
     if finished:
         log = pd.concat([pd.read_csv(finished / LOG_FILE, index_col="step").loc[: recipe.ranked_from - 1], log])
-    log.round(4).to_csv(out / LOG_FILE)
+    write_text(out / LOG_FILE, log.round(4).to_csv())
     return model.eval()
 
 
@@ -421,8 +422,8 @@ def main() -> None:
     folder = arguments.out / "weights"
     model.save_pretrained(folder)
     Text().tokenizer.save_pretrained(folder)
-    (folder / TEMPLATE_FILE).write_text(json.dumps(TEMPLATE.to_dict(), indent=1) + "\n", encoding="utf-8")
-    (folder / LOG_FILE).write_bytes((arguments.out / LOG_FILE).read_bytes())
+    write_text(folder / TEMPLATE_FILE, json.dumps(TEMPLATE.to_dict(), indent=1) + "\n")
+    write_bytes(folder / LOG_FILE, (arguments.out / LOG_FILE).read_bytes())
     tables = {
         (replies, split): evaluate(model, split, replies=replies, items=arguments.items)
         for replies in (1, 2)
@@ -435,7 +436,7 @@ def main() -> None:
         ranked_from=recipe.ranked_from,
         apart=bool(arguments.finished),
     )
-    (folder / "README.md").write_text(text, encoding="utf-8")
+    write_text(folder / "README.md", text)
     for frame in (tables[1, "test"], tables[2, "test"]):
         print(frame.pivot(index="criterion", columns="examples", values="accuracy").loc[NAMES].round(3).to_string())
 
