@@ -69,7 +69,7 @@ def material(judge):
 @pytest.fixture(scope="module")
 def said(material, tmp_path_factory):
     """said(name, seed): what a judge says, asked once."""
-    cache, kept = tmp_path_factory.mktemp("cache") / "answers.sqlite", {}
+    cache, kept = tmp_path_factory.mktemp("cache") / "answers", {}
 
     def ask(name, seed=0):
         if (name, seed) not in kept:
@@ -316,7 +316,7 @@ def test_an_endpoint_is_asked_once_and_its_answers_are_kept(key, tmp_path):
         options = {"model": "judge", "base_url": server.url, "max_retries": 0, "timeout": 10.0}
         config = config_of({"judge": "endpoint", "options": options}, test_items=3)
         first = run_parts(config, tmp_path, progress=False).items
-        assert len(server.received) == 6 and (tmp_path / "answers.sqlite").exists()
+        assert len(server.received) == 6 and (tmp_path / "answers").exists()
         for part in (tmp_path / "parts").glob("*.parquet"):
             part.unlink()
         second = run_parts(config, tmp_path, progress=False).items
@@ -328,7 +328,7 @@ def test_an_endpoint_is_asked_once_and_its_answers_are_kept(key, tmp_path):
 def test_an_endpoint_that_only_writes_words_states_no_probability(key, material, tmp_path):
     with ChatServer(longer) as server:
         ask = {"model": "judge", "base_url": server.url, "max_retries": 0}
-        at = At(material, 0, tmp_path / "answers.sqlite")
+        at = At(material, 0, tmp_path / "answers")
         scalar, ranked = (JUDGES["endpoint"].make(at, layout=one, **ask) for one in ("scalar", "ranked"))
     frame = items_of(material.task, "endpoint", 0, scalar)
     assert frame["probability"].isna().all() and scalar.fit == {"unparsed": 0, "cost": None}
