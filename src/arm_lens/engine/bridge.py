@@ -45,13 +45,20 @@ class BridgeModel(LanguageModel):
         raw: the user's own object: the bridge, or the Hugging Face model that it was made for.
         bridge: what computes.
         findings: what is known of the model.
+        tokenizer: the user's own, of a Hugging Face model; by default the bridge's.
     """
 
     model_class = "TransformerBridge"
 
-    def __init__(self, raw: nn.Module, bridge: TransformerBridge, findings: Findings) -> None:
+    def __init__(
+        self,
+        raw: nn.Module,
+        bridge: TransformerBridge,
+        findings: Findings,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+    ) -> None:
         super().__init__(raw, bridge, findings)
-        self._bridge = bridge
+        self._bridge, self._given = bridge, tokenizer
         self._keeps_logits = "logits_to_keep" in inspect.signature(bridge.original_model.forward).parameters
 
     @property
@@ -85,8 +92,8 @@ class BridgeModel(LanguageModel):
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The bridge's tokenizer."""
-        tokenizer: PreTrainedTokenizerBase = self._bridge.tokenizer
+        """The user's tokenizer, or the bridge's."""
+        tokenizer: PreTrainedTokenizerBase = self._bridge.tokenizer if self._given is None else self._given
         return tokenizer
 
     def parts_of(self, block: nn.Module) -> list[nn.Module]:
@@ -291,11 +298,14 @@ def bridge_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Tra
     twin = copy.deepcopy(model, twins)
     twin.train(False)
     twin.set_attn_implementation("eager")
+    spare = copy.deepcopy(tokenizer)  # which side it pads is set
+    # So that it is taken as it is: without, it would be read again from where it came from, and tokens added since be lost.
+    spare.init_kwargs |= {"add_bos_token": True, "name_or_path": tokenizer.name_or_path}
     name = str(model.name_or_path)
     return TransformerBridge.boot_transformers(
         str(Path(name).resolve()) if Path(name).is_dir() else name,
         hf_model=twin,
-        tokenizer=copy.deepcopy(tokenizer),  # which side it pads is set
+        tokenizer=spare,
         device=model.device,
         dtype=model.dtype,
     )

@@ -46,7 +46,7 @@ class _Wrapped:
 
     bridge: TransformerBridge
     given: PreTrainedTokenizerBase
-    """The tokenizer that it was made with, of which the bridge has a copy."""
+    """The user's tokenizer; the bridge has a copy."""
     weights: tuple[object, ...]
     findings: Findings
 
@@ -66,7 +66,7 @@ def language_model(model: ModelLike, tokenizer: PreTrainedTokenizerBase | None =
     Raises:
         TypeError: if the model is anything else, or its tokenizer cannot be found, or one is given to a model that has one.
     """
-    if isinstance(model, tuple) and len(model) == 2 and tokenizer is None:
+    if isinstance(model, tuple) and len(model) == 2 and isinstance(model[0], PreTrainedModel) and tokenizer is None:
         model, tokenizer = model
     if isinstance(model, PreTrainedModel):
         if tokenizer is not None and not isinstance(tokenizer, PreTrainedTokenizerBase):
@@ -95,9 +95,11 @@ def _of_hugging_face(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase 
     if known is None or known.weights != weights or given_another:
         if any(type(module).__module__.startswith("transformer_lens") for module in model.modules()):
             raise TypeError(f"this {type(model).__name__} is part of a TransformerBridge: give that")
-        given = tokenizer or (_tokenizer_of(model) if known is None else known.given)
+        given = tokenizer
+        if given is None:
+            given = _tokenizer_of(model) if known is None else known.given
         known = _WRAPPED[model] = _Wrapped(bridge_of(model, given), given, weights, Findings())
-    return _in_use(known.findings) or BridgeModel(model, known.bridge, known.findings)
+    return _in_use(known.findings) or BridgeModel(model, known.bridge, known.findings, known.given)
 
 
 def _tokenizer_of(model: PreTrainedModel) -> PreTrainedTokenizerBase:
