@@ -188,7 +188,7 @@ def test_chance_and_p_value_of_a_distance_are_those_of_all_ways_to_deal_the_head
     for some in combinations(range(7), 4):
         rest = [index for index in range(7) if index not in some]
         dealt.append(wasserstein_distance(depths[list(some)], depths[rest]))
-    row = depth_distance({"one": one, "two": two}, draws=20_000).iloc[0]
+    row = depth_distance({"one": one, "two": two}, deals=20_000).iloc[0]
     assert row["chance"] == pytest.approx(np.mean(dealt), abs=0.005)
     assert row["p_value"] == pytest.approx(np.mean(np.array(dealt) >= row["wasserstein"] - 1e-9), abs=0.01)
 

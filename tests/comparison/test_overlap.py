@@ -11,7 +11,7 @@ import torch
 from scipy import stats
 
 from arm_lens import HeadSet
-from arm_lens.comparison import overlap, sets_of
+from arm_lens.comparison import head_sets, overlap
 from arm_lens.evaluation.statistics import holm
 
 
@@ -127,31 +127,31 @@ def test_sets_come_out_of_the_table_as_they_went_in_under_readable_names():
         ("polite", 1, random_set(6, 8, 5, 1)),
         ("brief", 0, HeadSet.none(6, 8)),
     ]
-    found = sets_of(heads_table(sets))
+    found = head_sets(heads_table(sets))
     assert list(found) == ["polite, seed 0", "polite, seed 1", "brief, seed 0"]
     assert list(found.values()) == [one for *_, one in sets]
-    assert list(sets_of(heads_table(sets[2:]), by=["criterion"])) == ["brief"]
+    assert list(head_sets(heads_table(sets[2:]), by=["criterion"])) == ["brief"]
 
 
 def test_a_table_that_does_not_tell_sets_apart_is_refused_by_the_head_that_is_there_twice():
     table = heads_table([("polite", 0, random_set(6, 8, 7, 0)), ("polite", 1, random_set(6, 8, 5, 1))])
-    with pytest.raises(ValueError, match=r"L0H0 in 'polite' is there several times.*'by'"):
-        sets_of(table, by=["criterion"])
+    with pytest.raises(ValueError, match=r"'polite' .sets by criterion.*several rows of layer 0, head 0"):
+        head_sets(table, by=["criterion"])
 
 
 def test_a_table_of_the_chosen_heads_alone_is_refused():
     table = heads_table([("polite", 0, random_set(6, 8, 7, 0))])
-    with pytest.raises(ValueError, match=r"'polite, seed 0' has 7 rows.*every head"):
-        sets_of(table[table["selected"]])
+    with pytest.raises(ValueError, match=r"'polite, seed 0'.*7 rows.*every head"):
+        head_sets(table[table["selected"]])
 
 
 def test_a_head_neither_selected_nor_not_is_named():
     table = heads_table([("polite", 0, random_set(6, 8, 7, 0))]).astype({"selected": object})
     table.loc[9, "selected"] = None
-    with pytest.raises(ValueError, match=r"L1H1 in 'polite, seed 0' is neither"):
-        sets_of(table)
+    with pytest.raises(ValueError, match=r"'polite, seed 0'.*L1H1 is neither"):
+        head_sets(table)
 
 
 def test_a_missing_column_is_named():
     with pytest.raises(ValueError, match=r"'heads' lacks the column 'seed'"):
-        sets_of(heads_table([("polite", 0, HeadSet.none(2, 2))]).drop(columns="seed"))
+        head_sets(heads_table([("polite", 0, HeadSet.none(2, 2))]).drop(columns="seed"))

@@ -132,10 +132,10 @@ def test_pairs_share_sets_so_that_their_spread_over_pairs_would_be_too_small():
     assert row["ci_high"] - row["ci_low"] > 1.3 * naive
 
 
-def test_groups_may_be_of_selectors_and_sets_of_draws():
+def test_groups_may_be_of_selectors_and_sets_of_samples():
     rng = np.random.default_rng(0)
     chosen = drawn(rng, 0.3, 4)
-    heads = table(chosen, selector=["a", "a", "b", "b"], criterion=["x"] * 4).rename(columns={"seed": "draw"})
+    heads = table(chosen, selector=["a", "a", "b", "b"], criterion=["x"] * 4).rename(columns={"seed": "sample"})
     found = stability(heads, by=["selector", "criterion"])
     assert found["group"].tolist() == ["a, x", "b, x"]
     assert found["jaccard"].tolist() == pytest.approx([jaccards(chosen[:2])[0], jaccards(chosen[2:])[0]])

@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import hypergeom, spearmanr
 
+from arm_lens.heads import HeadSet
+
 CRITERIA = ("answers", "safe", "polite", "positive", "brief", "detailed", "list", "emphatic")
 MEASURES = (
     "selection_probability", "injection", "leave_one_out", "shapley", "gradient", "direct", "ablation_zero",
@@ -82,20 +84,17 @@ def make_interactions(criteria=CRITERIA[:2], n_chosen=12, n_layers=6, n_heads=8,
     return pd.DataFrame(records, columns=columns)
 
 
-def make_memberships(criteria=CRITERIA, n_layers=6, n_heads=8, n_chosen=10) -> pd.DataFrame:
-    records = []
+def make_memberships(criteria=CRITERIA, n_layers=6, n_heads=8, n_chosen=10) -> dict[str, HeadSet]:
+    sets = {}
     for index, criterion in enumerate(criteria):
         worth = worth_of(index, n_layers, n_heads).ravel()
         chosen = np.argsort(-worth)[: n_chosen + index % 4]
-        records += [(criterion, *divmod(int(one), n_heads)) for one in sorted(chosen)]
-    return pd.DataFrame(records, columns=["name", "layer", "head"])
+        sets[criterion] = HeadSet.of(n_layers, n_heads, [divmod(int(one), n_heads) for one in chosen])
+    return sets
 
 
-def make_overlap(memberships: pd.DataFrame, n_total=48) -> pd.DataFrame:
-    sets = {
-        name: {(row.layer, row.head) for row in part.itertuples()}
-        for name, part in memberships.groupby("name", sort=False)
-    }
+def make_overlap(memberships: dict[str, HeadSet], n_total=48) -> pd.DataFrame:
+    sets = {name: set(heads) for name, heads in memberships.items()}
     records = []
     pairs = list(itertools.combinations(sets, 2))
     for a, b in pairs:

@@ -119,16 +119,18 @@ def named(table: pd.DataFrame, names: tuple[str, ...] = LONG, column: str = "cri
     return table[table[column].isin(first)].assign(**{column: lambda t: t[column].map(first)})
 
 
-def first(table: pd.DataFrame, count: int = 1) -> pd.DataFrame:
-    """The first criteria."""
-    return table[table["criterion"].isin(list(table["criterion"].unique())[:count])]
+def first(table: pd.DataFrame, count: int = 1, column: str = "criterion") -> pd.DataFrame:
+    """The first criteria, or other values of a column."""
+    return table[table[column].isin(list(table[column].unique())[:count])]
 
 
 CASES: dict[str, Callable[[], go.Figure]] = {
-    "accuracy_by_method": lambda: plots.accuracy_by_method(rows()),
-    "accuracy_by_method: long names": lambda: plots.accuracy_by_method(named(rows())),
-    "accuracy_by_method: far below chance": lambda: plots.accuracy_by_method(
-        first(rows()).assign(accuracy=0.1, ci_low=0.02, ci_high=0.2)
+    "accuracy_by_subset": lambda: plots.accuracy_by_subset(results.make_summary(rows()), rows=rows()),
+    "accuracy_by_subset: long names": lambda: plots.accuracy_by_subset(
+        named(results.make_summary(rows()), column="subset"), rows=named(rows(), column="subset")
+    ),
+    "accuracy_by_subset: far below chance": lambda: plots.accuracy_by_subset(
+        first(results.make_summary(rows()), column="subset").assign(accuracy=0.1, ci_low=0.02, ci_high=0.2)
     ),
     "accuracy_by_judge": lambda: plots.accuracy_by_judge(of("criteria")),
     "accuracy_by_judge: few judges": lambda: plots.accuracy_by_judge(of("criteria", FEW)),
@@ -161,11 +163,13 @@ CASES: dict[str, Callable[[], go.Figure]] = {
     "reliability": lambda: plots.reliability(benchmark.make_calibration(), summary=of("criteria")),
     "reliability: one judge": lambda: plots.reliability(benchmark.make_calibration(("sav",))),
     "reward_histograms": lambda: plots.reward_histograms(items()),
-    "reward_histograms: one criterion": lambda: plots.reward_histograms(first(items())),
-    "reward_histograms: long names": lambda: plots.reward_histograms(named(items())),
+    "reward_histograms: one criterion": lambda: plots.reward_histograms(first(items(), column="subset")),
+    "reward_histograms: long names": lambda: plots.reward_histograms(named(items(), column="subset")),
     "roc_curves": lambda: plots.roc_curves(items()),
-    "roc_curves: one criterion and method": lambda: plots.roc_curves(first(items()), ["reinforce"]),
-    "roc_curves: long names and one seed": lambda: plots.roc_curves(named(items()[items()["seed"] == 0])),
+    "roc_curves: one criterion and judge": lambda: plots.roc_curves(first(items(), column="subset"), ["arm_reinforce"]),
+    "roc_curves: long names and one seed": lambda: plots.roc_curves(
+        named(items()[items()["seed"] == 0], column="subset")
+    ),
     "selected_heads": lambda: plots.selected_heads(heads()),
     "selected_heads: one criterion": lambda: plots.selected_heads(first(heads())),
     "selected_heads: long names": lambda: plots.selected_heads(named(heads())),

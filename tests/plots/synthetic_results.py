@@ -6,24 +6,30 @@ import numpy as np
 import pandas as pd
 
 CRITERIA = ("answers", "safe", "polite", "positive", "brief", "detailed", "list", "emphatic")
-SKILL = {"zero_shot": 0.15, "few_shot": 0.9, "all_heads": 0.7, "random_heads": 0.75, "reinforce": 1.6}
+SKILL = {"zero_shot": 0.15, "few_shot": 0.9, "arm_all_heads": 0.7, "arm_random_heads": 0.75, "arm_reinforce": 1.6}
+CELL = ["benchmark", "subset", "unit", "judge", "n_examples", "noise"]
 
 
-def make_items(criteria=CRITERIA, seeds=(0, 1, 2), n=400, methods=tuple(SKILL), texts=True) -> pd.DataFrame:
+def make_items(criteria=CRITERIA, seeds=(0, 1, 2), n=400, judges=tuple(SKILL), texts=True) -> pd.DataFrame:
     random = np.random.default_rng(0)
     frames = []
     for difficulty, criterion in enumerate(criteria):
         labels = random.random(n) < 0.5
-        for method in methods:
+        for judge in judges:
             for seed in seeds:
-                strength = SKILL[method] * (0.5 + 0.15 * difficulty) + 0.15 * random.normal()
+                strength = SKILL[judge] * (0.5 + 0.15 * difficulty) + 0.15 * random.normal()
                 logit = strength * np.where(labels, 1, -1) + random.normal(0, 1, n)
                 reward = 1 / (1 + np.exp(-1.5 * logit))
                 frames.append(
                     pd.DataFrame(
                         {
-                            "criterion": criterion,
-                            "method": method,
+                            "benchmark": "criteria",
+                            "subset": criterion,
+                            "unit": "response",
+                            "judge": judge,
+                            "n_examples": 0 if judge == "zero_shot" else 64,
+                            "noise": 0.0,
+                            "sample": 0,
                             "seed": seed,
                             "item": np.arange(n),
                             "label": labels,
@@ -43,12 +49,16 @@ def make_items(criteria=CRITERIA, seeds=(0, 1, 2), n=400, methods=tuple(SKILL), 
 
 
 def make_rows(items: pd.DataFrame) -> pd.DataFrame:
-    rows = items.groupby(["criterion", "method", "seed"], sort=False)["correct"].agg(["mean", "count"]).reset_index()
+    rows = items.groupby([*CELL, "sample", "seed"], sort=False)["correct"].agg(["mean", "count"]).reset_index()
     rows = rows.rename(columns={"mean": "accuracy", "count": "n"})
     half = 1.96 * np.sqrt(rows["accuracy"] * (1 - rows["accuracy"]) / rows["n"])
     rows["ci_low"], rows["ci_high"] = (rows["accuracy"] - half).clip(0), (rows["accuracy"] + half).clip(upper=1)
-    rows["n_heads"] = rows["method"].map({"zero_shot": 0, "few_shot": 0}).fillna(12).astype(int)
     return rows
+
+
+def make_summary(rows: pd.DataFrame) -> pd.DataFrame:
+    """Means over seeds."""
+    return rows.groupby(CELL, sort=False)[["accuracy", "ci_low", "ci_high", "n"]].mean().reset_index()
 
 
 def make_heads(criteria=CRITERIA, seeds=(0, 1, 2), n_layers=6, n_heads=8) -> pd.DataFrame:
@@ -94,6 +104,7 @@ def make_results(criteria=CRITERIA, seeds=(0, 1, 2), n=400, n_layers=6, n_heads=
     items = make_items(criteria, seeds, n)
     return {
         "rows": make_rows(items),
+        "summary": make_summary(make_rows(items)),
         "items": items,
         "heads": make_heads(criteria, seeds, n_layers, n_heads),
         "history": make_history(criteria, seeds),

@@ -243,8 +243,11 @@ def test_cells_too_small_for_numbers_ring_what_is_not_told_apart_from_zero():
 
 
 def test_a_pair_that_is_there_twice_or_misses_is_told():
-    with pytest.raises(ValueError, match=r"has L\d+H\d+ and L\d+H\d+ twice"):
+    with pytest.raises(ValueError, match="several rows of criterion 'safe'"):
         interaction_matrix(pd.concat([PAIRS, PAIRS]))
+    turned = PAIRS.rename(columns={"layer_a": "layer_b", "layer_b": "layer_a", "head_a": "head_b", "head_b": "head_a"})
+    with pytest.raises(ValueError, match=r"has L\d+H\d+ and L\d+H\d+ twice"):
+        interaction_matrix(pd.concat([PAIRS, turned]))
     with pytest.raises(ValueError, match=r"several values of criterion \(safe, polite\)"):
         interaction_matrix(make_interactions(("safe", "polite"), 3))
     contexts = pd.concat([PAIRS.assign(context="alone"), PAIRS.assign(context="within", interaction=0.5)])

@@ -25,7 +25,7 @@ from plots.synthetic_benchmark import (
 from arm_lens import plots
 from arm_lens.evaluation.main_setting import main_rows, main_settings
 from arm_lens.plots.judge_rows import JudgeRows, column_headings, printed
-from arm_lens.plots.theme import DIVERGING, JUDGES, METHODS, page_width
+from arm_lens.plots.theme import DIVERGING, JUDGES, page_width
 
 JUDGES_HERE = ("zero_shot", "few_shot", "arm_reinforce", "arm_random_heads", "sav", "length")
 THREE = SUBSETS[:3]
@@ -79,7 +79,7 @@ def test_the_table_is_left_as_it_was(make, frame, column):
 @every_figure
 def test_of_several_benchmarks_one_has_to_be_named(make, frame, column):
     both = pd.concat([frame, frame.assign(benchmark="another")])
-    with pytest.raises(ValueError, match="several benchmarks"):
+    with pytest.raises(ValueError, match="several values of benchmark"):
         make(both)
     with pytest.raises(ValueError, match="no benchmark 'a third'"):
         make(both, benchmark="a third")
@@ -115,13 +115,8 @@ def test_two_settings_at_once_are_refused(make, frame):
         make(pd.concat([frame, frame[frame["judge"] == "sav"].assign(n_examples=3)]))
 
 
-def test_no_two_judges_share_a_symbol_and_old_methods_look_as_they_did():
+def test_no_two_judges_share_a_symbol():
     assert len({style.symbol for style in JUDGES.values()}) == len(JUDGES)
-    for name in ("all_heads", "random_heads", "reinforce"):
-        assert (JUDGES[f"arm_{name}"].color, JUDGES[f"arm_{name}"].symbol) == (
-            METHODS[name].color,
-            METHODS[name].symbol,
-        )
 
 
 def test_unknown_judges_stand_in_a_group_of_their_own_after_the_known():

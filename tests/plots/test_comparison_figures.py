@@ -20,6 +20,7 @@ from plots.synthetic_attribution import (
 from plots.synthetic_results import make_heads
 from scipy.cluster.hierarchy import leaves_list, linkage
 
+from arm_lens.heads import heads_frame
 from arm_lens.plots.comparison_matrices import correlation_matrix, mean_cosines, overlap_matrix, transfer_matrix
 from arm_lens.plots.stability import depth_profile, stability_by_group
 from arm_lens.plots.upset import intersections_of, memberships_of, upset
@@ -37,7 +38,7 @@ FIGURES = {
     "overlap": (overlap_matrix, OVERLAP, "a"),
     "correlation": (correlation_matrix, CORRELATION, "a"),
     "transfer": (transfer_matrix, TRANSFER, "used_for"),
-    "upset": (upset, SETS, "layer"),
+    "upset": (upset, heads_frame(SETS), "layer"),
     "stability": (stability_by_group, STABILITY, "group"),
     "depth": (depth_profile, DEPTH, "name"),
     "cosines": (mean_cosines, COSINES, "a"),
@@ -67,7 +68,7 @@ def test_bad_tables_are_refused_and_good_ones_left_as_they_were(make, frame, col
 @every_figure
 def test_names_are_no_markup(make, frame, column):
     hostile = "<img src=x onerror=alert(1)> $x$"
-    there = [c for c in ("a", "b", "name", "group", "heads_of", "used_for", "means_of") if c in frame.columns]
+    there = [c for c in ("a", "b", "name", "group", "criterion", "heads_of", "used_for", "means_of") if c in frame.columns]
     text = plotly.io.to_json(make(frame.replace({column: {"safe": hostile, "judge-6": hostile} for column in there})))
     text = text.replace("\\u003c", "<")
     assert "<img" not in text and "$x$" not in text and "&lt;img src=x" in text
@@ -93,7 +94,7 @@ def test_overlaps_are_symmetric_with_the_sizes_on_the_diagonal(value):
             f"p = {row['p_value']:.2g}",
         ):
             assert told in trace.hovertext[a][b]
-    own = SETS.groupby("name", sort=False).size()
+    own = {name: len(heads) for name, heads in SETS.items()}
     assert list(zip(sizes.x, sizes.y, sizes.text, strict=True)) == [
         (i, i, str(own[name])) for i, name in enumerate(NAMES)
     ]
@@ -226,7 +227,7 @@ def test_a_head_counts_where_half_of_the_seeds_selected_it():
         for row in heads[heads["criterion"] == name].to_dict("records"):
             counts[row["layer"], row["head"]] = counts.get((row["layer"], row["head"]), 0) + row["selected"]
         assert sets[name] == {head for head, count in counts.items() if count >= 1}
-    assert "at least half of the 2 seeds" in upset(heads).layout.annotations[-1].text
+    assert "at least half of the 2 searches" in upset(heads).layout.annotations[-1].text
 
 
 def test_intersections_without_room_are_counted():

@@ -13,21 +13,21 @@ import pandas as pd
 import plotly.graph_objects as go
 import plotly.io
 import pytest
-from plots.synthetic_results import make_heads, make_history, make_items, make_rows
+from plots.synthetic_results import make_heads, make_history, make_items, make_rows, make_summary
 
 from arm_lens import plots
 from arm_lens.plots import export
 from arm_lens.plots.panels import thinned
 from arm_lens.plots.roc import roc_curves
-from arm_lens.plots.theme import COLUMN, METHODS, PAGE, SCREEN, label, literal, page_width, signs, themed
+from arm_lens.plots.theme import COLUMN, JUDGES, PAGE, SCREEN, label, literal, page_width, signs, themed
 
 CRITERIA = ("safe", "polite", "list")
 ITEMS = make_items(CRITERIA, n=40, texts=False)
 ROWS = make_rows(ITEMS)
+SUMMARY = make_summary(ROWS)
 HEADS = make_heads(CRITERIA, n_layers=3, n_heads=4)
 HISTORY = make_history(CRITERIA, steps=12)
 FIGURES = {
-    "accuracy": (plots.accuracy_by_method, ROWS),
     "selected": (plots.selected_heads, HEADS),
     "probabilities": (plots.selection_probabilities, HEADS),
     "curves": (plots.training_curves, HISTORY),
@@ -35,6 +35,11 @@ FIGURES = {
     "roc": (roc_curves, ITEMS),
 }
 every_figure = pytest.mark.parametrize("make, frame", FIGURES.values(), ids=FIGURES)
+
+
+def named(frame: pd.DataFrame) -> str:
+    """The column with the names of the criteria."""
+    return "criterion" if "criterion" in frame else "subset"
 
 
 def titles(figure: go.Figure) -> list[str]:
@@ -62,7 +67,7 @@ def test_the_table_is_left_as_it_was(make, frame):
 
 @every_figure
 def test_one_criterion_and_one_seed_are_enough(make, frame):
-    figure = make(frame[(frame["criterion"] == "polite") & (frame["seed"] == 1)])
+    figure = make(frame[(frame[named(frame)] == "polite") & (frame["seed"] == 1)])
     assert figure.data and figure.layout.width and figure.layout.height
 
 
@@ -72,49 +77,53 @@ def test_the_default_look_of_other_figures_stays():
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
-def test_each_method_has_its_own_colour_and_symbol():
-    assert len({style.color for style in METHODS.values()}) == len({style.symbol for style in METHODS.values()}) == 5
+def test_judges_from_elsewhere_come_after_the_known_ones():
+    styles = plots.judge_styles(["gauge", "arm_reinforce", "zero_shot", "ruler"], {"gauge": "A gauge"})
+    assert [style.name for style in styles.values()][2:] == ["A gauge", "ruler"]
+    assert styles["gauge"].symbol != styles["ruler"].symbol
 
 
-def test_methods_from_elsewhere_come_after_the_known_ones():
-    styles = plots.method_styles(["probe", "reinforce", "zero_shot", "length"], {"probe": "Linear probe"})
-    assert [style.name for style in styles.values()][2:] == ["Linear probe", "length"]
-    assert styles["probe"].symbol != styles["length"].symbol
-
-
-def test_large_symbols_are_means_and_lines_the_mean_intervals_of_the_rows():
-    figure = plots.accuracy_by_method(ROWS)
-    for method, style in METHODS.items():
+def test_large_symbols_and_their_lines_are_the_summary():
+    figure = plots.accuracy_by_subset(SUMMARY, rows=ROWS)
+    for judge, style in plots.judge_styles(SUMMARY["judge"]).items():
         trace = next(trace for trace in figure.data if trace.name == style.name)
         assert (trace.marker.color, trace.marker.symbol) == (style.color, style.symbol)
-        for index, criterion in enumerate(CRITERIA):
-            of_both = ROWS[(ROWS["method"] == method) & (ROWS["criterion"] == criterion)]
-            x = trace.x[index]
-            assert x == pytest.approx(np.mean(of_both["accuracy"].to_list()))
-            assert x - trace.error_x.arrayminus[index] == pytest.approx(np.mean(of_both["ci_low"].to_list()))
-            assert x + trace.error_x.array[index] == pytest.approx(np.mean(of_both["ci_high"].to_list()))
-            assert round(trace.y[index]) == index
+        own = SUMMARY[SUMMARY["judge"] == judge].set_index("subset").loc[list(CRITERIA)]
+        x = np.array(trace.x)
+        np.testing.assert_allclose(x, own["accuracy"])
+        np.testing.assert_allclose(x - np.array(trace.error_x.arrayminus), own["ci_low"])
+        np.testing.assert_allclose(x + np.array(trace.error_x.array), own["ci_high"])
+        assert [round(y) for y in trace.y] == [0, 1, 2]
 
 
 def test_small_dots_are_the_rows():
-    figure = plots.accuracy_by_method(ROWS)
-    dots = [x for trace in figure.data if trace.name.endswith(", seeds") for x in trace.x]
+    figure = plots.accuracy_by_subset(SUMMARY, rows=ROWS)
+    dots = [x for trace in figure.data if trace.name.endswith(", repetitions") for x in trace.x]
     assert sorted(dots) == sorted(ROWS["accuracy"])
+    assert len(plots.accuracy_by_subset(SUMMARY).data) == len(figure.data) / 2
 
 
 def test_no_mark_of_the_accuracy_figure_is_outside_the_axes():
-    rows = ROWS.assign(ci_low=ROWS["ci_low"] - 0.3)
-    low, high = plots.accuracy_by_method(rows).layout.xaxis.range
-    assert low < rows.groupby(["criterion", "method"])["ci_low"].mean().min() and high >= 1
+    wide = SUMMARY.assign(ci_low=SUMMARY["ci_low"] - 0.3)
+    low, high = plots.accuracy_by_subset(wide).layout.xaxis.range
+    assert low < wide["ci_low"].min() and high >= 1
+    low, _ = plots.accuracy_by_subset(SUMMARY, rows=ROWS.assign(accuracy=0.05)).layout.xaxis.range
+    assert low < 0.05
+
+
+def test_several_rows_of_a_judge_and_a_subset_are_refused():
+    twice = pd.concat([SUMMARY, SUMMARY.assign(n_examples=1)])
+    with pytest.raises(ValueError, match=r"several rows of benchmark 'criteria'.*choose n_examples"):
+        plots.accuracy_by_subset(twice)
 
 
 def test_chance_is_marked_at_one_half():
-    lines = [shape for shape in plots.accuracy_by_method(ROWS).layout.shapes if shape.type == "line"]
+    lines = [shape for shape in plots.accuracy_by_subset(SUMMARY).layout.shapes if shape.type == "line"]
     assert [(line.x0, line.x1) for line in lines] == [(0.5, 0.5)]
 
 
 def test_names_can_be_replaced():
-    figure = plots.accuracy_by_method(ROWS, names={"few_shot": "Few-shot (8 in prompt)"})
+    figure = plots.accuracy_by_subset(SUMMARY, names={"few_shot": "Few-shot (8 in prompt)"})
     assert "Few-shot (8 in prompt)" in {trace.name for trace in figure.data}
 
 
@@ -138,7 +147,7 @@ def test_layer_zero_is_at_the_bottom_and_hover_tells_every_seed():
     figure = plots.selected_heads(HEADS)
     assert figure.layout.yaxis.range[0] < 0 < figure.layout.yaxis.range[1]
     one = HEADS[(HEADS["criterion"] == "polite") & (HEADS["layer"] == 2) & (HEADS["head"] == 3)]
-    text = figure.data[1].text[2][3]
+    text = figure.data[1].hovertext[2][3]
     assert "polite" in text and "layer 2, head 3" in text
     for row in one.to_dict("records"):
         assert f"seed {row['seed']}: probability {row['probability']:.3f}" + ", selected" * row["selected"] in text
@@ -193,9 +202,9 @@ def count_pairs(items: pd.DataFrame) -> float:
 def test_the_auc_in_the_title_counts_pairs_within_seeds():
     items = ITEMS.assign(reward=(0.3 * ITEMS["seed"] + ITEMS["reward"] / 3).round(2))  # with ties, and seeds far apart
     for criterion, title in zip(CRITERIA, titles(plots.reward_histograms(items)), strict=True):
-        chosen = items[(items["criterion"] == criterion) & (items["method"] == "reinforce")]
+        chosen = items[(items["subset"] == criterion) & (items["judge"] == "arm_reinforce")]
         assert float(re.search(r"AUC ([\d.]+)", title)[1]) == pytest.approx(count_pairs(chosen), abs=5e-4)
-        assert "n = 40 × 3 seeds" in title
+        assert "n = 40 × 3 fits" in title
 
 
 def test_the_auc_of_one_label_is_undefined():
@@ -204,7 +213,7 @@ def test_the_auc_of_one_label_is_undefined():
 
 def test_histograms_are_fractions_of_their_group():
     figure = plots.reward_histograms(ITEMS, "few_shot")
-    chosen = ITEMS[(ITEMS["criterion"] == "safe") & (ITEMS["method"] == "few_shot")]
+    chosen = ITEMS[(ITEMS["subset"] == "safe") & (ITEMS["judge"] == "few_shot")]
     for trace, meets in zip(figure.data[:2], (True, False), strict=True):
         rewards = chosen["reward"][chosen["label"] == meets].to_numpy()
         lefts, heights = np.array(trace.x)[::2], np.array(trace.y)[::2]
@@ -217,7 +226,7 @@ def test_histograms_are_fractions_of_their_group():
 def test_rewards_that_are_no_probabilities_are_refused():
     with pytest.raises(ValueError, match="not a probability"):
         plots.reward_histograms(ITEMS.assign(reward=ITEMS["reward"] * 3))
-    with pytest.raises(ValueError, match="no rows of the method 'votes'"):
+    with pytest.raises(ValueError, match="no judge 'votes'"):
         plots.reward_histograms(ITEMS, "votes")
 
 
@@ -230,7 +239,8 @@ def test_labels_are_literal_and_short():
 
 @every_figure
 def test_no_label_of_a_hostile_criterion_is_markup(make, frame):
-    figure = make(frame.assign(criterion=frame["criterion"].replace("polite", "<img src=x onerror=alert(1)> $x$")))
+    hostile = frame[named(frame)].replace("polite", "<img src=x onerror=alert(1)> $x$")
+    figure = make(frame.assign(**{named(frame): hostile}))
     text = plotly.io.to_json(figure).replace("\\u003c", "<")
     assert "<img" not in text and "$x$" not in text and "&lt;img src=x" in text
 
@@ -247,7 +257,7 @@ def browser(chromium):
 
 
 def test_the_size_of_an_image_can_be_given(tmp_path, browser):
-    figure = plots.accuracy_by_method(ROWS)
+    figure = plots.accuracy_by_subset(SUMMARY)
     width = figure.layout.width
     content = plots.save_figure(figure, tmp_path / "figure.PNG", width=640, height=480).read_bytes()
     assert png_size(content) == (1280, 960)
@@ -262,7 +272,7 @@ POINTS = 72  # to an inch
 )
 def test_print_figures_have_their_printed_size(theme, inches, tmp_path, browser):
     with themed(theme):
-        figure = plots.accuracy_by_method(ROWS)  # as wide as the page
+        figure = plots.accuracy_by_subset(SUMMARY)  # as wide as the page
     width, height = figure.layout.width, figure.layout.height
     inches = inches or width / 96
     assert width == theme.page_width
@@ -296,9 +306,11 @@ def test_a_png_for_print_has_300_pixels_to_the_inch_and_says_so(tmp_path, browse
 
 def test_a_theme_ends_with_its_block_and_a_figure_keeps_it():
     with themed(COLUMN):
-        figure = plots.accuracy_by_method(ROWS)
+        figure = plots.accuracy_by_subset(SUMMARY)
     assert page_width() == SCREEN.page_width
-    assert figure.layout.meta["theme"] == "column" and plots.accuracy_by_method(ROWS).layout.meta["theme"] == "screen"
+    assert (
+        figure.layout.meta["theme"] == "column" and plots.accuracy_by_subset(SUMMARY).layout.meta["theme"] == "screen"
+    )
 
 
 def test_only_notable_negative_cells_carry_a_minus():
@@ -316,7 +328,7 @@ SCORES = pd.DataFrame(
     {
         "criterion": ["polite", "polite", "safe"], "measure": ["leave_one_out", "shapley", "shapley"],
         "outcome": ["probability", "gap", "gap"], "layer": 2, "head": 3, "score": [0.125, -0.5, 0.75],
-        "ci_low": [0.1, np.nan, 0.7], "ci_high": [0.15, np.nan, 0.8],
+        "ci_low": [0.1, np.nan, 0.7], "ci_high": [0.15, np.nan, 0.8], "n": 40,
     }
 )  # fmt: skip
 
@@ -324,10 +336,10 @@ SCORES = pd.DataFrame(
 @pytest.mark.parametrize("make", [plots.selected_heads, plots.selection_probabilities])
 def test_hover_tells_the_scores_of_a_head_on_its_criterion_with_their_intervals(make):
     figure = make(HEADS, attributions=SCORES)
-    text = figure.data[CRITERIA.index("polite")].text[2][3]
-    assert "leave one out on probability: +0.125 (+0.100 to +0.150)" in text
-    assert "shapley on gap: -0.500" in text and "+0.750" not in text and "nan" not in text
-    assert "shapley" not in figure.data[CRITERIA.index("polite")].text[2][2]
+    text = figure.data[CRITERIA.index("polite")].hovertext[2][3]
+    assert "Left out of the set on probability of the right verdict: +0.1250, interval +0.1000 to +0.1500" in text
+    assert "Shapley value on verdict gap (logits): −0.5000" in text and "+0.75" not in text and "nan" not in text
+    assert "Shapley" not in figure.data[CRITERIA.index("polite")].hovertext[2][2]
     with pytest.raises(ValueError, match="'attributions' lacks the column 'score'"):
         make(HEADS, attributions=SCORES.drop(columns="score"))
 
@@ -353,33 +365,33 @@ def heights_at(items: pd.DataFrame, shares: list[float]) -> list[float]:
 
 def test_roc_curves_are_means_over_seeds_at_equal_false_positive_rates():
     items = ITEMS.assign(reward=(0.3 * ITEMS["seed"] + ITEMS["reward"] / 3).round(2))  # with ties, and seeds far apart
-    figure = roc_curves(items, ["few_shot", "reinforce"])
+    figure = roc_curves(items, ["few_shot", "arm_reinforce"])
     for index, criterion in enumerate(CRITERIA):
         axis = "x" if index == 0 else f"x{index + 1}"
         here = [trace for trace in figure.data if trace.xaxis == axis]
-        for method in ("few_shot", "reinforce"):
-            chosen = items[(items["criterion"] == criterion) & (items["method"] == method)]
-            line = next(t for t in here if t.name == METHODS[method].name and t.mode == "lines")
+        for judge in ("few_shot", "arm_reinforce"):
+            chosen = items[(items["subset"] == criterion) & (items["judge"] == judge)]
+            line = next(t for t in here if t.name == JUDGES[judge].name and t.mode == "lines")
             assert list(line.x[1:]) == pytest.approx(np.linspace(0, 1, 101)) and (line.x[0], line.y[0]) == (0, 0)
             shares = [0.0, 0.13, 0.5, 0.87, 1.0]
             at = [line.y[1 + round(100 * share)] for share in shares]
             assert at == pytest.approx(heights_at(chosen, shares))
-            band = next(t for t in here if t.name == f"{METHODS[method].name}, seeds")
+            band = next(t for t in here if t.name == f"{JUDGES[judge].name}, fits")
             half = len(band.y) // 2
             highest, lowest = np.array(band.y[:half]), np.array(band.y[half:])[::-1]
             assert (lowest <= np.array(line.y[1:]) + 1e-12).all() and (highest >= np.array(line.y[1:]) - 1e-12).all()
-            area = next(t for t in here if t.name == f"{METHODS[method].name}, AUC")
+            area = next(t for t in here if t.name == f"{JUDGES[judge].name}, AUC")
             assert area.text[0].replace("&gt;", "").replace(">", "") == f"{min(count_pairs(chosen), 0.99):.2f}"
-    assert not any(METHODS["zero_shot"].name in (trace.name or "") for trace in figure.data)
+    assert not any(JUDGES["zero_shot"].name in (trace.name or "") for trace in figure.data)
 
 
-def test_roc_curves_want_their_methods_and_numbers():
-    with pytest.raises(ValueError, match="no rows of the method 'votes'"):
+def test_roc_curves_want_their_judges_and_numbers():
+    with pytest.raises(ValueError, match="no judge 'votes'"):
         roc_curves(ITEMS, ["votes"])
-    with pytest.raises(ValueError, match="'few_shot' on the criterion 'polite' is not a number"):
-        at = (ITEMS["method"] == "few_shot") & (ITEMS["criterion"] == "polite")
+    with pytest.raises(ValueError, match="'few_shot' on 'polite' is not a number"):
+        at = (ITEMS["judge"] == "few_shot") & (ITEMS["subset"] == "polite")
         roc_curves(ITEMS.assign(reward=ITEMS["reward"].where(~at)))
-    one_label = roc_curves(ITEMS.assign(label=True), ["reinforce"])
+    one_label = roc_curves(ITEMS.assign(label=True), ["arm_reinforce"])
     assert [t.text for t in one_label.data if t.mode == "markers+text"] == [("–",)] * len(CRITERIA)
     assert not any(t.fill for t in one_label.data)
 

@@ -148,5 +148,5 @@ def test_tables_that_lack_something_are_refused():
         head_card_figure(make_attention().drop(columns="weight"), make_tokens(), title="Head")
     with pytest.raises(ValueError, match="'tokens' is empty"):
         head_card_figure(make_attention(), make_tokens().head(0), title="Head")
-    with pytest.raises(ValueError, match="'scores' lacks the column 'ci_low'"):
+    with pytest.raises(ValueError, match="'attributions' lacks the column 'ci_low'"):
         head_card_figure(make_attention(), make_tokens(), make_scores().drop(columns="ci_low"), title="Head")

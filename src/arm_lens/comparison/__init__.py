@@ -5,6 +5,9 @@ One module per question. Do two sets share more heads than by chance (`overlap`)
 (`mean_cosines`)? Which belong together (`cluster`)? Are the same heads found again (`stability`)? Do they serve another
 criterion (`transfer`)? Where in models of different size do they lie (`depth_profile`, `depth_distance`)? All give tidy
 tables of named pairs, each number beside its n, and its chance level or interval where it has one.
+
+What is compared is given by name: head sets, selections, reward models, scores or attributions as they are, or the table of
+them (`arm_lens.frames`), of which `arm_lens.heads.head_sets` makes sets.
 """
 
 from arm_lens.comparison.agreement import agreement
@@ -14,8 +17,8 @@ from arm_lens.comparison.cosines import mean_cosines
 from arm_lens.comparison.depth import depth_distance, depth_profile
 from arm_lens.comparison.overlaps import overlap
 from arm_lens.comparison.stability import stability, stability_index
-from arm_lens.comparison.tables import sets_of
 from arm_lens.comparison.transfer import transfer
+from arm_lens.heads import head_sets
 
 __all__ = [
     "Clustering",
@@ -23,10 +26,10 @@ __all__ = [
     "cluster",
     "depth_distance",
     "depth_profile",
+    "head_sets",
     "mean_cosines",
     "overlap",
     "rank_correlation",
-    "sets_of",
     "stability",
     "stability_index",
     "transfer",

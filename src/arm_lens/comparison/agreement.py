@@ -16,8 +16,9 @@ import pandas as pd
 from scipy import stats
 
 from arm_lens.comparison.correlation import spearman
-from arm_lens.comparison.tables import checked
 from arm_lens.evaluation.statistics import LEVEL
+from arm_lens.frames import ATTRIBUTIONS, checked
+from arm_lens.heads import Named, ScoredLike, attributions_frame
 
 SEARCH = "search"
 """The outcome of a measure that has none, such as the probability of being selected."""
@@ -26,7 +27,7 @@ ALL = "all"
 KEY = ["criterion", "outcome", "measure_a", "measure_b"]
 
 
-def agreement(attributions: pd.DataFrame) -> pd.DataFrame:
+def agreement(attributions: Sequence[ScoredLike] | Named[ScoredLike] | pd.DataFrame) -> pd.DataFrame:
     """Spearman's correlation of each two measures over the heads that both know.
 
     A measure without outcomes (``search``, as selection probability has it) is compared with the others on each of theirs.
@@ -35,7 +36,7 @@ def agreement(attributions: pd.DataFrame) -> pd.DataFrame:
     of which two or three say little.
 
     Args:
-        attributions: criterion, measure, outcome, layer, head, score.
+        attributions: several, also by the criterion's name; or their table: criterion, measure, outcome, layer, head, score.
 
     Returns:
         A row per criterion, outcome and pair of measures, each pair once, in the order in which measures first appear:
@@ -46,27 +47,22 @@ def agreement(attributions: pd.DataFrame) -> pd.DataFrame:
     Raises:
         ValueError: naming a missing column, or a head that a measure scores twice; or if a criterion is called ``all``.
     """
-    checked(attributions, ["criterion", "measure", "outcome", "layer", "head", "score"], table="attributions")
-    criteria = attributions["criterion"].unique()
+    table = checked(
+        attributions_frame(attributions),
+        ATTRIBUTIONS.needing("criterion", "measure", "outcome", "layer", "head", "score"),
+    )
+    criteria = table["criterion"].unique()
     if ALL in criteria:
         raise ValueError(f"no criterion may be called {ALL!r}: that is the name of the rows over all criteria")
-    place = ["criterion", "outcome", "measure", "layer", "head"]
-    twice = attributions[attributions.duplicated(place)]
-    if len(twice):
-        row = twice.iloc[0]
-        raise ValueError(
-            f"{row['measure']!r} scores L{row['layer']}H{row['head']} twice for criterion {row['criterion']!r} and outcome "
-            f"{row['outcome']!r}; give one run at a time"
-        )
-    measures = list(attributions["measure"].unique())
-    outcomes = [outcome for outcome in attributions["outcome"].unique() if outcome != SEARCH] or [SEARCH]
+    measures = list(table["measure"].unique())
+    outcomes = [outcome for outcome in table["outcome"].unique() if outcome != SEARCH] or [SEARCH]
     rows = []
     for criterion in criteria:
-        of_criterion = attributions[attributions["criterion"] == criterion]
+        of_criterion = table[table["criterion"] == criterion]
         for outcome in outcomes:
             rows += _pairs_of(of_criterion, criterion, outcome, measures)
-    table = pd.DataFrame(rows, columns=[*KEY, "spearman", "ci_low", "ci_high", "n", "n_criteria"])
-    return pd.concat([table, _over_criteria(table)], ignore_index=True) if len(criteria) > 1 else table
+    found = pd.DataFrame(rows, columns=[*KEY, "spearman", "ci_low", "ci_high", "n", "n_criteria"])
+    return pd.concat([found, _over_criteria(found)], ignore_index=True) if len(criteria) > 1 else found
 
 
 def _pairs_of(rows: pd.DataFrame, criterion: str, outcome: str, measures: Sequence[str]) -> list[dict[str, object]]:

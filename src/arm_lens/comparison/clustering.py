@@ -18,7 +18,7 @@ from scipy.cluster.hierarchy import cophenet, leaves_list
 from scipy.cluster.hierarchy import linkage as link
 from scipy.spatial.distance import squareform
 
-from arm_lens.comparison.tables import checked
+from arm_lens.frames import PAIRS, checked
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +73,7 @@ def cluster(
     if len(names) != 2:
         raise ValueError(f"a pair has two columns of names, not {len(names)}")
     a, b = names
-    checked(frame, [a, b, value], table="pairs")
+    checked(frame, PAIRS.needing(a, b, value))
     means = frame[frame[a] != frame[b]].groupby([a, b], sort=False)[value].mean()
     found = list(dict.fromkeys(name for pair in zip(frame[a], frame[b], strict=True) for name in pair))
     if len(found) < 2:

@@ -28,7 +28,7 @@ from jaxtyping import Float
 
 from arm_lens.comparison.tables import pairs, same_size
 from arm_lens.evaluation.statistics.intervals import Z
-from arm_lens.heads import HeadScores
+from arm_lens.heads import Scored, head_scores
 
 FEWEST = 4
 """With fewer heads than this, there is no interval."""
@@ -77,14 +77,15 @@ def spearman(one: Float[np.ndarray, " head"], two: Float[np.ndarray, " head"]) -
     return Correlation(value, min(low, value), max(high, value), n)
 
 
-def rank_correlation(scores: Mapping[str, HeadScores]) -> pd.DataFrame:
+def rank_correlation(scores: Mapping[str, Scored]) -> pd.DataFrame:
     """Spearman's correlation of each two scores over the heads of a model.
 
     The null of an interval that holds 0: the scores order the heads independently. See the module for the interval
     (Bonett and Wright 2000; Croux and Dehon 2010).
 
     Args:
-        scores: by name, of one model or of models of the same size. Heads that were not measured are NaN.
+        scores: by name, of one model or of models of the same size: scores, attributions, or selections and reward models
+            with what their search went by. Heads that were not measured are NaN.
 
     Returns:
         A row per pair: a, b, spearman, ci_low, ci_high (95 % over heads), n (heads that both know). NaN where a score is
@@ -93,10 +94,11 @@ def rank_correlation(scores: Mapping[str, HeadScores]) -> pd.DataFrame:
     Raises:
         ValueError: if there are fewer than two scores, or the models differ in size; naming the scores.
     """
-    same_size({name: one.values.shape for name, one in scores.items()}, "scores")
+    known = head_scores(scores)
+    same_size({name: one.values.shape for name, one in known.items()}, "scores")
     flat = {
         name: rearrange(one.values.detach().double().cpu().numpy(), "layer head -> (layer head)")
-        for name, one in scores.items()
+        for name, one in known.items()
     }
     return pd.DataFrame([{"a": a, "b": b, **asdict(spearman(one, two))} for a, b, one, two in pairs(flat, "scores")])
 

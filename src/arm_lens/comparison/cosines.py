@@ -12,6 +12,7 @@ head by head. Departures sum to zero, so that those of :math:`K` unrelated crite
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -24,14 +25,24 @@ ROUNDING = 1e-6
 """A departure below this share of the means' length is the rounding of their float32."""
 
 
-def mean_cosines(means: Mapping[str, HeadMeans], *, centred: bool = True) -> pd.DataFrame:
+@runtime_checkable
+class HasMeans(Protocol):
+    """What writes means at heads, such as a reward model."""
+
+    @property
+    def means(self) -> HeadMeans:
+        """What it writes."""
+        ...
+
+
+def mean_cosines(means: Mapping[str, HeadMeans | HasMeans], *, centred: bool = True) -> pd.DataFrame:
     """The cosine between each two criteria's mean vectors, head by head.
 
     There are no intervals: means come without the readings that they are of. Between means of the same criterion read
     with other seeds, these cosines say how much is noise.
 
     Args:
-        means: by name, of one model.
+        means: by name, of one model; or the reward models that write them.
         centred: subtract the average over all means given first, which takes at least three; see the module.
 
     Returns:
@@ -40,8 +51,9 @@ def mean_cosines(means: Mapping[str, HeadMeans], *, centred: bool = True) -> pd.
     Raises:
         ValueError: if there are fewer than two means, or two to be centred; or their sizes differ, naming them.
     """
-    same_size({name: one.values.shape for name, one in means.items()}, "means")
-    widths = {name: one.values.shape[2] for name, one in means.items()}
+    known = {name: one if isinstance(one, HeadMeans) else one.means for name, one in means.items()}
+    same_size({name: one.values.shape for name, one in known.items()}, "means")
+    widths = {name: one.values.shape[2] for name, one in known.items()}
     if len(set(widths.values())) > 1:
         raise ValueError(f"means of heads of different width: {', '.join(f'{k!r} has {v}' for k, v in widths.items())}")
     if centred and len(means) == 2:
@@ -50,7 +62,7 @@ def mean_cosines(means: Mapping[str, HeadMeans], *, centred: bool = True) -> pd.
             f"centring needs at least three means: less their average, {a!r} and {b!r} are opposite by construction; "
             "give more, or centred=False"
         )
-    vectors = {name: one.values.detach().double().cpu().numpy() for name, one in means.items()}
+    vectors = {name: one.values.detach().double().cpu().numpy() for name, one in known.items()}
     compared = list(pairs(vectors, "means"))
     average = sum(vectors.values()) / len(vectors) if centred else np.zeros(1)
     longest = np.max([np.linalg.norm(one, axis=2) for one in vectors.values()], axis=0)

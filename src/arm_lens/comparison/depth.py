@@ -13,8 +13,6 @@ thrown together and dealt out again (a permutation test; Good 2005).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
@@ -22,14 +20,14 @@ from scipy.stats import wasserstein_distance
 
 from arm_lens.comparison.tables import pairs
 from arm_lens.evaluation.statistics import holm
-from arm_lens.heads import HeadSet
+from arm_lens.heads import Chosen, HeadSet, Named, head_sets
 
 
-def depth_profile(sets: Mapping[str, HeadSet]) -> pd.DataFrame:
+def depth_profile(heads: Named[Chosen] | pd.DataFrame) -> pd.DataFrame:
     """How many heads each layer has in a set, by the layer's depth.
 
     Args:
-        sets: by name, of any models.
+        heads: sets by name, of any models, or what has them, as `arm_lens.heads.head_sets` takes it.
 
     Returns:
         A row per name and layer: name, layer, depth (0 the first layer, 1 the last; 0 in a model of one layer), chosen,
@@ -38,6 +36,7 @@ def depth_profile(sets: Mapping[str, HeadSet]) -> pd.DataFrame:
     Raises:
         ValueError: if there is no set.
     """
+    sets = head_sets(heads)
     if not sets:
         raise ValueError("there is no set of heads to profile")
     parts = []
@@ -55,15 +54,15 @@ def depth_profile(sets: Mapping[str, HeadSet]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def depth_distance(sets: Mapping[str, HeadSet], *, draws: int = 2000, seed: int = 0) -> pd.DataFrame:
+def depth_distance(heads: Named[Chosen] | pd.DataFrame, *, deals: int = 2000, seed: int = 0) -> pd.DataFrame:
     """How far apart in depth the heads of each two sets lie.
 
     The null: the heads of both sets come from one distribution over depth, so that which set a head is in may be dealt
     out again. The p-value is the share of deals at least as far apart, the real one included.
 
     Args:
-        sets: by name, of any models.
-        draws: how many deals.
+        heads: sets by name, of any models, or what has them, as `arm_lens.heads.head_sets` takes it.
+        deals: how many.
         seed: of the deals.
 
     Returns:
@@ -74,14 +73,14 @@ def depth_distance(sets: Mapping[str, HeadSet], *, draws: int = 2000, seed: int 
         ValueError: if there are fewer than two sets.
     """
     rows = []
-    for a, b, one, two in pairs({name: _depths(heads) for name, heads in sets.items()}, "head sets"):
+    for a, b, one, two in pairs({name: _depths(one) for name, one in head_sets(heads).items()}, "head sets"):
         row = {"a": a, "b": b, "size_a": len(one), "size_b": len(two), "wasserstein": np.nan, "chance": np.nan}
         row["p_value"] = 1.0
         if len(one) and len(two):
             row["wasserstein"] = distance = float(wasserstein_distance(one, two))
-            dealt = _dealt_again(one, two, draws, seed)
+            dealt = _dealt_again(one, two, deals, seed)
             row["chance"] = float(dealt.mean())
-            row["p_value"] = float((1 + (dealt >= distance - 1e-9).sum()) / (1 + draws))
+            row["p_value"] = float((1 + (dealt >= distance - 1e-9).sum()) / (1 + deals))
         rows.append(row)
     table = pd.DataFrame(rows)
     return table.assign(p_holm=holm(table["p_value"].to_numpy()))
@@ -92,11 +91,11 @@ def _depths(heads: HeadSet) -> Float[np.ndarray, " head"]:
 
 
 def _dealt_again(
-    one: Float[np.ndarray, " head"], two: Float[np.ndarray, " other"], draws: int, seed: int
-) -> Float[np.ndarray, " draw"]:
+    one: Float[np.ndarray, " head"], two: Float[np.ndarray, " other"], deals: int, seed: int
+) -> Float[np.ndarray, " deal"]:
     """The distances between sets of these sizes dealt out of all heads together."""
     together = np.sort(np.concatenate([one, two]))
     first = np.arange(len(together)) < len(one)
-    labels = np.random.default_rng(seed).permuted(np.tile(first, (draws, 1)), axis=1)
+    labels = np.random.default_rng(seed).permuted(np.tile(first, (deals, 1)), axis=1)
     below_one, below_two = (np.cumsum(part, axis=1)[:, :-1] / part[0].sum() for part in (labels, ~labels))
     return np.asarray(np.abs(below_one - below_two) @ np.diff(together))

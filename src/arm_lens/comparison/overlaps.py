@@ -7,18 +7,16 @@ index of one third. See `arm_lens.comparison.chance` for what chance is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import pandas as pd
 
 from arm_lens.comparison.chance import expected_jaccard, shared_by_chance
 from arm_lens.comparison.tables import pairs, same_size
 from arm_lens.evaluation.statistics import holm
-from arm_lens.heads import HeadSet
+from arm_lens.heads import Chosen, Named, head_sets
 
 
-def overlap(sets: Mapping[str, HeadSet], *, within_layers: bool = False) -> pd.DataFrame:
+def overlap(heads: Named[Chosen] | pd.DataFrame, *, within_layers: bool = False) -> pd.DataFrame:
     """What each two sets of heads share, beside what they would share by chance.
 
     The null: the heads of either set are drawn at random, independently of the other's, keeping its size, and with
@@ -27,7 +25,8 @@ def overlap(sets: Mapping[str, HeadSet], *, within_layers: bool = False) -> pd.D
     are no intervals, as two given sets share what they share.
 
     Args:
-        sets: by name (of criteria, seeds, selectors), of one model or of models of the same size.
+        heads: sets by name (of criteria, seeds, selectors), or what has them, as `arm_lens.heads.head_sets` takes it; of one
+            model or of models of the same size.
         within_layers: compare with sets that prefer the same layers, instead of any sets of these sizes.
 
     Returns:
@@ -38,6 +37,7 @@ def overlap(sets: Mapping[str, HeadSet], *, within_layers: bool = False) -> pd.D
     Raises:
         ValueError: if there are fewer than two sets, or the models differ in size; naming the sets.
     """
+    sets = head_sets(heads)
     same_size({name: (one.n_layers, one.n_heads) for name, one in sets.items()}, "head sets")
     rows = []
     for a, b, one, two in pairs(sets, "head sets"):

@@ -28,24 +28,24 @@ from jaxtyping import Float
 from scipy import stats
 
 from arm_lens.comparison.chance import expected_jaccard, shared_by_chance
-from arm_lens.comparison.tables import checked, name_of, pairs, sets_of
+from arm_lens.comparison.tables import pairs
 from arm_lens.evaluation.statistics import LEVEL, wilson
-from arm_lens.heads import HeadSet
+from arm_lens.frames import HEADS, REPEATS, checked, repeats_in
+from arm_lens.heads import Chosen, HeadSet, Named, head_sets, heads_frame, name_of
 
-REPEATS = ("draw", "seed")
-"""The columns that tell the sets of a group apart."""
 Interval = tuple[float, float]
 
 
-def stability(heads: pd.DataFrame, *, by: str | Sequence[str] = "criterion") -> pd.DataFrame:
+def stability(heads: Named[Chosen] | pd.DataFrame, *, by: str | Sequence[str] = "criterion") -> pd.DataFrame:
     """How alike the sets are that a search finds with other seeds, or other examples.
 
     See the module for the two numbers, their nulls and their intervals. The intervals take sets as independent of each
-    other; those of several seeds on the same draw of examples are so for that draw alone (put ``draw`` into ``by``).
+    other; those of several seeds on the same example sample are so for that sample alone (put ``sample`` into ``by``).
 
     Args:
-        heads: seed or draw or both, layer, head, selected, with a row for every head of the model, chosen or not; and the
-            columns of ``by``. Each seed and draw within a group is one set.
+        heads: of each name several head sets, selections or reward models; or a table of seed or sample or both, layer,
+            head, selected, with a row for every head of the model, chosen or not, and the columns of ``by``. Each seed
+            and sample within a group is one set.
         by: the column or columns that make a group: the criterion, the selector, ...
 
     Returns:
@@ -54,18 +54,19 @@ def stability(heads: pd.DataFrame, *, by: str | Sequence[str] = "criterion") -> 
         a group with a single set are NaN, and so is Nogueira's of sets that are all empty, or all full.
 
     Raises:
-        ValueError: naming a missing column, or the group in which the same seed and draw gives several sets.
+        ValueError: naming a missing column, or the group in which the same seed and sample gives several sets.
     """
     groups = [by] if isinstance(by, str) else list(by)
-    repeats = [column for column in REPEATS if column in heads.columns and column not in groups]
+    table = heads_frame(heads)
+    repeats = [column for column in repeats_in(table) if column not in groups]
     if not repeats:
-        raise ValueError(f"stability is over seeds or draws: the table 'heads' needs a column {' or '.join(REPEATS)}")
-    checked(heads, [*groups, *repeats, "layer", "head", "selected"], table="heads")
+        raise ValueError(f"stability is over seeds or samples: the table 'heads' needs a column {' or '.join(REPEATS)}")
+    checked(table, HEADS.needing(*groups, *repeats, "layer", "head", "selected", key=()))
     rows = []
-    for key, part in heads.groupby(groups, sort=False, dropna=False):
+    for key, part in table.groupby(groups, sort=False, dropna=False):
         name = name_of(groups, key if isinstance(key, tuple) else (key,))
         try:
-            sets = sets_of(part, by=repeats)
+            sets = head_sets(part, by=repeats)
         except ValueError as error:
             raise ValueError(f"group {name!r}: {error}") from None
         rows.append({"group": name, **_of_sets(sets)})

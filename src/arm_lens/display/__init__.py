@@ -6,9 +6,9 @@ is made of numbers, texts and tables alone, so that every other module can use i
 
 from arm_lens.display.maps import score_map, set_map
 from arm_lens.display.notebook import card, code_line, frame_table, small_print
-from arm_lens.display.tables import accuracies, extremes, sizes
+from arm_lens.display.tables import accuracies, extremes, of_each_verdict, sizes
 from arm_lens.display.terminal import COLUMNS, frame_text, text_map
-from arm_lens.display.words import counted, first_and_last, listed, size, strongest, with_values
+from arm_lens.display.words import counted, first_and_last, head_name, listed, size, strongest, with_values
 
 __all__ = [
     "COLUMNS",
@@ -20,7 +20,9 @@ __all__ = [
     "first_and_last",
     "frame_table",
     "frame_text",
+    "head_name",
     "listed",
+    "of_each_verdict",
     "score_map",
     "set_map",
     "size",

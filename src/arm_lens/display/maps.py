@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from arm_lens.display.notebook import escaped
-from arm_lens.display.words import as_array, number
+from arm_lens.display.words import as_array, head_name, number
 
 POSITIVE = "#2f7fb5"
 NEGATIVE = "#c46a1b"
@@ -27,7 +27,7 @@ MOST_FRAMES = 400
 
 def set_map(mask: Bool[Tensor, "layer head"]) -> str:
     """Heads in a set: its cells are filled, and say which they are."""
-    cells = {(layer, head): (f"L{layer}H{head}", POSITIVE, LEVELS) for layer, head in mask.nonzero().tolist()}
+    cells = {(layer, head): (head_name(layer, head), POSITIVE, LEVELS) for layer, head in mask.nonzero().tolist()}
     n_layers, n_heads = mask.shape
     return _svg(n_layers, n_heads, cells, label=f"{len(cells)} of {n_layers * n_heads} heads")
 
@@ -63,7 +63,7 @@ def score_map(
     for layer, head in (divmod(place, grid.shape[1]) for place in drawn.tolist()):
         value = float(grid[layer, head])
         hue = NEGATIVE if value < 0 else POSITIVE
-        cells[layer, head] = (f"L{layer}H{head} {number(value)}", hue, int(level[layer, head]))
+        cells[layer, head] = (f"{head_name(layer, head)} {number(value)}", hue, int(level[layer, head]))
     outlined = [] if chosen is None else chosen.tolist()
     n_layers, n_heads = grid.shape
     absent = np.isnan(grid)

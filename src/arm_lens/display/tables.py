@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import zip_longest
 
 import pandas as pd
+
+from arm_lens.display.words import head_name
 
 
 def sizes(frame: pd.DataFrame, plurals: Mapping[str, str]) -> str:
@@ -30,6 +33,18 @@ def accuracies(summary: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def of_each_verdict(attention: pd.DataFrame, count: int) -> list[str]:
+    """The names of the first ``count`` examples, both verdicts in turn.
+
+    Args:
+        attention: example, verdict.
+        count: at most.
+    """
+    firsts = attention.drop_duplicates("example")
+    groups = [group["example"].tolist() for _, group in firsts.groupby("verdict", sort=False)]
+    return [name for turn in zip_longest(*groups) for name in turn if name is not None][:count]
+
+
 def extremes(scores: pd.DataFrame, *, name: str, k: int = 3) -> pd.DataFrame:
     """The ``k`` heads with the highest and the ``k`` with the lowest scores, from high to low.
 
@@ -50,5 +65,5 @@ def extremes(scores: pd.DataFrame, *, name: str, k: int = 3) -> pd.DataFrame:
             for low, high in zip(rows["ci_low"], rows["ci_high"], strict=True)
         ],
     }
-    heads = [f"L{layer}H{head}" for layer, head in zip(rows["layer"], rows["head"], strict=True)]
+    heads = [head_name(layer, head) for layer, head in zip(rows["layer"], rows["head"], strict=True)]
     return pd.DataFrame(texts, index=heads)

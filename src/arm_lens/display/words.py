@@ -15,6 +15,11 @@ def number(value: float) -> str:
     return "not measured" if np.isnan(value) else f"{value:.3g}"
 
 
+def head_name(layer: int, head: int) -> str:
+    """``L3H5``: how a head is written everywhere."""
+    return f"L{layer}H{head}"
+
+
 def listed(names: Iterable[object], *, most: int = 12) -> str:
     """``{L0H3, L2H1}``, of which at most ``most`` are named and the others counted."""
     texts = [str(name) for name in names]
@@ -43,7 +48,7 @@ def strongest(values: Float[Tensor, "layer head"], k: int, *, lowest: bool = Fal
 def with_values(values: Float[Tensor, "layer head"], heads: Iterable[tuple[int, int]]) -> str:
     """``L1H2 0.9, L0H0 0.1``: heads with their values."""
     grid = as_array(values)
-    return ", ".join(f"L{layer}H{head} {number(grid[layer, head])}" for layer, head in heads) or "none"
+    return ", ".join(f"{head_name(layer, head)} {number(grid[layer, head])}" for layer, head in heads) or "none"
 
 
 def first_and_last(history: pd.DataFrame, column: str) -> str:

@@ -1,13 +1,14 @@
 """Figures: one function per figure, a tidy data frame in, a plotly figure out; nothing is shown or saved.
 
-Every function checks the columns it needs and says which one is missing. Figures carry their own size in pixels
-(``figure.layout.width`` and ``height``), one look (`TEMPLATE`), and one colour and symbol per method, so that a reader
+Every function checks the columns that it needs (`arm_lens.frames` has them all) and says which one is missing. Where a table
+can be made from the objects themselves (head sets, selections, reward models, attributions, also by name), they may be
+given instead. Figures carry their own size in pixels
+(``figure.layout.width`` and ``height``), one look (`TEMPLATE`), and one colour and symbol per judge, so that a reader
 who has seen one figure can read the others, in greyscale too. Figures are laid out for the screen; for a paper make them
 within ``with themed(COLUMN):`` or ``themed(PAGE)``, for one or two columns, and write them with `save_figure`.
 """
 
-from arm_lens.frames import mean_over_seeds, ranking_quality
-from arm_lens.plots.accuracy import accuracy_by_method
+from arm_lens.plots.accuracy import accuracy_by_subset
 from arm_lens.plots.attribution_maps import attribution_maps
 from arm_lens.plots.bias_grid import bias_grid
 from arm_lens.plots.calibration import reliability
@@ -26,7 +27,7 @@ from arm_lens.plots.head_matrix import head_matrix, interaction_matrix
 from arm_lens.plots.judges import accuracy_by_judge, differences
 from arm_lens.plots.measure_scatter import measures_against_each_other
 from arm_lens.plots.rewards import reward_histograms
-from arm_lens.plots.roc import roc_curves
+from arm_lens.plots.roc import ranking_quality, roc_curves
 from arm_lens.plots.selection_steps import selection_steps, selection_trajectories
 from arm_lens.plots.speed import selection_speed
 from arm_lens.plots.stability import depth_profile, stability_by_group
@@ -37,12 +38,10 @@ from arm_lens.plots.theme import (
     SCREEN,
     TEMPLATE,
     JudgeStyle,
-    MethodStyle,
     NoRoomError,
     Theme,
     base_layout,
     judge_styles,
-    method_styles,
     themed,
 )
 from arm_lens.plots.training import training_curves
@@ -54,14 +53,13 @@ __all__ = [
     "SCREEN",
     "TEMPLATE",
     "JudgeStyle",
-    "MethodStyle",
     "NoRoomError",
     "Theme",
     "accuracy_by_examples",
     "accuracy_by_heads",
     "accuracy_by_judge",
-    "accuracy_by_method",
     "accuracy_by_noise",
+    "accuracy_by_subset",
     "agreement_matrix",
     "attribution_maps",
     "base_layout",
@@ -74,9 +72,7 @@ __all__ = [
     "interaction_matrix",
     "judge_styles",
     "mean_cosines",
-    "mean_over_seeds",
     "measures_against_each_other",
-    "method_styles",
     "one_browser",
     "overlap_matrix",
     "ranking_quality",

@@ -1,4 +1,4 @@
-"""Accuracy of each method on each criterion, with its interval and its seeds."""
+"""Accuracy of each judge on each subset, with its interval and its repetitions."""
 
 from __future__ import annotations
 
@@ -7,111 +7,89 @@ from collections.abc import Mapping
 import pandas as pd
 import plotly.graph_objects as go
 
-from arm_lens.frames import checked, criteria_of, mean_over_seeds
+from arm_lens.frames import ROWS, SUMMARY, checked
+from arm_lens.plots.cuts import one_setting, only
+from arm_lens.plots.judge_rows import accuracy_text, interval_dots
+from arm_lens.plots.notation import HOVER
 from arm_lens.plots.panels import chance_line, legend_above
-from arm_lens.plots.theme import MUTED, MethodStyle, base_layout, label, literal, method_styles, narrow, page_width
+from arm_lens.plots.theme import MUTED, JudgeStyle, base_layout, judge_styles, label, literal, narrow, page_width
 
 LANE = 18
-"""Pixels between the lines of two methods."""
-SEED_DROP = 0.36
-"""How far below its method's line a seed's dot lies, in lanes, so that no dot hides another mark."""
+"""Pixels between the lines of two judges."""
+DROP = 0.36
+"""How far below its judge's line a repetition's dot lies, in lanes, so that no dot hides another mark."""
 BAND = 0.8
-"""The part of a criterion's band that its methods take."""
+"""The part of a subset's band that its judges take."""
 
 
-def accuracy_by_method(rows: pd.DataFrame, *, names: Mapping[str, str] | None = None) -> go.Figure:
-    """A dot with its interval per criterion and method; chance is at one half.
-
-    The large symbol is the mean over seeds, its line the mean of the seeds' intervals (see `mean_over_seeds`), and the
-    small dots under the line are the seeds.
+def accuracy_by_subset(
+    summary: pd.DataFrame,
+    *,
+    rows: pd.DataFrame | None = None,
+    benchmark: str | None = None,
+    names: Mapping[str, str] | None = None,
+) -> go.Figure:
+    """A dot with its interval per subset (a criterion, say) and judge; chance is at one half.
 
     Args:
-        rows: criterion, method, seed, accuracy, ci_low, ci_high, n.
-        names: names of methods to display instead of the usual ones.
+        summary: a table like `arm_lens.frames.SUMMARY`; one row per judge and subset.
+        rows: a table like `arm_lens.frames.ROWS`; its accuracies with each example sample and seed are small dots under
+            the lines of judges that have several.
+        benchmark: which one, if the tables hold several.
+        names: names of judges to display instead of the usual ones.
 
     Raises:
-        ValueError: if a column is missing or there are no rows.
+        ValueError: if a column is missing, there are no rows, or several of a judge and a subset.
     """
-    checked(rows, ["criterion", "method", "seed", "accuracy", "ci_low", "ci_high", "n"], table="rows")
-    means = mean_over_seeds(rows)
-    criteria = criteria_of(rows)
-    styles = method_styles(rows["method"], names)
+    table = one_setting(summary, benchmark, SUMMARY)
+    each = table.iloc[:0] if rows is None else only(checked(rows, ROWS), "benchmark", benchmark, ROWS)
+    subsets = [str(subset) for subset in table["subset"].unique()]
+    styles = judge_styles(table["judge"], names)
     figure = go.Figure()
-    for lane, (method, style) in enumerate(styles.items()):
+    for lane, (judge, style) in enumerate(styles.items()):
         offset = BAND * ((lane + 0.5) / len(styles) - 0.5)
-        at = {criterion: index + offset for index, criterion in enumerate(criteria)}
-        below = {criterion: y + SEED_DROP * BAND / len(styles) for criterion, y in at.items()}
-        figure.add_trace(_mean_trace(means[means["method"] == method], at, style, method))
-        of_seeds = rows[rows["method"] == method]
-        if of_seeds["seed"].nunique() > 1:
-            figure.add_trace(_seed_trace(of_seeds, below, style, method))
-    lowest = min(means["ci_low"].min(), means["lowest"].min())
-    _frame(figure, criteria, [style.name for style in styles.values()], lowest=lowest)
+        place = {subset: index + offset for index, subset in enumerate(subsets)}
+        own = table[table["judge"] == judge]
+        texts = [accuracy_text(row, str(row["subset"]), style.name) for row in own.to_dict("records")]
+        dots = interval_dots(own, [place[str(subset)] for subset in own["subset"]], style, texts)
+        figure.add_trace(dots.update(legendgroup=judge, showlegend=True))
+        setting = own[["subset", "n_examples", "noise"]]
+        repeated = each[each["judge"] == judge].merge(setting, on=list(setting.columns))
+        repeated = repeated[repeated["subset"].astype(str).isin(subsets)]
+        if len(repeated) > len(own):
+            below = DROP * BAND / len(styles)
+            figure.add_trace(_repetitions(repeated, {name: y + below for name, y in place.items()}, style, judge))
+    lowest = float(min([table["ci_low"].min(), *each["accuracy"]]))
+    _frame(figure, subsets, [style.name for style in styles.values()], lowest=lowest)
     return figure
 
 
-def _mean_trace(means: pd.DataFrame, at: Mapping[str, float], style: MethodStyle, method: str) -> go.Scatter:
-    name = literal(style.name)
+def _repetitions(rows: pd.DataFrame, place: Mapping[str, float], style: JudgeStyle, judge: str) -> go.Scatter:
+    texts = [
+        f"{accuracy_text(row, str(row['subset']), style.name)}<br>sample {row['sample']}, seed {row['seed']}"
+        for row in rows.to_dict("records")
+    ]
     return go.Scatter(
-        x=means["accuracy"].to_list(),
-        y=[at[criterion] for criterion in means["criterion"]],
-        error_x={
-            "type": "data",
-            "symmetric": False,
-            "array": (means["ci_high"] - means["accuracy"]).to_list(),
-            "arrayminus": (means["accuracy"] - means["ci_low"]).to_list(),
-            "thickness": 1.6,
-            "width": 3,
-            "color": style.color,
-        },
-        mode="markers",
-        marker={"symbol": style.symbol, "size": 11, "color": style.color, "line": {"width": 0.8, "color": "#ffffff"}},
-        name=name,
-        legendgroup=method,
-        hovertext=[
-            f"<b>{label(str(row.criterion), width=60)}</b><br>{name}<br>accuracy {row.accuracy:.3f}, "
-            f"interval {row.ci_low:.3f} to {row.ci_high:.3f}<br>mean of {row.seeds} seed{'s' * (row.seeds != 1)}, "
-            f"which range from {row.lowest:.3f} to {row.highest:.3f}"
-            for row in means.itertuples()
-        ],
-        hovertemplate="%{hovertext}<extra></extra>",
-    )
+        x=rows["accuracy"].to_list(), y=[place[str(subset)] for subset in rows["subset"]], mode="markers",
+        marker={"symbol": "circle", "size": 4.5, "color": style.color, "opacity": 0.75}, legendgroup=judge,
+        name=f"{literal(style.name)}, repetitions", showlegend=False, hovertext=texts, hovertemplate=HOVER,
+    )  # fmt: skip
 
 
-def _seed_trace(rows: pd.DataFrame, at: Mapping[str, float], style: MethodStyle, method: str) -> go.Scatter:
-    return go.Scatter(
-        x=rows["accuracy"].to_list(),
-        y=[at[criterion] for criterion in rows["criterion"]],
-        mode="markers",
-        marker={"symbol": "circle", "size": 4.5, "color": style.color, "opacity": 0.75},
-        name=f"{literal(style.name)}, seeds",
-        legendgroup=method,
-        showlegend=False,
-        hovertext=[
-            f"<b>{label(str(row.criterion), width=60)}</b><br>{literal(style.name)}, seed {row.seed}<br>"
-            f"accuracy {row.accuracy:.3f}, interval {row.ci_low:.3f} to {row.ci_high:.3f}, n = {row.n}"
-            for row in rows.itertuples()
-        ],
-        hovertemplate="%{hovertext}<extra></extra>",
-    )
-
-
-def _frame(figure: go.Figure, criteria: list[str], names: list[str], *, lowest: float) -> None:
-    """Axes, the chance line, and a faint band behind every other criterion."""
-    height = max(len(criteria) * (len(names) * LANE / BAND), 90)
+def _frame(figure: go.Figure, subsets: list[str], names: list[str], *, lowest: float) -> None:
+    """Axes, the chance line, and a faint band behind every other subset."""
+    height = max(len(subsets) * (len(names) * LANE / BAND), 90)
     letters = 15 if narrow() else 22
-    left, right, bottom = 24 + 7 * min(letters, max(map(len, criteria))), 24, 52
+    left, right, bottom = 24 + 7 * min(letters, max(map(len, subsets))), 24, 52
     legend, taken = legend_above(names, left=left, width=page_width() - left - right)
     top = taken + 18
+    margin = {"l": left, "r": right, "t": top, "b": bottom}
     figure.update_layout(
-        base_layout(
-            width=page_width(), height=top + height + bottom, margin={"l": left, "r": right, "t": top, "b": bottom}
-        ),
-        legend=legend,
+        base_layout(width=page_width(), height=top + height + bottom, margin=margin), legend=legend, showlegend=True
     )
-    for index in range(0, len(criteria), 2):
+    for index in range(0, len(subsets), 2):
         figure.add_hrect(y0=index - 0.5, y1=index + 0.5, fillcolor="#f6f6f6", line_width=0, layer="below")
-    chance_line(figure, x=0.5, span=(-0.5, len(criteria) - 0.5), xref="x", yref="y")
+    chance_line(figure, x=0.5, span=(-0.5, len(subsets) - 0.5), xref="x", yref="y")
     figure.add_annotation(
         text="chance", x=0.5, y=1, yref="paper", yanchor="bottom", font={"color": MUTED, "size": 12}, yshift=1
     )
@@ -119,10 +97,6 @@ def _frame(figure: go.Figure, criteria: list[str], names: list[str], *, lowest: 
     steps = 0.1 if (page_width() - left - right) * 0.1 / (1.01 - low) > 30 else 0.2
     figure.update_xaxes(title_text="accuracy on test items", range=[low, 1.01], tick0=0, dtick=steps)
     figure.update_yaxes(
-        range=[len(criteria) - 0.5, -0.5],
-        tickvals=list(range(len(criteria))),
-        ticktext=[label(criterion, width=letters, lines=4 if narrow() else 3) for criterion in criteria],
-        showgrid=False,
-        ticks="",
-        ticklabelstandoff=6,
-    )
+        range=[len(subsets) - 0.5, -0.5], tickvals=list(range(len(subsets))), showgrid=False, ticks="",
+        ticktext=[label(subset, width=letters, lines=4 if narrow() else 3) for subset in subsets], ticklabelstandoff=6,
+    )  # fmt: skip

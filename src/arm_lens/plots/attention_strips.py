@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import zip_longest
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from arm_lens.plots.notation import digits_for
+from arm_lens.display import of_each_verdict
+from arm_lens.plots.notation import HOVER, digits_for
 from arm_lens.plots.sheet import HEADING, LETTER, MONO, Sheet, cells, visible
 from arm_lens.plots.theme import HEAT, INK, MUTED, label, literal, narrow
 
@@ -40,7 +39,7 @@ class Strips:
             attention = attention[attention["setting"] == setting]
         wide = int(width / LETTER)
         placed, heads, gaps, line, cut = [], [], [], 0, False
-        for name in _picked(attention, shown):
+        for name in of_each_verdict(attention, shown):
             name = str(name)
             rows = attention[attention["example"].astype(str) == name].sort_values("position", kind="stable")
             # Words' tokens bring the space before them along, unless all tokens are words.
@@ -114,7 +113,7 @@ class Strips:
                         rows["example"], rows["position"], rows["token"], rows["weight"], strict=True
                     )
                 ],
-                hovertemplate="%{hovertext}<extra></extra>",
+                hovertemplate=HOVER,
                 xaxis=f"x{number}",
                 yaxis=f"y{number}",
                 showlegend=False,
@@ -135,13 +134,6 @@ class Strips:
                 "ticklabelposition": "outside",
             },
         )  # fmt: skip
-
-
-def _picked(attention: pd.DataFrame, count: int) -> list[Any]:
-    """The first prompts of each verdict in turn."""
-    firsts = attention.drop_duplicates("example")
-    groups = [group["example"].tolist() for _, group in firsts.groupby("verdict", sort=False)]
-    return [name for turn in zip_longest(*groups) for name in turn if name is not None][:count]
 
 
 def _flow(widths: list[int], begins: list[bool], wide: int) -> list[tuple[int, int]]:

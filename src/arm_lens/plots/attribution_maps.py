@@ -6,29 +6,24 @@ panels of several measures are each scaled to their own largest value, and say t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from arm_lens.frames import criteria_of
+from arm_lens.display import head_name
+from arm_lens.frames import ATTRIBUTIONS, checked, criteria_of
+from arm_lens.heads import Named, ScoredLike, attributions_frame
+from arm_lens.plots.cuts import having
 from arm_lens.plots.layer_maps import MapGrid
-from arm_lens.plots.measures import (
-    SCORES,
-    head_name,
-    measure_name,
-    measure_styles,
-    of_criterion,
-    of_measure,
-    of_outcome,
-    one_per,
-    outcome_name,
-)
+from arm_lens.plots.measures import measure_name, measure_styles, outcome_name
 from arm_lens.plots.notation import caption, digits_for, largest, score_text, signed
 from arm_lens.plots.theme import DIVERGING, label, literal
 
 
 def attribution_maps(
-    attributions: pd.DataFrame,
+    attributions: ScoredLike | Sequence[ScoredLike] | Named[ScoredLike] | pd.DataFrame,
     *,
     outcome: str = "probability",
     measure: str | None = None,
@@ -40,7 +35,7 @@ def attribution_maps(
     interval, and all other measures of it in the table.
 
     Args:
-        attributions: criterion, measure, outcome, layer, head, score, ci_low, ci_high, n.
+        attributions: one or several, also by the criterion's name; or a table like `arm_lens.frames.ATTRIBUTIONS`.
         outcome: whose scores.
         measure: which one; needed if the table holds several measures of several criteria.
         criterion: which one; likewise.
@@ -48,10 +43,10 @@ def attribution_maps(
     Raises:
         ValueError: if a column is missing, there are no such rows, or several measures of several criteria are left.
     """
-    known = of_outcome(attributions, outcome, columns=SCORES, name="attributions")
-    known = known if criterion is None else of_criterion(known, criterion)
-    one_per(known, ["criterion", "measure", "layer", "head"], name="attributions")
-    shown = known if measure is None else of_measure(known, measure)
+    every = checked(attributions_frame(attributions), ATTRIBUTIONS)
+    known = having(every, "outcome", outcome, ATTRIBUTIONS)
+    known = known if criterion is None else having(known, "criterion", criterion, ATTRIBUTIONS)
+    shown = known if measure is None else having(known, "measure", measure, ATTRIBUTIONS)
     measures, criteria = list(measure_styles(shown["measure"])), criteria_of(shown)
     if len(measures) > 1 and len(criteria) > 1:
         raise ValueError(
@@ -86,7 +81,7 @@ def attribution_maps(
         "A minus marks cells notably below zero." if min(map(np.nanmin, tables)) < 0 else "",
         "×: not measured." if gaps else "",
     ]
-    left_out = sorted(set(attributions["measure"]) - set(known["measure"])) if by_measure else []
+    left_out = sorted(set(every["measure"]) - set(known["measure"])) if by_measure else []
     if left_out:
         notes.append(f"Without {' and '.join(measure_name(one) for one in left_out)}, which is on no outcome.")
     caption(figure, [f"{what} on {outcome_name(outcome)}.", *notes, _trust(panels, tables) if by_measure else ""])

@@ -13,10 +13,10 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from arm_lens.evaluation.standings import cell_parts
-from arm_lens.frames import checked
+from arm_lens.frames import SUMMARY
+from arm_lens.plots.cuts import one_setting
 from arm_lens.plots.judge_rows import JudgeRows, accuracy_text, add_value_table, column_headings, overhang
 from arm_lens.plots.panels import Panels, fitting_columns
-from arm_lens.plots.subsets import MEASURED, of_benchmark, one_per_cell
 from arm_lens.plots.theme import label, literal, page_width
 
 CELLS = (
@@ -54,15 +54,14 @@ def bias_grid(
     below one half, blue above; a dash is a cell that was not measured.
 
     Args:
-        summary: benchmark, subset ("bias | mapping | cell"), judge, n_examples, noise, accuracy, ci_low, ci_high, n.
+        summary: a table like `arm_lens.frames.SUMMARY`, whose subsets read "bias | mapping | cell".
         benchmark: which one, if the table holds several.
         names: names of judges to display instead of the usual ones.
 
     Raises:
         ValueError: if a column is missing, there are no rows, no subset is a cell, or several rows are of the same one.
     """
-    checked(summary, [*MEASURED, "n"], table="summary")
-    table = cells_of(one_per_cell(of_benchmark(summary, benchmark)))
+    table = cells_of(one_setting(summary, benchmark, SUMMARY))
     if table.empty:
         raise ValueError("no subset of the table 'summary' reads 'bias | mapping | cell'")
     rows = JudgeRows.of(table["judge"], names)

@@ -14,10 +14,11 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from arm_lens.frames import checked
+from arm_lens.frames import CALIBRATION, SUMMARY
+from arm_lens.plots.cuts import one_setting, only
 from arm_lens.plots.judge_rows import line_width
-from arm_lens.plots.panels import Panels, fitting_columns, second_line
-from arm_lens.plots.subsets import of_benchmark
+from arm_lens.plots.notation import HOVER, whiskers
+from arm_lens.plots.panels import Panels, fitting_columns, name_rows, second_line
 from arm_lens.plots.theme import MUTED, JudgeStyle, judge_styles, literal, page_width
 
 SIDE = 200
@@ -62,9 +63,8 @@ def reliability(
     The area of a dot grows with the number of items in its bin; bins are pooled over subsets by `pooled_bins`.
 
     Args:
-        calibration: benchmark, subset, judge, bin, low, high, confidence (mean probability of the bin), accuracy
-            (the share of its items of which it was true), ci_low, ci_high, n; of one condition.
-        summary: benchmark, subset, judge, brier, n, of the same condition, for the Brier score below a judge's name
+        calibration: a table like `arm_lens.frames.CALIBRATION`, of one setting.
+        summary: benchmark, subset, judge, brier, n, of the same setting, for the Brier score below a judge's name
             (the mean over items).
         benchmark: which one, if the table holds several.
         names: names of judges to display instead of the usual ones.
@@ -72,13 +72,11 @@ def reliability(
     Raises:
         ValueError: if a column is missing, or no bin holds an item.
     """
-    needed = ["benchmark", "subset", "judge", "bin", "low", "high", "confidence", "accuracy", "ci_low", "ci_high", "n"]
-    checked(calibration, needed, table="calibration")
-    bins = pooled_bins(of_benchmark(calibration, benchmark, name="calibration"))
+    bins = pooled_bins(one_setting(calibration, benchmark, CALIBRATION))
     if bins.empty:
         raise ValueError("no bin of the table 'calibration' holds an item")
     styles = judge_styles(bins["judge"], names)
-    chosen = None if summary is None else of_benchmark(summary, benchmark)
+    chosen = None if summary is None else only(summary, "benchmark", benchmark, SUMMARY)
     notes = [_note(bins[bins["judge"] == judge], chosen, judge) for judge in styles]
     columns = fitting_columns(len(styles), most=5, left=62, right=20, gap=36, narrowest=120)
     shown = [style.name for style in styles.values()]
@@ -90,19 +88,15 @@ def reliability(
     )  # fmt: skip
     figure = grid.figure(shown, notes)
     for index, (judge, style) in enumerate(styles.items()):
-        row, column = grid.cell(index)
-        place = {"row": row, "col": column}
+        place = grid.place(index)
         figure.add_trace(_diagonal(), **place)
         figure.add_trace(_dots(bins[bins["judge"] == judge], style), **place)
         lowest = grid.is_lowest(index)
         figure.update_xaxes(title_text="stated probability" if lowest else None, **place)
-        figure.update_yaxes(showticklabels=column == 1, **place)
+        figure.update_yaxes(showticklabels=place["col"] == 1, **place)
     figure.update_xaxes(range=[-0.04, 1.04], tickvals=TICKS, ticktext=["0", ".25", ".5", ".75", "1"])
     figure.update_yaxes(range=[-0.04, 1.04], tickvals=TICKS, ticktext=["0", ".25", ".5", ".75", "1"])
-    figure.add_annotation(
-        text="observed frequency", textangle=-90, x=0, y=0.5, xref="paper", yref="paper", xanchor="center",
-        xshift=-46,
-    )  # fmt: skip
+    name_rows(figure, "observed frequency")
     return figure
 
 
@@ -128,15 +122,7 @@ def _dots(bins: pd.DataFrame, style: JudgeStyle) -> go.Scatter:
     return go.Scatter(
         x=bins["confidence"].to_list(),
         y=bins["accuracy"].to_list(),
-        error_y={
-            "type": "data",
-            "symmetric": False,
-            "array": (bins["ci_high"] - bins["accuracy"]).to_list(),
-            "arrayminus": (bins["accuracy"] - bins["ci_low"]).to_list(),
-            "thickness": 1.4,
-            "width": 2,
-            "color": style.color,
-        },
+        error_y=whiskers(bins, "accuracy", style.color, thickness=1.4, width=2),
         mode="lines+markers",
         cliponaxis=False,  # the largest symbols stand at 0 and 1
         line={"color": style.color, "width": 1},
@@ -152,7 +138,7 @@ def _dots(bins: pd.DataFrame, style: JudgeStyle) -> go.Scatter:
             f"interval {row.ci_low:.3f} to {row.ci_high:.3f}, n = {row.n}"
             for row in bins.itertuples()
         ],
-        hovertemplate="%{hovertext}<extra></extra>",
+        hovertemplate=HOVER,
         showlegend=False,
         name=literal(style.name),
     )

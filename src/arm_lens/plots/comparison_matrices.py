@@ -14,9 +14,10 @@ import pandas as pd
 import plotly.graph_objects as go
 from scipy.cluster import hierarchy
 
-from arm_lens.frames import checked, criteria_of
+from arm_lens.frames import AGREEMENT, COSINES, OVERLAP, RANK_CORRELATION, TRANSFER, checked, criteria_of
+from arm_lens.plots.cuts import having
 from arm_lens.plots.matrices import ACCURACY, Cells, Layout, Scale, matrices, outlined, rule
-from arm_lens.plots.measures import measure_styles, of_criterion, of_outcome, one_per, outcome_name
+from arm_lens.plots.measures import measure_styles, outcome_name
 from arm_lens.plots.notation import caption, score_text, signed
 from arm_lens.plots.theme import INK, label, literal, narrow
 
@@ -42,20 +43,19 @@ def agreement_matrix(
     them, else the mean is taken here, and bold where every criterion's interval excludes zero. Hovering lists the criteria.
 
     Args:
-        agreement: criterion, outcome, measure_a, measure_b, spearman, ci_low, ci_high, n; each pair once.
+        agreement: a table like `arm_lens.frames.AGREEMENT`; each pair once.
         outcome: whose scores were compared.
         criterion: which one; all if not given.
 
     Raises:
         ValueError: if a column is missing, there are no such rows, or a pair is there twice.
     """
-    columns = ["criterion", "outcome", "measure_a", "measure_b", "spearman", "ci_low", "ci_high", "n"]
-    table = of_outcome(agreement, outcome, columns=columns, name="agreement")
-    table = table if criterion is None else of_criterion(table, criterion, name="agreement")
+    table = having(checked(agreement, AGREEMENT), "outcome", outcome, AGREEMENT)
+    table = table if criterion is None else having(table, "criterion", criterion, AGREEMENT)
     styles = measure_styles([*table["measure_a"], *table["measure_b"]])
     shown = {measure: style.short if narrow() else style.name for measure, style in styles.items()}
     cells = _correlations(table.rename(columns={"measure_a": "a", "measure_b": "b"}), list(styles), {
-        measure: style.name for measure, style in styles.items()}, name="agreement")  # fmt: skip
+        measure: style.name for measure, style in styles.items()})  # fmt: skip
     figure, layout = matrices([cells], list(shown.values()), list(shown.values()), CORRELATION, largest_width=74)
     causal = sum(style.causal for style in styles.values())
     if 0 < causal < len(styles):
@@ -75,15 +75,15 @@ def correlation_matrix(rank_correlation: pd.DataFrame, *, order: Sequence[str] |
     """Rank correlation of the heads' scores between every two names.
 
     Args:
-        rank_correlation: a, b, spearman, ci_low, ci_high, n; each pair once.
+        rank_correlation: a table like `arm_lens.frames.RANK_CORRELATION`; each pair once.
         order: of the names; as they appear if not given.
 
     Raises:
         ValueError: if a column is missing, there are no rows, a pair is there twice, or ``order`` lacks a name.
     """
-    checked(rank_correlation, ["a", "b", "spearman", "ci_low", "ci_high", "n"], table="rank_correlation")
+    checked(rank_correlation, RANK_CORRELATION)
     names = _names(rank_correlation, order, "rank_correlation")
-    cells = _correlations(rank_correlation, names, {name: name for name in names}, name="rank_correlation")
+    cells = _correlations(rank_correlation, names, {name: name for name in names})
     figure, layout = matrices([cells], names, names, CORRELATION)
     marks = (
         "Bold: the interval excludes zero."
@@ -105,8 +105,7 @@ def overlap_matrix(
     """How much the head sets of every two names have in common; the number of heads of each on the diagonal.
 
     Args:
-        overlap: a, b, size_a, size_b, shared, expected, jaccard, jaccard_chance, overlap, p_value, p_holm, n_heads; each pair
-            once.
+        overlap: a table like `arm_lens.frames.OVERLAP`; each pair once.
         value: which column is drawn.
         order: of the names; as they appear if not given.
         linkage: a hierarchical clustering of scipy, drawn as a tree beside the matrix, whose leaves give the order.
@@ -116,13 +115,9 @@ def overlap_matrix(
         ValueError: if a column is missing, there are no rows, a pair is there twice, ``order`` lacks a name, or a linkage
             does not fit the names.
     """
-    columns = [
-        "a", "b", "size_a", "size_b", "shared", "expected", "jaccard", "jaccard_chance", "overlap", "p_value", "p_holm",
-        "n_heads",
-    ]  # fmt: skip
     if value not in FRACTIONS:
         raise ValueError(f"there is a matrix of {', '.join(map(repr, FRACTIONS))}, not of {value!r}")
-    one_per(checked(overlap, columns, table="overlap"), ["a", "b"], name="overlap")
+    checked(overlap, OVERLAP)
     there = _names(overlap, order, "overlap")
     tree = None
     if linkage is not None:
@@ -165,17 +160,16 @@ def transfer_matrix(transfer: pd.DataFrame, *, controls: Sequence[str] = ("rando
     judged (only the choice of heads is carried over) and one for those of the criterion whose heads they are (both are).
 
     Args:
-        transfer: heads_of, used_for, means_of, accuracy, ci_low, ci_high, n; rows that are there twice with the same accuracy
-            count once, so that tables of both kinds of means can be put together.
+        transfer: a table like `arm_lens.frames.TRANSFER`; rows that are there twice with the same accuracy count once, so
+            that tables of both kinds of means can be put together.
         controls: which values of ``heads_of`` are no criteria.
 
     Raises:
         ValueError: if a column is missing, there are no rows, or one combination has two accuracies.
     """
-    keys = ["heads_of", "used_for", "means_of"]
-    table = checked(transfer, [*keys, "accuracy", "ci_low", "ci_high", "n"], table="transfer")
-    table = table.astype(dict.fromkeys(keys, str)).drop_duplicates([*keys, "accuracy"])
-    one_per(table, keys, name="transfer")
+    keys = ("heads_of", "used_for", "means_of")
+    table = checked(transfer, TRANSFER).astype(dict.fromkeys(keys, str)).drop_duplicates([*keys, "accuracy"])
+    checked(table, TRANSFER.needing(*keys, key=keys))
     columns = list(dict.fromkeys(table["used_for"]))
     control = table["heads_of"].isin(list(controls))
     last = list(dict.fromkeys(table["heads_of"][control]))
@@ -204,14 +198,13 @@ def mean_cosines(cosines: pd.DataFrame, *, order: Sequence[str] | None = None) -
     """The mean over heads of the cosine between the mean vectors of every two names; hovering tells it layer by layer.
 
     Args:
-        cosines: a, b, layer, head, cosine; of the heads to average over, e.g. the chosen ones only.
+        cosines: a table like `arm_lens.frames.COSINES`; of the heads to average over, e.g. the chosen ones only.
         order: of the names; as they appear if not given.
 
     Raises:
         ValueError: if a column is missing, there are no rows, a head is there twice, or ``order`` lacks a name.
     """
-    checked(cosines, ["a", "b", "layer", "head", "cosine"], table="cosines")
-    one_per(cosines, ["a", "b", "layer", "head"], name="cosines")
+    checked(cosines, COSINES)
     names = _names(cosines, order, "cosines")
     place = {name: index for index, name in enumerate(names)}
     values = np.full((len(names), len(names)), np.nan)
@@ -235,9 +228,8 @@ def mean_cosines(cosines: pd.DataFrame, *, order: Sequence[str] | None = None) -
     return figure
 
 
-def _correlations(table: pd.DataFrame, keys: list[str], names: dict[str, str], *, name: str) -> Cells:
+def _correlations(table: pd.DataFrame, keys: list[str], names: dict[str, str]) -> Cells:
     """The mean of ``spearman`` over the rows of each pair, symmetric."""
-    one_per(table, [*(["criterion"] if "criterion" in table.columns else []), "a", "b"], name=name)
     values, bold = np.full((len(keys), len(keys)), np.nan), np.zeros((len(keys), len(keys)), dtype=bool)
     hover = np.full(values.shape, "", dtype=object)
     for (a, b), part in table.groupby(["a", "b"], sort=False):

@@ -1,37 +1,63 @@
 """A head card as a figure: what one head attends to, what its mean writes, and how it scores.
 
-Three sections, each from a table of `arm_lens.attribution.HeadCard`: prompts whose tokens stand on a ground as dark as the
-attention they get; the tokens that the mean promotes and suppresses by the direct path; and, measure by measure (each has
-an axis of its own, for their units differ), the score for every criterion with its interval and rank.
+Three sections, each from a table of a head card (`arm_lens.attribution.head_card`): prompts whose tokens stand on a
+ground as dark as the attention they get; the tokens that the mean promotes and suppresses by the direct path; and,
+measure by measure (each has an axis of its own, for their units differ), the score for every criterion with its
+interval and rank.
 """
 
 from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from arm_lens.frames import checked
+from arm_lens.frames import ATTENTION, TOKENS, checked
 from arm_lens.plots.attention_strips import Strips
-from arm_lens.plots.notation import caption, digits_for, largest, signed
+from arm_lens.plots.notation import HOVER, caption, digits_for, largest, signed
 from arm_lens.plots.score_forest import ScoreForest
 from arm_lens.plots.sheet import HEADING, LETTER, MONO, Sheet, cells, visible
 from arm_lens.plots.theme import INK, base_layout, label, literal, narrow, page_width
 
-ATTENTION = ["example", "verdict", "position", "token", "weight"]
-TOKENS = ["direction", "token", "effect"]
 BAR = 19
 SIDE = 14
 """Pixels free at both edges."""
 POSITIVE, NEGATIVE = "#2f7fb5", "#c46a1b"
 
 
+@runtime_checkable
+class CardLike(Protocol):
+    """What a head card holds (`arm_lens.attribution.HeadCard`)."""
+
+    @property
+    def name(self) -> str:
+        """As it is called in titles."""
+        ...
+
+    @property
+    def attention(self) -> pd.DataFrame:
+        """A table like `arm_lens.frames.ATTENTION`."""
+        ...
+
+    @property
+    def tokens(self) -> pd.DataFrame:
+        """A table like `arm_lens.frames.TOKENS`."""
+        ...
+
+    @property
+    def scores(self) -> pd.DataFrame:
+        """A table like `arm_lens.frames.ATTRIBUTIONS`, of this head."""
+        ...
+
+
 def head_card_figure(
-    attention: pd.DataFrame,
-    tokens: pd.DataFrame,
+    attention: CardLike | pd.DataFrame,
+    tokens: pd.DataFrame | None = None,
     scores: pd.DataFrame | None = None,
     *,
-    title: str,
+    title: str = "",
     outcome: str = "probability",
     shown: int | None = None,
     top: int | None = None,
@@ -40,12 +66,12 @@ def head_card_figure(
     """One head: the tokens it attends to, the tokens its mean promotes and suppresses, its score for each criterion.
 
     Args:
-        attention: example, verdict, position, token, weight; a row for each token of each prompt
-            (`HeadCard.shown_attention`). With a column ``setting`` only the first of its values is drawn.
-        tokens: direction (``promoted`` or ``suppressed``), token, effect (`HeadCard.tokens`).
-        scores: criterion, measure, outcome, score, ci_low, ci_high, n of this head, and if known rank and heads
-            (`HeadCard.scores`); without them the section is left out.
-        title: of the figure, as written.
+        attention: a head card, which has all the rest; or a table like `arm_lens.frames.ATTENTION`. With a column
+            ``setting`` only the first of its values is drawn.
+        tokens: a table like `arm_lens.frames.TOKENS`.
+        scores: a table like `arm_lens.frames.ATTRIBUTIONS` of this head, and if known rank and heads; without it the section
+            is left out.
+        title: of the figure, as written; a card has one.
         outcome: whose scores are drawn; a measure without it is drawn by the first outcome it has.
         shown: prompts, at most, both verdicts in turn; by default 3, in one column of a paper 2.
         top: tokens promoted and suppressed, at most; by default 8, in one column of a paper 6.
@@ -54,8 +80,13 @@ def head_card_figure(
     Raises:
         ValueError: if a column is missing, a table is empty, or the figure would be higher than the page.
     """
-    checked(attention, ATTENTION, table="attention")
-    checked(tokens, TOKENS, table="tokens")
+    if not isinstance(attention, pd.DataFrame):
+        card = attention
+        attention, tokens, scores, title = card.attention, card.tokens, card.scores, title or card.name
+    if tokens is None:
+        raise ValueError("a table of attention needs one of tokens beside it; a head card has both")
+    checked(attention, ATTENTION)
+    checked(tokens, TOKENS)
     shown, top, lines = shown or (2 if narrow() else 3), top or (6 if narrow() else 8), lines or (4 if narrow() else 6)
     strips = Strips.of(attention, shown, lines, page_width() - 2 * SIDE)
     bars = pd.concat([tokens[tokens["direction"] == direction].head(top) for direction in ("promoted", "suppressed")])
@@ -117,7 +148,7 @@ def _draw_bars(sheet: Sheet, bars: pd.DataFrame, width: float | int, above: floa
             hovertext=[
                 f"{literal(repr(token))}: logit {number}" for token, number in zip(bars["token"], numbers, strict=True)
             ],
-            hovertemplate="%{hovertext}<extra></extra>",
+            hovertemplate=HOVER,
             xaxis=f"x{number}",
             yaxis=f"y{number}",
             showlegend=False,

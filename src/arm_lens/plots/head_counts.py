@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from arm_lens.frames import checked, criteria_of
-from arm_lens.plots.measures import MeasureStyle, measure_styles, one_per
-from arm_lens.plots.notation import caption
+from arm_lens.frames import CURVE, checked, criteria_of
+from arm_lens.plots.measures import MeasureStyle, measure_styles
+from arm_lens.plots.notation import HOVER, caption, whiskers
 from arm_lens.plots.panels import balanced_columns, chance_line, legend_above, line_panels
-from arm_lens.plots.theme import label, literal, narrow
+from arm_lens.plots.theme import faded, label, literal, narrow
 
 TICK = 28
 """Pixels between the labels of the axis, at least."""
@@ -29,14 +29,13 @@ def accuracy_by_heads(curve: pd.DataFrame, *, names: Mapping[str, str] | None = 
     A ranking of one number of heads (a set as it was chosen) is a symbol. No heads at all stand left of one.
 
     Args:
-        curve: criterion, ranking, heads, accuracy, ci_low, ci_high, n; a ranking is a measure or any other name.
+        curve: a table like `arm_lens.frames.CURVE`.
         names: names of rankings to display instead of the usual ones.
 
     Raises:
         ValueError: if a column is missing, there are no rows, or a ranking has a number of heads twice.
     """
-    checked(curve, ["criterion", "ranking", "heads", "accuracy", "ci_low", "ci_high", "n"], table="curve")
-    one_per(curve, ["criterion", "ranking", "heads"], name="curve")
+    checked(curve, CURVE)
     criteria, styles = criteria_of(curve), measure_styles(curve["ranking"])
     usual = {ranking: style.short if narrow() else style.name for ranking, style in styles.items()}
     shown = {ranking: (names or {}).get(ranking, name) for ranking, name in usual.items()}
@@ -99,16 +98,12 @@ def _line(rows: pd.DataFrame, style: MeasureStyle, name: str, criterion: str, *,
     if rows.empty:
         return []
     x = places(rows["heads"].to_list())
-    red, green, blue = (int(style.color[start : start + 2], 16) for start in (1, 3, 5))
     band = go.Scatter(
         x=[*x, *x[::-1]], y=[*rows["ci_high"], *rows["ci_low"][::-1]], fill="toself", mode="lines", line={"width": 0},
-        fillcolor=f"rgba({red},{green},{blue},0.1)", hoverinfo="skip", showlegend=False, legendgroup=name, name="interval",
+        fillcolor=faded(style.color, 0.1), hoverinfo="skip", showlegend=False, legendgroup=name, name="interval",
     )  # fmt: skip
     single = len(rows) == 1
-    error = {
-        "type": "data", "symmetric": False, "array": (rows["ci_high"] - rows["accuracy"]).to_list(),
-        "arrayminus": (rows["accuracy"] - rows["ci_low"]).to_list(), "thickness": 1.2, "width": 3, "color": style.color,
-    }  # fmt: skip
+    error = whiskers(rows, "accuracy", style.color, thickness=1.2)
     texts = [
         f"<b>{label(criterion, width=60)}</b><br>{literal(name)}, {row.heads} head{'s' * (row.heads != 1)}<br>accuracy "
         f"{row.accuracy:.3f}, interval {row.ci_low:.3f} to {row.ci_high:.3f}, n = {row.n}"
@@ -118,7 +113,7 @@ def _line(rows: pd.DataFrame, style: MeasureStyle, name: str, criterion: str, *,
     line = go.Scatter(
         x=x, y=rows["accuracy"].to_list(), mode="lines+markers", line=dashed,
         marker={"symbol": style.symbol, "size": 10 if single else 7, "color": style.color}, hovertext=texts,
-        hovertemplate="%{hovertext}<extra></extra>", showlegend=False, legendgroup=name, name=literal(name),
+        hovertemplate=HOVER, showlegend=False, legendgroup=name, name=literal(name),
         error_y=error if single else None,
     )  # fmt: skip
     return [line] if single or not banded else [band, line]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -10,19 +10,12 @@ import pandas as pd
 import plotly.graph_objects as go
 from scipy.cluster import hierarchy
 
-from arm_lens.frames import criteria_of
+from arm_lens.display import head_name
+from arm_lens.frames import ATTRIBUTIONS, INTERACTIONS, checked, criteria_of
+from arm_lens.heads import Named, ScoredLike, attributions_frame
+from arm_lens.plots.cuts import having, only
 from arm_lens.plots.matrices import Cells, Scale, matrices
-from arm_lens.plots.measures import (
-    SCORES,
-    head_name,
-    measure_name,
-    of_criterion,
-    of_measure,
-    of_outcome,
-    of_value,
-    one_per,
-    outcome_name,
-)
+from arm_lens.plots.measures import measure_name, outcome_name
 from arm_lens.plots.notation import caption, digits_for, largest, score_text
 from arm_lens.plots.theme import label
 
@@ -36,7 +29,7 @@ BOLD = "Bold: the interval excludes zero."
 
 
 def head_matrix(
-    attributions: pd.DataFrame,
+    attributions: Sequence[ScoredLike] | Named[ScoredLike] | pd.DataFrame,
     *,
     outcome: str = "probability",
     measure: str | None = None,
@@ -47,7 +40,7 @@ def head_matrix(
     """Scores of some heads (rows) for every criterion (columns): which heads serve one criterion, and which serve many.
 
     Args:
-        attributions: criterion, measure, outcome, layer, head, score, ci_low, ci_high, n.
+        attributions: several, also by the criterion's name; or a table like `arm_lens.frames.ATTRIBUTIONS`.
         outcome: whose scores.
         measure: which one; needed if the table holds several.
         heads: (layer, head) of the rows; without them, the ``top`` heads of every criterion by absolute score.
@@ -57,8 +50,8 @@ def head_matrix(
     Raises:
         ValueError: if a column is missing, there are no such rows, ``top`` is below 1, or a head is not in the table.
     """
-    table = of_measure(of_outcome(attributions, outcome, columns=SCORES, name="attributions"), measure)
-    one_per(table, ["criterion", "layer", "head"], name="attributions")
+    scores = checked(attributions_frame(attributions), ATTRIBUTIONS)
+    table = only(having(scores, "outcome", outcome, ATTRIBUTIONS), "measure", measure, ATTRIBUTIONS)
     criteria = criteria_of(table)
     wide = table.pivot(index=["layer", "head"], columns="criterion", values="score").reindex(columns=criteria)
     rows = _rows(wide, heads, top)
@@ -95,8 +88,7 @@ def interaction_matrix(
     """What two heads are worth together beyond the sum of both: blue for synergy, brown for redundancy.
 
     Args:
-        interactions: criterion, outcome, layer_a, head_a, layer_b, head_b, interaction, se, ci_low, ci_high, n; each pair
-            once. A column ``context`` may say beside which other heads.
+        interactions: a table like `arm_lens.frames.INTERACTIONS`; each pair once.
         outcome: whose interactions.
         criterion: which one; needed if the table holds several.
         context: likewise, where there is such a column.
@@ -105,13 +97,11 @@ def interaction_matrix(
         ValueError: if a column is missing, there are no such rows, several criteria or contexts are left, or a pair is there
             twice.
     """
-    pairs = ["layer_a", "head_a", "layer_b", "head_b"]
-    columns = ["criterion", "outcome", *pairs, "interaction", "se", "ci_low", "ci_high", "n"]
-    table = of_outcome(interactions, outcome, columns=columns, name="interactions")
-    table = of_criterion(table, criterion, name="interactions")
+    table = having(checked(interactions, INTERACTIONS), "outcome", outcome, INTERACTIONS)
+    table = only(table, "criterion", criterion, INTERACTIONS)
     beside = ""
     if "context" in table.columns:
-        table = of_value(table, "context", context, name="interactions")
+        table = only(table, "context", context, INTERACTIONS)
         beside = CONTEXTS.get(str(table["context"].iloc[0]), "")
     heads = sorted(
         {*zip(table["layer_a"], table["head_a"], strict=True), *zip(table["layer_b"], table["head_b"], strict=True)}

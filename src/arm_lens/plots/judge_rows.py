@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from arm_lens.plots.notation import HOVER, whiskers
 from arm_lens.plots.panels import LETTER
 from arm_lens.plots.theme import DIVERGING, INK, JudgeStyle, judge_styles, label, literal
 
@@ -183,20 +184,12 @@ def interval_dots(
     return go.Scatter(
         x=records[value].to_list(),
         y=list(y),
-        error_x={
-            "type": "data",
-            "symmetric": False,
-            "array": (records["ci_high"] - records[value]).to_list(),
-            "arrayminus": (records[value] - records["ci_low"]).to_list(),
-            "thickness": 1.6,
-            "width": 3,
-            "color": style.color,
-        },
+        error_x=whiskers(records, value, style.color),
         mode="markers",
         marker={"symbol": style.symbol, "size": 10, "color": style.color, "line": {"width": line_width(style)}},
         name=literal(style.name),
         hovertext=list(hover),
-        hovertemplate="%{hovertext}<extra></extra>",
+        hovertemplate=HOVER,
         showlegend=False,
     )
 

@@ -10,7 +10,8 @@ import plotly.graph_objects as go
 
 from arm_lens.evaluation.main_setting import against
 from arm_lens.evaluation.standings import mean_over_subsets, significant
-from arm_lens.frames import checked
+from arm_lens.frames import COMPARISONS, SUMMARY
+from arm_lens.plots.cuts import one_setting
 from arm_lens.plots.judge_rows import (
     JudgeRows,
     accuracy_text,
@@ -20,7 +21,6 @@ from arm_lens.plots.judge_rows import (
     overhang,
 )
 from arm_lens.plots.panels import Panels, balanced_columns, chance_line, fitting_columns, legend_above, second_line
-from arm_lens.plots.subsets import MEASURED, of_benchmark, one_per_cell
 from arm_lens.plots.theme import INK, MUTED, JudgeStyle, base_layout, label, narrow, page_width
 
 BESIDE = 10
@@ -44,15 +44,14 @@ def accuracy_by_judge(
     some subset has none. Chance, at one half, is a dashed line; cells below it are brown, cells above it blue.
 
     Args:
-        summary: benchmark, subset, judge, n_examples, noise, accuracy, ci_low, ci_high, n; one row per judge and subset.
+        summary: a table like `arm_lens.frames.SUMMARY`; one row per judge and subset.
         benchmark: which one, if the table holds several.
         names: names of judges to display instead of the usual ones.
 
     Raises:
         ValueError: if a column is missing, there are no rows, or several of a judge and a subset.
     """
-    checked(summary, [*MEASURED, "n"], table="summary")
-    table = one_per_cell(of_benchmark(summary, benchmark))
+    table = one_setting(summary, benchmark, SUMMARY)
     rows = JudgeRows.of(table["judge"], names)
     subsets = [str(subset) for subset in table["subset"].unique()]
     left = rows.name_room
@@ -173,7 +172,7 @@ def differences(
     (p_holm < 0.05) and whose interval leaves zero out; a hollow one is not.
 
     Args:
-        comparisons: benchmark, subset, judge, other, difference, ci_low, ci_high, n, p_holm.
+        comparisons: a table like `arm_lens.frames.COMPARISONS`.
         lead: the judge that is compared.
         benchmark: which one, if the table holds several.
         names: names of judges to display instead of the usual ones.
@@ -182,12 +181,9 @@ def differences(
         ValueError: if a column is missing, ``lead`` is compared with no judge, or several rows compare the same two
             judges on a subset.
     """
-    needed = ["benchmark", "subset", "judge", "other", "difference", "ci_low", "ci_high", "n", "p_holm"]
-    checked(comparisons, needed, table="comparisons")
-    table = against(of_benchmark(comparisons, benchmark, name="comparisons"), lead)
+    table = against(one_setting(comparisons, benchmark, COMPARISONS), lead)
     if table.empty:
         raise ValueError(f"the table 'comparisons' compares {lead!r} with no other judge")
-    one_per_cell(table, table="comparisons")
     rows = JudgeRows.of(table["other"], names)
     subsets = [str(subset) for subset in table["subset"].unique()]
     left, right, gap = rows.name_room, 20, 18

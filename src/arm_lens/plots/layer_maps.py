@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from arm_lens.plots.notation import HOVER
 from arm_lens.plots.panels import Panels, balanced_columns
 from arm_lens.plots.theme import INK, narrow, page_width, signs
 
@@ -59,8 +60,7 @@ class MapGrid:
             figure.update_xaxes(title_text=lowest, row=row, col=column)
             figure.update_yaxes(title_text="layer" if column == 1 else None, row=row, col=column)
         bar = self._bar(figure, bar_title)
-        if "tickvals" in axis:
-            bar["tickvals"] = axis.pop("tickvals")
+        bar |= {name: axis.pop(name) for name in ("tickvals", "ticktext") if name in axis}
         figure.update_layout(coloraxis={**axis, "colorbar": bar})
 
     def _bar(self, figure: go.Figure, title: str) -> dict[str, object]:
@@ -111,7 +111,7 @@ class MapGrid:
             marks = {"text": signs(z, span=span), "texttemplate": "%{text}", "textfont": {"size": size}}
         heat = go.Heatmap(
             z=z, x=list(range(self.n_heads)), y=list(range(self.n_layers)), coloraxis="coloraxis", xgap=gap, ygap=gap,
-            hovertext=hover, hovertemplate="%{hovertext}<extra></extra>", name=name, **marks,
+            hovertext=hover, hovertemplate=HOVER, name=name, **marks,
         )  # fmt: skip
         figure.add_trace(heat, row=row, col=column)
         if span is not None and self.cell < READABLE:

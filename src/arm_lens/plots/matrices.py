@@ -15,7 +15,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from arm_lens.plots.judge_rows import column_headings, overhang
-from arm_lens.plots.notation import compact, fits
+from arm_lens.plots.notation import HOVER, compact, fits
 from arm_lens.plots.panels import LETTER, Panels
 from arm_lens.plots.theme import DIVERGING, HEAT, INK, MUTED, label, literal, narrow, page_width, signs
 
@@ -23,11 +23,11 @@ SMALLEST = 27
 """Pixels of the width of a cell below which panels are not put side by side."""
 LEANING = 22
 """Columns narrower than this have upright headings."""
-UPRIGHT = 18
+UPRIGHT_LETTERS = 18
 """Characters of an upright heading."""
-BAR = 84
 UPRIGHT = 14
-"""Pixels of the width of a column whose heading stands upright."""
+"""Pixels from one upright heading to the next."""
+BAR = 84
 NAME_LINES = 2
 
 
@@ -90,7 +90,6 @@ class Layout:
 
     panels: Panels
     cell_width: float | int
-    cell_height: float | int
     headings: int
     """The room of the columns' headings above a matrix."""
     printed: bool
@@ -154,7 +153,7 @@ def matrices(
     figure = panels.figure([""] * len(cells), [""] * len(cells))
     figure.layout.annotations = ()
     ticks = list(range(0, len(columns), -(-UPRIGHT // round(width)) if angle == -90 else 1))
-    layout = Layout(panels, panels.width / len(columns), heights, room, printed, short)
+    layout = Layout(panels, panels.width / len(columns), room, printed, short)
     for index, one in enumerate(cells):
         _draw(figure, index, one, scale, layout)
         row, column = panels.cell(index)
@@ -190,7 +189,7 @@ def _headings(columns: Sequence[str], width: float | int) -> tuple[list[str], in
     headings, angle, room = column_headings(columns, width)
     longest = max(map(len, columns))
     if angle and (longest <= 7 or width < LEANING):
-        longest = min(longest, UPRIGHT)
+        longest = min(longest, UPRIGHT_LETTERS)
         return [label(name, width=longest, lines=1) for name in columns], -90, round(LETTER * longest) + 12
     return headings, angle, room
 
@@ -209,7 +208,7 @@ def _draw(figure: go.Figure, index: int, one: Cells, scale: Scale, layout: Layou
     row, column = layout.panels.cell(index)
     heat = go.Heatmap(
         z=one.values, x=list(range(one.values.shape[1])), y=list(range(one.values.shape[0])), coloraxis="coloraxis",
-        xgap=1, ygap=1, hovertext=one.hover, hovertemplate="%{hovertext}<extra></extra>", text=_texts(one, scale, layout),
+        xgap=1, ygap=1, hovertext=one.hover, hovertemplate=HOVER, text=_texts(one, scale, layout),
         texttemplate="%{text}", textfont={"size": 11.5},
     )  # fmt: skip
     figure.add_trace(heat, row=row, col=column)

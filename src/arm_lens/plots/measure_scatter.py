@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from scipy import stats
 
-from arm_lens.frames import criteria_of
-from arm_lens.plots.measures import (
-    SCORES,
-    head_name,
-    measure_name,
-    of_criterion,
-    of_measure,
-    of_outcome,
-    one_per,
-    outcome_name,
-)
-from arm_lens.plots.notation import caption, score_text
+from arm_lens.display import head_name
+from arm_lens.frames import AGREEMENT, ATTRIBUTIONS, checked, criteria_of
+from arm_lens.heads import Named, ScoredLike, attributions_frame
+from arm_lens.plots.cuts import having
+from arm_lens.plots.measures import measure_name, outcome_name
+from arm_lens.plots.notation import HOVER, caption, score_text, whiskers
 from arm_lens.plots.panels import balanced_columns, line_panels
 from arm_lens.plots.theme import INK, MEETS, label, literal, narrow
 
@@ -32,7 +27,7 @@ LETTER, LINE = 6.4, 13
 
 
 def measures_against_each_other(
-    attributions: pd.DataFrame,
+    attributions: Sequence[ScoredLike] | Named[ScoredLike] | pd.DataFrame,
     *,
     x: str = "gradient",
     y: str = "shapley",
@@ -45,7 +40,7 @@ def measures_against_each_other(
     Heads far from the Theil-Sen line, by more than four robust standard deviations of the residuals, are named.
 
     Args:
-        attributions: criterion, measure, outcome, layer, head, score, ci_low, ci_high, n.
+        attributions: several, also by the criterion's name; or a table like `arm_lens.frames.ATTRIBUTIONS`.
         x: the measure to the right.
         y: the measure upwards.
         outcome: whose scores.
@@ -55,10 +50,11 @@ def measures_against_each_other(
     Raises:
         ValueError: if a column is missing, there are no such rows, or fewer than three heads have both measures.
     """
-    table = of_outcome(attributions, outcome, columns=SCORES, name="attributions")
-    table = table if criterion is None else of_criterion(table, criterion)
-    one_per(table, ["criterion", "measure", "layer", "head"], name="attributions")
-    right, up = (of_measure(table, measure).drop(columns=["measure", "outcome"]) for measure in (x, y))
+    table = having(checked(attributions_frame(attributions), ATTRIBUTIONS), "outcome", outcome, ATTRIBUTIONS)
+    table = table if criterion is None else having(table, "criterion", criterion, ATTRIBUTIONS)
+    right, up = (
+        having(table, "measure", measure, ATTRIBUTIONS).drop(columns=["measure", "outcome"]) for measure in (x, y)
+    )
     both = right.merge(up, on=["criterion", "layer", "head"], suffixes=("_x", "_y")).dropna(
         subset=["score_x", "score_y"]
     )
@@ -74,8 +70,7 @@ def measures_against_each_other(
     notes = [_note(parts[one], _interval(agreement, one, outcome, x, y)) for one in criteria]
     figure = panels.figure(criteria, notes)
     for index, one in enumerate(criteria):
-        row, column = panels.cell(index)
-        place = {"row": row, "col": column}
+        place = panels.place(index)
         limits = _limits(parts[one])
         for trace in _dots(parts[one], x, y):
             figure.add_trace(trace, **place)
@@ -88,7 +83,7 @@ def measures_against_each_other(
         figure.update_xaxes(
             range=limits[0], nticks=5, title_text=_title(x) if panels.is_lowest(index) else None, **place
         )
-        figure.update_yaxes(range=limits[1], nticks=5, title_text=_title(y) if column == 1 else None, **place)
+        figure.update_yaxes(range=limits[1], nticks=5, title_text=_title(y) if place["col"] == 1 else None, **place)
     figure.update_layout(showlegend=False)
     sizes = sorted({len(part) for part in parts.values()})
     of = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
@@ -132,8 +127,7 @@ def _interval(
 ) -> tuple[float | int, float] | None:
     if agreement is None:
         return None
-    columns = ["criterion", "outcome", "measure_a", "measure_b", "spearman", "ci_low", "ci_high", "n"]
-    rows = of_outcome(agreement, outcome, columns=columns, name="agreement")
+    rows = having(checked(agreement, AGREEMENT), "outcome", outcome, AGREEMENT)
     for a, b in ((x, y), (y, x)):
         found = rows[(rows["criterion"] == criterion) & (rows["measure_a"] == a) & (rows["measure_b"] == b)]
         if not found.empty:
@@ -160,17 +154,14 @@ def _dots(part: pd.DataFrame, x: str, y: str) -> list[go.Scatter]:
             lines.append(f"{_title(measure)} {score_text(own)}")
         texts.append("<br>".join(lines))
     errors = {
-        f"error_{axis}": {
-            "type": "data", "symmetric": False,
-            "array": (part[f"ci_high_{axis}"] - part[f"score_{axis}"]).fillna(0).to_list(),
-            "arrayminus": (part[f"score_{axis}"] - part[f"ci_low_{axis}"]).fillna(0).to_list(), "thickness": 0.8, "width": 0,
-            "color": "#a9bccb",
-        }
+        f"error_{axis}": whiskers(
+            part, f"score_{axis}", "#a9bccb", ends=(f"ci_low_{axis}", f"ci_high_{axis}"), thickness=0.8, width=0
+        )
         for axis in "xy"
-    }  # fmt: skip
+    }
     dots = go.Scatter(
         x=part["score_x"].to_list(), y=part["score_y"].to_list(), mode="markers", name="heads", hovertext=texts,
-        hovertemplate="%{hovertext}<extra></extra>", marker={"size": 5.5, "color": MEETS}, **errors,
+        hovertemplate=HOVER, marker={"size": 5.5, "color": MEETS}, **errors,
     )  # fmt: skip
     return [dots]
 

@@ -1,4 +1,4 @@
-"""How measures and outcomes are named, ordered and drawn in every figure, and how a table of scores is cut to what is asked.
+"""How measures and outcomes are named, ordered and drawn in every figure.
 
 Causal measures say what the outcome does when heads are written or removed, and come first. The cheap ones (a gradient,
 a direct path to the verdict's logits, the search's own probability) stand in for them as far as they agree with them.
@@ -6,15 +6,9 @@ a direct path to the verdict's logits, the search's own probability) stand in fo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-import pandas as pd
-
-from arm_lens.frames import checked
-
-SCORES = ("criterion", "measure", "outcome", "layer", "head", "score", "ci_low", "ci_high", "n")
-"""The columns of ``attributions`` that figures need."""
 OUTCOME_NAMES = {
     "probability": "probability of the right verdict",
     "accuracy": "accuracy",
@@ -76,68 +70,3 @@ def measure_name(measure: str) -> str:
 def outcome_name(outcome: str) -> str:
     """How an outcome reads, with its unit."""
     return OUTCOME_NAMES.get(outcome, outcome)
-
-
-def head_name(layer: int, head: int) -> str:
-    """``L3H5``."""
-    return f"L{layer}H{head}"
-
-
-def of_outcome(table: pd.DataFrame, outcome: str, *, columns: Sequence[str], name: str) -> pd.DataFrame:
-    """The rows of an outcome.
-
-    Raises:
-        ValueError: if a column is missing, there are no rows, or none of this outcome.
-    """
-    return _having(checked(table, columns, table=name), "outcome", outcome, name)
-
-
-def of_measure(table: pd.DataFrame, measure: str | None, *, name: str = "attributions") -> pd.DataFrame:
-    """The rows of a measure; without one, the whole table, which may then hold only one.
-
-    Raises:
-        ValueError: if there is none such, or there are several and none is named.
-    """
-    return of_value(table, "measure", measure, name=name)
-
-
-def of_criterion(table: pd.DataFrame, criterion: str | None, *, name: str = "attributions") -> pd.DataFrame:
-    """The rows of a criterion; without one, the whole table, which may then hold only one.
-
-    Raises:
-        ValueError: if there is none such, or there are several and none is named.
-    """
-    return of_value(table, "criterion", criterion, name=name)
-
-
-def one_per(table: pd.DataFrame, keys: Sequence[str], *, name: str) -> pd.DataFrame:
-    """``table`` itself, if no two rows share ``keys``.
-
-    Raises:
-        ValueError: naming what is there twice.
-    """
-    twice = table[table.duplicated(list(keys))]
-    if not twice.empty:
-        first = twice[list(keys)].to_dict("records")[0]
-        where = ", ".join(f"{key} {first[key]!r}" for key in keys)
-        raise ValueError(f"the table '{name}' has several rows of {where}")
-    return table
-
-
-def _having(table: pd.DataFrame, column: str, value: str, name: str) -> pd.DataFrame:
-    there = [str(one) for one in table[column].unique()]
-    if value not in there:
-        raise ValueError(f"the table '{name}' has no {column} {value!r}; it has {', '.join(there)}")
-    return table[table[column] == value]
-
-
-def of_value(table: pd.DataFrame, column: str, value: str | None, *, name: str) -> pd.DataFrame:
-    """The rows with this value in a column; without one, the whole table, which may then hold only one.
-
-    Raises:
-        ValueError: if there is none such, or there are several and none is named.
-    """
-    there = [str(one) for one in table[column].unique()]
-    if value is None and len(there) > 1:
-        raise ValueError(f"the table '{name}' has several values of {column} ({', '.join(there)}): name one")
-    return table if value is None else _having(table, column, value, name)

@@ -16,6 +16,8 @@ from arm_lens.plots.theme import MUTED, literal
 DIGIT = 7.4
 """Pixels that a character of a bold number in a cell takes, on the wide side."""
 LINE = 16
+HOVER = "%{hovertext}<extra></extra>"
+"""As plotly's ``hovertemplate``: the text as it is, and nothing else."""
 CAPTION_LETTER = 6.1
 
 
@@ -57,6 +59,32 @@ def score_text(row: Mapping[Any, Any], value: str = "score") -> str:
     if not (pd.isna(row["ci_low"]) or pd.isna(row["ci_high"])):
         text += f", interval {signed(row['ci_low'])} to {signed(row['ci_high'])}"
     return text + (f", n = {row['n']:.0f}" if row["n"] else "")
+
+
+def whiskers(
+    rows: pd.DataFrame,
+    value: str,
+    color: str,
+    *,
+    ends: tuple[str, str] = ("ci_low", "ci_high"),
+    thickness: float | int = 1.6,
+    width: float | int = 3,
+) -> dict[str, Any]:
+    """Intervals as plotly's ``error_x`` or ``error_y``; those that are unknown have no length.
+
+    Args:
+        rows: with the columns ``value`` and ``ends``.
+        value: what the intervals are of.
+        color: of the lines.
+        ends: the columns of the lower and the upper end.
+        thickness: of the lines, in pixels.
+        width: of the strokes at their ends, in pixels.
+    """
+    low, high = (rows[end] for end in ends)
+    return {
+        "type": "data", "symmetric": False, "array": (high - rows[value]).fillna(0).to_list(),
+        "arrayminus": (rows[value] - low).fillna(0).to_list(), "thickness": thickness, "width": width, "color": color,
+    }  # fmt: skip
 
 
 def caption(figure: go.Figure, sentences: Iterable[str]) -> None:

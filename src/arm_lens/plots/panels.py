@@ -47,6 +47,11 @@ class Panels:
         row, column = divmod(index, self.columns)
         return row + 1, column + 1
 
+    def place(self, index: int) -> dict[str, int]:
+        """Likewise, as plotly's keywords."""
+        row, column = self.cell(index)
+        return {"row": row, "col": column}
+
     def is_lowest(self, index: int) -> bool:
         """Whether no panel stands below this one."""
         return index + self.columns >= self.count
@@ -82,6 +87,13 @@ class Panels:
                 xanchor="left", yanchor="bottom", align="left", yshift=3, showarrow=False,
             )  # fmt: skip
         return figure
+
+
+def name_rows(figure: go.Figure, text: str, *, left: int = 46) -> None:
+    """What all axes upwards show, once and at the left: panels are too low to hold the words in each row."""
+    figure.add_annotation(
+        text=text, textangle=-90, x=0, y=0.5, xref="paper", yref="paper", xanchor="center", xshift=-left
+    )
 
 
 def second_line(titles: Iterable[str], width: float | int) -> int:

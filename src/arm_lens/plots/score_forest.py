@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from arm_lens.frames import checked, criteria_of
+from arm_lens.frames import ATTRIBUTIONS, checked, criteria_of
 from arm_lens.plots.measures import MEASURES, measure_styles, outcome_name
-from arm_lens.plots.notation import DIGIT, compact, score_text
+from arm_lens.plots.notation import DIGIT, HOVER, compact, score_text, whiskers
 from arm_lens.plots.sheet import HEADING, Sheet
 from arm_lens.plots.theme import MUTED, label, literal, narrow
 
-SCORES = ["criterion", "measure", "outcome", "score", "ci_low", "ci_high", "n"]
+OF_ONE_HEAD = ATTRIBUTIONS.needing("criterion", "measure", "outcome", "score", "ci_low", "ci_high", "n", key=())
 ROW = 20
 DARK = "#333333"
 
@@ -34,7 +34,7 @@ class ScoreForest:
     @classmethod
     def of(cls, scores: pd.DataFrame, outcome: str) -> ScoreForest:
         """Of each measure the rows of ``outcome``, or of the first that it has; of measures as many as there is room for."""
-        checked(scores, SCORES, table="scores")
+        checked(scores, OF_ONE_HEAD)
         present = set(scores["measure"])
         measures = [one for one in MEASURES if one in present] + sorted(present - set(MEASURES))
         most = 4 if narrow() else 6
@@ -121,12 +121,9 @@ class ScoreForest:
                 marker={
                     "size": 8, "color": [DARK if one else "#ffffff" for one in sure], "line": {"width": 1.5, "color": DARK},
                 },
-                error_x={
-                    "type": "data", "symmetric": False, "array": high - known["score"], "arrayminus": known["score"] - low,
-                    "thickness": 1.5, "width": 0, "color": DARK,
-                },
+                error_x=whiskers(known, "score", DARK, thickness=1.5, width=0),
                 hovertext=hovers,
-                hovertemplate="%{hovertext}<extra></extra>",
+                hovertemplate=HOVER,
                 xaxis=f"x{number}",
                 yaxis=f"y{number}",
                 showlegend=False,

@@ -9,14 +9,14 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from arm_lens.frames import checked, criteria_of
+from arm_lens.display import head_name
+from arm_lens.frames import TRAJECTORY, checked, criteria_of
+from arm_lens.heads import Named, Searched, trajectory_frame
 from arm_lens.plots.layer_maps import MapGrid
-from arm_lens.plots.measures import head_name, one_per
 from arm_lens.plots.notation import caption
 from arm_lens.plots.panels import Panels, balanced_columns
 from arm_lens.plots.theme import HEAT, INK, MEETS, MUTED, current_theme, label, narrow, page_width
 
-COLUMNS = ["criterion", "step", "layer", "head", "probability"]
 STOPS = 40
 NAME = 12
 """Pixels from one head's name to the next."""
@@ -26,25 +26,25 @@ LEADER = 14
 UNCHOSEN = "#b5b5b5"
 
 
-def selection_steps(trajectory: pd.DataFrame) -> go.Figure:
+def selection_steps(trajectory: Searched | Named[Searched] | pd.DataFrame) -> go.Figure:
     """Layer by head maps of selection probabilities, one per criterion, with a slider over the steps.
 
     The figure stands at the last step, so that a saved image shows the result; laid out for print it has no slider. At most
     40 steps have a stop, the first and the last among them.
 
     Args:
-        trajectory: criterion, step, layer, head, probability.
+        trajectory: selections or reward models, also by name; or a table like `arm_lens.frames.TRAJECTORY`.
 
     Raises:
         ValueError: if a column is missing, there are no rows, or a head is there twice in a step.
     """
-    one_per(checked(trajectory, COLUMNS, table="trajectory"), COLUMNS[:-1], name="trajectory")
-    criteria = criteria_of(trajectory)
+    table = checked(trajectory_frame(trajectory), TRAJECTORY)
+    criteria = criteria_of(table)
     printed = current_theme().inches is not None
-    n_layers, n_heads = (int(trajectory[column].max()) + 1 for column in ("layer", "head"))
+    n_layers, n_heads = (int(table[column].max()) + 1 for column in ("layer", "head"))
     grid = MapGrid.of(len(criteria), n_layers, n_heads, bottom=48 if printed else 150)
-    steps = _thinned(sorted(trajectory["step"].unique().tolist()))
-    by_step = {step: part for step, part in trajectory[trajectory["step"].isin(steps)].groupby("step")}
+    steps = _thinned(sorted(table["step"].unique().tolist()))
+    by_step = {step: part for step, part in table[table["step"].isin(steps)].groupby("step")}
     final = {criterion: _table(grid, by_step[steps[-1]], criterion) for criterion in criteria}
     figure = grid.panels.figure(criteria, [_expected(final[criterion]) for criterion in criteria])
     for index, criterion in enumerate(criteria):
@@ -77,20 +77,20 @@ def selection_steps(trajectory: pd.DataFrame) -> go.Figure:
     return figure
 
 
-def selection_trajectories(trajectory: pd.DataFrame) -> go.Figure:
+def selection_trajectories(trajectory: Searched | Named[Searched] | pd.DataFrame) -> go.Figure:
     """A line per head: its probability of being selected against the step; a panel per criterion.
 
     Heads above one half at the end are drawn in blue and named at the right, in the order of their probability; where more
     were chosen than there is room for names, the last line says how many.
 
     Args:
-        trajectory: criterion, step, layer, head, probability.
+        trajectory: selections or reward models, also by name; or a table like `arm_lens.frames.TRAJECTORY`.
 
     Raises:
         ValueError: if a column is missing, there are no rows, or a head is there twice in a step.
     """
-    one_per(checked(trajectory, COLUMNS, table="trajectory"), COLUMNS[:-1], name="trajectory")
-    criteria = criteria_of(trajectory)
+    table = checked(trajectory_frame(trajectory), TRAJECTORY)
+    criteria = criteria_of(table)
     columns = balanced_columns(len(criteria), 4 if page_width() >= 800 else 2)
     left, gap = 52, NAMES_ROOM + (14 if narrow() else 20)
     width = min(520, (page_width() - left - NAMES_ROOM - (columns - 1) * gap) // columns)
@@ -100,12 +100,12 @@ def selection_trajectories(trajectory: pd.DataFrame) -> go.Figure:
     )  # fmt: skip
     wide = {
         criterion: part.pivot(index="step", columns=["layer", "head"], values="probability").sort_index()
-        for criterion, part in trajectory.groupby("criterion", sort=False)
+        for criterion, part in table.groupby("criterion", sort=False)
     }
-    chosen = {criterion: table.columns[table.iloc[-1] > 0.5] for criterion, table in wide.items()}
+    chosen = {criterion: one.columns[one.iloc[-1] > 0.5] for criterion, one in wide.items()}
     notes = [f"{len(chosen[one])} of {wide[one].shape[1]} heads chosen" for one in criteria]
     figure = panels.figure(criteria, notes)
-    last = trajectory["step"].max()
+    last = table["step"].max()
     for index, criterion in enumerate(criteria):
         _lines(figure, panels, index, wide[criterion], chosen[criterion])
         row, column = panels.cell(index)
@@ -115,7 +115,7 @@ def selection_trajectories(trajectory: pd.DataFrame) -> go.Figure:
             type="line", x0=0, x1=1, xref="x domain", y0=0.5, y1=0.5, line={"color": MUTED, "width": 1, "dash": "dash"},
             layer="below", row=row, col=column,
         )  # fmt: skip
-    figure.update_xaxes(range=[trajectory["step"].min(), last], nticks=4)
+    figure.update_xaxes(range=[table["step"].min(), last], nticks=4)
     figure.update_yaxes(range=[-0.01, 1.01], tickvals=[0, 0.5, 1])
     figure.update_layout(showlegend=False)
     caption(figure, ["Blue: heads that end above 0.5 (dashed), named in the order of their last probability."])

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from arm_lens.frames import checked
+from arm_lens.frames import SPEED, checked
 from arm_lens.plots.panels import legend_above, line_panels, thinned
 from arm_lens.plots.theme import INK, literal, narrow
 
@@ -30,15 +30,14 @@ def selection_speed(rows: pd.DataFrame, *, masks: int = 32, prompt_tokens: int =
     as level lines in the second panel.
 
     Args:
-        rows: model, path, model_class, prompt_tokens, masks, seconds_per_mask, as written by bench_selection.py.
+        rows: a table like `arm_lens.frames.SPEED`, as written by bench_selection.py.
         masks: how many in the panels over prompt length.
         prompt_tokens: how many in the panels over masks.
 
     Raises:
         ValueError: if a column is missing or there are no rows.
     """
-    columns = ["model", "path", "model_class", "prompt_tokens", "masks", "seconds_per_mask"]
-    checked(rows, columns, table="rows")
+    checked(rows, SPEED)
     models = [str(model) for model in rows["model"].unique()]
     kinds = [kind for kind in DASHES if (rows["model_class"] == kind).any()]
     bare = line_panels(2 * len(models), height=1, columns=2, gap_x=28, left=70)

@@ -10,9 +10,8 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from arm_lens.frames import checked
-from arm_lens.plots.measures import one_per
-from arm_lens.plots.notation import caption
+from arm_lens.frames import DEPTH, STABILITY, checked
+from arm_lens.plots.notation import HOVER, caption, whiskers
 from arm_lens.plots.panels import LETTER, Panels, balanced_columns, legend_above, line_panels
 from arm_lens.plots.theme import MEETS, MUTED, label, narrow, page_width
 
@@ -33,16 +32,12 @@ def stability_by_group(stability: pd.DataFrame) -> go.Figure:
     Nogueira's index is corrected for chance: 0 for random sets and 1 for equal ones.
 
     Args:
-        stability: group, n_sets, mean_heads, jaccard, ci_low, ci_high, jaccard_chance, nogueira, nogueira_low, nogueira_high.
+        stability: a table like `arm_lens.frames.STABILITY`.
 
     Raises:
         ValueError: if a column is missing, there are no rows, or a group is there twice.
     """
-    columns = [
-        "group", "n_sets", "mean_heads", "jaccard", "ci_low", "ci_high", "jaccard_chance", "nogueira", "nogueira_low",
-        "nogueira_high",
-    ]  # fmt: skip
-    table = one_per(checked(stability, columns, table="stability"), ["group"], name="stability")
+    table = checked(stability, STABILITY)
     groups = [str(group) for group in table["group"]]
     letters = 16 if narrow() else 26
     longest = max(len(line) for group in groups for line in textwrap.wrap(group, letters) or [""])
@@ -69,18 +64,14 @@ def stability_by_group(stability: pd.DataFrame) -> go.Figure:
     ):
         dots = go.Scatter(
             x=table[value].to_list(), y=y, mode="markers", name=value,
-            marker={"symbol": "circle", "size": 10, "color": MEETS}, hovertext=texts,
-            hovertemplate="%{hovertext}<extra></extra>",
-            error_x={
-                "type": "data", "symmetric": False, "array": (table[high] - table[value]).to_list(),
-                "arrayminus": (table[value] - table[low]).to_list(), "thickness": 1.6, "width": 3, "color": MEETS,
-            },
+            marker={"symbol": "circle", "size": 10, "color": MEETS}, hovertext=texts, hovertemplate=HOVER,
+            error_x=whiskers(table, value, MEETS, ends=(low, high)),
         )  # fmt: skip
         figure.add_trace(dots, row=1, col=column + 1)
     chance = go.Scatter(
         x=table["jaccard_chance"].to_list(), y=y, mode="markers", name="by chance", hovertext=texts,
         marker={"symbol": "line-ns", "size": 16, "line": {"width": 2.2, "color": "#444444"}},
-        hovertemplate="%{hovertext}<extra></extra>",
+        hovertemplate=HOVER,
     )  # fmt: skip
     figure.add_trace(chance, row=1, col=1)
     shown = [
@@ -119,13 +110,12 @@ def depth_profile(depth: pd.DataFrame) -> go.Figure:
     Up to four names share a panel; more have one each, the others in grey behind.
 
     Args:
-        depth: name, layer, depth (0 the first layer, 1 the last), chosen, n_heads, share.
+        depth: a table like `arm_lens.frames.DEPTH`.
 
     Raises:
         ValueError: if a column is missing, there are no rows, or a layer of a name is there twice.
     """
-    checked(depth, ["name", "layer", "depth", "chosen", "n_heads", "share"], table="depth")
-    one_per(depth, ["name", "layer"], name="depth")
+    checked(depth, DEPTH)
     names = [str(name) for name in depth["name"].unique()]
     together = len(names) <= len(PALETTE)
     count = 1 if together else len(names)
@@ -165,7 +155,7 @@ def _profile(rows: pd.DataFrame, name: str, place: int, *, behind: bool) -> go.S
     return go.Scatter(
         x=rows["depth"].to_list(), y=rows["share"].to_list(), mode="lines" if behind else "lines+markers", line=line,
         marker={"symbol": symbol, "size": 7, "color": color}, name=label(name, width=40, lines=1),
-        hovertext=texts, hovertemplate="%{hovertext}<extra></extra>", hoverinfo="skip" if behind else None,
+        hovertext=texts, hovertemplate=HOVER, hoverinfo="skip" if behind else None,
         showlegend=not behind,
     )  # fmt: skip
 

@@ -11,11 +11,12 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from arm_lens.evaluation.standings import mean_over_subsets
-from arm_lens.frames import checked
+from arm_lens.frames import SUMMARY, checked
+from arm_lens.plots.cuts import only
 from arm_lens.plots.judge_rows import accuracy_text, line_width
-from arm_lens.plots.panels import chance_line, legend_above, line_panels, second_line, thinned
-from arm_lens.plots.subsets import MEASURED, of_benchmark
-from arm_lens.plots.theme import JudgeStyle, judge_styles, literal, narrow
+from arm_lens.plots.notation import HOVER, whiskers
+from arm_lens.plots.panels import chance_line, legend_above, line_panels, name_rows, second_line, thinned
+from arm_lens.plots.theme import JudgeStyle, faded, judge_styles, literal, narrow
 
 MEAN = "mean over subsets"
 SPREAD = 0.6
@@ -73,8 +74,7 @@ def accuracy_by_examples(
     Symbols of one number of examples stand a little apart, so that their intervals show.
 
     Args:
-        summary: benchmark, subset, judge, n_examples, noise, accuracy, ci_low, ci_high, n; the rows with the least noise
-            are drawn.
+        summary: a table like `arm_lens.frames.SUMMARY`; the rows with the least noise are drawn.
         benchmark: which one, if the table holds several.
         names: names of judges to display instead of the usual ones.
         lead: the judge whose line is bolder.
@@ -100,7 +100,7 @@ def accuracy_by_noise(
     Drawn like `accuracy_by_examples`, at the number of examples for which most shares were measured.
 
     Args:
-        summary: benchmark, subset, judge, n_examples, noise, accuracy, ci_low, ci_high, n.
+        summary: a table like `arm_lens.frames.SUMMARY`.
         benchmark: which one, if the table holds several.
         names: names of judges to display instead of the usual ones.
         lead: the judge whose line is bolder.
@@ -123,8 +123,7 @@ def has_study(summary: pd.DataFrame, varied: str) -> bool:
 
 
 def _measured(summary: pd.DataFrame, benchmark: str | None) -> pd.DataFrame:
-    checked(summary, [*MEASURED, "n"], table="summary")
-    return of_benchmark(summary, benchmark).dropna(subset=["accuracy"])
+    return only(checked(summary, SUMMARY), "benchmark", benchmark, SUMMARY).dropna(subset=["accuracy"])
 
 
 def _study(
@@ -196,7 +195,7 @@ def _draw(
         text = accuracy_text(record, style.name, title)
         trace = go.Scatter(
             x=ends, y=[record["accuracy"]] * 3, mode="lines", line={"color": style.color, "width": 1.4, "dash": "dot"},
-            hovertext=text, hovertemplate="%{hovertext}<extra></extra>", showlegend=False, name=literal(style.name),
+            hovertext=text, hovertemplate=HOVER, showlegend=False, name=literal(style.name),
         )  # fmt: skip
         figure.add_trace(trace, row=row, col=column)
         # The symbol stands at the left edge, before the first value.
@@ -223,24 +222,16 @@ def _draw(
 def _line(
     rows: pd.DataFrame, x: Sequence[float | int], style: JudgeStyle, texts: Sequence[str], *, bold: bool, faint: bool
 ) -> go.Scatter:
-    red, green, blue = (int(style.color[start : start + 2], 16) for start in (1, 3, 5))
+    color = faded(style.color, 0.35 if faint else 0.9)
     return go.Scatter(
         x=list(x),
         y=rows["accuracy"].to_list(),
-        error_y={
-            "type": "data",
-            "symmetric": False,
-            "array": (rows["ci_high"] - rows["accuracy"]).to_list(),
-            "arrayminus": (rows["accuracy"] - rows["ci_low"]).to_list(),
-            "thickness": 1.8 if bold else 1.2,
-            "width": 0,
-            "color": f"rgba({red},{green},{blue},{0.35 if faint else 0.9})",
-        },
+        error_y=whiskers(rows, "accuracy", color, thickness=1.8 if bold else 1.2, width=0),
         mode="lines+markers",
         line={"color": style.color, "width": 2.6 if bold else 1.3},
         marker=_marker(style, (9 if bold else 7) - 2 * narrow()),
         hovertext=list(texts),
-        hovertemplate="%{hovertext}<extra></extra>",
+        hovertemplate=HOVER,
         name=literal(style.name),
         showlegend=False,
     )
@@ -272,6 +263,4 @@ def _axes(figure: go.Figure, table: pd.DataFrame, study: _Study, ticks: Sequence
     figure.update_xaxes(tickvals=shown, ticktext=texts, tickangle=0, range=[low, high])
     low = min(0.45, float(np.nanmin(table[["ci_low", "accuracy"]].to_numpy(dtype=float))) - 0.02)
     figure.update_yaxes(range=[low, 1.02], dtick=0.1 if low > 0.2 else 0.2, tickformat=".1f")
-    figure.add_annotation(
-        text="accuracy", textangle=-90, x=0, y=0.5, xref="paper", yref="paper", xanchor="center", xshift=-46
-    )
+    name_rows(figure, "accuracy")

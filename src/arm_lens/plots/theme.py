@@ -1,4 +1,4 @@
-"""The look of every figure: one template, one colour and symbol per method, and text that plotly shows as written.
+"""The look of every figure: one template, one colour and symbol per judge, and text that plotly shows as written.
 
 The colours are those of Okabe and Ito (2008), which people with the common colour vision deficiencies can tell apart;
 the symbols do the same work in greyscale. The template is handed to each figure and not registered with plotly, so
@@ -129,28 +129,12 @@ def base_layout(*, width: float | int, height: float | int, margin: Mapping[str,
 
 
 @dataclass(frozen=True)
-class MethodStyle:
-    """How a method is named and drawn."""
+class JudgeStyle:
+    """How a judge is named and drawn, and whom it stands with."""
 
     name: str
     color: str
     symbol: str
-
-
-METHODS: dict[str, MethodStyle] = {
-    "zero_shot": MethodStyle("Zero-shot", "#56b4e9", "diamond"),
-    "few_shot": MethodStyle("Few-shot (in prompt)", "#0072b2", "square"),
-    "all_heads": MethodStyle("All heads", "#009e73", "triangle-up"),
-    "random_heads": MethodStyle("Random heads", "#8c8c8c", "triangle-down"),
-    "reinforce": MethodStyle("Selected heads (REINFORCE)", "#d55e00", "circle"),
-}
-"""In the order in which they are listed and drawn."""
-
-
-@dataclass(frozen=True)
-class JudgeStyle(MethodStyle):
-    """How a judge of a benchmark is named and drawn, and whom it stands with."""
-
     group: str
 
 
@@ -204,26 +188,10 @@ JUDGES: dict[str, JudgeStyle] = {
         },
     ),
 }
-"""In the order in which they are listed and drawn. No two share a symbol, so that lines keep apart in greyscale; the
-methods of the demonstration look as they do in `METHODS`."""
+"""In the order in which they are listed and drawn. No two share a symbol, so that lines keep apart in greyscale."""
 OTHER_JUDGES = "Others"
 
 _OTHER_SYMBOLS = ("cross", "star", "pentagon", "hexagon", "x", "hourglass")
-
-
-def method_styles(methods: Iterable[str], names: Mapping[str, str] | None = None) -> dict[str, MethodStyle]:
-    """The style of each method, known ones first in their fixed order, others after them in black.
-
-    Args:
-        methods: names as in the column ``method``.
-        names: names to display instead of the usual ones, e.g. ``{"few_shot": "Few-shot (8 in prompt)"}``.
-    """
-    present = list(dict.fromkeys(methods))
-    others = [method for method in present if method not in METHODS]
-    styles = {method: style for method, style in METHODS.items() if method in present}
-    for index, method in enumerate(others):
-        styles[method] = MethodStyle(method, "#000000", _OTHER_SYMBOLS[index % len(_OTHER_SYMBOLS)])
-    return {method: replace(style, name=(names or {}).get(method, style.name)) for method, style in styles.items()}
 
 
 def judge_styles(judges: Iterable[str], names: Mapping[str, str] | None = None) -> dict[str, JudgeStyle]:
@@ -245,6 +213,12 @@ def judge_styles(judges: Iterable[str], names: Mapping[str, str] | None = None) 
 def literal(text: str) -> str:
     """Text as plotly shows it unchanged: plotly reads some HTML, entities and ``$TeX$`` in every label."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("$", "&#36;")
+
+
+def faded(color: str, opacity: float | int) -> str:
+    """A hexadecimal colour that lets through what is behind it."""
+    red, green, blue = (int(color[start : start + 2], 16) for start in (1, 3, 5))
+    return f"rgba({red},{green},{blue},{opacity:g})"
 
 
 def label(text: str, *, width: int = 36, lines: int = 2) -> str:

@@ -7,8 +7,9 @@ from typing import Literal
 import pandas as pd
 import plotly.graph_objects as go
 
-from arm_lens.frames import checked, criteria_of
-from arm_lens.plots.panels import Panels, legend_above, line_panels, second_line
+from arm_lens.frames import HISTORY, checked, criteria_of
+from arm_lens.heads import Named, Searched, history_frame
+from arm_lens.plots.panels import Panels, legend_above, line_panels, name_rows, second_line
 from arm_lens.plots.theme import MEETS, narrow
 
 AXES = {
@@ -20,12 +21,14 @@ MEAN, BAND = "mean over seeds", "lowest to highest seed"
 
 
 def training_curves(
-    history: pd.DataFrame, *, value: Literal["reward", "expected_heads", "entropy"] = "reward"
+    history: Searched | Named[Searched] | pd.DataFrame,
+    *,
+    value: Literal["reward", "expected_heads", "entropy"] = "reward",
 ) -> go.Figure:
     """The mean over seeds as a line, and the band from the lowest to the highest seed.
 
     Args:
-        history: criterion, seed, step, and the column ``value``.
+        history: selections or reward models, also by name; or a table like `arm_lens.frames.HISTORY`, with what is drawn.
         value: what to draw.
 
     Raises:
@@ -33,26 +36,23 @@ def training_curves(
     """
     if value not in AXES:
         raise ValueError(f"there is a curve for {', '.join(map(repr, AXES))}, not for {value!r}")
-    checked(history, ["criterion", "seed", "step", value], table="history")
-    criteria = criteria_of(history)
-    banded = history["seed"].nunique() > 1
+    table = checked(history_frame(history), HISTORY.needing("criterion", "seed", "step", value))
+    criteria = criteria_of(table)
+    banded = table["seed"].nunique() > 1
     bare = line_panels(len(criteria), height=1, gap_x=40)
     legend, taken = legend_above([MEAN, BAND], left=bare.left, width=bare.inner_width) if banded else ({}, 0)
     extra = second_line(criteria, bare.width)
     height = 110 if narrow() else 150
     grid = line_panels(len(criteria), height=height, gap_x=40, gap_y=66 + extra, top=taken + 26 + extra)
     figure = grid.figure(criteria, [""] * len(criteria))
-    over_seeds: pd.DataFrame = history.groupby(["criterion", "step"])[value].agg(["mean", "min", "max"])
+    over_seeds: pd.DataFrame = table.groupby(["criterion", "step"])[value].agg(["mean", "min", "max"])
     for index, criterion in enumerate(criteria):
         curve = over_seeds[over_seeds.index.get_level_values("criterion") == criterion].droplevel("criterion")
         _draw(figure, curve, grid, index, banded=banded)
         row, column = grid.cell(index)
         figure.update_xaxes(title_text="step" if grid.is_lowest(index) else None, row=row, col=column)
-        # The axis names itself once per figure: panels are too low to hold the words in each row.
-    figure.add_annotation(
-        text=AXES[value], textangle=-90, x=0, y=0.5, xref="paper", yref="paper", xanchor="center", xshift=-50
-    )
-    figure.update_xaxes(range=[history["step"].min(), history["step"].max()], nticks=5)
+    name_rows(figure, AXES[value], left=50)
+    figure.update_xaxes(range=[table["step"].min(), table["step"].max()], nticks=5)
     figure.update_yaxes(nticks=5)
     for axis in list(figure.select_yaxes())[1:]:
         axis.matches = "y"

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import pandas as pd
 import plotly.graph_objects as go
 
-from arm_lens.frames import checked
-from arm_lens.plots.measures import head_name
-from arm_lens.plots.notation import caption
+from arm_lens.frames import HEADS, checked, criteria_of, repeats_in
+from arm_lens.heads import Chosen, Head, Named, heads_frame
+from arm_lens.plots.notation import HOVER, caption
 from arm_lens.plots.panels import LETTER
 from arm_lens.plots.theme import GRID, INK, MEETS, base_layout, label, narrow, page_width
 
@@ -35,41 +35,34 @@ class Intersection:
     """The heads that these names have in common and no other name has."""
 
     names: tuple[str, ...]
-    heads: tuple[tuple[int, int], ...]
+    heads: tuple[Head, ...]
 
 
-def memberships_of(heads: pd.DataFrame) -> dict[str, set[tuple[int, int]]]:
-    """Each name's heads (layer, head), from either kind of table that `upset` takes.
+def memberships_of(heads: Chosen | Named[Chosen] | pd.DataFrame) -> dict[str, set[Head]]:
+    """Each criterion's heads: those that at least half of its searches selected.
 
     Raises:
         ValueError: if a column is missing or there are no rows.
     """
-    if "name" in heads.columns:
-        checked(heads, ["name", "layer", "head"], table="memberships")
-        rows, key = heads, "name"
-        if "selected" in heads.columns:
-            rows = heads[heads["selected"].astype(bool)]
-        names = heads["name"]
-    else:
-        checked(heads, ["criterion", "layer", "head", "selected"], table="heads")
-        each = heads.assign(selected=heads["selected"].astype(float)).groupby(
-            ["criterion", "layer", "head"], sort=False
-        )
-        shares = each["selected"].mean().reset_index()
-        rows, key, names = shares[shares["selected"] >= 0.5], "criterion", heads["criterion"]
-    sets: dict[str, set[tuple[int, int]]] = {str(name): set() for name in names.unique()}
-    for name, layer, head in zip(rows[key], rows["layer"], rows["head"], strict=True):
-        sets[str(name)].add((int(layer), int(head)))
+    table = checked(heads_frame(heads), HEADS.needing("criterion", "layer", "head", "selected"))
+    shares = (
+        table.assign(selected=table["selected"].astype(float))
+        .groupby(["criterion", "layer", "head"], sort=False)["selected"]
+        .mean()
+    )
+    sets: dict[str, set[Head]] = {criterion: set() for criterion in criteria_of(table)}
+    for criterion, layer, head in shares.index[shares >= 0.5]:
+        sets[str(criterion)].add(Head(int(layer), int(head)))
     return sets
 
 
-def intersections_of(sets: dict[str, set[tuple[int, int]]]) -> list[Intersection]:
+def intersections_of(sets: dict[str, set[Head]]) -> list[Intersection]:
     """All intersections that hold a head: the largest first, of equal ones those of fewer names, then in the names' order."""
-    owners: dict[tuple[int, int], list[str]] = {}
+    owners: dict[Head, list[str]] = {}
     for name, heads in sets.items():
         for head in heads:
             owners.setdefault(head, []).append(name)
-    groups: dict[tuple[str, ...], list[tuple[int, int]]] = {}
+    groups: dict[tuple[str, ...], list[Head]] = {}
     for head in sorted(owners):
         groups.setdefault(tuple(owners[head]), []).append(head)
     place = {name: index for index, name in enumerate(sets)}
@@ -77,12 +70,12 @@ def intersections_of(sets: dict[str, set[tuple[int, int]]]) -> list[Intersection
     return sorted(found, key=lambda one: (-len(one.heads), len(one.names), [place[name] for name in one.names]))
 
 
-def upset(heads: pd.DataFrame, *, most: int | None = None) -> go.Figure:
+def upset(heads: Chosen | Named[Chosen] | pd.DataFrame, *, most: int | None = None) -> go.Figure:
     """Sizes of the intersections of head sets, of the sets themselves, and which sets meet in each intersection.
 
     Args:
-        heads: name, layer, head, a row per head of a name; or criterion, layer, head, selected (and seed), where a head
-            counts if at least half of the seeds selected it.
+        heads: head sets, selections or reward models, by name, and several of each name; or a table like
+            `arm_lens.frames.HEADS`. Of several searches a head counts if at least half selected it.
         most: how many intersections at most; without it, as many as there is room for.
 
     Raises:
@@ -108,15 +101,15 @@ def upset(heads: pd.DataFrame, *, most: int | None = None) -> go.Figure:
     left_out = (
         f" {len(rest)} further intersections of {_span([len(one.heads) for one in rest])} are left out." if rest else ""
     )
-    rule = "" if "name" in heads.columns or "seed" not in heads.columns or heads["seed"].nunique() == 1 else (
-        f" A head counts if at least half of the {heads['seed'].nunique()} seeds selected it."
-    )  # fmt: skip
+    table = heads_frame(heads)
+    searches = table.groupby(repeats_in(table)).ngroups if repeats_in(table) else 1
+    rule = "" if searches == 1 else f" A head counts if at least half of the {searches} searches selected it."
     caption(figure, [f"Every head is counted once above, with exactly the names that have it.{rule}{left_out}"])
     return figure
 
 
 def _frame(
-    sets: dict[str, set[tuple[int, int]]],
+    sets: dict[str, set[Head]],
     shown: list[Intersection],
     *,
     pixels: tuple[int, int, int, int, int],
@@ -162,23 +155,23 @@ def _frame(
     return figure
 
 
-def _sizes(figure: go.Figure, sets: dict[str, set[tuple[int, int]]]) -> None:
+def _sizes(figure: go.Figure, sets: dict[str, set[Head]]) -> None:
     sizes = [len(heads) for heads in sets.values()]
     bars = go.Bar(
         x=sizes, y=list(range(len(sets))), orientation="h", marker_color="#6e6e6e", text=sizes, textposition="outside",
         textfont={"size": 12}, cliponaxis=False, hovertext=[_listing(name, sorted(heads)) for name, heads in sets.items()],
-        hovertemplate="%{hovertext}<extra></extra>", name="set sizes", xaxis="x", yaxis="y",
+        hovertemplate=HOVER, name="set sizes", xaxis="x", yaxis="y",
     )  # fmt: skip
     figure.add_trace(bars)
 
 
-def _columns(figure: go.Figure, sets: dict[str, set[tuple[int, int]]], shown: list[Intersection]) -> None:
+def _columns(figure: go.Figure, sets: dict[str, set[Head]], shown: list[Intersection]) -> None:
     place = {name: index for index, name in enumerate(sets)}
     texts = [_listing(" and ".join(one.names) + " only" * (len(one.names) == 1), list(one.heads)) for one in shown]
     counts = [len(one.heads) for one in shown]
     bars = go.Bar(
         x=list(range(len(shown))), y=counts, marker_color=MEETS, text=counts, textposition="outside", textfont={"size": 12},
-        textangle=0, cliponaxis=False, hovertext=texts, hovertemplate="%{hovertext}<extra></extra>", name="intersections",
+        textangle=0, cliponaxis=False, hovertext=texts, hovertemplate=HOVER, name="intersections",
         xaxis="x2", yaxis="y3",
     )  # fmt: skip
     figure.add_trace(bars)
@@ -196,14 +189,14 @@ def _columns(figure: go.Figure, sets: dict[str, set[tuple[int, int]]], shown: li
         at = [(index, place[each]) for index, one in enumerate(shown) for each in sets if (each in one.names) == inside]
         dots = go.Scatter(
             x=[x for x, _ in at], y=[y for _, y in at], mode="markers", marker={"size": 10, "color": color},
-            hovertext=[texts[x] for x, _ in at], hovertemplate="%{hovertext}<extra></extra>", name=name, xaxis="x2",
+            hovertext=[texts[x] for x, _ in at], hovertemplate=HOVER, name=name, xaxis="x2",
             yaxis="y2", cliponaxis=False,
         )  # fmt: skip
         figure.add_trace(dots)
 
 
-def _listing(title: str, heads: list[tuple[int, int]]) -> str:
-    names = ", ".join(head_name(*head) for head in heads[:HEADS_SHOWN])
+def _listing(title: str, heads: list[Head]) -> str:
+    names = ", ".join(map(str, heads[:HEADS_SHOWN]))
     more = f" and {len(heads) - HEADS_SHOWN} more" if len(heads) > HEADS_SHOWN else ""
     listed = label(names + more, width=60, lines=12)
     return f"<b>{label(title, width=60, lines=6)}</b><br>{len(heads)} head{'s' * (len(heads) != 1)}<br>{listed}"
