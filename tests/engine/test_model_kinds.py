@@ -176,6 +176,22 @@ def test_a_model_that_nobody_holds_is_let_go(folder_of, plain, tokenizer, kind):
     assert [one() for one in gone] == [None] * 3
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_hooks_are_noticed_and_those_that_libraries_connect_modules_by_are_not(of_kind, kind):
+    model = language_model(of_kind(kind))
+    model.last_logits(pad(SEQUENCES))  # bridges connect some modules at first use
+    assert not model.is_hooked() and not model.has_foreign_hooks()
+    with model.hooked({1: lambda z: None}):
+        assert model.is_hooked() and not model.has_foreign_hooks()
+    with model._lens.hooks(fwd_hooks=[("blocks.1.attn.hook_z", lambda z, hook: z)]):
+        assert model.is_hooked() and model.has_foreign_hooks()
+    for register in ("register_forward_hook", "register_forward_pre_hook"):
+        handle = getattr(model.blocks[1], register)(lambda *_: None)
+        assert model.is_hooked()
+        handle.remove()
+    assert not model.is_hooked() and not model.has_foreign_hooks()
+
+
 # ------------------------------------------------------------------------------------------ plain Hugging Face models
 
 
@@ -260,14 +276,26 @@ def test_weights_that_changed_are_noticed(plain, tokenizer, change):
     assert moved < 1e-5 if change == "cast" else moved > 1e-3
 
 
-def test_hooks_of_torch_on_it_take_part_whenever_they_are_put_there(plain, tokenizer):
+def test_hooks_of_torch_on_it_take_part(plain, tokenizer):
     model = plain()
     without = last_logits((model, tokenizer), pad(SEQUENCES))
     handle = model.model.norm.register_forward_hook(lambda module, inputs, output: 2 * output)
     with_hook = last_logits((model, tokenizer), pad(SEQUENCES))
+    adapter = language_model((model, tokenizer))
+    assert language_model(model) is adapter and adapter.is_hooked()
     handle.remove()
     torch.testing.assert_close(with_hook, 2 * without, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(last_logits((model, tokenizer), pad(SEQUENCES)), without)
+
+
+def test_a_hook_that_holds_the_model_does_not_keep_it_alive(plain, tokenizer):
+    model = plain()
+    model.model.norm.register_forward_hook(lambda module, inputs, output, held=model: output)
+    last_logits((model, tokenizer), pad(SEQUENCES))
+    gone = weakref.ref(model)
+    del model
+    gc.collect()
+    assert gone() is None
 
 
 def test_a_bare_model_keeps_the_tokenizer_it_was_given_and_takes_another(plain, tokenizer, folder_of):

@@ -283,18 +283,17 @@ class _Rows(nn.Module):
 def bridge_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> TransformerBridge:
     """A bridge that computes with a Hugging Face model's weights, as they lie in memory, and leaves the model as it is.
 
-    The twin within is in evaluation mode and attends eagerly, as what `arm_lens.load_model` gives; hooks of torch on the
-    model's modules take part, those put there later included.
+    The twin within is in evaluation mode and attends eagerly, as what `arm_lens.load_model` gives; hooks that are on the
+    model's modules are on the twin's too.
     """
-    weights = dict(model.named_parameters())
     # What is in the memo is taken for its own copy: new parameters that share the old ones' storage, so that an adapter
-    # which gives one other data, or needs no gradient, does so in the twin only. (Quantised weights are of other classes.)
+    # which gives one other data, or needs no gradient, does so in the twin only (quantised weights are of other classes);
+    # and hooks, whose functions may hold anything.
     twins: dict[int, Any] = {
         id(weight): nn.Parameter(weight.detach(), requires_grad=False) if type(weight) is nn.Parameter else weight
-        for weight in weights.values()
+        for weight in model.parameters()
     }
-    for module in model.modules():
-        twins |= {id(held): held for held in (getattr(module, name) for name in HOOKS)}
+    twins |= {id(hooks): copy.copy(hooks) for hooks in _hooks_of(model)}
     twin = copy.deepcopy(model, twins)
     twin.train(False)
     twin.set_attn_implementation("eager")
@@ -309,3 +308,13 @@ def bridge_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Tra
         device=model.device,
         dtype=model.dtype,
     )
+
+
+def hooks_on(model: PreTrainedModel) -> tuple[int, ...]:
+    """Ids of the hooks of torch that are on a Hugging Face model."""
+    return tuple(hook for hooks in _hooks_of(model) for hook in hooks)
+
+
+def _hooks_of(model: PreTrainedModel) -> Iterator[dict[int, Any]]:
+    """Where the modules hold what is called with them."""
+    return (getattr(module, name) for module in model.modules() for name in HOOKS)

@@ -24,7 +24,10 @@ from arm_lens.engine.tokens import TokenBatch
 if TYPE_CHECKING:
     from transformer_lens import HookedTransformer as HookedTransformer
 else:
-    HookedTransformer = getattr(import_module("transformer_lens"), "HookedTransformer", None)  # removed in 4.0
+    try:
+        HookedTransformer = import_module("transformer_lens").HookedTransformer
+    except ImportError:  # removed in TransformerLens 4
+        HookedTransformer = None
 
 
 class HookedModel(LanguageModel):

@@ -9,7 +9,7 @@ remembered as long as the model lives, and no longer.
 from __future__ import annotations
 
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 from jaxtyping import Float
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from arm_lens.engine.bridge import BridgeModel, bridge_of
+from arm_lens.engine.bridge import BridgeModel, bridge_of, hooks_on
 from arm_lens.engine.hooked import HookedModel, HookedTransformer
 from arm_lens.engine.protocol import Findings, LanguageModel, ModelInfo, weights_state
 from arm_lens.engine.tokens import TokenBatch
@@ -42,13 +42,13 @@ ACCEPTED = (
 
 @dataclass(eq=False)
 class _Wrapped:
-    """A Hugging Face model's bridge. It shares weights with the model and holds no reference to it."""
+    """What is known of a Hugging Face model. It shares weights with the model and holds no reference to it."""
 
-    bridge: TransformerBridge
-    given: PreTrainedTokenizerBase
-    """The user's tokenizer; the bridge has a copy."""
-    weights: tuple[object, ...]
-    findings: Findings
+    tokenizer: PreTrainedTokenizerBase
+    state: tuple[object, ...]
+    """Its weights, and the hooks on it."""
+    findings: Findings = field(default_factory=Findings)
+    bridge: TransformerBridge | None = None
 
 
 _FINDINGS: weakref.WeakKeyDictionary[nn.Module, Findings] = weakref.WeakKeyDictionary()
@@ -90,16 +90,21 @@ def _in_use(findings: Findings) -> LanguageModel | None:
 
 
 def _of_hugging_face(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> LanguageModel:
-    known, weights = _WRAPPED.get(model), weights_state((*model.parameters(), *model.buffers()))
-    given_another = known is not None and tokenizer is not None and tokenizer is not known.given
-    if known is None or known.weights != weights or given_another:
+    known, hooks = _WRAPPED.get(model), hooks_on(model)
+    state = (*weights_state((*model.parameters(), *model.buffers())), *hooks)
+    if known is not None and tokenizer is None:
+        tokenizer = known.tokenizer
+    if known is None or known.state != state or known.tokenizer is not tokenizer:
         if any(type(module).__module__.startswith("transformer_lens") for module in model.modules()):
             raise TypeError(f"this {type(model).__name__} is part of a TransformerBridge: give that")
-        given = tokenizer
-        if given is None:
-            given = _tokenizer_of(model) if known is None else known.given
-        known = _WRAPPED[model] = _Wrapped(bridge_of(model, given), given, weights, Findings())
-    return _in_use(known.findings) or BridgeModel(model, known.bridge, known.findings, known.given)
+        known = _WRAPPED[model] = _Wrapped(_tokenizer_of(model) if tokenizer is None else tokenizer, state)
+    adapter = _in_use(known.findings)
+    if adapter is None:
+        bridge = bridge_of(model, known.tokenizer) if known.bridge is None else known.bridge
+        if not hooks:  # a hook may hold the model itself, which must not be kept alive from here
+            known.bridge = bridge
+        adapter = BridgeModel(model, bridge, known.findings, known.tokenizer)
+    return adapter
 
 
 def _tokenizer_of(model: PreTrainedModel) -> PreTrainedTokenizerBase:

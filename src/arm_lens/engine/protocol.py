@@ -274,19 +274,17 @@ class LanguageModel(ABC):
                 if handle in point.fwd_hooks:  # not if the hooks were reset meanwhile
                     point.fwd_hooks.remove(handle)
 
-    def _hooks(self) -> Iterator[int]:
-        """Ids of the hooks on the hook points."""
-        for module in self._lens.modules():
-            if isinstance(module, HookPoint):
-                yield from (handle.hook.id for handle in module.fwd_hooks)
-
     def is_hooked(self) -> bool:
-        """Whether any hook is on the model's hook points: it is steered, watched, or changed by a hook of the user's."""
-        return any(True for _ in self._hooks())
+        """Whether any hook is on any of its modules: it is steered, watched, or changed by a hook of the user's."""
+        return any(True for module in self._lens.modules() for _ in _hooks_on(module))
 
     def has_foreign_hooks(self) -> bool:
-        """Whether hooks are on it that `hooked` did not put there, which may care where in a prompt a token stands."""
-        return any(hook not in _OURS for hook in self._hooks())
+        """Whether hooks are on its hook points that `hooked` did not put there.
+
+        They may care where in a prompt a token stands.
+        """
+        points = (module for module in self._lens.modules() if isinstance(module, HookPoint))
+        return any(hook not in _OURS for point in points for hook in _hooks_on(point))
 
     # -------------------------------------------------------------------------------------------- tokens
 
@@ -385,6 +383,26 @@ class LanguageModel(ABC):
         """Next-token logits after left-padded tokens that follow what was read before; hooks on the model take part."""
         positions = positions_after(batch, past)
         return self.extend(batch.tokens, past, positions, one_after_another(positions), last_only=True)[:, -1]
+
+
+def _hooks_on(module: nn.Module) -> Iterator[int]:
+    """Ids of the hooks on a module, without those by which libraries themselves connect modules."""
+    by_lens = {handle.hook.id: handle for handle in module.fwd_hooks} if isinstance(module, HookPoint) else {}
+    for hook, function in (*module._forward_hooks.items(), *module._forward_pre_hooks.items()):
+        handle = by_lens.get(hook)
+        # What a user puts on through a bridge is wrapped in functions of TransformerLens', but not for good.
+        for_good = handle is None or handle.is_permanent
+        wiring = for_good and _is_of_library(function if handle is None else handle.user_hook)
+        if not wiring:
+            yield hook
+
+
+def _is_of_library(function: object) -> bool:
+    return str(getattr(function, "__module__", "")).partition(".")[0] in (
+        "transformer_lens",
+        "transformers",
+        "accelerate",
+    )
 
 
 def _as_lens_hook(function: Hook, n_heads: int) -> Callable[..., Tensor | None]:
