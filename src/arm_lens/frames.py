@@ -180,10 +180,13 @@ HISTORY = Schema(
     "history",
     "a step of one search",
     {**_CRITERION, **_whole(seed="of the search", step="from 0")},
-    _numbers(
-        reward="mean reward of the masks that were tried", expected_heads="sum of the probabilities",
-        entropy="of the choice, per head, in nats",
-    ),
+    {
+        **_whole(sample="which example sample"),
+        **_numbers(
+            reward="mean reward of the masks that were tried", expected_heads="sum of the probabilities",
+            entropy="of the choice, per head, in nats",
+        ),
+    },
     ("criterion", *REPEATS, "step"),
 )  # fmt: skip
 TRAJECTORY = Schema(

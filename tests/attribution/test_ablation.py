@@ -20,6 +20,7 @@ from arm_lens.attribution.ablation import ablation
 from arm_lens.attribution.few_shot import few_shot_objective
 from arm_lens.judge_model import labelled_responses
 from arm_lens.judges.generative import GenerativeJudge
+from arm_lens.judges.options import QuestionOptions, ReadingOptions
 from arm_lens.judges.questions import questions_of
 from arm_lens.reward.fitting import judging_objective
 
@@ -187,7 +188,7 @@ def planted(tokenizer, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def planted_objective(planted):
-    judge = GenerativeJudge(planted.model, template=planted.template)
+    judge = GenerativeJudge(planted.model, question=QuestionOptions(template=planted.template))
     return judging_objective(judge, questions_of(planted.examples, planted.template), planted.means)
 
 
@@ -221,7 +222,9 @@ def test_what_idle_and_unwritten_heads_hold_is_no_matter(planted, planted_object
 def test_worked_examples_of_the_bundled_judge_are_used_by_early_tokens(judge):
     pool = labelled_responses("positive", 10, split="train", seed=0)
     questions = labelled_responses("positive", 8, split="test", seed=0)
-    reward = ActivationRewardModel.fit(judge, pool, selector=HeadSet.none(6, 8), readings=2, demonstrations=4)
+    reward = ActivationRewardModel.fit(
+        judge, pool, selector=HeadSet.none(6, 8), reading=ReadingOptions(readings=2, demonstrations=4)
+    )
     objective = few_shot_objective(reward, questions, pool, demonstrations=8)
     bare = reward.objective(questions)
     assert len(objective) == len(bare) == 8 and objective.clusters == bare.clusters
@@ -234,7 +237,9 @@ def test_worked_examples_of_the_bundled_judge_are_used_by_early_tokens(judge):
 
 def test_no_question_is_shown_its_own_prompt(judge):
     examples = labelled_responses("positive", 6, split="train", seed=0)
-    reward = ActivationRewardModel.fit(judge, examples, selector=HeadSet.none(6, 8), readings=2, demonstrations=2)
+    reward = ActivationRewardModel.fit(
+        judge, examples, selector=HeadSet.none(6, 8), reading=ReadingOptions(readings=2, demonstrations=2)
+    )
     objective = few_shot_objective(reward, examples, examples, demonstrations=5)
     for sequence in objective.replay.sequences:
         text = judge.tokenizer.decode(sequence)

@@ -442,15 +442,15 @@ def test_no_change_in_a_few_examples_is_no_certainty():
 
 def test_heads_that_were_not_measured_are_never_at_the_top():
     found = exact_shapley_values(Game(1), HeadSet.of(2, 3, [(0, 2), (1, 1)]))
-    assert found.scores("gap").top(2) == HeadSet.of(2, 3, [(0, 2), (1, 1)])
+    assert found.head_scores("gap").top(2) == HeadSet.of(2, 3, [(0, 2), (1, 1)])
     with pytest.raises(ValueError, match="top 3 of 2 heads"):
-        found.scores("gap").top(3)
+        found.head_scores("gap").top(3)
 
 
 def test_an_outcome_that_was_not_measured_is_named():
     found = Attribution.of("odd", {"gap": torch.rand(5, 2, 3)}, range(5))
     with pytest.raises(ValueError, match="'odd' was measured on 'gap', not on 'accuracy'"):
-        found.scores("accuracy")
+        found.head_scores("accuracy")
 
 
 def test_selection_probabilities_answer_for_every_outcome():
@@ -460,7 +460,7 @@ def test_selection_probabilities_answer_for_every_outcome():
     other = Selection(HeadSet.none(2, 3), HeadScores("gain when the head was added", values), pd.DataFrame())
     with pytest.raises(ValueError, match="'gain when the head was added', which is no probability"):
         selection_probabilities(other)
-    assert torch.allclose(found.scores("gap").values, values) and set(found.frame()["outcome"]) == {"search"}
+    assert torch.allclose(found.head_scores("gap").values, values) and set(found.frame()["outcome"]) == {"search"}
 
 
 # ------------------------------------------------------------------------------------------------- number of heads

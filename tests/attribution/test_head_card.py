@@ -20,6 +20,7 @@ from arm_lens.attribution.head_card import head_card
 from arm_lens.attribution.reading import attention_rows, direct_logits, token_texts
 from arm_lens.engine import language_model
 from arm_lens.judge_model import labelled_responses
+from arm_lens.judges.options import QuestionOptions, ReadingOptions
 
 SEQUENCES = [[1, 9, 30, 41, 52], [1, 77, 14], [1, 20, 21, 22, 23, 24, 25], [1, 8, 100, 3]]
 VERDICTS = VerdictTokens((5,), (6, 7))
@@ -115,7 +116,11 @@ def planted(tokenizer, tmp_path_factory):
 @pytest.fixture(scope="module")
 def planted_reward(planted):
     fitted = ActivationRewardModel.fit(
-        planted.model, planted.examples, selector=planted.heads, template=planted.template, readings=2, demonstrations=1
+        planted.model,
+        planted.examples,
+        selector=planted.heads,
+        question=QuestionOptions(template=planted.template),
+        reading=ReadingOptions(readings=2, demonstrations=1),
     )
     return replace(fitted, means=planted.means)
 
@@ -154,7 +159,9 @@ def bundled(judge):
     pool = labelled_responses("positive", 10, split="train", seed=0)
     questions = labelled_responses("positive", 6, split="test", seed=0)
     heads = HeadSet.of(6, 8, [(4, 3)])
-    reward = ActivationRewardModel.fit(judge, pool, criterion="positive", selector=heads, readings=4, demonstrations=4)
+    reward = ActivationRewardModel.fit(
+        judge, pool, criterion="positive", selector=heads, reading=ReadingOptions(readings=4, demonstrations=4)
+    )
     frame = ablation(reward.objective(questions), "zero", criterion="positive").frame()
     return reward, questions, pool, frame
 
@@ -162,7 +169,7 @@ def bundled(judge):
 @pytest.fixture(scope="module")
 def card(bundled):
     reward, questions, pool, frame = bundled
-    return head_card(reward, (4, 3), questions, attributions=frame, worked=pool, top=4, examples_shown=2)
+    return head_card(reward, (4, 3), questions, attributions=frame, demonstrations_from=pool, top=4, examples_shown=2)
 
 
 def test_a_card_knows_every_token_of_every_prompt(card, bundled):
@@ -286,14 +293,14 @@ def test_what_is_wrong_is_said(bundled):
         head_card(reward, (6, 0), questions)
     with pytest.raises(ValueError, match="no examples"):
         head_card(reward, (0, 0), [])
-    with pytest.raises(ValueError, match="lack the column 'score'"):
+    with pytest.raises(ValueError, match="lacks the column 'score'"):
         head_card(reward, (0, 0), questions, attributions=frame.drop(columns="score"))
-    with pytest.raises(ValueError, match="L0H0 twice for criterion 'positive', measure 'ablation_zero'"):
+    with pytest.raises(ValueError, match="several rows of criterion 'positive', measure 'ablation_zero'.*layer 0, head 0"):
         head_card(reward, (0, 0), questions, attributions=pd.concat([frame, frame]))
     with pytest.raises(ValueError, match="do not know L4H3"):
         head_card(reward, (4, 3), questions, attributions=frame[frame["layer"] < 2])
     with pytest.raises(ValueError, match="40 demonstrations are wanted"):
-        head_card(reward, (0, 0), questions, worked=pool, demonstrations=40)
+        head_card(reward, (0, 0), questions, demonstrations_from=pool, demonstrations=40)
 
 
 def test_tokens_are_written_as_a_person_reads_them():

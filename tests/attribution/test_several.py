@@ -18,11 +18,18 @@ from arm_lens.attribution import (
     shapley_values,
 )
 from arm_lens.judge_model import labelled_responses
+from arm_lens.judges.options import QuestionOptions, ReadingOptions
 
 
 def fit(judge, selector):
     examples = labelled_responses("polite", 16, split="train", seed=0)
-    return ActivationRewardModel.fit(judge, examples, selector=selector, readings=4, demonstrations=2, batch_size=5)
+    return ActivationRewardModel.fit(
+        judge,
+        examples,
+        selector=selector,
+        reading=ReadingOptions(readings=4, demonstrations=2),
+        question=QuestionOptions(batch_size=5),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +59,7 @@ def test_each_measure_is_that_of_its_own_function(reward, held_out):
     assert list(frame["measure"].unique()) == list(MEASURES) == list(alone)
     for measure, attribution in alone.items():
         found = scores_of(frame, measure, "gap")["polite"].values
-        assert float((found - attribution.scores("gap").values).abs().max()) < 1e-4, measure
+        assert float((found - attribution.head_scores("gap").values).abs().max()) < 1e-4, measure
 
 
 def test_measures_come_in_the_order_they_were_asked_for(reward, held_out, tmp_path):

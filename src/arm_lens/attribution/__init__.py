@@ -6,7 +6,7 @@ at once, `arm_lens.comparison.agreement` how far they agree. Whichever the measu
 
 >>> objective = reward.objective(held_out)
 >>> shapley = shapley_values(objective, progress=True)
->>> shapley.scores("probability").top(5)
+>>> shapley.head_scores("probability").top(5)
 """
 
 from arm_lens.attribution.ablation import ablation
@@ -15,7 +15,8 @@ from arm_lens.attribution.curves import accuracy_by_heads
 from arm_lens.attribution.direct import direct_contributions, direct_logit_attribution
 from arm_lens.attribution.few_shot import few_shot_objective
 from arm_lens.attribution.gradient import gradient_attribution
-from arm_lens.attribution.head_card import HeadCard, head_card
+from arm_lens.attribution.head_card import head_card
+from arm_lens.attribution.head_card_views import HeadCard
 from arm_lens.attribution.interaction import Interactions, interactions
 from arm_lens.attribution.outcomes import OUTCOMES, Judged, Outcome, outcomes_of
 from arm_lens.attribution.result import Attribution, scores_of

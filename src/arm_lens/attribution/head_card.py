@@ -8,8 +8,6 @@ card is a set of tidy tables that shows itself in a notebook and in a terminal; 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import zip_longest
 
 import pandas as pd
 import torch
@@ -17,79 +15,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from arm_lens.attribution.few_shot import asked_about, few_shot_prompts
-from arm_lens.attribution.head_card_views import card_html, card_text
+from arm_lens.attribution.head_card_views import ZERO_SHOT, FEW_SHOT, HeadCard
 from arm_lens.attribution.outcomes import Outcome
 from arm_lens.attribution.reading import attention_rows, direct_logits, token_texts
 from arm_lens.engine.reading import mean_heads
-from arm_lens.heads import Head, HeadSet
+from arm_lens.frames import ATTRIBUTIONS, checked
+from arm_lens.heads import Head, HeadSet, Named, ScoredLike, attributions_frame
 from arm_lens.judges.questions import Question, encode_questions, verdicts_of
 from arm_lens.preferences import Preference
 from arm_lens.reward.model import ActivationRewardModel
 
-BARE, SHOWN = "zero-shot", "few-shot"
-"""The two kinds of prompts: the bare question, and the question behind demonstrations."""
-SCORES = ("criterion", "measure", "outcome", "layer", "head", "score", "se", "ci_low", "ci_high", "sampling_se", "n")
-
-
-@dataclass(frozen=True, eq=False)
-class HeadCard:
-    """What one head reads, what its mean writes, and how it scores; see `head_card`."""
-
-    head: Head
-    criterion: str
-    model: str
-    chosen: bool
-    """Whether the reward model writes at it."""
-    n: int
-    """Questions."""
-    attention: pd.DataFrame
-    """How much the last token attends to each token: setting (``zero-shot`` or ``few-shot``), example, verdict (the right
-    one), position, token, weight; one row for each token of each prompt."""
-    attention_by_token: pd.DataFrame
-    """The same by the token's text: setting, token, share (of a prompt's attention, all its places together; mean over
-    prompts), weight (mean over its places), places, prompts (in which it stands), n (prompts); highest share first."""
-    tokens: pd.DataFrame
-    """What the mean does to logits by the direct path: direction (``promoted``, ``suppressed``), rank, token, token_id,
-    effect (change of the logit)."""
-    gap_effect: float
-    """What it does to the gap between the verdicts, positive minus negative, by the direct path."""
-    verdicts: tuple[str, str]
-    """How the positive and the negative verdict are spelt."""
-    centred: bool
-    """Whether the head's own mean on these questions was taken away before."""
-    scores: pd.DataFrame
-    """Rows of the given attributions for this head, with rank (1 for the highest score) and heads (how many there are)."""
-    outcome: Outcome
-    """Which of the outcomes the card shows; measures without it show the first they have."""
-    examples_shown: int
-    """How many examples the card shows."""
-
-    @property
-    def name(self) -> str:
-        """As it is called in titles."""
-        return f"Head {self.head}" + (f" for '{self.criterion}'" if self.criterion else "")
-
-    def frame(self) -> pd.DataFrame:
-        """The scores; the other tables are `attention`, `attention_by_token` and `tokens`."""
-        return self.scores
-
-    def shown_attention(self, setting: str = BARE) -> pd.DataFrame:
-        """The rows of `attention` for the examples that the card shows, both verdicts in turn."""
-        rows = self.attention[self.attention["setting"] == setting]
-        return rows[rows["example"].isin(_picked(rows, self.examples_shown))]
-
-    def shown_scores(self) -> pd.DataFrame:
-        """The rows of `scores` that the card shows: of each measure one outcome."""
-        known = self.scores.groupby("measure")["outcome"].transform(lambda one: (one == self.outcome).any())
-        first = self.scores.groupby("measure")["outcome"].transform("first")
-        wanted = first.where(~known.astype(bool), self.outcome)
-        return self.scores[self.scores["outcome"] == wanted]
-
-    def __repr__(self) -> str:
-        return card_text(self)
-
-    def _repr_html_(self) -> str:
-        return card_html(self)
+SCORES = ATTRIBUTIONS.needing(*ATTRIBUTIONS.required, "se", "sampling_se")
 
 
 def head_card(
@@ -97,8 +33,8 @@ def head_card(
     head: Head | tuple[int, int],
     examples: Sequence[Preference],
     *,
-    attributions: pd.DataFrame | None = None,
-    worked: Sequence[Preference] | None = None,
+    attributions: Sequence[ScoredLike] | Named[ScoredLike] | pd.DataFrame | None = None,
+    demonstrations_from: Sequence[Preference] | None = None,
     demonstrations: int | None = None,
     centred: bool = False,
     top: int = 10,
@@ -112,8 +48,9 @@ def head_card(
         reward: the reward model; the head need not be one of those it writes at.
         head: (layer, head).
         examples: what the model is asked about while the head is watched.
-        attributions: scores of heads, as `Attribution.frame` gives them, of any criteria and measures together.
-        worked: read each question a second time, after demonstrations taken from these, as the means were.
+        attributions: scores of heads, of any criteria and measures together: attributions, also by the criterion's name, or
+            their table.
+        demonstrations_from: read each question a second time, after demonstrations taken from these, as the means were.
         demonstrations: how many; by default as many as the means were read with.
         centred: what the mean writes is told without the head's own mean on these questions: injection by replacing puts
             the mean in the place of what is there, and changes only what differs.
@@ -130,16 +67,18 @@ def head_card(
     judge, values = reward.judge, reward.means.values
     n_layers, n_heads = values.shape[:2]
     (place,) = HeadSet.of(n_layers, n_heads, [head])
-    scores = _scores_of(place, attributions)
+    scores = _scores_of(place, None if attributions is None else attributions_frame(attributions))
     questions = asked_about(reward, examples)
     sequences = encode_questions(
         judge.model, judge.template, questions, layout=judge.layout, criterion_text=judge.criterion_text
     )
     positive, negative = (side[0] for side in verdicts_of(judge.template, judge.layout))
-    prompts = {BARE: sequences}
-    if worked is not None:
+    prompts = {ZERO_SHOT: sequences}
+    if demonstrations_from is not None:
         demonstrations = reward.record.demonstrations if demonstrations is None else demonstrations
-        prompts[SHOWN] = few_shot_prompts(reward, examples, worked, demonstrations=demonstrations, seed=seed)
+        prompts[FEW_SHOT] = few_shot_prompts(
+            reward, examples, demonstrations_from, demonstrations=demonstrations, seed=seed
+        )
     attention = pd.concat(
         [
             _attention(reward, place, setting, questions, (positive, negative), some)
@@ -151,7 +90,9 @@ def head_card(
     if centred:
         own = mean_heads(judge.model, sequences, batch_size=judge.batch_size).values
         vector = vector - own[place.layer, place.head]
-    logits, gap = direct_logits(judge.model, sequences, *place, vector, judge.verdicts, batch_size=judge.batch_size)
+    logits, gap = direct_logits(
+        judge.model, sequences, *place, vector, judge.verdict_tokens, batch_size=judge.batch_size
+    )
     return HeadCard(
         head=place,
         criterion=reward.record.criterion,
@@ -216,7 +157,7 @@ def _by_token(attention: pd.DataFrame) -> pd.DataFrame:
     tokens = tokens.reset_index()
     tokens["n"] = tokens["setting"].map(prompts)
     tokens.insert(2, "share", tokens.pop("total") / tokens["n"])
-    order = {BARE: 0, SHOWN: 1}
+    order = {ZERO_SHOT: 0, FEW_SHOT: 1}
     by = tokens.assign(order=tokens["setting"].map(order))
     by = by.sort_values(["order", "share"], ascending=[True, False], kind="stable")
     return by.drop(columns="order").reset_index(drop=True)
@@ -244,26 +185,13 @@ def _extreme_tokens(reward: ActivationRewardModel, logits: Float[Tensor, " vocab
 def _scores_of(head: Head, attributions: pd.DataFrame | None) -> pd.DataFrame:
     """A head's rows, with its rank among all heads of the same criterion, measure and outcome."""
     if attributions is None:
-        return pd.DataFrame(columns=[*SCORES, "rank", "heads"])
-    missing = [column for column in SCORES if column not in attributions.columns]
-    if missing:
-        raise ValueError(f"the attributions lack the column {', '.join(map(repr, missing))}")
+        return pd.DataFrame(columns=[*SCORES.required, "rank", "heads"])
+    if len(attributions):
+        checked(attributions, SCORES)
     keys = ["criterion", "measure", "outcome"]
-    twice = attributions[attributions.duplicated([*keys, "layer", "head"])]
-    if len(twice):
-        where = ", ".join(f"{key} {twice.iloc[0][key]!r}" for key in keys)
-        raise ValueError(f"the attributions have L{twice.iloc[0]['layer']}H{twice.iloc[0]['head']} twice for {where}")
     groups = attributions.groupby(keys, sort=False)["score"]
     ranked = attributions.assign(rank=groups.rank(ascending=False, method="min"), heads=groups.transform("count"))
     own = ranked[(ranked["layer"] == head.layer) & (ranked["head"] == head.head)]
     if own.empty and len(attributions):
         raise ValueError(f"the attributions do not know {head}")
-    return own[[*SCORES, "rank", "heads"]].reset_index(drop=True)
-
-
-def _picked(rows: pd.DataFrame, count: int) -> list[str]:
-    """The first examples of each verdict in turn."""
-    firsts = rows.drop_duplicates("example")
-    by_verdict = [group["example"].tolist() for _, group in firsts.groupby("verdict", sort=False)]
-    turns = [name for turn in zip_longest(*by_verdict) for name in turn if name is not None]
-    return turns[:count]
+    return own[[*SCORES.required, "rank", "heads"]].reset_index(drop=True)

@@ -1,4 +1,4 @@
-"""How a head card looks in a notebook and in a terminal.
+"""A head card and how it looks in a notebook and in a terminal.
 
 The HTML is of inline styles only, without scripts; texts of prompts, tokens and criteria are escaped. Shades are opacities,
 so that it stands on a light and on a dark page.
@@ -7,23 +7,87 @@ so that it stands on a light and on a dark page.
 from __future__ import annotations
 
 import textwrap
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import pandas as pd
 
-from arm_lens.display import COLUMNS, card, frame_table, small_print
+from arm_lens.attribution.outcomes import Outcome
+from arm_lens.display import LINE_WIDTH, card, frame_table, of_each_verdict, small_print
 from arm_lens.display.maps import NEGATIVE, POSITIVE
 from arm_lens.display.notebook import escaped
 from arm_lens.display.words import number
+from arm_lens.heads import Head
 
-if TYPE_CHECKING:
-    from arm_lens.attribution.head_card import HeadCard
+ZERO_SHOT, FEW_SHOT = "zero-shot", "few-shot"
+"""The two kinds of prompts: the bare question, and the question behind demonstrations."""
+
 
 MOST_TOKENS = 8
 """Of the list of tokens attended to."""
 LONGEST = 24
 """Characters of a token in a table."""
 ONLY_DIRECT = "Direct path only: what later layers make of it is left out."
+
+
+@dataclass(frozen=True, eq=False)
+class HeadCard:
+    """What one head reads, what its mean writes, and how it scores; see `head_card`."""
+
+    head: Head
+    criterion: str
+    model: str
+    chosen: bool
+    """Whether the reward model writes at it."""
+    n: int
+    """Questions."""
+    attention: pd.DataFrame
+    """How much the last token attends to each token: setting (``zero-shot`` or ``few-shot``), example, verdict (the right
+    one), position, token, weight; one row for each token of each prompt."""
+    attention_by_token: pd.DataFrame
+    """The same by the token's text: setting, token, share (of a prompt's attention, all its places together; mean over
+    prompts), weight (mean over its places), places, prompts (in which it stands), n (prompts); highest share first."""
+    tokens: pd.DataFrame
+    """What the mean does to logits by the direct path: direction (``promoted``, ``suppressed``), rank, token, token_id,
+    effect (change of the logit)."""
+    gap_effect: float
+    """What it does to the gap between the verdicts, positive minus negative, by the direct path."""
+    verdicts: tuple[str, str]
+    """How the positive and the negative verdict are spelt."""
+    centred: bool
+    """Whether the head's own mean on these questions was taken away before."""
+    scores: pd.DataFrame
+    """Rows of the given attributions for this head, with rank (1 for the highest score) and heads (how many there are)."""
+    outcome: Outcome
+    """Which of the outcomes the card shows; measures without it show the first they have."""
+    examples_shown: int
+    """How many examples the card shows."""
+
+    @property
+    def name(self) -> str:
+        """As it is called in titles."""
+        return f"Head {self.head}" + (f" for '{self.criterion}'" if self.criterion else "")
+
+    def frame(self) -> pd.DataFrame:
+        """The scores; the other tables are `attention`, `attention_by_token` and `tokens`."""
+        return self.scores
+
+    def shown_attention(self, setting: str = ZERO_SHOT) -> pd.DataFrame:
+        """The rows of `attention` for the examples that the card shows, both verdicts in turn."""
+        rows = self.attention[self.attention["setting"] == setting]
+        return rows[rows["example"].isin(of_each_verdict(rows, self.examples_shown))]
+
+    def shown_scores(self) -> pd.DataFrame:
+        """The rows of `scores` that the card shows: of each measure one outcome."""
+        known = self.scores.groupby("measure")["outcome"].transform(lambda one: (one == self.outcome).any())
+        first = self.scores.groupby("measure")["outcome"].transform("first")
+        wanted = first.where(~known.astype(bool), self.outcome)
+        return self.scores[self.scores["outcome"] == wanted]
+
+    def __repr__(self) -> str:
+        return card_text(self)
+
+    def _repr_html_(self) -> str:
+        return card_html(self)
 
 
 def card_html(head: HeadCard) -> str:
@@ -51,7 +115,7 @@ def card_html(head: HeadCard) -> str:
 
 
 def card_text(head: HeadCard) -> str:
-    """The card in plain characters, at most `COLUMNS` wide."""
+    """The card in plain characters, at most `LINE_WIDTH` wide."""
     chosen = "written at" if head.chosen else "not a chosen head"
     lines = [f"{head.name} ({chosen}), {head.model}, {head.n} questions"]
     for setting in head.attention["setting"].unique():
@@ -122,7 +186,7 @@ def _narrow(table: pd.DataFrame) -> list[str]:
     columns = list(table.columns)
     while columns:
         count = len(columns)
-        while count > 1 and len(table[columns[:count]].to_string().splitlines()[0]) > COLUMNS - 2:
+        while count > 1 and len(table[columns[:count]].to_string().splitlines()[0]) > LINE_WIDTH - 2:
             count -= 1
         lines += table[columns[:count]].to_string().splitlines()
         columns = columns[count:]
@@ -175,4 +239,4 @@ def _cut(token: str) -> str:
 
 
 def _wrapped(text: str) -> list[str]:
-    return textwrap.wrap(text, COLUMNS, initial_indent="  ", subsequent_indent="    ")
+    return textwrap.wrap(text, LINE_WIDTH, initial_indent="  ", subsequent_indent="    ")

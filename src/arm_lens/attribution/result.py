@@ -14,12 +14,11 @@ from torch import Tensor
 
 from arm_lens.attribution.outcomes import Outcome
 from arm_lens.display import card, extremes, frame_table, score_map
-from arm_lens.heads import HeadScores
+from arm_lens.evaluation.statistics import LEVEL
+from arm_lens.frames import ATTRIBUTIONS, checked
+from arm_lens.heads import HeadScores, Named, ScoredLike, attributions_frame
 
-LEVEL = 0.95
-COLUMNS = (
-    "criterion", "measure", "outcome", "layer", "head", "score", "se", "ci_low", "ci_high", "sampling_se", "n",
-)  # fmt: skip
+SCORED = ATTRIBUTIONS.needing("criterion", "measure", "outcome", "layer", "head", "score")
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +72,7 @@ class Attribution:
         """What was measured."""
         return tuple(self.values)
 
-    def scores(self, outcome: Outcome = "probability") -> HeadScores:
+    def head_scores(self, outcome: Outcome = "probability") -> HeadScores:
         """The scores as `HeadScores`, for ``top(k)`` and everything else that takes them.
 
         Raises:
@@ -98,8 +97,7 @@ class Attribution:
         """
         parts = []
         for outcome in self.outcomes:
-            n_layers, n_heads = self.values[outcome].shape
-            layers, heads = np.divmod(np.arange(n_layers * n_heads), n_heads)
+            scored = HeadScores("", self.values[outcome]).frame()
             score, error = self.values[outcome].flatten().numpy(), self.errors[outcome].flatten().numpy()
             reach = stats.t.ppf((1 + LEVEL) / 2, max(self.n_clusters - 1, 1)) * error
             if outcome == "accuracy":
@@ -108,8 +106,8 @@ class Attribution:
                 "criterion": self.criterion,
                 "measure": self.measure,
                 "outcome": outcome,
-                "layer": layers,
-                "head": heads,
+                "layer": scored["layer"],
+                "head": scored["head"],
                 "score": score,
                 "se": error,
                 "ci_low": score - reach,
@@ -139,31 +137,28 @@ class Attribution:
 
 
 def scores_of(
-    attributions: pd.DataFrame, measure: str = "shapley", outcome: Outcome = "probability"
+    attributions: Sequence[ScoredLike] | Named[ScoredLike] | pd.DataFrame,
+    measure: str = "shapley",
+    outcome: Outcome = "probability",
 ) -> dict[str, HeadScores]:
-    """The scores of each criterion, out of a frame of attributions: what comparisons and rankings take.
+    """The scores of each criterion, out of attributions: what comparisons and rankings take.
 
     Args:
-        attributions: criterion, measure, outcome, layer, head, score, as of `Attribution.frame`.
+        attributions: several, also by the criterion's name; or their table: criterion, measure, outcome, layer, head, score.
         measure: which; ``selection_probability`` serves for every outcome.
         outcome: which.
 
     Raises:
         ValueError: if there are no such rows, or a head of a criterion is there twice.
     """
-    wanted = attributions[(attributions["measure"] == measure) & attributions["outcome"].isin([outcome, "search"])]
+    table = checked(attributions_frame(attributions), SCORED)
+    wanted = table[(table["measure"] == measure) & table["outcome"].isin([outcome, "search"])]
     if wanted.empty:
         raise ValueError(f"there is no {measure!r} on {outcome!r} in the attributions")
-    found = {}
-    for criterion, rows in wanted.groupby("criterion", sort=False):
-        if rows.duplicated(["layer", "head"]).any():
-            raise ValueError(f"{measure!r} on {outcome!r} of {str(criterion)!r} has two scores for one head")
-        n_layers, n_heads = int(rows["layer"].max()) + 1, int(rows["head"].max()) + 1
-        table = rows.pivot(index="layer", columns="head", values="score")
-        table = table.reindex(index=range(n_layers), columns=range(n_heads))
-        values = torch.tensor(table.to_numpy(copy=True), dtype=torch.float32)
-        found[str(criterion)] = HeadScores(f"{measure} on {outcome}", values)
-    return found
+    return {
+        str(criterion): HeadScores.from_frame(rows[["layer", "head", "score"]], name=f"{measure} on {outcome}")
+        for criterion, rows in wanted.groupby("criterion", sort=False)
+    }
 
 
 def clustered_error(values: Float[Tensor, "example ..."], clusters: Sequence[Hashable]) -> Float[Tensor, " *shape"]:

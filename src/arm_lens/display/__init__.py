@@ -7,11 +7,11 @@ is made of numbers, texts and tables alone, so that every other module can use i
 from arm_lens.display.maps import score_map, set_map
 from arm_lens.display.notebook import card, code_line, frame_table, small_print
 from arm_lens.display.tables import accuracies, extremes, of_each_verdict, sizes
-from arm_lens.display.terminal import COLUMNS, frame_text, text_map
+from arm_lens.display.terminal import LINE_WIDTH, frame_text, text_map
 from arm_lens.display.words import counted, first_and_last, head_name, listed, size, strongest, with_values
 
 __all__ = [
-    "COLUMNS",
+    "LINE_WIDTH",
     "accuracies",
     "card",
     "code_line",

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from arm_lens.display.words import as_array
 
-COLUMNS = 100
+LINE_WIDTH = 100
 """The widest line."""
 QUANTILES = (0.5, 0.75, 0.9, 0.97)
 SHADES = "·░▒▓█"
@@ -31,7 +31,7 @@ def text_map(values: Float[Tensor, "layer head"]) -> str:
     grid = as_array(values)
     n_layers, n_heads = grid.shape
     margin = len(f"L{n_layers - 1}") + 1
-    room, signed = COLUMNS - margin, bool((grid < 0).any())
+    room, signed = LINE_WIDTH - margin, bool((grid < 0).any())
     wide = 2 * n_heads <= room
     share = 1 if wide else -(-n_heads // room)
     known = np.sort(np.abs(grid[~np.isnan(grid)]))
@@ -57,8 +57,8 @@ def text_map(values: Float[Tensor, "layer head"]) -> str:
         legend += f"; {NOT_MEASURED} not measured"
     if share > 1:
         legend += f"; the strongest of {share} heads"
-    axis = " " * margin + ticks.rstrip() + "  head" * (len(ticks) + margin + 6 <= COLUMNS)
-    return "\n".join([*lines, axis, textwrap.fill(legend, COLUMNS)])
+    axis = " " * margin + ticks.rstrip() + "  head" * (len(ticks) + margin + 6 <= LINE_WIDTH)
+    return "\n".join([*lines, axis, textwrap.fill(legend, LINE_WIDTH)])
 
 
 def _shared(grid: Float[np.ndarray, "layer head"], share: int) -> Float[np.ndarray, "layer column"]:

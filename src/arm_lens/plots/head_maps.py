@@ -37,7 +37,7 @@ def selected_heads(heads: Chosen | Named[Chosen] | pd.DataFrame, *, attributions
     for criterion in criteria_of(table):
         low, high = int(counts[criterion].min()), int(counts[criterion].max())
         notes.append(f"{low} of {size} heads" if low == high else f"{low} to {high} of {size} heads")
-    seeds = table["seed"].nunique()
+    seeds = int(table.groupby("criterion")["seed"].nunique().max())
     ticks = {}
     if seeds <= 5:
         texts = [f"{count} of {seeds}" + " seeds" * (count == seeds and seeds > 1) for count in range(seeds + 1)]

@@ -38,7 +38,7 @@ def training_curves(
         raise ValueError(f"there is a curve for {', '.join(map(repr, AXES))}, not for {value!r}")
     table = checked(history_frame(history), HISTORY.needing("criterion", "seed", "step", value))
     criteria = criteria_of(table)
-    banded = table["seed"].nunique() > 1
+    banded = bool((table.groupby("criterion")["seed"].nunique() > 1).any())
     bare = line_panels(len(criteria), height=1, gap_x=40)
     legend, taken = legend_above([MEAN, BAND], left=bare.left, width=bare.inner_width) if banded else ({}, 0)
     extra = second_line(criteria, bare.width)

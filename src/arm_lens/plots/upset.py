@@ -102,7 +102,7 @@ def upset(heads: Chosen | Named[Chosen] | pd.DataFrame, *, most: int | None = No
         f" {len(rest)} further intersections of {_span([len(one.heads) for one in rest])} are left out." if rest else ""
     )
     table = heads_frame(heads)
-    searches = table.groupby(repeats_in(table)).ngroups if repeats_in(table) else 1
+    searches = int(table.drop_duplicates(["criterion", *repeats_in(table)])["criterion"].value_counts().max())
     rule = "" if searches == 1 else f" A head counts if at least half of the {searches} searches selected it."
     caption(figure, [f"Every head is counted once above, with exactly the names that have it.{rule}{left_out}"])
     return figure
