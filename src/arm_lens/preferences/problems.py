@@ -59,3 +59,8 @@ def describe(problems: Sequence[PreferenceProblem], *, n_rows: int) -> str:
     if len(problems) > MAX_LISTED:
         lines.append(f"  and {len(problems) - MAX_LISTED} more")
     return "\n".join(lines)
+
+
+def unreadable(source: str, message: str) -> PreferenceDataError:
+    """The error for a source that cannot be read as a whole."""
+    return PreferenceDataError([PreferenceProblem(source=source, message=message)])

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
-from arm_lens.preferences.formats import Format, Record, TieError, format_named
-from arm_lens.preferences.opening import GENERAL, format_of, open_tables
-from arm_lens.preferences.problems import PreferenceDataError, PreferenceDataWarning, PreferenceProblem, describe
-from arm_lens.preferences.rows import COLUMNS, rename
-from arm_lens.preferences.sources import PreferenceSource, Row, Table
+import numpy as np
+import pandas as pd
+
+from arm_lens.preferences.formats.general import COLUMNS, EXPECTED, GENERAL
+from arm_lens.preferences.formats.registry import Format, TieError, format_named, known_formats, recognise
+from arm_lens.preferences.formats.rows import Record, Table
+from arm_lens.preferences.problems import (
+    PreferenceDataError,
+    PreferenceDataWarning,
+    PreferenceProblem,
+    describe,
+    unreadable,
+)
+from arm_lens.preferences.sources import PreferenceSource, open_tables
 from arm_lens.preferences.types import Preference, PreferenceFieldError
 
 
@@ -75,32 +83,42 @@ def read_preferences(
     columns = dict(columns or {})
     _check_options(format, columns, on_error, ties)
     tables = open_tables(source, split, format)
-    source_format = format_of(tables, format, columns)
-    result = _Result()
+    source_format = _format_of(tables, format, columns)
+    good: list[Preference] = []
+    problems: list[PreferenceProblem] = []
+    tied: list[PreferenceProblem] = []
+    row_of_id: dict[str, tuple[str, int]] = {}
     for table in tables:
-        _read_rows(table, source_format, columns, criterion or "", ties, result)
-    messages = [_describe_ties(result)] if ties == "warn" and result.ties else []
-    if result.problems and on_error == "warn":
-        messages.append(describe(result.problems, n_rows=result.n_rows))
-    image = source_format.image
-    n_images = sum(image in example.metadata for example in result.good) if image else 0
+        for row in table.rows:
+            try:
+                if row.fault:
+                    raise PreferenceFieldError("", row.fault)
+                cells = {column: _to_python(cell) for column, cell in _rename(row.cells, columns).items()}
+                record = Record(table, row.number, cells, format=source_format.name, criterion=criterion or "")
+                examples = source_format.read(record)
+                _check_ids(examples, table, row_of_id)
+            except PreferenceFieldError as error:
+                problem = PreferenceProblem(source=table.name, row=row.number, field=error.field, message=error.reason)
+                (tied if isinstance(error, TieError) and ties != "raise" else problems).append(problem)
+            else:
+                good += examples
+                row_of_id |= {example.id: (table.name, row.number) for example in examples}
+    n_rows = sum(len(table.rows) for table in tables)
+    messages: list[str] = []
+    if tied and ties == "warn":
+        counts = Counter(tie.message for tie in tied).items()
+        reasons = ", ".join(f"{count} because {reason}" for reason, count in counts)
+        messages.append(f"{len(tied)} of {n_rows} rows state no preference and were left out: {reasons}")
+    if problems and on_error == "warn":
+        messages.append(describe(problems, n_rows=n_rows))
+    n_images = sum(source_format.image in example.metadata for example in good) if source_format.image else 0
     if n_images:
-        messages.append(f"{n_images} of {len(result.good)} preferences are about an image; judges read only the text")
+        messages.append(f"{n_images} of {len(good)} preferences are about an image; judges read only the text")
     for message in messages:
         warnings.warn(PreferenceDataWarning(message), stacklevel=2)
-    if result.problems and on_error == "raise":
-        raise PreferenceDataError(result.problems, result.good, result.n_rows)
-    return result.good
-
-
-@dataclass
-class _Result:
-    good: list[Preference] = field(default_factory=list)
-    problems: list[PreferenceProblem] = field(default_factory=list)
-    ties: list[PreferenceProblem] = field(default_factory=list)
-    row_of_id: dict[str, tuple[str, int]] = field(default_factory=dict)
-    """From each id to its source and row."""
-    n_rows: int = 0
+    if problems and on_error == "raise":
+        raise PreferenceDataError(problems, good, n_rows)
+    return good
 
 
 def _check_options(format: str | None, columns: Mapping[str, str], on_error: str, ties: str) -> None:
@@ -116,50 +134,82 @@ def _check_options(format: str | None, columns: Mapping[str, str], on_error: str
             raise ValueError(f"columns are for the format {GENERAL!r}; the columns of {format!r} have fixed names")
 
 
-def _read_rows(
-    table: Table, format: Format, columns: Mapping[str, str], criterion: str, ties: str, result: _Result
-) -> None:
-    """Add the preferences of every row to the result: all that a row holds, or one problem."""
-    for row in table.rows:
-        result.n_rows += 1
+def _format_of(tables: Sequence[Table], name: str | None, columns: Mapping[str, str]) -> Format:
+    """The format of the tables. Wrong columns are reported once, not for every row."""
+    formats = {_format_of_table(table, name, columns): table.name for table in tables}
+    if len(formats) > 1:
+        listed = ", ".join(f"{source} is {format.name}" for format, source in formats.items())
+        raise ValueError(f"the files of a folder must have one format: {listed}")
+    return next(iter(formats))
+
+
+def _format_of_table(table: Table, name: str | None, columns: Mapping[str, str]) -> Format:
+    if not table.rows:
+        raise unreadable(table.name, "holds no rows")
+    found = list(dict.fromkeys(column for row in table.rows for column in row.cells))
+    if not found:
+        return format_named(name or GENERAL)  # no row could be parsed; each says why
+    listed = ", ".join(found)
+    for ours, column in columns.items():
+        if column not in found:
+            message = f"has no column {column!r}, which columns maps {ours!r} to; its columns are: {listed}"
+            raise unreadable(table.name, message)
+    if name is None and not columns:
         try:
-            examples = _read_row(table, row, format, columns, criterion)
-            for example in examples:
-                _check_id(example.id, table, result)
-        except PreferenceFieldError as error:
-            problem = PreferenceProblem(source=table.name, row=row.number, field=error.field, message=error.reason)
-            result.problems.append(problem)
-        except TieError as error:
-            tie = PreferenceProblem(source=table.name, row=row.number, message=str(error))
-            (result.problems if ties == "raise" else result.ties).append(tie)
-        else:
-            result.row_of_id |= {example.id: (table.name, row.number) for example in examples}
-            result.good += examples
+            format = recognise(found)
+        except ValueError as error:
+            raise unreadable(table.name, f"{error}; its columns are: {listed}") from error
+        if format is not None:
+            return format
+    format = format_named(name or GENERAL)
+    missing = format.missing(_rename(dict.fromkeys(found), columns))
+    if missing and format.name == GENERAL:
+        benchmarks = ", ".join(other for other in known_formats() if other != GENERAL)
+        message = (
+            f"has the columns {listed}; expected {EXPECTED}, or the columns of {benchmarks}; "
+            "map other names with columns={'prompt': ...}"
+        )
+        raise unreadable(table.name, message)
+    if missing:
+        message = f"is not {format.name}, which also needs {', '.join(missing)}; its columns are: {listed}"
+        raise unreadable(table.name, message)
+    return format
 
 
-def _read_row(table: Table, row: Row, format: Format, columns: Mapping[str, str], criterion: str) -> list[Preference]:
-    if row.cells is None:
-        raise PreferenceFieldError("", row.fault)
-    record = Record(
-        format=format.name,
-        cells=rename(row.cells, columns),
-        default_id=f"{table.id_prefix}{row.number}",
-        number=row.number,
-        path=table.path,
-        criterion=criterion,
-        text_cells=table.text_cells,
-    )
-    return format.read(record)
+def _rename(cells: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
+    """The cells under our names for the columns; ``columns`` goes from our names to the user's."""
+    ours = {name: cells[column] for name, column in columns.items() if column in cells}
+    # With {"prompt": "question"}, a user's column called "prompt" is not the prompt, but must not be lost.
+    used = set(columns.values())
+    others = {
+        f"{column} (column)" if column in columns else column: cell
+        for column, cell in cells.items()
+        if column not in used
+    }
+    return {**others, **ours}
 
 
-def _check_id(id: str, table: Table, result: _Result) -> None:
-    if id in result.row_of_id:
-        source, number = result.row_of_id[id]
-        where = f"row {number}" if source == table.name else f"row {number} of {source}"
-        raise PreferenceFieldError("id", f"is {id!r}, which {where} already has")
+def _to_python(cell: Any) -> Any:
+    """The cell as plain Python types; None if it has no value: NaN, NaT or pandas' NA."""
+    if pd.api.types.is_scalar(cell) and pd.isna(cell):
+        return None
+    return _plain(cell)
 
 
-def _describe_ties(result: _Result) -> str:
-    reasons = Counter(tie.message for tie in result.ties)
-    counted = ", ".join(f"{count} because {reason}" for reason, count in reasons.items())
-    return f"{len(result.ties)} of {result.n_rows} rows state no preference and were left out: {counted}"
+def _plain(value: Any) -> Any:
+    """Numpy scalars unwrapped and arrays as lists, recursively."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (np.ndarray, list, tuple)):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _check_ids(examples: Sequence[Preference], table: Table, row_of_id: Mapping[str, tuple[str, int]]) -> None:
+    for example in examples:
+        if example.id in row_of_id:
+            source, number = row_of_id[example.id]
+            where = f"row {number}" if source == table.name else f"row {number} of {source}"
+            raise PreferenceFieldError("id", f"is {example.id!r}, which {where} already has")

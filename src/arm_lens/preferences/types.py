@@ -24,9 +24,6 @@ Prompt: TypeAlias = str | tuple[Message, ...]
 """Plain text, or a conversation. Examples also accept a list of messages, and store it as a tuple."""
 
 
-_NOTHING: Mapping[str, Any] = MappingProxyType({})
-
-
 class PreferenceFieldError(ValueError):
     """A field of a preference has an invalid value."""
 
@@ -70,18 +67,16 @@ class PreferencePair:
         *,
         criterion: str = "",
         id: str = "",
-        metadata: Mapping[str, Any] = _NOTHING,
+        metadata: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
-        _set(self, "prompt", as_prompt("prompt", prompt))
-        _set(self, "chosen", as_response("chosen", chosen))
-        _set(self, "rejected", as_response("rejected", rejected))
+        vars(self).update(prompt=as_prompt("prompt", prompt))  # the dataclass is frozen
+        vars(self).update(chosen=as_response("chosen", chosen), rejected=as_response("rejected", rejected))
         if text_of(self.chosen).strip() == text_of(self.rejected).strip():
             raise PreferenceFieldError("rejected", f"is the same as chosen: {short_repr(rejected)}")
         _set_rest(self, criterion, id, metadata)
 
     def __hash__(self) -> int:
-        texts = (_key(self.prompt), _key(self.chosen), _key(self.rejected))
-        return hash((PreferencePair, *texts, self.criterion, self.id))
+        return hash((text_of(self.prompt), text_of(self.chosen), text_of(self.rejected), self.criterion, self.id))
 
 
 @dataclass(frozen=True, init=False)
@@ -113,18 +108,16 @@ class LabelledResponse:
         *,
         criterion: str = "",
         id: str = "",
-        metadata: Mapping[str, Any] = _NOTHING,
+        metadata: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
-        _set(self, "prompt", as_prompt("prompt", prompt))
-        _set(self, "response", as_response("response", response))
+        vars(self).update(prompt=as_prompt("prompt", prompt))
+        vars(self).update(response=as_response("response", response), label=label)
         if not isinstance(label, bool):
             raise PreferenceFieldError("label", f"is {short_repr(label)}, not True or False")
-        _set(self, "label", label)
         _set_rest(self, criterion, id, metadata)
 
     def __hash__(self) -> int:
-        texts = (_key(self.prompt), _key(self.response))
-        return hash((LabelledResponse, *texts, self.label, self.criterion, self.id))
+        return hash((text_of(self.prompt), text_of(self.response), self.label, self.criterion, self.id))
 
 
 Preference: TypeAlias = PreferencePair | LabelledResponse
@@ -141,15 +134,9 @@ def unpair(examples: Iterable[Preference]) -> list[LabelledResponse]:
             singles.append(example)
             continue
         for part, response in (("chosen", example.chosen), ("rejected", example.rejected)):
-            single = LabelledResponse(
-                example.prompt,
-                response,
-                part == "chosen",
-                criterion=example.criterion,
-                id=f"{example.id}/{part}" if example.id else "",
-                metadata=example.metadata,
-            )
-            singles.append(single)
+            id = f"{example.id}/{part}" if example.id else ""
+            rest: dict[str, Any] = {"criterion": example.criterion, "id": id, "metadata": example.metadata}
+            singles.append(LabelledResponse(example.prompt, response, part == "chosen", **rest))
     return singles
 
 
@@ -213,23 +200,13 @@ def _checked_message(field: str, number: int, message: object) -> Message:
     return Message(role=message["role"], content=message["content"])
 
 
-def _set(example: Preference, field: str, value: object) -> None:
-    object.__setattr__(example, field, value)  # the dataclass is frozen
-
-
 def _set_rest(example: Preference, criterion: object, id: object, metadata: object) -> None:
     for name, value in (("criterion", criterion), ("id", id)):
         if not isinstance(value, str):
             raise PreferenceFieldError(name, f"is {short_repr(value)}, not text")
-        _set(example, name, value)
     if not isinstance(metadata, Mapping):
         raise PreferenceFieldError("metadata", f"is {short_repr(metadata)}, not a mapping")
-    _set(example, "metadata", dict(metadata))
-
-
-def _key(prompt: Prompt) -> str | tuple[tuple[str, str], ...]:
-    """The prompt as something hashable: messages are dictionaries."""
-    return prompt if isinstance(prompt, str) else tuple((message["role"], message["content"]) for message in prompt)
+    vars(example).update(criterion=criterion, id=id, metadata=dict(metadata))
 
 
 def short_repr(value: object) -> str:

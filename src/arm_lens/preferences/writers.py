@@ -7,13 +7,13 @@ import gzip
 import io
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet
 
-from arm_lens.preferences.rows import conversation_in
+from arm_lens.preferences.formats.general import conversation_in
 from arm_lens.preferences.sources import TEXT_CELLS, file_format
 from arm_lens.preferences.types import LabelledResponse, Preference
 
@@ -47,7 +47,8 @@ def write_preferences(examples: Iterable[Preference], path: str | Path) -> None:
         raise ValueError(f"{path}: the id {repeated[0]!r} occurs more than once, so the file could not be read back")
     records = [_record(example) for example in examples]
     if extension in TEXT_CELLS:
-        records = [_with_text_cells(record) for record in records]
+        for record in records:
+            _check_texts(record)
     data = encode(records)
     path.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
 
@@ -70,27 +71,30 @@ def _json(value: Any, record: Mapping[str, Any]) -> str:
         raise ValueError(f"the metadata of {_describe(record)} cannot be written as JSON: {error}") from error
 
 
-def _with_text_cells(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The record with metadata as JSON, after checking that no text in it would be read back as a conversation."""
+def _check_texts(record: Mapping[str, Any]) -> None:
+    """Refuse text that would be read back as a conversation, or reported as an invalid one."""
     for name in _CONTENTS:
-        if isinstance(record.get(name), str):
-            _check_text(name, record)
-    return {name: _json(value, record) if name == "metadata" else value for name, value in record.items()}
-
-
-def _check_text(name: str, record: Mapping[str, Any]) -> None:
-    try:
-        is_text = conversation_in(record[name]) is None
-    except json.JSONDecodeError:
-        is_text = False  # the reader would report an invalid conversation
-    if not is_text:
-        raise ValueError(
-            f"the {name} of {_describe(record)} is text that would be read back as messages; write .jsonl instead"
-        )
+        text = record.get(name)
+        try:
+            is_text = not isinstance(text, str) or conversation_in(text) is None
+        except json.JSONDecodeError:
+            is_text = False
+        if not is_text:
+            raise ValueError(
+                f"the {name} of {_describe(record)} is text that would be read back as messages; write .jsonl instead"
+            )
 
 
 def _describe(record: Mapping[str, Any]) -> str:
     return repr(record["id"]) if "id" in record else f"the example with the prompt {record['prompt']!r:.60}"
+
+
+def _texts(record: Mapping[str, Any], *, unless: Collection[str] = ()) -> dict[str, Any]:
+    """The record with its values as text, those that are not text as JSON, except for some columns."""
+    return {
+        name: value if name in unless or isinstance(value, str) else _json(value, record)
+        for name, value in record.items()
+    }
 
 
 def _to_jsonl(records: list[dict[str, Any]]) -> bytes:
@@ -101,30 +105,18 @@ def _to_csv(records: list[dict[str, Any]]) -> bytes:
     out = io.StringIO(newline="")
     writer = csv.DictWriter(out, _columns(records), quoting=csv.QUOTE_ALL, lineterminator="\n")
     writer.writeheader()
-    for record in records:
-        cells = {
-            name: json.dumps(value, ensure_ascii=False) if isinstance(value, tuple) else value
-            for name, value in record.items()
-        }
-        if "label" in record:
-            cells["label"] = "true" if record["label"] else "false"
-        writer.writerow(cells)
+    writer.writerows(_texts(record) for record in records)
     return out.getvalue().encode()
 
 
 def _to_parquet(records: list[dict[str, Any]]) -> bytes:
-    arrays: dict[str, Any] = {}
-    for name in _columns(records):
-        cells = [record.get(name) for record in records]
-        types = {type(cell) for cell in cells} - {type(None)}
-        if types == {str, tuple}:
-            # A column has one type: if it mixes text and conversations, the conversations become JSON text.
-            cells = [json.dumps(cell, ensure_ascii=False) if isinstance(cell, tuple) else cell for cell in cells]
-        arrays[name] = pa.array(
-            cells, _MESSAGES if types == {tuple} else pa.bool_() if types == {bool} else pa.string()
-        )
+    # A column has one type: if it mixes text and conversations, the conversations become JSON text.
+    types = {name: _MESSAGES for name in _CONTENTS if not any(isinstance(record.get(name), str) for record in records)}
+    types["label"] = pa.bool_()
+    schema = pa.schema([(name, types.get(name, pa.string())) for name in _columns(records)])
     out = io.BytesIO()
-    pa.parquet.write_table(pa.table(arrays), out)
+    rows = [_texts(record, unless=types) for record in records]
+    pa.parquet.write_table(pa.Table.from_pylist(rows, schema=schema), out)
     return out.getvalue()
 
 

@@ -6,28 +6,9 @@ one small function from a row to preferences. `general.py` holds the general for
 """
 
 from arm_lens.preferences.formats import comparisons, general, responses, rewardbench
-from arm_lens.preferences.formats.registry import (
-    Format,
-    TieError,
-    format_named,
-    known_formats,
-    recognise,
-    register,
-    registered,
-)
-from arm_lens.preferences.formats.rows import Part, Record
+from arm_lens.preferences.formats.registry import Format, known_formats, recognise, register, registered
 
 for _format in (*general.FORMATS, *rewardbench.FORMATS, *comparisons.FORMATS, *responses.FORMATS):
     register(_format)
 
-__all__ = [
-    "Format",
-    "Part",
-    "Record",
-    "TieError",
-    "format_named",
-    "known_formats",
-    "recognise",
-    "register",
-    "registered",
-]
+__all__ = ["Format", "known_formats", "recognise", "register", "registered"]

@@ -17,11 +17,11 @@ def _read_llmbar(record: Record) -> list[Preference]:
     The benchmark's folder, its folder ``Adversarial`` and the folder of a subset can each be read as a whole.
     """
     better = record.choice("label", ("1", "2"))
-    subset = record.text("subset") or _llmbar_subset(record.path)
-    pair = record.pair(
-        prompt=record.part("input"),
-        chosen=record.part(f"output_{better}"),
-        rejected=record.part(f"output_{3 - int(better)}"),
+    subset, folder = record.text("subset"), record.table.path and record.table.path.parent
+    if not subset and folder and folder.name in _LLMBAR_SUBSETS:
+        subset = f"Adversarial/{folder.name}" if folder.parent.name == "Adversarial" else folder.name
+    pair = record.preference(
+        {"prompt": "input", "chosen": f"output_{better}", "rejected": f"output_{3 - int(better)}"},
         id=record.text("id") or (f"{subset}:{record.number}" if subset else ""),
         used=("id", "subset"),
         known={"subset": subset},
@@ -29,28 +29,15 @@ def _read_llmbar(record: Record) -> list[Preference]:
     return [pair]
 
 
-def _llmbar_subset(path: tuple[str, ...]) -> str:
-    """The subset named by the file's folders; empty if there is none."""
-    *_, above, folder = ("", "", *path[:-1])
-    if folder not in _LLMBAR_SUBSETS:
-        return ""
-    return f"{above}/{folder}" if above == "Adversarial" else folder
-
-
 def _read_evalbiasbench(record: Record) -> list[Preference]:
     """A pair, of which ``response1`` is the better one."""
-    if record.text("label") not in ("", "1"):
-        reason = f"is {record.text('label')}, but in EvalBiasBench the better response is always response1"
+    label = record.text("label")
+    if label not in ("", "1"):
+        reason = f"is {label}, but in EvalBiasBench the better response is always response1"
         raise PreferenceFieldError("label", reason)
-    pair = record.pair(
-        prompt=record.part("instruction"),
-        chosen=record.part("response1"),
-        rejected=record.part("response2"),
-        id=record.text("id"),
-        used=("id", "bias"),
-        known={"subset": record.text("bias")},
-    )
-    return [pair]
+    parts = {"prompt": "instruction", "chosen": "response1", "rejected": "response2"}
+    known = {"subset": record.text("bias")}
+    return [record.preference(parts, id=record.text("id"), used=("id", "bias"), known=known)]
 
 
 def _read_pandalm(record: Record) -> list[Preference]:
@@ -63,24 +50,22 @@ def _read_pandalm(record: Record) -> list[Preference]:
     votes = [record.choice(f"annotator{number}", ("0", "1", "2")) for number in (1, 2, 3)]
     verdict, count = Counter(votes).most_common(1)[0]
     if verdict == "0" or count == 1:
-        raise TieError("the majority prefers neither response" if count > 1 else "the annotators have no majority")
-    instruction = record.part("instruction")
-    if not isinstance(instruction.value, str):
-        raise PreferenceFieldError("instruction", f"is {short_repr(instruction.value)}, not text")
-    texts = [text for text in (instruction.value, record.text("input").strip()) if text.strip()]
-    prompt = Part("instruction", "\n\n".join(texts))
-    parts = {name: record.part(name) for name in ("response1", "response2")}
-    converted = [name for name, part in parts.items() if isinstance(part.value, bool)]
-    parts |= {name: Part(name, str(parts[name].value)) for name in converted}
-    pair = record.pair(
-        prompt=prompt,
-        chosen=parts[f"response{verdict}"],
-        rejected=parts[f"response{3 - int(verdict)}"],
-        id=f"{record.text('idx')}",
-        used=("idx", "input"),
-        known={"converted": converted} if converted else {},
-    )
-    return [pair]
+        reason = "the majority prefers neither response" if count > 1 else "the annotators have no majority"
+        raise TieError("", reason)
+    instruction = record.part("instruction").value
+    if not isinstance(instruction, str):
+        raise PreferenceFieldError("instruction", f"is {short_repr(instruction)}, not text")
+    texts = [text for text in (instruction, record.text("input").strip()) if text.strip()]
+    parts = {"prompt": Part("instruction", "\n\n".join(texts))}
+    converted = []
+    for number in (1, 2):
+        part = record.part(f"response{number}")
+        if isinstance(part.value, bool):
+            part = Part(part.field, str(part.value))
+            converted.append(part.field)
+        parts["chosen" if verdict == str(number) else "rejected"] = part
+    known = {"converted": converted} if converted else {}
+    return [record.preference(parts, id=record.text("idx"), used=("idx", "input"), known=known)]
 
 
 FORMATS = (

@@ -12,10 +12,10 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from arm_lens.preferences.formats.rows import Record
-from arm_lens.preferences.types import Preference
+from arm_lens.preferences.types import Preference, PreferenceFieldError
 
 
-class TieError(Exception):
+class TieError(PreferenceFieldError):
     """A row whose annotators prefer neither response: well-formed, but no preference."""
 
 

@@ -10,20 +10,17 @@ from __future__ import annotations
 
 from arm_lens.preferences.formats.registry import Format
 from arm_lens.preferences.formats.rows import Record
-from arm_lens.preferences.types import Preference, PreferenceFieldError
+from arm_lens.preferences.types import Preference
 
 _COMPLIED = {"1_full_compliance": True, "2_full_refusal": False, "3_partial_refusal": False}
 
 
 def _read_xstest(record: Record) -> list[Preference]:
     """A labelled response; the subset is the type of the prompt."""
-    kind = record.text("type")
-    if not kind:
-        raise PreferenceFieldError("type", "is missing")
+    kind = record.text("type", required=True)
     is_safe = not kind.startswith("contrast_")
-    response = record.response(
-        prompt=record.part("prompt"),
-        response=record.part("completion"),
+    response = record.preference(
+        {"prompt": "prompt", "response": "completion"},
         label=_COMPLIED[record.choice("final_label", _COMPLIED)] == is_safe,
         id=record.text("id"),
         used=("id", "type"),

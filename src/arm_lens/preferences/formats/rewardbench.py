@@ -38,38 +38,25 @@ def split_pair_id(id: str) -> tuple[str, int, int]:
 
 def _read_rewardbench(record: Record) -> list[Preference]:
     """A pair. Ids are not unique across the published copies of the data, so the subset is put before them."""
-    subset, id = record.text("subset"), record.text("id")
-    if not subset:
-        raise PreferenceFieldError("subset", "is missing")
-    pair = record.pair(
-        prompt=record.part("prompt"),
-        chosen=record.part("chosen"),
-        rejected=record.part("rejected"),
-        id=f"{subset}/{id}" if id else "",
-        used=("id", "subset"),
-        known={"subset": subset},
-    )
-    return [pair]
+    subset, id = record.text("subset", required=True), record.text("id")
+    parts = {name: name for name in ("prompt", "chosen", "rejected")}
+    used_id = f"{subset}/{id}" if id else ""
+    return [record.preference(parts, id=used_id, used=("id", "subset"), known={"subset": subset})]
 
 
 def _read_rewardbench_2(record: Record) -> list[Preference]:
     """A pair for every combination of a chosen and a rejected answer."""
-    subset, id = record.text("subset"), record.text("id")
-    for field, value in (("subset", subset), ("id", id)):
-        if not value:
-            raise PreferenceFieldError(field, "is missing")
+    subset, id = record.text("subset", required=True), record.text("id", required=True)
     prompt, chosen, rejected = record.part("prompt"), _answers(record, "chosen"), _answers(record, "rejected")
     for field, n in (("num_correct", len(chosen)), ("total_completions", len(chosen) + len(rejected))):
         if record.text(field) not in ("", str(n)):
             raise PreferenceFieldError(field, f"is {record.text(field)}, but there are {n}")
     item = f"{subset}/{id}"
     return [
-        record.pair(
-            prompt=prompt,
-            chosen=better,
-            rejected=worse,
+        record.preference(
+            {"prompt": prompt, "chosen": better, "rejected": worse},
             id=pair_id(item, number, other),
-            used=("id", "subset", "chosen", "rejected"),
+            used=("id", "subset"),
             known={"subset": subset, "item": item},
         )
         for number, better in enumerate(chosen, start=1)
@@ -88,13 +75,11 @@ def _answers(record: Record, field: str) -> list[Part]:
 
 
 def _read_multimodal(record: Record) -> list[Preference]:
-    """A pair of texts; only the path of the image is stored."""
-    verdict = "Better" if "Better" in record.cells else "label"
-    better = record.choice(verdict, ("Output1", "Output2"))
-    pair = record.pair(
-        prompt=record.part("Text"),
-        chosen=record.part(better),
-        rejected=record.part("Output2" if better == "Output1" else "Output1"),
+    """A pair of texts; only the path of the image is kept."""
+    better = record.choice("Better" if "Better" in record.cells else "label", ("Output1", "Output2"))
+    worse = "Output2" if better == "Output1" else "Output1"
+    pair = record.preference(
+        {"prompt": "Text", "chosen": better, "rejected": worse},
         id=record.text("ID"),
         used=("ID", "Category", "Image"),
         known={"subset": record.text("Category"), "image": record.text("Image")},

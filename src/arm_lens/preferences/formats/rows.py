@@ -1,4 +1,4 @@
-"""A row of a benchmark and the parts it is made of, so that errors name the fields of the source.
+"""A row of a source, as tables hold it and as formats read it, so that errors name the fields of the source.
 
 Benchmarks call the prompt ``input``, ``instruction`` or ``Text``. An error about the prompt of a `PreferencePair` must
 name that field, so every part keeps the name of the field it came from.
@@ -6,14 +6,15 @@ name that field, so every part keeps the name of the field it came from.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any
 
-from arm_lens.preferences.sources import is_missing, to_python
 from arm_lens.preferences.types import (
     LabelledResponse,
+    Preference,
     PreferenceFieldError,
     PreferencePair,
     as_prompt,
@@ -21,8 +22,28 @@ from arm_lens.preferences.types import (
     short_repr,
 )
 
-_NOTHING: Mapping[str, Any] = MappingProxyType({})
-_Example = TypeVar("_Example", PreferencePair, LabelledResponse)
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One row of a source: its cells by column, or the fault that made it unreadable."""
+
+    number: int
+    """Number of the row, counted from 1."""
+    cells: Mapping[str, Any] = field(default_factory=dict)
+    fault: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """The rows of a source, and what is needed to read them."""
+
+    name: str
+    """Name of the source in problems."""
+    rows: Sequence[Row]
+    path: Path | None = None
+    """The absolute path, if the source is a file."""
+    text_cells: bool = False
+    """Whether a cell may hold a conversation as JSON text."""
 
 
 @dataclass(frozen=True)
@@ -33,45 +54,43 @@ class Part:
     value: Any
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Record:
-    """One row of a source, as the ``read`` function of a format takes it."""
+    """One row, as the ``read`` function of a format takes it."""
 
+    table: Table
+    number: int
+    cells: Mapping[str, Any]
+    """The cells by column, as plain Python types; None if they have no value."""
     format: str
     """Name of the format."""
-    cells: Mapping[str, Any]
-    """The cells by column."""
-    default_id: str
-    """Used if the row has no id: ``file.jsonl:3``."""
-    number: int
-    """Number of the row, counted from 1."""
-    path: tuple[str, ...] = ()
-    """The parts of the file's path, if the source is a file."""
-    criterion: str = ""
+    criterion: str
     """Used if the row has no criterion."""
-    text_cells: bool = False
-    """Whether a cell may hold a conversation as JSON."""
 
     def part(self, field: str) -> Part:
-        """The value of a field, as plain Python types.
+        """The value of a field.
 
         Raises:
             PreferenceFieldError: if the row has no such field, or no value in it.
         """
         value = self.cells.get(field)
-        if value is None or (is_missing(value) and value != ""):  # empty text is reported later, as blank
+        if value is None:
             raise PreferenceFieldError(field, "is missing")
-        return Part(field, to_python(value))
+        return Part(field, value)
 
-    def text(self, field: str) -> str:
-        """A name or number in a field, as text; ``""`` if it has no value."""
-        value = to_python(self.cells.get(field))
-        if is_missing(value):
-            return ""
+    def filled(self) -> dict[str, Any]:
+        """The cells that have a value other than empty text."""
+        return {column: cell for column, cell in self.cells.items() if cell is not None and cell != ""}
+
+    def text(self, field: str, *, required: bool = False) -> str:
+        """A name or number in a field, as text; ``""`` if it has no value, unless it is required."""
+        value = self.filled().get(field, "")
         if isinstance(value, float) and value.is_integer():  # pandas turns integers with missing values into floats
             value = int(value)
         if isinstance(value, bool) or not isinstance(value, (str, int, float)):
             raise PreferenceFieldError(field, f"is {short_repr(value)}, neither text nor a number")
+        if value == "" and required:
+            raise PreferenceFieldError(field, "is missing")
         return str(value)
 
     def choice(self, field: str, choices: Collection[str]) -> str:
@@ -85,54 +104,54 @@ class Record:
             raise PreferenceFieldError(field, f"is {short_repr(value)}, not one of {', '.join(choices)}")
         return text
 
-    def pair(
+    def preference(
         self,
+        parts: Mapping[str, str | Part],
         *,
-        prompt: Part,
-        chosen: Part,
-        rejected: Part,
+        label: bool | None = None,
         id: str = "",
         used: Collection[str] = (),
-        known: Mapping[str, Any] = _NOTHING,
-    ) -> PreferencePair:
-        """A pair. Its metadata is ``known``, then every column that is neither in these parts nor in ``used``."""
-        parts = {"prompt": prompt, "chosen": chosen, "rejected": rejected}
-        return self._make(PreferencePair, parts, {}, id, used, known)
+        known: Mapping[str, Any] = MappingProxyType({}),
+    ) -> Preference:
+        """A preference of a benchmark.
 
-    def response(
-        self,
-        *,
-        prompt: Part,
-        response: Part,
-        label: bool,
-        id: str = "",
-        used: Collection[str] = (),
-        known: Mapping[str, Any] = _NOTHING,
-    ) -> LabelledResponse:
-        """A labelled response, with metadata as in `pair`."""
-        parts = {"prompt": prompt, "response": response}
-        return self._make(LabelledResponse, parts, {"label": label}, id, used, known)
-
-    def _make(
-        self,
-        kind: Callable[..., _Example],
-        parts: Mapping[str, Part],
-        label: Mapping[str, bool],
-        id: str,
-        used: Collection[str],
-        known: Mapping[str, Any],
-    ) -> _Example:
-        used = {*used, "criterion", *(part.field.partition("[")[0] for part in parts.values())}
+        Args:
+            parts: the prompt and the responses, by their names in a preference; a text is the field that holds the part.
+            label: of a labelled response.
+            id: by default, that of the row.
+            used: columns that do not belong in the metadata, in addition to those of the parts.
+            known: metadata that comes before the columns; empty texts are left out.
+        """
+        found = {name: part if isinstance(part, Part) else self.part(part) for name, part in parts.items()}
+        used = {*used, "criterion", *(part.field.partition("[")[0] for part in found.values())}
         metadata = {"format": self.format, **{name: value for name, value in known.items() if value != ""}}
-        for column, cell in self.cells.items():
-            if column not in used and not is_missing(cell):
+        for column, cell in self.filled().items():
+            if column not in used:
                 # A column must not be overwritten by a known value of the same name.
-                metadata[f"{column} (column)" if column in metadata else column] = to_python(cell)
-        criterion = self.text("criterion") or self.criterion
+                metadata[f"{column} (column)" if column in metadata else column] = cell
+        return self.make(found, metadata, label=label, id=id, criterion=self.text("criterion"))
+
+    def make(
+        self,
+        parts: Mapping[str, Part],
+        metadata: Mapping[str, Any],
+        *,
+        label: bool | None = None,
+        id: str = "",
+        criterion: str = "",
+    ) -> Preference:
+        """A labelled response if there is a label, otherwise a pair; errors name the fields that the parts came from."""
+        kind: Any = PreferencePair if label is None else LabelledResponse
+        default_id = f"{self.table.name}:{self.number}" if self.table.path else f"row {self.number}"
+        rest = {"criterion": criterion or self.filled().get("criterion", self.criterion), "id": id or default_id}
+        if not isinstance(rest["criterion"], str):
+            raise PreferenceFieldError("criterion", f"is {short_repr(rest['criterion'])}, not text")
+        if label is not None:
+            rest["label"] = label
         checks = {name: as_prompt if name == "prompt" else as_response for name in parts}
         values = {name: checks[name](part.field, part.value) for name, part in parts.items()}
         try:
-            return kind(**values, **label, criterion=criterion, id=id or self.default_id, metadata=metadata)
+            preference: Preference = kind(**values, **rest, metadata=metadata)
         except PreferenceFieldError as error:  # two equal responses
-            field = parts[error.field].field if error.field in parts else error.field
-            raise PreferenceFieldError(field, error.reason) from error
+            raise PreferenceFieldError(parts[error.field].field, error.reason) from error
+        return preference
