@@ -47,8 +47,9 @@ from arm_lens import (
     reinforce,
     steer,
 )
-from arm_lens.engine.models import HookedTransformer
+from arm_lens.engine.hooked import HookedTransformer
 from arm_lens.judge_model import CRITERIA, labelled_responses
+from arm_lens.judges.options import QuestionOptions, ReadingOptions
 from arm_lens.judges.questions import questions_of
 from arm_lens.plots import save_figure, selection_speed
 from arm_lens.reward.fitting import means_and_objective
@@ -117,10 +118,17 @@ def bundled_problem(criterion: str, seed: int, examples: int) -> tuple[Activatio
     """A reward model without heads as `fit` makes it, and the objective on which `fit` chooses them."""
     model = load_model()
     shown = labelled_responses(criterion, examples, split="train", seed=seed)
-    judge = GenerativeJudge(model, batch_size=4)
+    judge = GenerativeJudge(model, question=QuestionOptions(batch_size=4))
     nothing = HeadSet.none(model.cfg.n_layers, model.cfg.n_heads)
-    bare = ActivationRewardModel.fit(model, shown, selector=nothing, readings=1, seed=seed, batch_size=4)
-    means, objective = means_and_objective(judge, shown, seed=seed)
+    bare = ActivationRewardModel.fit(
+        model,
+        shown,
+        selector=nothing,
+        reading=ReadingOptions(readings=1),
+        seed=seed,
+        question=QuestionOptions(batch_size=4),
+    )
+    means, objective = means_and_objective(judge, shown, reading=ReadingOptions(seed=seed))
     return replace(bare, means=means), objective
 
 
@@ -129,7 +137,7 @@ def end_to_end(examples: int, steps: int) -> list[dict[str, Any]]:
     bare, pooled = bundled_problem("positive", 0, examples)
     model, given = bare.judge.model, pooled.objectives[0]
     values, labels = given.values, given.labels.tolist()
-    sequences, verdicts = given.replay.sequences, bare.judge.verdicts
+    sequences, verdicts = given.replay.sequences, bare.judge.verdict_tokens
     targets = [verdicts.positive if label else verdicts.negative for label in labels]
     started = time.perf_counter()
     loop, _ = published_loop(model, sequences, targets, values, steps=steps)

@@ -68,7 +68,7 @@ def test_a_selector_is_found_by_name_preset_or_options():
     like = selector_of({"kind": "random_heads", "like": {"kind": "reinforce", "steps": 5}, "like_seed": 2})
     assert like == RandomHeads(like=Reinforce(steps=5), like_seed=2)
     assert selector_of(like.model_dump(mode="json")) == like and selector_of(like) is like
-    with pytest.raises(UnknownNameError, match="no selector 'gready'; there are .*greedy, .*published"):
+    with pytest.raises(UnknownNameError, match=r"no selector 'gready'; there are .*greedy, .*published"):
         selector_of("gready")
     with pytest.raises(ValueError, match="given by its name"):
         selector_of({"steps": 3})
@@ -125,5 +125,5 @@ def test_specs_are_registered_by_a_call(registry):
     assert list(registry) == ["some", "mine", "first"] and len(registry) == 3
     with pytest.raises(ValueError, match="two selectors called 'some'"):
         registry.register(SelectorSpec(name="some", options=BaseModel, summary="Another."))
-    with pytest.raises(TypeError, match="not int|Type-check"):  # beartype speaks first under test
+    with pytest.raises(TypeError, match=r"not int|Type-check"):  # beartype speaks first under test
         registry.register([3])

@@ -146,6 +146,16 @@ class Spec:
         return f"the {self.noun} {self.name!r}, {'.'.join(place)}: {what}" if place else what
 
 
+def always(options: Any) -> bool:
+    """Whatever the options."""
+    return True
+
+
+def never(options: Any) -> bool:
+    """Whatever the options."""
+    return False
+
+
 @dataclass(frozen=True, kw_only=True)
 class JudgeSpec(Spec):
     """A judge that can be asked for by name."""
@@ -155,9 +165,9 @@ class JudgeSpec(Spec):
     fit: Callable[[Any, Any], Any]
     """From a `arm_lens.judges.base.FitContext` and the options, an instance of ``options``, to a judge."""
     style: Style
-    random: bool = False
-    """Whether it depends on a seed."""
-    reads_examples: Callable[[Any], bool] = bool
+    random: Callable[[Any], bool] = never
+    """Whether it depends on a seed, by its options."""
+    reads_examples: Callable[[Any], bool] = always
     """Whether it makes use of examples, by its options."""
     checks_fit: bool = False
     """Whether a benchmark also has it judge the examples it was fitted to."""
@@ -176,7 +186,6 @@ class JudgeSpec(Spec):
         label: str,
         color: str,
         symbol: str,
-        random: bool | None = None,
     ) -> JudgeSpec:
         """The same judge with some of its options set, under another name."""
         style = replace(self.style, label=label, color=color, symbol=symbol)
@@ -186,7 +195,6 @@ class JudgeSpec(Spec):
             defaults=_merged(self._grouped(self.defaults), self._grouped(options)),
             summary=summary,
             style=style,
-            random=self.random if random is None else random,
             preset_of=self.preset_of or self.name,
         )
 
@@ -301,8 +309,7 @@ def _merged(below: Options, above: Options) -> dict[str, Any]:
         old = found.get(name)
         if isinstance(value, BaseModel) and isinstance(old, Mapping) and not hasattr(value, "kind"):
             value = value.model_dump(exclude_unset=True)
-        both = isinstance(old, Mapping) and isinstance(value, Mapping)
-        if both and value.get("kind", old.get("kind")) == old.get("kind"):
+        if isinstance(old, Mapping) and isinstance(value, Mapping) and value.get("kind") in (None, old.get("kind")):
             found[name] = _merged(old, value)
         else:
             found[name] = value

@@ -15,6 +15,7 @@ from arm_lens import GenerativeJudge, HeadSet, LabelledResponse, last_logits, pa
 from arm_lens.engine import KVSegment, Prefixes, language_model
 from arm_lens.engine.prefix_cache import common_prefix, shared_beginning
 from arm_lens.engine.protocol import silenced
+from arm_lens.judges.options import QuestionOptions
 from arm_lens.judges.questions import Question, encode_questions, questions_of
 from arm_lens.judges.template import default_template
 
@@ -130,7 +131,7 @@ def few_shot_judge(judge, **options):
         LabelledResponse("where is the mill ?", f"the {word} is near the river .", word == "mill")
         for word in ("mill", "garden", "church", "mill")
     ]
-    return GenerativeJudge(judge, examples=demonstrations, **options)
+    return GenerativeJudge(judge, examples=demonstrations, question=QuestionOptions(**options))
 
 
 def asked_of(judge):

@@ -11,6 +11,7 @@ from conftest import HOOKED
 from arm_lens import GenerativeJudge, describe, last_logits, load_model, pad
 from arm_lens.engine import BUNDLED_NAME
 from arm_lens.judge_model import CRITERIA, CRITERION_WORDING, labelled_responses, preference_pairs
+from arm_lens.judges.options import QuestionOptions
 from arm_lens.judges.questions import Question, encode_questions, questions_of, sample_demonstrations
 
 ITEMS = 120
@@ -52,25 +53,27 @@ def test_without_examples_it_can_only_guess(judge, criterion):
 
 def test_a_named_criterion_needs_no_examples(judge):
     for criterion in ("polite", "answers", "detailed"):
-        assert accuracy(GenerativeJudge(judge, criterion_text=CRITERION_WORDING[criterion]), criterion, 0) >= 0.90
+        assert accuracy(GenerativeJudge(judge, question=CRITERION_WORDING[criterion]), criterion, 0) >= 0.90
 
 
 def test_four_ranked_examples_are_enough_to_infer_every_criterion(judge):
-    ranked = GenerativeJudge(judge, layout="ranked")
+    ranked = GenerativeJudge(judge, question=QuestionOptions(layout="ranked"))
     found = {name: ranked_accuracy(ranked, name, 4) for name in CRITERIA}
     assert sum(found.values()) / len(found) >= 0.93
     assert min(found.values()) >= 0.85, found
 
 
 def test_without_ranked_examples_it_can_only_guess(judge):
-    ranked = GenerativeJudge(judge, layout="ranked")
+    ranked = GenerativeJudge(judge, question=QuestionOptions(layout="ranked"))
     assert sum(ranked_accuracy(ranked, name, 0) for name in CRITERIA) / len(CRITERIA) <= 0.75
 
 
 @pytest.mark.parametrize("criterion", ["polite", "answers", "detailed"])
 def test_a_named_criterion_is_ranked_without_examples_and_mostly_alike_in_both_orders(judge, criterion):
     pairs = preference_pairs(criterion, PAIRS, split="test", seed=79)
-    ranked = GenerativeJudge(judge, layout="ranked", criterion_text=CRITERION_WORDING[criterion])
+    ranked = GenerativeJudge(
+        judge, question=QuestionOptions(layout="ranked", criterion_text=CRITERION_WORDING[criterion])
+    )
     ask = ranked.template.ranked_question
     chosen_first = ranked.verdict([Question(ask(p.prompt, p.chosen, p.rejected), True, "") for p in pairs]).gap
     chosen_second = ranked.verdict([Question(ask(p.prompt, p.rejected, p.chosen), False, "") for p in pairs]).gap
@@ -80,7 +83,9 @@ def test_a_named_criterion_is_ranked_without_examples_and_mostly_alike_in_both_o
 
 def test_the_first_reply_counts_too(judge):
     """With the same second reply, a polite first reply gets a larger verdict gap than a rude one."""
-    ranked = GenerativeJudge(judge, layout="ranked", criterion_text=CRITERION_WORDING["polite"])
+    ranked = GenerativeJudge(
+        judge, question=QuestionOptions(layout="ranked", criterion_text=CRITERION_WORDING["polite"])
+    )
     pairs = preference_pairs("polite", PAIRS, split="test", seed=80)
     ask = ranked.template.ranked_question
     gaps = [
@@ -108,4 +113,4 @@ def test_it_is_loaded_without_an_argument_and_knows_its_name_and_template(judge)
 def test_a_template_without_a_ranked_question_is_refused(judge):
     template = replace(GenerativeJudge(judge).template, ranked=None)
     with pytest.raises(ValueError, match="no ranked question"):
-        GenerativeJudge(judge, layout="ranked", template=template)
+        GenerativeJudge(judge, question=QuestionOptions(layout="ranked", template=template))

@@ -7,6 +7,8 @@ import hashlib
 from judges.chat_server import Reply
 
 from arm_lens.judges.endpoint.judge import EndpointJudge
+from arm_lens.judges.endpoint.options import EndpointOptions
+from arm_lens.judges.options import QuestionOptions
 
 KEY = "sk-very-secret-7c1d"
 PROMPTS = [f"What is {number} and {number}?" for number in range(12)]
@@ -14,7 +16,16 @@ RESPONSES = [f"It is {2 * number}." for number in range(12)]
 
 
 def judge_at(server, **options) -> EndpointJudge:
-    return EndpointJudge("judge", **({"base_url": server.url, "max_retries": 0, "timeout": 10.0} | options))
+    return endpoint_judge(**{"base_url": server.url, "max_retries": 0, "timeout": 10.0} | options)
+
+
+def endpoint_judge(model="judge", **options) -> EndpointJudge:
+    """With the options of question and endpoint among the others."""
+    question, endpoint = (
+        group(**{name: options.pop(name) for name in list(options) if name in group.model_fields})
+        for group in (QuestionOptions, EndpointOptions)
+    )
+    return EndpointJudge(model, question=question, endpoint=endpoint, **options)
 
 
 def chance(text: str) -> float:

@@ -14,6 +14,7 @@ from arm_lens import ActivationRewardModel, HeadSet, LabelledResponse, steer
 from arm_lens.engine.reading import fingerprint
 from arm_lens.judges import artefact
 from arm_lens.judges.artefact import ArtefactError, read_artefact, write_artefact
+from arm_lens.judges.options import ReadingOptions
 from arm_lens.storage import LOCK, digest_of, digest_of_bytes
 
 KIND = "reward model"
@@ -23,7 +24,11 @@ def fitted(model, criterion, heads):
     words = ["garden", "river", "mill", "church", "hotel", "farm"]
     examples = [LabelledResponse(f"{criterion} {one}", f"{one} it is", bool(i % 2)) for i, one in enumerate(words)]
     return ActivationRewardModel.fit(
-        model, examples, criterion=criterion, selector=HeadSet.of(3, 4, heads), readings=3, demonstrations=1
+        model,
+        examples,
+        criterion=criterion,
+        selector=HeadSet.of(3, 4, heads),
+        reading=ReadingOptions(readings=3, demonstrations=1),
     )
 
 
@@ -39,26 +44,29 @@ def files(folder):
 # ------------------------------------------------------------------------------------------ old or new
 
 SAVES = """
-import sys, torch
+import os, sys, torch
 torch.set_num_threads(1)
-from arm_lens import HeadSet, load_model
-from arm_lens.judges.artefact import write_artefact
+from arm_lens import load_model
+from arm_lens.judges import artefact
 model = load_model(sys.argv[1])
-def victim(folder, first):
-    for number in range(first, 10**9):  # heads and means that tell of each other
+known = artefact.fingerprint(model)
+artefact.fingerprint = lambda model: known  # most kills are to come while files are written
+def victim(folder):
+    for number in range(os.getpid(), 10**9):  # heads and means that tell of each other
         record = {"heads": [[0, number % 4]], "criterion": str(number)}
-        write_artefact(folder, "reward model", model, {"means": torch.full((3, 4, 12), float(number))}, record)
+        artefact.write_artefact(folder, "reward model", model, {"means": torch.full((3, 4, 12), float(number))}, record)
 """
 
 
+@pytest.mark.slow
 def test_saving_over_an_older_one_may_be_killed_at_any_moment(folder_of, model_of, tmp_path):
     victims, folder, seen = Victims(SAVES, str(folder_of("llama"))), tmp_path / "rm", []
     try:
         write_artefact(
             folder, KIND, model_of("llama"), {"means": torch.full((3, 4, 12), -1.0)}, {"heads": [], "criterion": "-1"}
         )
-        for number in victims.kill_at_random(80, 0.12, str(folder), 0):
-            _, tensors, record = read_artefact(folder, KIND, model_of("llama"))
+        for number in victims.kill_at_random(80, 0.12, str(folder)):
+            record, tensors = artefact._whole(folder, KIND)
             assert (tensors["means"] == float(record["criterion"])).all(), f"kill {number}"
             if record["criterion"] != "-1":
                 assert record["heads"] == [[0, int(record["criterion"]) % 4]]
@@ -66,6 +74,7 @@ def test_saving_over_an_older_one_may_be_killed_at_any_moment(folder_of, model_o
     finally:
         victims.close()
     assert len(set(seen)) > 3, "the kills came too early to tell anything"
+    read_artefact(folder, KIND, model_of("llama"))
     write_artefact(folder, KIND, model_of("llama"), {"means": torch.ones(3, 4, 12)}, {})
     assert len(files(folder)) == 3  # with the lock; what the killed left is gone
 

@@ -6,7 +6,7 @@ import pytest
 import scipy.stats
 import torch
 
-from arm_lens.judges.base import RewardModel
+from arm_lens.judges.base import Judge
 from arm_lens.judges.controls import ConstantJudge, LengthJudge, RandomJudge, uniform_of
 from arm_lens.preferences import PreferencePair
 
@@ -16,7 +16,7 @@ RESPONSES = ["short", "rather longer", "üñí"]
 
 @pytest.mark.parametrize("control", [LengthJudge(), RandomJudge(), ConstantJudge()])
 def test_controls_are_reward_models(control):
-    assert isinstance(control, RewardModel)
+    assert isinstance(control, Judge)
     assert control.score([], []).shape == (0,)
     with pytest.raises(ValueError, match="2 prompts for 3 first and 1 second"):  # 2 + 2 prompts, but 3 + 1 responses
         control.margins(["a", "b"], ["c", "d", "e"], ["f"])
@@ -49,7 +49,7 @@ def test_random_rewards_belong_to_the_texts_and_the_seed():
     assert torch.equal(RandomJudge(seed=1).score(["p", "q"], ["r", "s"]), both)
     others = [RandomJudge(seed=2).score(["p"], ["r"]), judge.score(["q"], ["r"]), judge.score(["p"], ["s"])]
     assert len({float(one) for one in [*others, both[0]]}) == 4
-    with pytest.raises(ValueError, match="shorter"):
+    with pytest.raises(ValueError, match="2 prompts for 1 responses"):
         judge.score(["p", "q"], ["r"])
 
 

@@ -91,7 +91,7 @@ def test_rewards_are_the_two_way_probabilities_whatever_order_answers_arrive_in(
         return sure(body)
 
     with ChatServer(slow) as server:
-        verdicts = judge_at(server, concurrency=8).scores(PROMPTS, RESPONSES)
+        verdicts = judge_at(server, concurrency=8).verdicts(PROMPTS, RESPONSES)
     questions = [JudgeTemplate().question(*pair) for pair in zip(PROMPTS, RESPONSES, strict=True)]
     expected = torch.tensor([chance(question) for question in questions])
     torch.testing.assert_close(verdicts.probability, expected)
@@ -103,8 +103,8 @@ def test_margins_are_differences_of_log_odds_and_prefer_agrees():
     with ChatServer(sure) as server:
         judge = judge_at(server)
         margins = judge.margins(PROMPTS, RESPONSES, RESPONSES[::-1])
-        first = judge.scores(PROMPTS, RESPONSES).gap
-        second = judge.scores(PROMPTS, RESPONSES[::-1]).gap
+        first = judge.verdicts(PROMPTS, RESPONSES).gap
+        second = judge.verdicts(PROMPTS, RESPONSES[::-1]).gap
         comparison = judge.prefer(PROMPTS[0], RESPONSES[0], RESPONSES[-1])
     torch.testing.assert_close(margins, first - second)
     assert comparison.margin == pytest.approx(float(margins[0]))
@@ -165,7 +165,7 @@ def test_an_answer_without_a_verdict_is_half_a_yes_and_counted():
     replies = iter(["Yes", "Who knows", "No", "Yes", "I cannot", "Yes"])
     with ChatServer(lambda body: Reply(next(replies))) as server:
         judge = judge_at(server, votes=3, concurrency=1)
-        verdicts = judge.scores(["One", "Two"], ["First", "Second"])
+        verdicts = judge.verdicts(["One", "Two"], ["First", "Second"])
     assert verdicts.probability.tolist() == pytest.approx([1.5 / 3, 2.5 / 3])
     assert verdicts.gap.tolist() == pytest.approx([0, math.log(3 / 1)])
     assert verdicts.unparsed.tolist() == [1, 1]

@@ -11,12 +11,14 @@ import time
 import pytest
 import torch
 from judges.chat_server import ChatServer, Fault
-from judges.endpoint_support import KEY, PROMPTS, RESPONSES, chance, judge_at, sure
+from judges.endpoint_support import KEY, PROMPTS, RESPONSES, chance, endpoint_judge, judge_at, sure
 
 from arm_lens.engine.tokens import PromptTooLongError
 from arm_lens.judges.endpoint.answers import AnswerStore
 from arm_lens.judges.endpoint.errors import EndpointError
 from arm_lens.judges.endpoint.judge import EndpointJudge
+from arm_lens.judges.endpoint.options import EndpointOptions
+from arm_lens.judges.options import QuestionOptions
 from arm_lens.judges.template import JudgeTemplate
 from arm_lens.preferences import LabelledResponse
 
@@ -132,7 +134,7 @@ def test_text_that_cannot_be_sent_is_named():
 )
 def test_options_that_make_no_sense_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        EndpointJudge("judge", base_url="http://127.0.0.1:9/v1", **options)
+        endpoint_judge(base_url="http://127.0.0.1:9/v1", **options)
 
 
 def test_questions_that_make_no_sense_are_refused():
@@ -141,7 +143,7 @@ def test_questions_that_make_no_sense_are_refused():
     with pytest.raises(ValueError, match="nothing to judge"):
         EndpointJudge("judge").score([], [])
     with pytest.raises(ValueError, match="has no score of one"):
-        EndpointJudge("judge", layout="ranked").score(["a"], ["b"])
+        EndpointJudge("judge", question=QuestionOptions(layout="ranked")).score(["a"], ["b"])
     with pytest.raises(ValueError, match="there is no order"):
         EndpointJudge("judge").orders(["a"], ["b"], ["c"])
 
@@ -189,7 +191,7 @@ def test_an_answer_serves_no_other_request(tmp_path, other):
 def test_an_answer_serves_no_other_model_and_no_other_endpoint(tmp_path):
     with ChatServer(sure, models=["judge", "jury"]) as one, ChatServer(sure) as two:
         judge_at(one, cache=tmp_path).score(["How?"], ["So."])
-        EndpointJudge("jury", base_url=one.url, cache=tmp_path).score(["How?"], ["So."])
+        EndpointJudge("jury", endpoint=EndpointOptions(base_url=one.url, cache=tmp_path)).score(["How?"], ["So."])
         judge_at(two, cache=tmp_path).score(["How?"], ["So."])
         judge_at(two, base_url=two.url + "/", cache=tmp_path).score(["How?"], ["So."])  # the same place
     assert (len(one.received), len(two.received)) == (2, 1)
@@ -243,7 +245,9 @@ def test_a_killed_process_is_resumed_without_asking_twice(tmp_path):
     if not child:
         try:
             place = os.read(reading, 100).decode()
-            judge = EndpointJudge("judge", base_url=place, cache=tmp_path, concurrency=2, max_retries=0)
+            judge = EndpointJudge(
+                "judge", endpoint=EndpointOptions(base_url=place, cache=tmp_path, concurrency=2, max_retries=0)
+            )
             judge.score(prompts, responses)
         finally:
             os._exit(0)

@@ -14,6 +14,7 @@ import transformers
 from arm_lens import load_model
 from arm_lens.engine.tokens import PromptTooLongError
 from arm_lens.judges.likelihood import LikelihoodJudge
+from arm_lens.judges.options import QuestionOptions
 from arm_lens.judges.template import JudgeTemplate
 from arm_lens.preferences import PreferencePair
 
@@ -59,9 +60,9 @@ def test_likelihoods_are_the_losses_of_the_raw_model(model_of, expected, family,
     model = model_of(family, model_class)
     total, counts = expected(family)
     for batch_size in (1, 3, 16):
-        judge = LikelihoodJudge(model, template=TEMPLATE, batch_size=batch_size)
+        judge = LikelihoodJudge(model, question=QuestionOptions(template=TEMPLATE, batch_size=batch_size))
         torch.testing.assert_close(judge.score(PROMPTS, RESPONSES), total / counts, atol=1e-4, rtol=1e-5)
-    summed = LikelihoodJudge(model, template=TEMPLATE, mean=False)
+    summed = LikelihoodJudge(model, question=QuestionOptions(template=TEMPLATE), mean=False)
     torch.testing.assert_close(summed.score(PROMPTS, RESPONSES), total, atol=1e-3, rtol=1e-5)
     preferred = summed.prefer(PROMPTS[0], RESPONSES[0], RESPONSES[1])
     assert preferred.preferred == "b"  # one token against five
@@ -90,20 +91,25 @@ def test_a_chat_model_reads_the_prompt_through_its_chat_template(folder_of, toke
 
 def test_the_log_ratio_to_the_model_itself_is_zero(model_of, model_class):
     model = model_of("llama", model_class)
-    assert LikelihoodJudge(model, reference=model, template=TEMPLATE).score(PROMPTS, RESPONSES).tolist() == [0.0] * 4
+    assert (
+        LikelihoodJudge(model, reference=model, question=QuestionOptions(template=TEMPLATE))
+        .score(PROMPTS, RESPONSES)
+        .tolist()
+        == [0.0] * 4
+    )
 
 
 def test_the_log_ratio_is_the_difference_of_the_log_likelihoods(model_of, expected, model_class):
     pair = model_of("llama", model_class), model_of("gpt2", model_class)
     (ours, counts), (theirs, _) = expected("llama"), expected("gpt2")
-    judge = LikelihoodJudge(pair[0], reference=pair[1], template=TEMPLATE, beta=0.1)
+    judge = LikelihoodJudge(pair[0], reference=pair[1], question=QuestionOptions(template=TEMPLATE), beta=0.1)
     torch.testing.assert_close(judge.score(PROMPTS, RESPONSES), 0.1 * (ours - theirs), atol=1e-3, rtol=1e-4)
-    judge = LikelihoodJudge(pair[0], reference=pair[1], template=TEMPLATE, mean=True)
+    judge = LikelihoodJudge(pair[0], reference=pair[1], question=QuestionOptions(template=TEMPLATE), mean=True)
     torch.testing.assert_close(judge.score(PROMPTS, RESPONSES), (ours - theirs) / counts, atol=1e-3, rtol=1e-4)
 
 
 def test_what_does_not_fit_is_named(model_of, tokenizer):
-    judge = LikelihoodJudge(model_of("llama"), template=TEMPLATE)
+    judge = LikelihoodJudge(model_of("llama"), question=QuestionOptions(template=TEMPLATE))
     context = 4  # <bos> request: mill reply:
     fits = " ".join(["warm"] * (512 - context))
     assert torch.isfinite(judge.score(["mill"], [fits])).all()
@@ -116,7 +122,7 @@ def test_what_does_not_fit_is_named(model_of, tokenizer):
 def test_the_context_of_the_reference_counts_too(model_of, fresh, tokenizer):
     shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4}
     short = fresh(transformers.LlamaConfig(**shape, vocab_size=len(tokenizer), max_position_embeddings=8))
-    judge = LikelihoodJudge(model_of("llama"), reference=short, template=TEMPLATE)
+    judge = LikelihoodJudge(model_of("llama"), reference=short, question=QuestionOptions(template=TEMPLATE))
     assert torch.isfinite(judge.score(["mill"], ["warm " * 4])).all()
     with pytest.raises(PromptTooLongError, match="example 0: prompt and response have 9 tokens, the context 8"):
         judge.score(["mill"], ["warm " * 5])
@@ -124,13 +130,19 @@ def test_the_context_of_the_reference_counts_too(model_of, fresh, tokenizer):
 
 def test_a_response_needs_tokens_and_something_to_follow_from(model_of):
     with pytest.raises(ValueError, match="example 1: the response has no tokens"):
-        LikelihoodJudge(model_of("llama"), template=TEMPLATE).score(["mill", "mill"], ["warm", "  "])
+        LikelihoodJudge(model_of("llama"), question=QuestionOptions(template=TEMPLATE)).score(
+            ["mill", "mill"], ["warm", "  "]
+        )
     with pytest.raises(ValueError, match="2 prompts for 1 responses"):
-        LikelihoodJudge(model_of("llama"), template=TEMPLATE).score(["mill", "mill"], ["warm"])
+        LikelihoodJudge(model_of("llama"), question=QuestionOptions(template=TEMPLATE)).score(
+            ["mill", "mill"], ["warm"]
+        )
     bare = JudgeTemplate(scalar="{response} {prompt}", chat=False)
-    assert torch.isfinite(LikelihoodJudge(model_of("llama"), template=bare).score(["mill"], ["warm"])).all()
+    assert torch.isfinite(
+        LikelihoodJudge(model_of("llama"), question=QuestionOptions(template=bare)).score(["mill"], ["warm"])
+    ).all()
     with pytest.raises(ValueError, match="example 0: nothing stands before"):  # Qwen2 gets no <bos>
-        LikelihoodJudge(model_of("qwen2"), template=bare).score(["mill"], ["warm"])
+        LikelihoodJudge(model_of("qwen2"), question=QuestionOptions(template=bare)).score(["mill"], ["warm"])
 
 
 def test_models_with_different_tokens_are_refused(model_of, folder_of, tokenizer, tmp_path):

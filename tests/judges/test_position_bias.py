@@ -10,6 +10,7 @@ import transformers
 
 from arm_lens.judges.base import PositionBias
 from arm_lens.judges.generative import GenerativeJudge
+from arm_lens.judges.options import QuestionOptions
 from arm_lens.judges.template import JudgeTemplate
 
 TEMPLATE = JudgeTemplate(
@@ -72,7 +73,9 @@ def test_orders_are_two_separate_computations_of_the_raw_model(model_of, folder_
         return float(logits[warm] - logits[cold])
 
     expected = torch.tensor([[gap(p, a, b), gap(p, b, a)] for p, a, b in zip(PROMPTS, A, B, strict=True)])
-    judge = GenerativeJudge(model_of("llama", model_class), template=TEMPLATE, layout="ranked", batch_size=3)
+    judge = GenerativeJudge(
+        model_of("llama", model_class), question=QuestionOptions(template=TEMPLATE, layout="ranked", batch_size=3)
+    )
     torch.testing.assert_close(judge.orders(PROMPTS, A, B), expected, atol=1e-4, rtol=1e-4)
     margins = (expected[:, 0] - expected[:, 1]) / 2
     torch.testing.assert_close(judge.margins(PROMPTS, A, B), margins, atol=1e-4, rtol=1e-4)
@@ -81,7 +84,7 @@ def test_orders_are_two_separate_computations_of_the_raw_model(model_of, folder_
 
 def test_a_constant_liking_for_the_first_place_shows_in_the_orders_and_not_in_the_margins(model_of):
     model = model_of("llama")
-    judge = GenerativeJudge(model, template=TEMPLATE, layout="ranked")
+    judge = GenerativeJudge(model, question=QuestionOptions(template=TEMPLATE, layout="ranked"))
     orders, margins = judge.orders(PROMPTS, A, B), judge.margins(PROMPTS, A, B)
     assert margins.abs().max() > 0.01
     for amount, first in ((30.0, 1.0), (-30.0, 0.0)):
@@ -93,14 +96,14 @@ def test_a_constant_liking_for_the_first_place_shows_in_the_orders_and_not_in_th
 
 def test_only_a_ranked_judge_has_orders(model_of):
     with pytest.raises(ValueError, match="only a ranked judge has orders"):
-        GenerativeJudge(model_of("llama"), template=TEMPLATE).orders(PROMPTS, A, B)
-    ranked = GenerativeJudge(model_of("llama"), template=TEMPLATE, layout="ranked")
+        GenerativeJudge(model_of("llama"), question=QuestionOptions(template=TEMPLATE)).orders(PROMPTS, A, B)
+    ranked = GenerativeJudge(model_of("llama"), question=QuestionOptions(template=TEMPLATE, layout="ranked"))
     with pytest.raises(ValueError, match="4 prompts for 3 first and 4 second"):
         ranked.orders(PROMPTS, A[:3], B)
 
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan")])
 def test_a_verdict_has_a_temperature_above_zero(model_of, temperature):
-    judge = GenerativeJudge(model_of("llama"), template=TEMPLATE)
+    judge = GenerativeJudge(model_of("llama"), question=QuestionOptions(template=TEMPLATE))
     with pytest.raises(ValueError, match="must be above 0"):
         judge.verdict(judge.demonstrations, temperature=temperature)

@@ -13,7 +13,8 @@ from tests_support import planted_model
 from arm_lens import GenerativeJudge, LabelledResponse, PreferencePair
 from arm_lens.judge_model import labelled_responses
 from arm_lens.judges import probe
-from arm_lens.judges.base import RewardModel
+from arm_lens.judges.base import Judge
+from arm_lens.judges.options import QuestionOptions
 from arm_lens.judges.probe import HeadProbe
 from arm_lens.judges.template import JudgeTemplate
 
@@ -51,11 +52,11 @@ def test_predictions_equal_logistic_regression_on_raw_hugging_face_activations(j
 
 
 def test_planted_classes_are_told_apart_whatever_the_prompt(planted):
-    fitted = HeadProbe.fit(planted.model, planted.examples, template=planted.template)
+    fitted = HeadProbe.fit(planted.model, planted.examples, question=QuestionOptions(template=planted.template))
     places = ["bridge", "market", "station"]
     warm, cold = (fitted.score(places, [word] * 3) for word in ("warm", "cold"))
     assert (warm > 0.5).all() and (cold < 0.5).all()
-    assert isinstance(fitted, RewardModel)
+    assert isinstance(fitted, Judge)
     assert fitted.prefer("bridge", "warm", "cold").preferred == "a"
     assert fitted.prefer("bridge", "cold", "warm").preferred == "b"
 
@@ -69,14 +70,16 @@ def test_both_model_classes_and_both_forms_of_example_give_the_same_probe(model_
         for text, label in ((pair.chosen, True), (pair.rejected, False))
     ]
     questions = ["farm", "hotel"], ["it is warm", "the hotel is cold ."]
-    reference = HeadProbe.fit(model_of("llama"), singles, template=template).score(*questions)
-    found = HeadProbe.fit(model_of("llama", model_class), pairs, template=template, batch_size=1).score(*questions)
+    reference = HeadProbe.fit(model_of("llama"), singles, question=QuestionOptions(template=template)).score(*questions)
+    found = HeadProbe.fit(
+        model_of("llama", model_class), pairs, question=QuestionOptions(template=template, batch_size=1)
+    ).score(*questions)
     torch.testing.assert_close(found, reference, atol=2e-3, rtol=0)
 
 
 def test_the_probe_reads_the_criterion_where_it_has_words(judge):
     train = labelled_responses("polite", 20, split="train", seed=1)
-    bare, worded = (HeadProbe.fit(judge, train, criterion_text=criterion_text) for criterion_text in ("", "polite"))
+    bare, worded = (HeadProbe.fit(judge, train, question=criterion_text) for criterion_text in ("", "polite"))
     assert isinstance(worded.judge, GenerativeJudge) and worded.judge.criterion_text == "polite"
     one = ([train[0].prompt], [train[0].response])
     assert not torch.equal(bare.gaps(*one), worded.gaps(*one))
@@ -89,21 +92,21 @@ def test_what_differs_by_rounding_alone_says_nothing(planted, monkeypatch):
     z = torch.zeros(len(labels), 1, 2, 1)
     z[:, 0, 0, 0], z[:, 0, 1, 0] = noise, torch.randn(len(labels), generator=torch.Generator().manual_seed(0))
     monkeypatch.setattr(probe, "question_activations", lambda *_, **__: z)
-    fitted = HeadProbe.fit(planted.model, planted.examples, template=planted.template)
+    fitted = HeadProbe.fit(planted.model, planted.examples, question=QuestionOptions(template=planted.template))
     turned = z.clone()
     turned[:, 0, 0, 0] = 2 - noise
-    torch.testing.assert_close(fitted.log_odds(z), fitted.log_odds(turned), atol=1e-5, rtol=0)
-    assert fitted.log_odds(z).std() > 1e-2  # the other one counts
+    torch.testing.assert_close(fitted.log_odds_of(z), fitted.log_odds_of(turned), atol=1e-5, rtol=0)
+    assert fitted.log_odds_of(z).std() > 1e-2  # the other one counts
 
 
 def test_examples_of_one_kind_teach_nothing(planted):
     positive = [one for one in planted.examples if one.label]
     with pytest.raises(ValueError, match="examples of both kinds; all 6 are of one"):
-        HeadProbe.fit(planted.model, positive, template=planted.template)
+        HeadProbe.fit(planted.model, positive, question=QuestionOptions(template=planted.template))
 
 
 def test_responses_without_a_partner_are_refused(planted):
-    fitted = HeadProbe.fit(planted.model, planted.examples, template=planted.template)
+    fitted = HeadProbe.fit(planted.model, planted.examples, question=QuestionOptions(template=planted.template))
     with pytest.raises(ValueError, match="2 prompts for 3 first and 1 second"):
         fitted.margins(["mill", "mill"], ["warm"] * 3, ["cold"])
     with pytest.raises(ValueError, match="2 prompts for 1 responses"):

@@ -8,7 +8,7 @@ import torch
 import transformers
 
 from arm_lens import HeadSet, LabelledResponse
-from arm_lens.engine.models import bundled_model_path
+from arm_lens.engine import bundled_model_path
 from arm_lens.judge_model import labelled_responses, preference_pairs
 from arm_lens.judges.sav import SparseAttentionVectors, leave_one_out_accuracy
 
@@ -63,7 +63,7 @@ def test_predictions_equal_a_computation_from_raw_hugging_face_activations(judge
 
     fitted = SparseAttentionVectors.fit(judge, train, heads=k)
     found = fitted.score([one.prompt for one in test], [one.response for one in test])
-    np.testing.assert_allclose(fitted.scores.values.numpy(), accuracy, atol=1e-6)
+    np.testing.assert_allclose(fitted.head_scores.values.numpy(), accuracy, atol=1e-6)
     assert fitted.heads == HeadSet.of(6, 8, [divmod(place, 8) for place in best])
     np.testing.assert_allclose(found.numpy(), share, atol=1e-6)
     assert share.std() > 0  # not all the same, or the comparison would say little

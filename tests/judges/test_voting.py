@@ -11,11 +11,12 @@ import torch
 import transformers
 
 from arm_lens import GenerativeJudge, load_model
-from arm_lens.engine.models import bundled_model_path
+from arm_lens.engine import bundled_model_path
 from arm_lens.engine.tokens import PromptTooLongError
 from arm_lens.judge_model import labelled_responses
-from arm_lens.judges.base import RewardModel
+from arm_lens.judges.base import Judge
 from arm_lens.judges.controls import uniform_of
+from arm_lens.judges.options import QuestionOptions
 from arm_lens.judges.questions import scalar_questions
 from arm_lens.judges.template import JudgeTemplate, default_template
 from arm_lens.judges.voting import Rationale, VotingJudge, _ends_of_turn
@@ -98,10 +99,10 @@ def test_many_votes_settle_at_the_two_way_probability(judge):
 
 
 def test_votes_belong_to_the_texts_and_the_seed(judge):
-    questions = GenerativeJudge(judge, batch_size=2)
+    questions = GenerativeJudge(judge, question=QuestionOptions(batch_size=2))
     voting = VotingJudge(questions, votes=50, seed=1)
     together = voting.score(PROMPTS, RESPONSES)
-    assert isinstance(voting, RewardModel)
+    assert isinstance(voting, Judge)
     assert torch.equal(voting.score(PROMPTS[::-1], RESPONSES[::-1]), together.flip(0))
     assert torch.equal(torch.cat([voting.score([p], [r]) for p, r in zip(PROMPTS, RESPONSES, strict=True)]), together)
     assert torch.equal(VotingJudge(questions, votes=50, seed=1).score(PROMPTS, RESPONSES), together)
@@ -111,8 +112,8 @@ def test_votes_belong_to_the_texts_and_the_seed(judge):
 def test_without_any_vote_it_is_undecided(judge):
     """Verdicts that the model has no mind to give."""
     template = dataclasses.replace(default_template(judge), yes=("mill",), no=("garden",))
-    questions = GenerativeJudge(judge, template=template)
-    scores = questions.scores(PROMPTS, RESPONSES)
+    questions = GenerativeJudge(judge, question=QuestionOptions(template=template))
+    scores = questions.verdicts(PROMPTS, RESPONSES)
     assert (scores.log_positive.exp() + scores.log_negative.exp()).max() < 0.005
     assert (scores.two_way - 0.5).abs().max() > 0.05
     found = VotingJudge(questions, votes=4).score(PROMPTS, RESPONSES)
@@ -155,7 +156,7 @@ def test_a_base_models_verdict_follows_the_reasons_it_wrote(judge, raw, demonstr
         f"{template.question(one.prompt, one.response)}{template.cue} {'yes' if one.label else 'no'}\n"
         for one in demonstrations
     )
-    questions = GenerativeJudge(judge, examples=demonstrations, batch_size=3)
+    questions = GenerativeJudge(judge, examples=demonstrations, question=QuestionOptions(batch_size=3))
     voting = VotingJudge(questions, votes=4, temperature=3.0, rationale=rationale, seed=7)
     found = voting.score(PROMPTS[:2], RESPONSES[:2])
     after = tokenizer.encode(template.cue, add_special_tokens=False)
@@ -182,7 +183,7 @@ def test_a_chat_models_verdict_follows_the_reasons_in_the_same_turn(chat_model, 
     template = dataclasses.replace(default_template(chat_model), chat=None)
     assert template.is_chat(tokenizer)
     rationale = Rationale(max_tokens=4, request=" reply: why", then=" so verdict:")
-    questions = GenerativeJudge(chat_model, template=template, examples=SHOWN[:1])
+    questions = GenerativeJudge(chat_model, question=QuestionOptions(template=template), examples=SHOWN[:1])
     voting = VotingJudge(questions, votes=3, temperature=2.0, rationale=rationale, seed=8)
     first = SHOWN[0]
     verdict = "Yes" if first.label else "No"
@@ -202,7 +203,7 @@ def test_a_chat_models_verdict_follows_the_reasons_in_the_same_turn(chat_model, 
 
 def test_votes_with_reasons_belong_to_the_texts_and_the_seed(judge):
     rationale = Rationale(max_tokens=4)
-    judges = [GenerativeJudge(judge, batch_size=size) for size in (2, 16)]
+    judges = [GenerativeJudge(judge, question=QuestionOptions(batch_size=size)) for size in (2, 16)]
     one, two = (VotingJudge(questions, votes=6, rationale=rationale, seed=1) for questions in judges)
     together = one.score(PROMPTS, RESPONSES)
     assert torch.equal(two.score(PROMPTS, RESPONSES), together)
@@ -221,7 +222,7 @@ def test_no_reasons_and_the_usual_cue_is_voting_without_reasons(judge):
 def test_a_token_that_reaches_from_the_question_into_the_cue_is_no_hindrance(judge):
     """The cue "ish verdict:" makes one word of "millish", which ends in no token of the cue."""
     template = JudgeTemplate(header="", scalar="request: {prompt} reply: {response}", cue="ish verdict:", chat=False)
-    questions = GenerativeJudge(judge, template=template)
+    questions = GenerativeJudge(judge, question=QuestionOptions(template=template))
     voting = VotingJudge(questions, votes=2, rationale=Rationale(max_tokens=2, cue=" verdict:"))
     prompts = voting._reason_prompts(
         scalar_questions(questions.template, ["garden"], ["mill"]), Rationale(cue=" verdict:"), False
@@ -267,7 +268,7 @@ def test_nothing_to_judge_is_an_error(judge, rationale):
 
 def test_a_ranked_judge_has_no_verdict_on_one_response(judge):
     with pytest.raises(ValueError, match="must be scalar"):
-        VotingJudge(GenerativeJudge(judge, layout="ranked"))
+        VotingJudge(GenerativeJudge(judge, question=QuestionOptions(layout="ranked")))
 
 
 @pytest.mark.parametrize(("votes", "temperature"), [(0, 1.0), (1, 0.0), (1, -1.0)])

@@ -23,6 +23,7 @@ from arm_lens import (
     read_batch,
     resolve_verdicts,
 )
+from arm_lens.judges.options import QuestionOptions, ReadingOptions
 from arm_lens.judges.questions import encode_questions, questions_of
 from arm_lens.reward.denoising import Denoise
 from arm_lens.reward.fitting import judging_objective, means_and_objective, read_means
@@ -47,7 +48,7 @@ def raw_log_probs(folder, tokenizer, texts, *, bos=True):
 
 
 def test_the_judges_scores_are_those_of_the_raw_model(model_of, folder_of, tokenizer, family, model_class):
-    judge = GenerativeJudge(model_of(family, model_class), template=TEMPLATE, batch_size=2)
+    judge = GenerativeJudge(model_of(family, model_class), question=QuestionOptions(template=TEMPLATE, batch_size=2))
     texts = [f"request: {p} reply: {r} verdict:" for p, r in zip(PROMPTS, RESPONSES, strict=True)]
     bos = family in ("llama", "gpt2")  # TransformerLens feeds Qwen2 and GPT-NeoX none
     logs = raw_log_probs(folder_of(family), tokenizer, texts, bos=bos)
@@ -63,7 +64,7 @@ def test_the_judges_scores_are_those_of_the_raw_model(model_of, folder_of, token
 
 def test_a_few_shot_judge_reads_its_examples_first(model_of, folder_of, tokenizer):
     demonstrations = [LabelledResponse("mill", "cold", False), LabelledResponse("river", "warm", True)]
-    judge = GenerativeJudge(model_of("llama"), template=TEMPLATE, examples=demonstrations)
+    judge = GenerativeJudge(model_of("llama"), question=QuestionOptions(template=TEMPLATE), examples=demonstrations)
     examples = "request: mill reply: cold verdict: no request: river reply: warm verdict: yes"
     text = f"{examples} request: garden reply: bright verdict:"
     expected = raw_log_probs(folder_of("llama"), tokenizer, [text])[0, tokenizer.convert_tokens_to_ids("yes")].exp()
@@ -71,7 +72,7 @@ def test_a_few_shot_judge_reads_its_examples_first(model_of, folder_of, tokenize
 
 
 def test_a_ranked_judge_asks_in_both_orders_and_changes_its_mind_with_the_order(model_of, folder_of, tokenizer):
-    judge = GenerativeJudge(model_of("llama"), template=TEMPLATE, layout="ranked")
+    judge = GenerativeJudge(model_of("llama"), question=QuestionOptions(template=TEMPLATE, layout="ranked"))
     logs = raw_log_probs(
         folder_of("llama"),
         tokenizer,
@@ -86,16 +87,23 @@ def test_a_ranked_judge_asks_in_both_orders_and_changes_its_mind_with_the_order(
 
 
 def test_equal_responses_tie(model_of):
-    assert GenerativeJudge(model_of("llama"), template=TEMPLATE).prefer("garden", "warm", "warm").preferred == "tie"
+    assert (
+        GenerativeJudge(model_of("llama"), question=QuestionOptions(template=TEMPLATE))
+        .prefer("garden", "warm", "warm")
+        .preferred
+        == "tie"
+    )
 
 
 def test_a_ranked_judge_has_no_score_of_one_response(model_of):
     with pytest.raises(ValueError, match="prefer"):
-        GenerativeJudge(model_of("llama"), template=TEMPLATE, layout="ranked").score(["garden"], ["warm"])
+        GenerativeJudge(model_of("llama"), question=QuestionOptions(template=TEMPLATE, layout="ranked")).score(
+            ["garden"], ["warm"]
+        )
 
 
 def test_the_order_of_scores_is_the_order_given_whatever_the_lengths(model_of):
-    judge = GenerativeJudge(model_of("llama"), template=TEMPLATE, batch_size=2)
+    judge = GenerativeJudge(model_of("llama"), question=QuestionOptions(template=TEMPLATE, batch_size=2))
     whole = judge.score(PROMPTS, RESPONSES)
     single = [float(judge.score([p], [r])[0]) for p, r in zip(PROMPTS, RESPONSES, strict=True)]
     torch.testing.assert_close(whole, torch.tensor(single), atol=1e-5, rtol=1e-4)
@@ -113,14 +121,23 @@ def distinct_examples(count=12):
 
 def fit(model, **options):
     defaults = {"template": TEMPLATE, "demonstrations": 3, "readings": 8, "selector": QUICK}
-    return ActivationRewardModel.fit(model, distinct_examples(), **(defaults | options))
+    return ActivationRewardModel.fit(model, distinct_examples(), **grouped(defaults | options))
+
+
+def grouped(options):
+    """Options of question and reading, which are given among the others, where they belong; the seed is the fit's."""
+    groups = {"question": QuestionOptions, "reading": ReadingOptions}
+    for name, group in groups.items():
+        own = {one: options[one] for one in options if one in group.model_fields and one != "seed"}
+        options = {one: value for one, value in options.items() if one not in own} | {name: group(**own)}
+    return options
 
 
 def test_the_means_are_those_of_the_prompts_with_worked_examples(model_of):
     model = model_of("llama")
-    judge = GenerativeJudge(model, template=TEMPLATE)
+    judge = GenerativeJudge(model, question=QuestionOptions(template=TEMPLATE))
     pool = questions_of(distinct_examples(), TEMPLATE)
-    means = read_means(judge, pool, demonstrations=2, readings=5, seed=3)
+    means = read_means(judge, pool, reading=ReadingOptions(demonstrations=2, readings=5, seed=3))
     from arm_lens.judges.questions import sample_demonstrations
 
     sequences = encode_questions(
@@ -134,11 +151,11 @@ def test_the_means_are_those_of_the_prompts_with_worked_examples(model_of):
 def test_no_heads_score_as_the_unsteered_judge_and_all_heads_do_not(model_of, model_class):
     model = model_of("llama", model_class)
     fitted = fit(model)
-    plain = GenerativeJudge(model, template=TEMPLATE).score(PROMPTS, RESPONSES)
+    plain = GenerativeJudge(model, question=QuestionOptions(template=TEMPLATE)).score(PROMPTS, RESPONSES)
     assert torch.equal(fitted.with_heads(HeadSet.none(3, 4)).score(PROMPTS, RESPONSES), plain)
     assert not torch.allclose(fitted.with_heads(HeadSet.all(3, 4)).score(PROMPTS, RESPONSES), plain)
     assert torch.equal(
-        GenerativeJudge(model, template=TEMPLATE).score(PROMPTS, RESPONSES), plain
+        GenerativeJudge(model, question=QuestionOptions(template=TEMPLATE)).score(PROMPTS, RESPONSES), plain
     )  # nothing is left behind
 
 
@@ -169,8 +186,10 @@ def test_all_examples_are_read_and_chosen_on_but_none_with_a_mean_it_was_read_fo
     examples = distinct_examples()
     fitted = fit(model_of("llama"))
     assert (fitted.record.n_read, fitted.record.n_validation, fitted.record.folds) == (12, 12, 2)
-    judge = GenerativeJudge(model_of("llama"), template=TEMPLATE)
-    means, pooled = means_and_objective(judge, examples, folds=3, demonstrations=0, readings=24, seed=4)
+    judge = GenerativeJudge(model_of("llama"), question=QuestionOptions(template=TEMPLATE))
+    means, pooled = means_and_objective(
+        judge, examples, reading=ReadingOptions(folds=3, demonstrations=0, readings=24, seed=4)
+    )
     questions = questions_of(examples, TEMPLATE, seed=4)
     texts = [tuple(sequence) for sequence in encode_questions(judge.model, TEMPLATE, questions)]
     chosen_on = [{tuple(sequence) for sequence in one.replay.sequences} for one in pooled.objectives]
@@ -185,8 +204,8 @@ def test_all_examples_are_read_and_chosen_on_but_none_with_a_mean_it_was_read_fo
 
 
 def test_a_pooled_objective_is_its_parts_side_by_side(model_of):
-    judge = GenerativeJudge(model_of("llama"), template=TEMPLATE)
-    _, pooled = means_and_objective(judge, distinct_examples(), demonstrations=2, readings=8)
+    judge = GenerativeJudge(model_of("llama"), question=QuestionOptions(template=TEMPLATE))
+    _, pooled = means_and_objective(judge, distinct_examples(), reading=ReadingOptions(demonstrations=2, readings=8))
     masks = torch.rand(4, 3, 4, generator=torch.Generator().manual_seed(0)) < 0.5
     first, second = (objective.per_example(masks) for objective in pooled.objectives)
     torch.testing.assert_close(pooled.per_example(masks), torch.cat([first, second]))
@@ -218,7 +237,11 @@ def test_pairs_are_fitted_and_preferred_in_either_layout(model_of):
     pairs = [PreferencePair(one.prompt, "warm and bright", "cold", id=one.id) for one in distinct_examples()]
     for layout in ("scalar", "ranked"):
         fitted = ActivationRewardModel.fit(
-            model_of("llama"), pairs, template=TEMPLATE, layout=layout, demonstrations=2, readings=4, selector=QUICK
+            model_of("llama"),
+            pairs,
+            question=QuestionOptions(template=TEMPLATE, layout=layout),
+            reading=ReadingOptions(demonstrations=2, readings=4),
+            selector=QUICK,
         )
         one, other = fitted.prefer("garden", "warm", "cold"), fitted.prefer("garden", "cold", "warm")
         assert one.margin == pytest.approx(-other.margin, abs=1e-5)
@@ -250,7 +273,7 @@ def test_examples_of_several_criteria_are_refused_and_one_is_taken_over(model_of
     import dataclasses
 
     named = [dataclasses.replace(one, criterion="warm") for one in distinct_examples()]
-    options = {"template": TEMPLATE, "demonstrations": 2, "readings": 2, "selector": QUICK}
+    options = grouped({"template": TEMPLATE, "demonstrations": 2, "readings": 2, "selector": QUICK})
     assert ActivationRewardModel.fit(model_of("llama"), named, **options).record.criterion == "warm"
     named[3] = dataclasses.replace(named[3], criterion="bright")
     with pytest.raises(ValueError, match="bright, warm"):
@@ -261,12 +284,17 @@ def test_examples_of_several_criteria_are_refused_and_one_is_taken_over(model_of
 def test_a_handful_of_pairs_is_enough_for_the_ranked_layout(model_of, seed):
     pairs = [PreferencePair(one.prompt, "warm and bright", "cold", id=one.id) for one in distinct_examples(4)]
     ActivationRewardModel.fit(
-        model_of("llama"), pairs, template=TEMPLATE, layout="ranked", readings=2, selector=QUICK, seed=seed
+        model_of("llama"),
+        pairs,
+        question=QuestionOptions(template=TEMPLATE, layout="ranked"),
+        reading=ReadingOptions(readings=2),
+        selector=QUICK,
+        seed=seed,
     )
 
 
 def test_margins_of_unequal_lengths_are_refused(model_of):
-    judge = GenerativeJudge(model_of("llama"), template=TEMPLATE)
+    judge = GenerativeJudge(model_of("llama"), question=QuestionOptions(template=TEMPLATE))
     with pytest.raises(ValueError, match="2 prompts for 1 first and 3 second"):
         judge.margins(["garden", "mill"], ["a"], ["b", "c", "d"])
 
@@ -275,7 +303,7 @@ def test_margins_of_unequal_lengths_are_refused(model_of):
 def test_exactly_the_planted_heads_are_found(seed, tokenizer, tmp_path_factory):
     """In `planted_model` the verdict turns on the last token's class, which three heads of the bare prompt hide."""
     planted = planted_model(tokenizer, tmp_path_factory, seed=seed)
-    judge = GenerativeJudge(planted.model, template=planted.template)
+    judge = GenerativeJudge(planted.model, question=QuestionOptions(template=planted.template))
     questions = questions_of(planted.examples, planted.template)
     objective = judging_objective(judge, questions, planted.means)
     from arm_lens import reinforce
@@ -297,7 +325,9 @@ def test_every_search_gives_a_reward_model_that_round_trips_exactly(model_of, tm
     loaded = ActivationRewardModel.load(fitted.save(tmp_path / "rm"), model)
     assert (loaded.record, loaded.heads, repr(loaded)) == (fitted.record, fitted.heads, repr(fitted))
     one, other = loaded.selection, fitted.selection
-    assert one.head_scores.name == other.head_scores.name and torch.equal(one.head_scores.values, other.head_scores.values)
+    assert one.head_scores.name == other.head_scores.name and torch.equal(
+        one.head_scores.values, other.head_scores.values
+    )
     assert one.history.equals(other.history)
     for found, expected in ((one.trajectory, other.trajectory), (one.gates, other.gates)):
         assert found is expected is None or torch.equal(found, expected)

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from arm_lens import ActivationRewardModel, HeadSet, LabelledResponse
 from arm_lens.cli import app
 from arm_lens.judges.artefact import ArtefactError
+from arm_lens.judges.options import ReadingOptions
 from arm_lens.reward import scoring
 from arm_lens.reward.scoring import AT_A_TIME, score_file
 from arm_lens.storage import DamagedFileError, StoreBusyError, growing
@@ -25,7 +26,9 @@ WORDS = "garden school river bridge market museum castle village library station
 def reward(model_of):
     examples = [LabelledResponse(one, "warm" if i % 2 else "cold", bool(i % 2)) for i, one in enumerate(WORDS)]
     heads = HeadSet.of(3, 4, [(0, 1), (2, 3)])
-    return ActivationRewardModel.fit(model_of("llama"), examples, selector=heads, readings=4, demonstrations=1)
+    return ActivationRewardModel.fit(
+        model_of("llama"), examples, selector=heads, reading=ReadingOptions(readings=4, demonstrations=1)
+    )
 
 
 @pytest.fixture
@@ -84,6 +87,7 @@ def victim(folder, data, out):
 """
 
 
+@pytest.mark.slow
 def test_twenty_kills_leave_no_trace(folder_of, saved, data, tmp_path):
     whole, out, lengths = tmp_path / "whole.jsonl", tmp_path / "out.jsonl", set()
     victims = Victims(SCORES, str(folder_of("llama")))

@@ -10,6 +10,7 @@ from tests_support import planted_model
 
 from arm_lens import HeadSet, JudgingObjective, Replay, VerdictTokens, last_logits, pad, steer
 from arm_lens.judges.generative import GenerativeJudge
+from arm_lens.judges.options import QuestionOptions
 from arm_lens.judges.questions import questions_of
 from arm_lens.reward.fitting import judging_objective
 from arm_lens.selection import Objective, PooledObjective, TopEffect, single_head_effects
@@ -142,7 +143,7 @@ def test_an_objective_knows_the_shape_of_its_masks(model_of):
 
 def test_effects_tell_helpful_from_harmful_heads_and_from_those_that_write_nothing(tokenizer, tmp_path_factory):
     planted = planted_model(tokenizer, tmp_path_factory, seed=1)
-    judge = GenerativeJudge(planted.model, template=planted.template)
+    judge = GenerativeJudge(planted.model, question=QuestionOptions(template=planted.template))
     objective = judging_objective(judge, questions_of(planted.examples, planted.template), planted.means)
     effects = single_head_effects(objective)
     idle = HeadSet.all(3, 4) - planted.heads - planted.harmful - HeadSet.of(3, 4, [planted.reader])

@@ -10,6 +10,7 @@ from tests_support import planted_model
 
 from arm_lens import HeadSet
 from arm_lens.judges.generative import GenerativeJudge
+from arm_lens.judges.options import QuestionOptions
 from arm_lens.judges.questions import questions_of
 from arm_lens.reward.fitting import judging_objective
 from arm_lens.selection import Greedy, Selector
@@ -129,7 +130,7 @@ def test_fewer_heads_than_none_are_refused():
 @pytest.mark.parametrize("seed", range(3))
 def test_exactly_the_planted_heads_are_found(seed, tokenizer, tmp_path_factory):
     planted = planted_model(tokenizer, tmp_path_factory, seed=seed)
-    judge = GenerativeJudge(planted.model, template=planted.template)
+    judge = GenerativeJudge(planted.model, question=QuestionOptions(template=planted.template))
     objective = judging_objective(judge, questions_of(planted.examples, planted.template), planted.means)
     found = Greedy().select(objective)
     assert found.heads == planted.heads

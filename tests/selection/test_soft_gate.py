@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-
 import pytest
 import torch
 from tests_support import planted_model
 
 from arm_lens import HeadSet
 from arm_lens.judges.generative import GenerativeJudge
+from arm_lens.judges.options import QuestionOptions
 from arm_lens.judges.questions import questions_of
 from arm_lens.reward.fitting import judging_objective
 from arm_lens.selection import DifferentiableObjective, Selector, SoftGate
@@ -112,7 +112,7 @@ def planted(request, tokenizer, tmp_path_factory):
 
 
 def objective_of(planted, reward="log_prob"):
-    judge = GenerativeJudge(planted.model, template=planted.template)
+    judge = GenerativeJudge(planted.model, question=QuestionOptions(template=planted.template))
     questions = questions_of(planted.examples, planted.template)
     return judging_objective(judge, questions, planted.means, reward=reward)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from arm_lens import ActivationRewardModel, Greedy, HeadSet
 from arm_lens.judge_model import labelled_responses
+from arm_lens.judges.options import QuestionOptions, ReadingOptions
 from arm_lens.study import HeadStudy, study_heads
 
 CRITERIA = {"positive": "positive", "a <b>/x_50%": "polite", "a (b) x_50$": "brief"}
@@ -22,9 +23,8 @@ def fitted(model) -> dict[str, ActivationRewardModel]:
             labelled_responses(known, 12, split="train", seed=0),
             criterion=name,
             selector=Greedy(max_heads=2),
-            readings=4,
-            demonstrations=2,
-            batch_size=5,
+            reading=ReadingOptions(readings=4, demonstrations=2),
+            question=QuestionOptions(batch_size=5),
         )
         for name, known in CRITERIA.items()
     }

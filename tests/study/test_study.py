@@ -19,6 +19,7 @@ from arm_lens.comparison import transfer
 from arm_lens.engine.reading import HeadMeans
 from arm_lens.engine.steering import Injection
 from arm_lens.judges.generative import GenerativeJudge
+from arm_lens.judges.options import QuestionOptions
 from arm_lens.reward.model import FitRecord
 from arm_lens.storage import DamagedFileError, StoreBusyError, locked
 from arm_lens.study import HeadStudy, in_halves, parts, study_heads
@@ -249,7 +250,7 @@ def test_parts_depend_on_everything_they_are_made_of(rewards, halves, tmp_path):
 
 def replace_judge(judge, **changes):
     known = {"layout": judge.layout, "template": judge.template, "criterion_text": judge.criterion_text}
-    return GenerativeJudge(judge.model, **(known | changes))
+    return GenerativeJudge(judge.model, question=QuestionOptions(**(known | changes)))
 
 
 def test_a_damaged_part_is_refused_and_a_second_writer_kept_out(rewards, examples, kept, tmp_path):
@@ -304,7 +305,8 @@ def test_a_reward_model_that_cannot_be_studied_is_named(rewards, examples, tmp_p
     ranked = replace(
         reward,
         judge=GenerativeJudge(
-            reward.judge.model, layout="ranked", template=JudgeTemplate(first=("yes",), second=("no",))
+            reward.judge.model,
+            question=QuestionOptions(layout="ranked", template=JudgeTemplate(first=("yes",), second=("no",))),
         ),
     )
     refused(

@@ -48,7 +48,7 @@ def few_shot_objective(
     replay = Replay(
         judge.model,
         sequences,
-        judge.verdicts,
+        judge.verdict_tokens,
         injection=reward.injection,
         batch_size=judge.batch_size,
         progress=progress,

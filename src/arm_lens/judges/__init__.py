@@ -1,21 +1,38 @@
-"""The other judges, each a reward model: `score` and `prefer`, as an Activation Reward Model has them.
+"""The judges, each with `score` and `prefer`, as an Activation Reward Model has them.
 
-`arm_lens.GenerativeJudge` (zero-shot, few-shot, ranked) and `arm_lens.SparseAttentionVectors` stand by themselves.
+`fit_judge` makes one by its name, `load_judge` reads one that was saved.
 """
 
+from arm_lens.judges.base import Comparison, FittedJudge, Judge, PositionBias
+from arm_lens.judges.by_name import fit_judge, load_judge
 from arm_lens.judges.controls import ConstantJudge, LengthJudge, RandomJudge
-from arm_lens.judges.endpoint import EndpointJudge
+from arm_lens.judges.endpoint import EndpointJudge, EndpointOptions
+from arm_lens.judges.generative import GenerativeJudge
 from arm_lens.judges.likelihood import LikelihoodJudge
+from arm_lens.judges.options import Denoise, QuestionOptions, ReadingOptions
 from arm_lens.judges.probe import HeadProbe
+from arm_lens.judges.sav import SparseAttentionVectors
 from arm_lens.judges.voting import Rationale, VotingJudge
 
 __all__ = [
+    "Comparison",
     "ConstantJudge",
+    "Denoise",
     "EndpointJudge",
+    "EndpointOptions",
+    "FittedJudge",
+    "GenerativeJudge",
     "HeadProbe",
+    "Judge",
     "LengthJudge",
     "LikelihoodJudge",
+    "PositionBias",
+    "QuestionOptions",
     "RandomJudge",
     "Rationale",
+    "ReadingOptions",
+    "SparseAttentionVectors",
     "VotingJudge",
+    "fit_judge",
+    "load_judge",
 ]

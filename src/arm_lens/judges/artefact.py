@@ -25,7 +25,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from arm_lens.engine.models import BUNDLED_NAME, Model, ModelInfo, describe, load_model
+from arm_lens.engine.language_model import ModelLike, describe
+from arm_lens.engine.loading import load_model
+from arm_lens.engine.protocol import BUNDLED_NAME, ModelInfo
 from arm_lens.engine.reading import fingerprint
 from arm_lens.storage import digest_of, digest_of_bytes, locked, write_bytes, write_text
 
@@ -48,7 +50,7 @@ class WrongModelError(ValueError):
 
 
 def write_artefact(
-    path: str | Path, kind: str, model: Model, tensors: Mapping[str, Tensor], record: Mapping[str, Any]
+    path: str | Path, kind: str, model: ModelLike, tensors: Mapping[str, Tensor], record: Mapping[str, Any]
 ) -> Path:
     """Write a fitted judge to the folder ``path``, made where missing, with all that identifies ``model``.
 
@@ -86,8 +88,8 @@ def write_artefact(
 
 
 def read_artefact(
-    path: str | Path, kind: str, model: Model | None = None, *, device: str | None = None
-) -> tuple[Model, dict[str, Tensor], dict[str, Any]]:
+    path: str | Path, kind: str, model: ModelLike | None = None, *, device: str | None = None
+) -> tuple[ModelLike, dict[str, Tensor], dict[str, Any]]:
     """The model, tensors and record of a folder.
 
     Args:
@@ -125,6 +127,11 @@ def read_artefact(
 def digest_of_artefact(path: str | Path) -> str:
     """A digest of all that a fitted judge is: heads, tensors, the model it was fitted on; errors as `read_artefact`."""
     return str(_record(Path(path), None)["digest"])
+
+
+def kind_of_artefact(path: str | Path) -> str:
+    """Of which kind the judge in a folder is; errors as `read_artefact`."""
+    return str(_record(Path(path), None)["kind"])
 
 
 @contextlib.contextmanager
@@ -181,7 +188,7 @@ def _tensors_file(record: Mapping[str, Any]) -> str:
     return f"tensors-{record['tensors'][:16]}.safetensors"
 
 
-def _check_model(model: Model, fitted_on: ModelInfo, expected: Tensor, folder: Path) -> None:
+def _check_model(model: ModelLike, fitted_on: ModelInfo, expected: Tensor, folder: Path) -> None:
     here = describe(model)
     for what in ("n_layers", "n_heads", "d_head", "dtype"):
         if getattr(here, what) != getattr(fitted_on, what):

@@ -7,44 +7,62 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from arm_lens.judges.base import ScoresResponses
+from arm_lens.judges.base import FitContext, Judge, check_as_many
 from arm_lens.preferences import Prompt, text_of
+from arm_lens.registry import JudgeSpec, OptionsModel, Style, always, never
 
 
-class LengthJudge(ScoresResponses):
+class LengthJudge(Judge):
     """Prefers the longer response; with ``shorter``, the shorter one. The reward is the number of characters."""
+
+    kind: ClassVar[str] = "length judge"
+    threshold: ClassVar[float | None] = None
 
     def __init__(self, *, shorter: bool = False) -> None:
         self.sign = -1.0 if shorter else 1.0
 
-    def score(self, prompts: Sequence[Prompt], responses: Sequence[Prompt]) -> Float[Tensor, " example"]:
+    def score(
+        self, prompts: Sequence[Prompt], responses: Sequence[Prompt], *, progress: bool = False
+    ) -> Float[Tensor, " example"]:
         """The number of characters of each response, negative if shorter ones are preferred."""
+        check_as_many(prompts, responses)
         return self.sign * torch.tensor([float(len(text_of(response))) for response in responses])
 
 
-class RandomJudge(ScoresResponses):
+class RandomJudge(Judge):
     """A uniform number for each prompt and response, always the same one for the same texts and seed."""
+
+    kind: ClassVar[str] = "random judge"
 
     def __init__(self, *, seed: int = 0) -> None:
         self.seed = seed
 
-    def score(self, prompts: Sequence[Prompt], responses: Sequence[Prompt]) -> Float[Tensor, " example"]:
+    def score(
+        self, prompts: Sequence[Prompt], responses: Sequence[Prompt], *, progress: bool = False
+    ) -> Float[Tensor, " example"]:
         """Numbers in [0, 1)."""
+        check_as_many(prompts, responses)
         pairs = zip(prompts, responses, strict=True)
         numbers = [uniform_of(self.seed, text_of(prompt), text_of(response)) for prompt, response in pairs]
         return torch.tensor(numbers, dtype=torch.float64)  # in float32 the largest would become 1
 
 
-class ConstantJudge(ScoresResponses):
+class ConstantJudge(Judge):
     """Gives every response the same reward: every comparison is a tie."""
 
-    def score(self, prompts: Sequence[Prompt], responses: Sequence[Prompt]) -> Float[Tensor, " example"]:
+    kind: ClassVar[str] = "constant judge"
+
+    def score(
+        self, prompts: Sequence[Prompt], responses: Sequence[Prompt], *, progress: bool = False
+    ) -> Float[Tensor, " example"]:
         """One half for each."""
+        check_as_many(prompts, responses)
         return torch.full((len(responses),), 0.5)
 
 
@@ -52,3 +70,62 @@ def uniform_of(*key: object) -> float:
     """A number in [0, 1) that is a fixed, well mixed function of texts and numbers."""
     digest = hashlib.sha256(repr(key).encode()).digest()
     return (int.from_bytes(digest[:8], "big") >> 11) / 2**53
+
+
+class LengthOptions(OptionsModel):
+    """Options of the length judge."""
+
+    shorter: bool = False
+    """Prefer the shorter response."""
+
+
+class NoOptions(OptionsModel):
+    """There are none."""
+
+
+def _length(context: FitContext, options: LengthOptions) -> LengthJudge:
+    return LengthJudge(shorter=options.shorter)
+
+
+def _random(context: FitContext, options: NoOptions) -> RandomJudge:
+    return RandomJudge(seed=context.seed)
+
+
+def _constant(context: FitContext, options: NoOptions) -> ConstantJudge:
+    return ConstantJudge()
+
+
+LENGTH = JudgeSpec(
+    name="length",
+    judge=LengthJudge,
+    options=LengthOptions,
+    fit=_length,
+    summary="The longer response wins.",
+    paragraph="The number of characters. On some published benchmarks it alone beats language models on some subsets.",
+    style=Style(label="Length", color="#5f5f5f", symbol="hourglass", group="Controls"),
+    reads_examples=never,
+    place=500,
+)
+RANDOM = JudgeSpec(
+    name="random",
+    judge=RandomJudge,
+    options=NoOptions,
+    fit=_random,
+    summary="A number drawn for each response.",
+    paragraph="A uniform number, the same for the same texts and seed: what chance alone does.",
+    style=Style(label="Random", color="#7a7a7a", symbol="asterisk-open", group="Controls"),
+    random=always,
+    reads_examples=never,
+    place=510,
+)
+CONSTANT = JudgeSpec(
+    name="constant",
+    judge=ConstantJudge,
+    options=NoOptions,
+    fit=_constant,
+    summary="The same reward for everything: every comparison is a tie.",
+    paragraph="It shows how a benchmark counts ties.",
+    style=Style(label="Constant", color="#8a8a8a", symbol="hash-open", group="Controls"),
+    reads_examples=never,
+    place=520,
+)

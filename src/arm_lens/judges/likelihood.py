@@ -12,6 +12,8 @@ the criterion.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -20,45 +22,52 @@ from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from arm_lens.engine.models import Model, device_of
-from arm_lens.engine.tokens import PromptTooLongError, chunks, encode, pad
-from arm_lens.judges.base import ScoresResponses
-from arm_lens.judges.template import JudgeTemplate, default_template
+from arm_lens.engine.language_model import ModelLike, language_model
+from arm_lens.engine.loading import load_model
+from arm_lens.engine.protocol import LanguageModel, ModelClass
+from arm_lens.engine.tokens import PromptTooLongError, chunks, pad
+from arm_lens.judges.base import FitContext, Judge
+from arm_lens.judges.options import QuestionOptions, question_options
+from arm_lens.judges.template import default_template
 from arm_lens.preferences import Prompt, text_of
+from arm_lens.registry import JudgeSpec, OptionsModel, Style, never
 
 
-class LikelihoodJudge(ScoresResponses):
+class LikelihoodJudge(Judge):
     """Rewards responses by their log-likelihood.
 
     Args:
-        model: of either class.
+        model: any that `arm_lens.engine.language_model` accepts.
+        question: its template says what a base model reads before the response, the scalar question up to it; a chat model
+            is given the prompt through its chat template. The criterion is not put into words: nothing is asked.
         reference: a second model with the same tokenizer; the reward is then the log-ratio to it.
-        template: what a base model reads before the response is the scalar question up to it; a chat model is given the
-            prompt through its chat template.
         mean: divide by the number of the response's tokens; by default unless there is a reference.
         beta: of the log-ratio.
-        batch_size: responses per pass.
 
     Raises:
         ValueError: if the two models' tokenizers do not have the same tokens under the same numbers.
     """
 
+    kind: ClassVar[str] = "likelihood judge"
+    threshold: ClassVar[float | None] = None
+
     def __init__(
         self,
-        model: Model,
+        model: ModelLike,
         *,
-        reference: Model | None = None,
-        template: JudgeTemplate | None = None,
+        question: QuestionOptions | str | None = None,
+        reference: ModelLike | None = None,
         mean: bool | None = None,
         beta: float = 1.0,
-        batch_size: int = 16,
     ) -> None:
-        if reference is not None:
-            _check_same_tokens(model.tokenizer, reference.tokenizer)
-        self.model, self.reference = model, reference
-        self.template = template or default_template(model)
+        self.model = language_model(model)
+        self.reference = None if reference is None else language_model(reference)
+        if self.reference is not None:
+            _check_same_tokens(self.model.tokenizer, self.reference.tokenizer)
+        question = question_options(question)
+        self.template, self.batch_size = question.template or default_template(self.model), question.batch_size
         self.mean = reference is None if mean is None else mean
-        self.beta, self.batch_size = beta, batch_size
+        self.beta = beta
 
     def score(
         self, prompts: Sequence[Prompt], responses: Sequence[Prompt], *, progress: bool = False
@@ -84,17 +93,21 @@ class LikelihoodJudge(ScoresResponses):
         tokenizer = self.model.tokenizer
         chat = self.template.is_chat(tokenizer)
         if chat:
-            turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+            turns = (
+                [{"role": "user", "content": prompt}]
+                if isinstance(prompt, str)
+                else [{"role": one["role"], "content": one["content"]} for one in prompt]
+            )
             before = str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
         else:
             before = self.template.scalar.split("{response}")[0].replace("{prompt}", text_of(prompt))
-        context = encode(self.model, [before], chat=chat, names=[f"example {number}"])[0]
+        context = self.model.encode([before], chat=chat, names=[f"example {number}"])[0]
         tokens = tokenizer.encode(text_of(response), add_special_tokens=False)
         if not tokens:
             raise ValueError(f"example {number}: the response has no tokens")
         if not context:
             raise ValueError(f"example {number}: nothing stands before the response for its first token to follow from")
-        room = min(one.cfg.n_ctx for one in (self.model, self.reference) if one is not None)
+        room = min(one.n_ctx for one in (self.model, self.reference) if one is not None)
         if len(context) + len(tokens) > room:
             raise PromptTooLongError(
                 f"example {number}: prompt and response have {len(context) + len(tokens)} tokens, the context {room}"
@@ -104,18 +117,17 @@ class LikelihoodJudge(ScoresResponses):
 
 @torch.inference_mode()
 def log_likelihoods(
-    model: Model, questions: Sequence[tuple[list[int], list[int]]], *, batch_size: int = 16, progress: bool = False
+    model: ModelLike, questions: Sequence[tuple[list[int], list[int]]], *, batch_size: int = 16, progress: bool = False
 ) -> Float[Tensor, " example"]:
     """The summed log-probability, in nats, of the second token sequence of each pair after the first."""
+    model = language_model(model)
     order = sorted(range(len(questions)), key=lambda index: sum(map(len, questions[index])))
     found = torch.empty(len(questions))
     for span in tqdm(list(chunks(len(order), batch_size)), desc="likelihood", unit="batch", disable=not progress):
         here = order[span]
         # Padded on the right, where no real token sees it and every position is as it should be.
-        batch = pad(
-            [[*questions[index][0], *questions[index][1]] for index in here], side="right", device=device_of(model)
-        )
-        logits: Tensor = model(batch.tokens, attention_mask=batch.attention_mask)
+        batch = pad([[*questions[index][0], *questions[index][1]] for index in here], side="right", device=model.device)
+        logits = model.logits(batch)
         for row, index in enumerate(here):
             context, tokens = questions[index]
             # The logits before each of the response's tokens; a float copy of all would take as much memory again.
@@ -136,3 +148,68 @@ def _check_same_tokens(ours: PreTrainedTokenizerBase, theirs: PreTrainedTokenize
             f"the token {different!r} is number {one[different]} of the model's tokenizer and "
             f"{other.get(different, 'none')} of the reference's: the log-ratio needs the same tokens"
         )
+
+
+class LikelihoodOptions(OptionsModel):
+    """Options of the likelihood judge."""
+
+    groups: ClassVar[tuple[str, ...]] = ("question",)
+    question: QuestionOptions = QuestionOptions()
+    mean: bool = True
+    """Divide by the number of the response's tokens."""
+
+
+class LikelihoodRatioOptions(OptionsModel):
+    """Options of the likelihood judge with a reference."""
+
+    groups: ClassVar[tuple[str, ...]] = ("question",)
+    question: QuestionOptions = QuestionOptions()
+    reference: str
+    """The reference model: a hub name or a folder."""
+    beta: float = 1.0
+    mean: bool = False
+
+
+def _fit(context: FitContext, options: LikelihoodOptions) -> LikelihoodJudge:
+    return LikelihoodJudge(context.model, question=context.question, mean=options.mean)
+
+
+def _fit_ratio(context: FitContext, options: LikelihoodRatioOptions) -> LikelihoodJudge:
+    like = language_model(context.model)
+    reference = _reference(options.reference, like.info.model_class, like.dtype, str(like.device))
+    return LikelihoodJudge(like, question=context.question, reference=reference, mean=options.mean, beta=options.beta)
+
+
+@lru_cache(maxsize=1)
+def _reference(name: str, model_class: ModelClass, dtype: torch.dtype, device: str) -> LanguageModel:
+    """A reference, loaded once for all fits of a process."""
+    return language_model(load_model(name, model_class=model_class, dtype=dtype, device=device))
+
+
+SPECS = (
+    JudgeSpec(
+        name="likelihood",
+        judge=LikelihoodJudge,
+        options=LikelihoodOptions,
+        fit=_fit,
+        summary="The response's own log-likelihood, per token or in all.",
+        paragraph="How likely the model finds the response itself, given the prompt. It knows nothing of the criterion.",
+        style=Style(label="Log-likelihood", color="#7d9b2c", symbol="triangle-left", group="Likelihood"),
+        reads_examples=never,
+        place=400,
+    ),
+    JudgeSpec(
+        name="likelihood_ratio",
+        judge=LikelihoodJudge,
+        options=LikelihoodRatioOptions,
+        fit=_fit_ratio,
+        summary="The log-ratio of the response's likelihood to that under a reference model (a hub name or folder).",
+        paragraph=(
+            "The reward under which the model would be optimal against the reference (DPO). It knows nothing of the "
+            "criterion but what the model was trained for."
+        ),
+        style=Style(label="Log-likelihood ratio", color="#4d6600", symbol="triangle-right", group="Likelihood"),
+        reads_examples=never,
+        place=410,
+    ),
+)

@@ -8,19 +8,17 @@ that is right, and everything after this module is the same for both layouts.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from arm_lens.engine.models import Model
-from arm_lens.engine.tokens import encode
+from arm_lens.engine.language_model import ModelLike, language_model
 from arm_lens.engine.verdict_tokens import VerdictTokens, resolve_verdicts
+from arm_lens.judges.options import Layout
 from arm_lens.judges.template import NO_RANKED_QUESTION, JudgeTemplate
 from arm_lens.preferences import LabelledResponse, Preference, PreferencePair, Prompt, text_of, unpair
-
-Layout = Literal["scalar", "ranked"]
 
 
 @dataclass(frozen=True)
@@ -72,12 +70,26 @@ def prompts_behind(examples: Sequence[Preference], layout: Layout = "scalar") ->
     return [text_of(one.prompt) for one in (unpair(examples) if layout == "scalar" else examples)]
 
 
-def scalar_questions(template: JudgeTemplate, prompts: Sequence[Prompt], responses: Sequence[Prompt]) -> list[Question]:
+def question_record(question: Question) -> dict[str, Any]:
+    """A question for JSON."""
+    return asdict(question)
+
+
+def read_question_record(record: Mapping[str, Any]) -> Question:
+    """What `question_record` made."""
+    return Question(str(record["text"]), bool(record["positive"]), str(record["name"]))
+
+
+def scalar_questions(
+    template: JudgeTemplate, prompts: Sequence[Prompt], responses: Sequence[Prompt], *, layout: Layout = "scalar"
+) -> list[Question]:
     """The scalar question about each response. Its right verdict is not known, and taken to be the positive one.
 
     Raises:
-        ValueError: if there are not as many prompts as responses.
+        ValueError: if the layout is ranked, or there are not as many prompts as responses.
     """
+    if layout == "ranked":
+        raise ValueError("a ranked judge compares two responses and has no score of one; use prefer")
     if len(prompts) != len(responses):
         raise ValueError(f"{len(prompts)} prompts for {len(responses)} responses")
     return [
@@ -108,7 +120,7 @@ def verdict_tokens(tokenizer: PreTrainedTokenizerBase, template: JudgeTemplate, 
 
 
 def encode_questions(
-    model: Model,
+    model: ModelLike,
     template: JudgeTemplate,
     questions: Sequence[Question],
     *,
@@ -129,6 +141,7 @@ def encode_questions(
     Raises:
         PromptTooLongError: naming the question whose prompt exceeds the context.
     """
+    model = language_model(model)
     positive, negative = verdicts_of(template, layout)
     texts = [
         template.render(
@@ -140,13 +153,13 @@ def encode_questions(
         for question, examples in zip(questions, demonstrations or [()] * len(questions), strict=True)
     ]
     chat = template.is_chat(model.tokenizer)
-    return encode(model, texts, chat=chat, names=[question.name for question in questions])
+    return model.encode(texts, chat=chat, names=[question.name for question in questions])
 
 
 def sample_demonstrations(
     pool: Sequence[Question], questions: Sequence[Question], demonstrations: int, *, seed: int
 ) -> list[tuple[Question, ...]]:
-    """For each question, ``demonstrations`` demonstrations drawn without replacement from the pool, never the question itself.
+    """For each question, demonstrations drawn from the pool without replacement, never the question itself.
 
     Raises:
         ValueError: if the pool is too small.

@@ -12,11 +12,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+from pydantic import ConfigDict
 from transformers import PreTrainedTokenizerBase
 
-from arm_lens.engine.models import Model
+from arm_lens.engine.language_model import ModelLike, describe
+from arm_lens.engine.protocol import BUNDLED_NAME, bundled_model_path
 from arm_lens.preferences import Prompt, text_of
 
 TEMPLATE_FILE = "judge_template.json"
@@ -56,6 +58,8 @@ class JudgeTemplate:
     second: tuple[str, ...] = ("B",)
     chat: bool | None = None
     """Ask through the tokenizer's chat template; by default, whenever it has one."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     def __post_init__(self) -> None:
         for name, slots in (
@@ -149,9 +153,10 @@ def _fill(text: str, **values: str) -> str:
     return "".join(parts)
 
 
-def default_template(model: Model) -> JudgeTemplate:
+def default_template(model: ModelLike) -> JudgeTemplate:
     """The judge template a model folder brings along as ``judge_template.json``, else the general one."""
-    folder = Path(str(model.cfg.model_name))
+    name = describe(model).name
+    folder = bundled_model_path() if name == BUNDLED_NAME else Path(name)
     if (folder / TEMPLATE_FILE).is_file():
         return JudgeTemplate.from_dict(json.loads((folder / TEMPLATE_FILE).read_text(encoding="utf-8")))
     return JudgeTemplate()

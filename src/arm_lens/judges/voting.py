@@ -8,23 +8,29 @@ one pass. With one, the model first writes down reasons, which differ from sampl
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
+from pydantic import ConfigDict
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from arm_lens.engine.models import device_of, last_logits
+from arm_lens.engine.language_model import ModelLike
 from arm_lens.engine.sampling import sample_tokens
-from arm_lens.engine.tokens import PromptTooLongError, chunks, encode, pad
+from arm_lens.engine.tokens import PromptTooLongError, chunks, pad
 from arm_lens.engine.verdict_tokens import verdict_scores
-from arm_lens.judges.base import ScoresResponses
+from arm_lens.judges.artefact import decoding, read_artefact, write_artefact
+from arm_lens.judges.base import FitContext, FittedJudge
 from arm_lens.judges.controls import uniform_of
-from arm_lens.judges.generative import GenerativeJudge
-from arm_lens.judges.questions import Question, encode_questions, scalar_questions
-from arm_lens.preferences import Prompt
+from arm_lens.judges.generative import GenerativeJudge, shows_demonstrations
+from arm_lens.judges.options import QuestionOptions, ReadingOptions, seeds_of
+from arm_lens.judges.questions import Question, encode_questions
+from arm_lens.preferences import Preference, Prompt
+from arm_lens.registry import JudgeSpec, OptionsModel, Style, always
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +47,10 @@ class Rationale:
     then: str = "\nSo the answer is"
     """Between a chat model's reasons and its verdict. A base model reads its usual cue."""
 
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
-class VotingJudge(ScoresResponses):
+
+class VotingJudge(FittedJudge):
     """Asks the same question k times, and counts.
 
     Args:
@@ -52,6 +60,8 @@ class VotingJudge(ScoresResponses):
         rationale: have reasons written before each verdict.
         seed: the same seed gives the same votes on the same texts.
     """
+
+    kind: ClassVar[str] = "voting judge"
 
     def __init__(
         self,
@@ -67,7 +77,45 @@ class VotingJudge(ScoresResponses):
         if votes < 1 or temperature <= 0:
             raise ValueError(f"voting needs at least one vote and a temperature above 0, not {votes} and {temperature}")
         self.judge, self.votes, self.temperature = judge, votes, temperature
-        self.rationale, self.seed = rationale, seed
+        self.rationale, self.seed, self.model = rationale, seed, judge.model
+
+    @classmethod
+    def fit(
+        cls,
+        model: ModelLike,
+        examples: Sequence[Preference],
+        *,
+        question: QuestionOptions | str | None = None,
+        reading: ReadingOptions | None = None,
+        votes: int = 8,
+        temperature: float = 1.0,
+        rationale: Rationale | None = None,
+        seed: int | None = None,
+        progress: bool = False,
+    ) -> VotingJudge:
+        """A few-shot judge that votes, its demonstrations taken from labelled preferences.
+
+        Args:
+            model: any that `arm_lens.engine.language_model` accepts.
+            examples: pairs or labelled responses.
+            question: how it is asked, scalar; a bare string is the criterion in words.
+            reading: how many demonstrations, and the seed of their order.
+            votes: verdicts per question.
+            temperature: of every sampled token.
+            rationale: have reasons written before each verdict.
+            seed: of the votes; by default that of the reading.
+            progress: nothing here takes long.
+        """
+        reading = reading or ReadingOptions()
+        read, own = seeds_of(reading, seed)
+        reading = reading.model_copy(update={"seed": read})
+        judge = GenerativeJudge.fit(model, examples, question=question, reading=reading)
+        return cls(judge, votes=votes, temperature=temperature, rationale=rationale, seed=own)
+
+    @property
+    def states_probability(self) -> bool:
+        """The share of votes is what a voting judge has for a probability."""
+        return True
 
     def score(
         self, prompts: Sequence[Prompt], responses: Sequence[Prompt], *, progress: bool = False
@@ -78,7 +126,7 @@ class VotingJudge(ScoresResponses):
             PromptTooLongError: naming the example, if question (and reasons) exceed the model's context.
             ValueError: if there are not as many prompts as responses, or none.
         """
-        questions = scalar_questions(self.judge.template, prompts, responses)
+        questions = self.judge.scalar_questions(prompts, responses)
         if self.rationale is None:
             verdict = self.judge.verdict(questions, temperature=self.temperature, progress=progress)
             chances = torch.stack([verdict.log_positive.exp(), verdict.log_negative.exp()], dim=-1)
@@ -89,6 +137,34 @@ class VotingJudge(ScoresResponses):
         positive = (draws < chances[..., 0]).sum(dim=1)
         either = (draws < chances.sum(dim=-1)).sum(dim=1)
         return torch.where(either > 0, positive / either.clamp(min=1), 0.5).float()
+
+    def save(self, path: str | Path) -> Path:
+        """Write question, demonstrations and votes, as JSON, to a folder; see `arm_lens.judges.artefact`."""
+        record = {
+            **self.judge.record(),
+            "votes": self.votes,
+            "temperature": self.temperature,
+            "rationale": None if self.rationale is None else asdict(self.rationale),
+            "seed": self.seed,
+        }
+        return write_artefact(path, self.kind, self.model, {}, record)
+
+    @classmethod
+    def load(cls, path: str | Path, model: ModelLike | None = None, *, device: str | None = None) -> VotingJudge:
+        """Read what `save` wrote; see `FittedJudge.load`."""
+        model, _, record = read_artefact(path, cls.kind, model, device=device)
+        with decoding(Path(path)):
+            return cls(
+                GenerativeJudge.of_record(model, record),
+                votes=record["votes"],
+                temperature=record["temperature"],
+                rationale=None if record["rationale"] is None else Rationale(**record["rationale"]),
+                seed=record["seed"],
+            )
+
+    def __repr__(self) -> str:
+        reasons = "" if self.rationale is None else " after reasons"
+        return f"VotingJudge({self.votes} votes{reasons}, seed {self.seed}, {self.judge!r})"
 
     def _uniform(self, question: Question, vote: int, step: int) -> float:
         return uniform_of(self.seed, question.text, vote, step)
@@ -107,10 +183,10 @@ class VotingJudge(ScoresResponses):
         sequences = self._reason_prompts(questions, rationale, chat)
         for question, sequence in zip(questions, sequences, strict=True):
             most = len(sequence) + rationale.max_tokens + len(after)
-            if most > judge.model.cfg.n_ctx:
+            if most > judge.model.n_ctx:
                 raise PromptTooLongError(
                     f"{question.name}: question, reasons and cue may take {most} tokens, the model's context "
-                    f"{judge.model.cfg.n_ctx}"
+                    f"{judge.model.n_ctx}"
                 )
         stop = _ends_of_turn(tokenizer) if chat else _tokens_with(tokenizer, rationale.stop)
         chances = torch.empty(len(questions), self.votes, 2)
@@ -124,8 +200,8 @@ class VotingJudge(ScoresResponses):
             before = [sequences[number] for number, _ in here]
             reasons = sample_tokens(judge.model, before, uniforms, temperature=self.temperature, stop=stop)
             whole = [[*one, *said, *after] for one, said in zip(before, reasons, strict=True)]
-            logits = last_logits(judge.model, pad(whole, device=device_of(judge.model)))
-            scores = verdict_scores(logits.float() / self.temperature, judge.verdicts)
+            logits = judge.model.last_logits(pad(whole, device=judge.model.device))
+            scores = verdict_scores(logits.float() / self.temperature, judge.verdict_tokens)
             for row, (number, vote) in enumerate(here):
                 chances[number, vote, 0] = scores.log_positive[row].exp().cpu()
                 chances[number, vote, 1] = scores.log_negative[row].exp().cpu()
@@ -148,7 +224,7 @@ class VotingJudge(ScoresResponses):
             .removesuffix(template.cue) + rationale.cue
             for one in questions
         ]  # fmt: skip
-        return encode(judge.model, texts, chat=False, names=[one.name for one in questions])
+        return judge.model.encode(texts, chat=False, names=[one.name for one in questions])
 
 
 def _tokens_with(tokenizer: PreTrainedTokenizerBase, text: str) -> set[int]:
@@ -165,3 +241,55 @@ def _ends_of_turn(tokenizer: PreTrainedTokenizerBase) -> set[int]:
     after = tokenizer.encode(text.rpartition(said)[2], add_special_tokens=False)[:1]
     special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
     return ({*after} & special) | ({tokenizer.eos_token_id} - {None})
+
+
+class VotingOptions(OptionsModel):
+    """Options of the voting judge."""
+
+    groups: ClassVar[tuple[str, ...]] = ("question", "reading")
+    question: QuestionOptions = QuestionOptions()
+    reading: ReadingOptions = ReadingOptions()
+    votes: int = 8
+    temperature: float = 1.0
+    rationale: Rationale | None = None
+
+
+def _fit(context: FitContext, options: VotingOptions) -> VotingJudge:
+    return VotingJudge.fit(
+        context.model,
+        context.examples,
+        question=context.question,
+        reading=context.reading,
+        votes=options.votes,
+        temperature=options.temperature,
+        rationale=options.rationale,
+        seed=context.seed,
+    )
+
+
+SPEC = JudgeSpec(
+    name="voting",
+    judge=VotingJudge,
+    options=VotingOptions,
+    fit=_fit,
+    summary="The share of positive verdicts among sampled ones, demonstrations in the prompt.",
+    paragraph=(
+        "The same question is asked k times, and the share of Yes among the sampled verdicts is the reward. With a rationale "
+        "the model writes reasons before each verdict, which differ from sample to sample (self-consistency)."
+    ),
+    style=Style(label="Voting", color="#00507c", symbol="x", group="Asking the model"),
+    random=always,
+    reads_examples=shows_demonstrations,
+    place=310,
+)
+SPECS = (
+    SPEC,
+    SPEC.preset(
+        "voting_rationale",
+        {"rationale": {}, "votes": 4, "demonstrations": 0},
+        summary="The share of positive verdicts among sampled ones, each after reasons that the model writes.",
+        label="Voting with rationale",
+        color="#00507c",
+        symbol="x-open",
+    ),
+)

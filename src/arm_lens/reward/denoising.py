@@ -18,7 +18,6 @@ depend on how many prompts are read.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from einops import einsum
@@ -26,28 +25,17 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from arm_lens.engine.models import Model, device_of
+from arm_lens.engine.language_model import ModelLike, language_model
+from arm_lens.engine.protocol import LanguageModel
 from arm_lens.engine.reading import HeadMeans, read_with_logits
+from arm_lens.engine.sharing import remembered_of
 from arm_lens.engine.tokens import chunks, pad
 from arm_lens.engine.verdict_tokens import VerdictTokens, verdict_scores
-
-
-@dataclass(frozen=True, kw_only=True)
-class Denoise:
-    """Options of the weighted PCA."""
-
-    explained: float = 0.9
-    """The share of each head's second moment that the kept directions hold."""
-    weighted: bool = True
-    """Weight prompts by the probability of their right verdict; else all alike."""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.explained <= 1:
-            raise ValueError(f"the share that is explained must lie in (0, 1], not {self.explained}")
+from arm_lens.judges.options import Denoise
 
 
 def denoised_means(
-    model: Model,
+    model: ModelLike,
     sequences: Sequence[Sequence[int]],
     right: Sequence[bool],
     verdicts: VerdictTokens,
@@ -59,7 +47,7 @@ def denoised_means(
     """The denoised mean of every head at the last token of prompts.
 
     Args:
-        model: of either class.
+        model: any that `arm_lens.engine.language_model` accepts.
         sequences: the prompts, each ending where the verdict is due.
         right: whether the right verdict of each is the positive one.
         verdicts: the tokens of the verdicts.
@@ -74,11 +62,27 @@ def denoised_means(
         raise ValueError(
             f"denoised means need prompts, and a verdict for each: {len(right)} for {len(sequences)} prompts"
         )
+    model = language_model(model)
+    what = ("denoised means", tuple(right), verdicts, options, batch_size)
+    return remembered_of(
+        model, what, sequences, lambda: _read(model, sequences, right, verdicts, options, batch_size, progress)
+    )
+
+
+def _read(
+    model: LanguageModel,
+    sequences: Sequence[Sequence[int]],
+    right: Sequence[bool],
+    verdicts: VerdictTokens,
+    options: Denoise,
+    batch_size: int,
+    progress: bool,
+) -> HeadMeans:
     total = torch.zeros((), dtype=torch.float64)
     first = second = total
     spans = list(chunks(len(sequences), batch_size))
     for span in tqdm(spans, desc="reading heads", unit="batch", disable=not progress):
-        z, logits = read_with_logits(model, pad(sequences[span], device=device_of(model)))
+        z, logits = read_with_logits(model, pad(sequences[span], device=model.device))
         scores = verdict_scores(logits, verdicts)
         positive = torch.tensor(right[span], device=logits.device)
         # By the gap: one minus a probability of nearly 1 would be 0, and all of those together no mean.

@@ -19,26 +19,24 @@ import torch
 
 from arm_lens.engine.reading import HeadMeans, mean_heads
 from arm_lens.engine.replay import Replay
+from arm_lens.engine.sharing import remembered_of
 from arm_lens.engine.steering import Injection
 from arm_lens.judges.generative import GenerativeJudge
+from arm_lens.judges.options import ReadingOptions
 from arm_lens.judges.questions import Question, encode_questions, questions_of, sample_demonstrations
 from arm_lens.preferences import Preference, split_preferences
-from arm_lens.reward.denoising import Denoise, denoised_means
+from arm_lens.reward.denoising import denoised_means
 from arm_lens.selection import JudgingObjective, PooledObjective, RewardKind
 
 
 def means_and_objective(
     judge: GenerativeJudge,
     examples: Sequence[Preference],
+    reading: ReadingOptions | None = None,
     *,
     validation: Sequence[Preference] | None = None,
-    folds: int = 2,
-    demonstrations: int = 8,
-    readings: int = 64,
     injection: Injection | None = None,
     reward: RewardKind = "log_prob",
-    denoise: Denoise | None = None,
-    seed: int = 0,
     progress: bool = False,
 ) -> tuple[HeadMeans, PooledObjective]:
     """What is to be written, and an objective for head masks that judges no example with a mean it was read for.
@@ -46,20 +44,19 @@ def means_and_objective(
     Args:
         judge: the model and how it is asked.
         examples: pairs or labelled responses.
+        reading: how examples are read; the readings are those of all folds together, which are of equal size and have the
+            same share of each kind.
         validation: what masks are judged on, all examples being read; by default the examples themselves, cross-fitted.
-        folds: how many, of equal size and the same share of each kind.
-        demonstrations: demonstrations in each prompt that is read; fewer if there are not that many other examples.
-        readings: how many prompts are read in all, with fresh demonstrations each.
         injection: how values are written.
         reward: what the objective counts.
-        denoise: make the means less noisy, see `arm_lens.reward.denoising`.
-        seed: of the folds and the demonstrations.
         progress: show progress bars.
 
     Raises:
         ValueError: if there are too few examples, or what masks are judged on is all of one kind.
         PromptTooLongError: naming the example whose prompt exceeds the model's context.
     """
+    reading = reading or ReadingOptions()
+    seed, folds, readings = reading.seed or 0, reading.folds, reading.readings
 
     def ask(some: Sequence[Preference]) -> list[Question]:
         return questions_of(some, judge.template, judge.layout, seed=seed)
@@ -75,15 +72,8 @@ def means_and_objective(
     means, objectives = [], []
     for number, (pool, chosen_on) in enumerate(pairs):
         share = max(1, readings // len(pairs) + (number < readings % len(pairs)))
-        mean = read_means(
-            judge,
-            pool,
-            demonstrations=demonstrations,
-            readings=share,
-            denoise=denoise,
-            seed=seed + number,
-            progress=progress,
-        )
+        own = reading.model_copy(update={"readings": share, "seed": seed + number})
+        mean = read_means(judge, pool, own, progress=progress)
         objectives.append(
             judging_objective(judge, chosen_on, mean, injection=injection, reward=reward, progress=progress)
         )
@@ -96,26 +86,31 @@ def means_and_objective(
 def read_means(
     judge: GenerativeJudge,
     pool: Sequence[Question],
+    reading: ReadingOptions | None = None,
     *,
-    demonstrations: int = 8,
-    readings: int = 64,
-    denoise: Denoise | None = None,
-    seed: int = 0,
     progress: bool = False,
 ) -> HeadMeans:
-    """The means over ``readings`` prompts, each a question of the pool after ``demonstrations`` others with their verdicts.
+    """The means over a number of prompts, each a question of the pool after demonstrations: others with their verdicts.
 
-    With fewer others than that, all of them are shown. Each question of the pool is asked in turn, as often as needed,
-    with freshly drawn demonstrations. With ``denoise``, what was read is put through a weighted PCA before it is averaged,
-    each prompt weighted by the probability that the model gives to its right verdict.
+    With fewer others than that, all of them stand there. Each question of the pool is asked in turn, as often as needed,
+    with freshly drawn demonstrations. Denoised, what was read is put through a weighted PCA before it is averaged, each
+    prompt weighted by the probability that the model gives to its right verdict.
+
+    Raises:
+        ValueError: if there is nothing to read.
     """
+    reading = reading or ReadingOptions()
     if not pool:
         raise ValueError("there are no examples to read")
-    if readings < 1:
-        raise ValueError(f"the means need at least one reading, not {readings}")
-    demonstrations = min(demonstrations, len(pool) - 1)
-    questions = [pool[number % len(pool)] for number in range(readings)]
-    contexts = sample_demonstrations(pool, questions, demonstrations, seed=seed)
+    # By the questions, so that prompts which were read need not even be encoded.
+    what = ("means of questions", judge.question, tuple(pool), reading)
+    return remembered_of(judge.model, what, (), lambda: _read_means(judge, pool, reading, progress))
+
+
+def _read_means(judge: GenerativeJudge, pool: Sequence[Question], reading: ReadingOptions, progress: bool) -> HeadMeans:
+    questions = [pool[number % len(pool)] for number in range(reading.readings)]
+    demonstrations = min(reading.demonstrations, len(pool) - 1)
+    contexts = sample_demonstrations(pool, questions, demonstrations, seed=reading.seed or 0)
     sequences = encode_questions(
         judge.model,
         judge.template,
@@ -124,10 +119,16 @@ def read_means(
         criterion_text=judge.criterion_text,
         demonstrations=contexts,
     )
-    if denoise is not None:
+    if reading.denoise is not None:
         right = [question.positive for question in questions]
         return denoised_means(
-            judge.model, sequences, right, judge.verdicts, denoise, batch_size=judge.batch_size, progress=progress
+            judge.model,
+            sequences,
+            right,
+            judge.verdict_tokens,
+            reading.denoise,
+            batch_size=judge.batch_size,
+            progress=progress,
         )
     return mean_heads(judge.model, sequences, batch_size=judge.batch_size, progress=progress)
 
@@ -162,7 +163,7 @@ def judging_objective(
     replay = Replay(
         judge.model,
         sequences,
-        judge.verdicts,
+        judge.verdict_tokens,
         injection=injection,
         batch_size=4 * judge.batch_size,
         progress=progress,

@@ -14,33 +14,31 @@ for each, the steered prompt shows none; and no example takes part in choosing h
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pandas as pd
 from jaxtyping import Float
 from torch import Tensor
 
 from arm_lens.display import card, code_line, counted, first_and_last, listed, score_map, set_map
-from arm_lens.engine.models import Model, ModelInfo, describe
+from arm_lens.engine.language_model import ModelLike
+from arm_lens.engine.protocol import LanguageModel, ModelInfo
 from arm_lens.engine.reading import HeadMeans
+from arm_lens.engine.sharing import sharing
 from arm_lens.engine.steering import Injection, steer
 from arm_lens.engine.verdict_tokens import VerdictScores
 from arm_lens.heads import HeadScores, HeadSet
 from arm_lens.judges.artefact import decoding, read_artefact, write_artefact
-from arm_lens.judges.base import Comparison, ScoreKind, score_of
+from arm_lens.judges.base import FittedJudge, ScoreKind, VerdictJudge, score_of
 from arm_lens.judges.generative import GenerativeJudge
-from arm_lens.judges.questions import Layout, Question, prompts_behind, questions_of
-from arm_lens.judges.template import JudgeTemplate, default_template
+from arm_lens.judges.options import QuestionOptions, ReadingOptions, seeds_of
+from arm_lens.judges.questions import Question, prompts_behind, questions_of
 from arm_lens.preferences import Preference, Prompt
-from arm_lens.reward.denoising import Denoise
 from arm_lens.reward.fitting import judging_objective, means_and_objective, read_means
-from arm_lens.selection import JudgingObjective, Reinforce, RewardKind, Selection, Selector
-
-KIND = "reward model"
-"""What it is called on disk."""
+from arm_lens.selection import JudgingObjective, Reinforce, RewardKind, Selection, Selector, selector_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +48,9 @@ class FitRecord:
     criterion: str
     """The criterion's name, for the record; what the model reads is the wording."""
     seed: int
+    """Of the folds and the demonstrations."""
+    search_seed: int | None = None
+    """Of the search for heads; None if the heads were given."""
     demonstrations: int
     """Demonstrations in each prompt that was read."""
     readings: int
@@ -62,15 +63,16 @@ class FitRecord:
     """Folds in which the same questions were read and chosen on; None if others were chosen on, or the heads given."""
     reward: RewardKind
     search: dict[str, Any] | None
-    """The options of the search for heads, and its ``selector``; None if the heads were given."""
+    """The options of the search for heads, with its ``kind``; None if the heads were given."""
     denoise: dict[str, Any] | None = None
     """The options of the denoising; None if the means are plain."""
 
 
 @dataclass(frozen=True, eq=False)
-class ActivationRewardModel:
+class ActivationRewardModel(VerdictJudge[VerdictScores], FittedJudge):
     """A fitted reward model: heads, what to write at them, and the question to ask meanwhile."""
 
+    kind: ClassVar[str] = "reward model"
     judge: GenerativeJudge
     """The model and how it is asked."""
     heads: HeadSet
@@ -83,102 +85,77 @@ class ActivationRewardModel:
     @classmethod
     def fit(
         cls,
-        model: Model,
+        model: ModelLike,
         examples: Sequence[Preference],
         *,
         validation: Sequence[Preference] | None = None,
-        folds: int = 2,
         criterion: str = "",
-        criterion_text: str = "",
-        layout: Layout = "scalar",
-        template: JudgeTemplate | None = None,
-        demonstrations: int = 8,
-        readings: int = 64,
-        selector: Selector | HeadSet | None = None,
+        question: QuestionOptions | str | None = None,
+        reading: ReadingOptions | None = None,
+        selector: Selector | HeadSet | Mapping[str, Any] | str | None = None,
         reward: RewardKind = "log_prob",
         injection: Injection | None = None,
-        denoise: Denoise | None = None,
-        seed: int = 0,
-        batch_size: int = 16,
+        seed: int | None = None,
         progress: bool = False,
     ) -> ActivationRewardModel:
         """Fit a reward model to labelled preferences.
 
         Args:
-            model: of either TransformerLens class; it is not changed.
+            model: any that `arm_lens.engine.language_model` accepts; it is not changed.
             examples: pairs or labelled responses; at least two questions of each kind if ``validation`` is not given.
             validation: what heads are chosen on; by default the examples themselves, cross-fitted: cut into folds, each
                 of which is judged with means read from the others (see `arm_lens.reward.fitting`).
-            folds: how many.
             criterion: its name, for the record; by default the examples' own.
-            criterion_text: the criterion in words, put into every prompt; empty to leave it to the examples alone.
-            layout: ``scalar`` or ``ranked``.
-            template: by default the model's own, or the general one.
-            demonstrations: demonstrations in each prompt that is read; fewer if there are not that many other examples.
-            readings: how many prompts are read for the means, with fresh demonstrations each.
-            selector: options of a search (`Reinforce`, `TopEffect`, `Greedy`, `SoftGate`), or a ready set of heads.
+            question: how it is asked; a bare string is the criterion in words, by default left to the examples alone.
+            reading: how the means are read: demonstrations, readings, folds, denoising, seed.
+            selector: how heads are chosen, in any way that `arm_lens.selection.selector_of` takes: a `Reinforce`, its name,
+                its options. Or a ready set of heads: then all examples are read for the means, and none is left for a search.
             reward: what the search maximises.
             injection: replace (default) or add, and how strongly.
-            denoise: write denoised means, see `arm_lens.reward.denoising`; by default plain ones.
-            seed: of the split, the demonstrations and the search; the same seed gives the same model.
-            batch_size: prompts per forward pass.
+            seed: of the search, and of the reading if that has none of its own; the same seeds give the same model.
             progress: show progress bars.
 
         Raises:
             ValueError: if there are too few examples, or they name several criteria.
             PromptTooLongError: naming the example whose prompt exceeds the model's context.
         """
-        template = template or default_template(model)
         criterion = criterion or _criterion_of([*examples, *(validation or ())])
-        judge = GenerativeJudge(
-            model, criterion_text=criterion_text, layout=layout, template=template, batch_size=batch_size
-        )
-        injection = injection or Injection()
-        n_read = n_smallest = len(questions_of(examples, template, layout))
-        n_validation, selection = 0, None
+        judge, injection = GenerativeJudge(model, question=question), injection or Injection()
+        reading = reading or ReadingOptions()
+        read_seed, search_seed = seeds_of(reading, seed)
+        reading = reading.model_copy(update={"seed": read_seed})
+        pool = questions_of(examples, judge.template, judge.layout, seed=read_seed)
+        n_smallest, n_validation, selection, search = len(pool), 0, None, None
         if isinstance(selector, HeadSet):
-            pool = questions_of(examples, template, layout, seed=seed)
-            means = read_means(
-                judge,
-                pool,
-                demonstrations=demonstrations,
-                readings=readings,
-                denoise=denoise,
-                seed=seed,
-                progress=progress,
-            )
-            heads = selector
+            means, heads = read_means(judge, pool, reading, progress=progress), selector
         else:
-            selector = selector or Reinforce()
+            chooser = selector_of(selector or Reinforce())
             means, objective = means_and_objective(
                 judge,
                 examples,
+                reading,
                 validation=validation,
-                folds=folds,
-                demonstrations=demonstrations,
-                readings=readings,
                 injection=injection,
                 reward=reward,
-                denoise=denoise,
-                seed=seed,
                 progress=progress,
             )
             n_validation = len(objective)
             if validation is None:
                 n_smallest -= max(map(len, objective.objectives))
-            selection = selector.select(objective, seed=seed, progress=progress)
-            heads = selection.heads
+            selection = chooser.select(objective, seed=search_seed, progress=progress)
+            heads, search = selection.heads, chooser.model_dump(mode="json")
         record = FitRecord(
             criterion=criterion,
-            seed=seed,
-            demonstrations=min(demonstrations, n_smallest - 1),
-            readings=readings,
-            n_read=n_read,
+            seed=read_seed,
+            search_seed=None if selection is None else search_seed,
+            demonstrations=min(reading.demonstrations, n_smallest - 1),
+            readings=reading.readings,
+            n_read=len(pool),
             n_validation=n_validation,
-            folds=folds if selection is not None and validation is None else None,
+            folds=reading.folds if selection is not None and validation is None else None,
             reward=reward,
-            search=None if isinstance(selector, HeadSet) else _search_record(selector),
-            denoise=None if denoise is None else asdict(denoise),
+            search=search,
+            denoise=None if reading.denoise is None else asdict(reading.denoise),
         )
         return cls(judge, heads, means, injection, selection, record)
 
@@ -188,6 +165,16 @@ class ActivationRewardModel:
         return self.record.criterion or "activation_reward_model"
 
     @property
+    def model(self) -> LanguageModel:
+        """The model that is steered."""
+        return self.judge.model
+
+    @property
+    def compares_only(self) -> bool:
+        """In the ranked layout."""
+        return self.judge.compares_only
+
+    @property
     def chosen(self) -> HeadSet | Float[Tensor, "layer head"]:
         """What is steered by: the heads, or the gates of a search that ended in gates."""
         return self.heads if self.selection is None else self.selection.chosen
@@ -195,7 +182,7 @@ class ActivationRewardModel:
     @property
     def info(self) -> ModelInfo:
         """The model it was fitted on."""
-        return describe(self.judge.model)
+        return self.model.info
 
     def with_heads(self, heads: HeadSet) -> ActivationRewardModel:
         """The same reward model with other heads: all of them, random ones, those of another criterion."""
@@ -224,16 +211,24 @@ class ActivationRewardModel:
         )
 
     def verdict(self, questions: Sequence[Question], *, progress: bool = False) -> VerdictScores:
-        """The steered model's verdict on each question."""
-        with steer(self.judge.model, self.chosen, self.means.values, injection=self.injection):
+        """The steered model's verdict on each question.
+
+        Within `arm_lens.engine.sharing.shared_readings` all tokens but the last are read once for all judges that ask the
+        same, steered or not.
+        """
+        if sharing() and questions and not self.model.is_hooked():
+            chosen = self.chosen.mask if isinstance(self.chosen, HeadSet) else self.chosen
+            return self.judge.steered_verdict(
+                questions, chosen, self.means.values, injection=self.injection, progress=progress
+            )
+        with steer(self.model, self.chosen, self.means.values, injection=self.injection):
             return self.judge.verdict(questions, progress=progress)
 
-    def scores(
+    def verdicts(
         self, prompts: Sequence[Prompt], responses: Sequence[Prompt], *, progress: bool = False
     ) -> VerdictScores:
-        """Every kind of score of each response; see `GenerativeJudge.scores`."""
-        with steer(self.judge.model, self.chosen, self.means.values, injection=self.injection):
-            return self.judge.scores(prompts, responses, progress=progress)
+        """Every kind of score of each response, ``[example]``; otherwise as `score`."""
+        return self.verdict(self.judge.scalar_questions(prompts, responses), progress=progress)
 
     def score(
         self,
@@ -244,22 +239,17 @@ class ActivationRewardModel:
         progress: bool = False,
     ) -> Float[Tensor, " example"]:
         """The reward of each response; see `GenerativeJudge.score`."""
-        return score_of(self.scores(prompts, responses, progress=progress), kind)
+        return score_of(self.verdicts(prompts, responses, progress=progress), kind)
 
-    def margins(
+    def orders(
         self, prompts: Sequence[Prompt], a: Sequence[Prompt], b: Sequence[Prompt], *, progress: bool = False
-    ) -> Float[Tensor, " pair"]:
-        """How much better each ``a`` is than its ``b``, in log-odds; see `GenerativeJudge.margins`."""
-        with steer(self.judge.model, self.chosen, self.means.values, injection=self.injection):
-            return self.judge.margins(prompts, a, b, progress=progress)
+    ) -> Float[Tensor, "pair order"]:
+        """A ranked reward model's log-odds for whichever response stands first; see `VerdictJudge.orders`."""
+        return self.verdict(self.judge.ranked_questions(prompts, a, b), progress=progress).gap.reshape(-1, 2)
 
-    def prefer(self, prompt: Prompt, a: Prompt, b: Prompt) -> Comparison:
-        """Which of two responses to a prompt meets the criterion better."""
-        return Comparison.of(float(self.margins([prompt], [a], [b])[0]))
-
-    def __call__(self, *, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float]:
-        """As a reward function of TRL's GRPOTrainer: keywords only, a float per completion."""
-        return [float(one) for one in self.score([_prompt(p) for p in prompts], [_prompt(c) for c in completions])]
+    def facts(self) -> dict[str, Any]:
+        """How many heads are written at, and which."""
+        return {"n_heads": len(self.heads), "heads": self.heads.to_list()}
 
     def save(self, path: str | Path) -> Path:
         """Write the reward model, without the language model, to a folder; see `arm_lens.judges.artefact`."""
@@ -268,10 +258,7 @@ class ActivationRewardModel:
             "heads": self.heads.to_list(),
             "means_count": self.means.count,
             "injection": self.injection.to_dict(),
-            "layout": self.judge.layout,
-            "criterion_text": self.judge.criterion_text,
-            "template": self.judge.template.to_dict(),
-            "batch_size": self.judge.batch_size,
+            **self.judge.record(),
             "fit": asdict(self.record),
             "history": None,
         }
@@ -281,10 +268,12 @@ class ActivationRewardModel:
             tensors |= {name: tensor for name, tensor in found.items() if tensor is not None}
             record["history"] = self.selection.history.to_dict(orient="list")
             record["scores"] = self.selection.head_scores.name
-        return write_artefact(path, KIND, self.judge.model, tensors, record)
+        return write_artefact(path, self.kind, self.model, tensors, record)
 
     @classmethod
-    def load(cls, path: str | Path, model: Model | None = None, *, device: str | None = None) -> ActivationRewardModel:
+    def load(
+        cls, path: str | Path, model: ModelLike | None = None, *, device: str | None = None
+    ) -> ActivationRewardModel:
         """Read what `save` wrote.
 
         Args:
@@ -297,19 +286,13 @@ class ActivationRewardModel:
             ArtefactError: if it holds another judge, or a damaged one.
             WrongModelError: if the model is not the one it was fitted on; the message says in what they differ.
         """
-        model, tensors, record = read_artefact(path, KIND, model, device=device)
+        model, tensors, record = read_artefact(path, cls.kind, model, device=device)
         with decoding(Path(path)):
             return cls._of_record(model, tensors, record)
 
     @classmethod
-    def _of_record(cls, model: Model, tensors: dict[str, Tensor], record: dict[str, Any]) -> ActivationRewardModel:
-        judge = GenerativeJudge(
-            model,
-            criterion_text=record["criterion_text"],
-            layout=record["layout"],
-            template=JudgeTemplate.from_dict(record["template"]),
-            batch_size=record["batch_size"],
-        )
+    def _of_record(cls, model: ModelLike, tensors: dict[str, Tensor], record: dict[str, Any]) -> ActivationRewardModel:
+        judge = GenerativeJudge.of_record(model, record)
         if tensors["means"].shape != tensors["fingerprint"].shape:
             raise ValueError(f"means of shape {list(tensors['means'].shape)}")
         n_layers, n_heads = tensors["means"].shape[:2]
@@ -351,11 +334,3 @@ def _criterion_of(examples: Sequence[Preference]) -> str:
     if len(named) > 1:
         raise ValueError(f"the examples name {len(named)} criteria ({', '.join(named)}); fit one reward model for each")
     return named[0] if named else ""
-
-
-def _search_record(selector: Selector) -> dict[str, Any]:
-    return selector.model_dump(mode="json")
-
-
-def _prompt(value: Any) -> Prompt:
-    return value if isinstance(value, str) else tuple(value)

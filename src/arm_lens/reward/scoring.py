@@ -79,7 +79,7 @@ def score_file(
 
 
 def _scored(reward: ActivationRewardModel, rows: pd.DataFrame) -> bytes:
-    found = reward.scores(rows["prompt"].tolist(), rows["response"].tolist())
+    found = reward.verdicts(rows["prompt"].tolist(), rows["response"].tolist())
     lines = []
     for place, (_, row) in enumerate(rows.iterrows()):
         scores = {

@@ -11,7 +11,7 @@ from arm_lens.comparison.agreement import ALL
 from arm_lens.comparison.transfer import NONE, RANDOM
 from arm_lens.engine.reading import fingerprint
 from arm_lens.heads import HeadSet
-from arm_lens.judges.questions import Layout
+from arm_lens.judges.options import Layout
 from arm_lens.preferences import LabelledResponse, Preference, PreferencePair, split_preferences
 from arm_lens.reward.model import ActivationRewardModel
 

@@ -19,7 +19,6 @@ from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
@@ -27,6 +26,7 @@ from tqdm.auto import tqdm
 from arm_lens.engine.tokens import PromptTooLongError
 from arm_lens.judges.endpoint.answers import Answer, AnswerStore, AnswerToken
 from arm_lens.judges.endpoint.errors import Address, BudgetReachedError, EndpointError, explained, is_too_long, said
+from arm_lens.judges.endpoint.options import EndpointOptions
 
 TOKENS_AROUND_A_MESSAGE = 32
 """What a chat template may add to a message, from above."""
@@ -138,22 +138,14 @@ class Budget:
 
 
 class ChatClient:
-    """Asks an endpoint; the arguments are those of `arm_lens.judges.endpoint.EndpointJudge`."""
+    """Asks an endpoint.
 
-    def __init__(
-        self,
-        *,
-        base_url: str | None,
-        api_key: str,
-        key_name: str | None,
-        max_retries: int,
-        timeout: float,
-        requests_per_minute: float | None,
-        concurrency: int,
-        prices: tuple[float, float] | None,
-        budget: float | None,
-        cache: Path | None,
-    ) -> None:
+    Args:
+        options: how it is called.
+        api_key: what was found in the environment variable.
+    """
+
+    def __init__(self, options: EndpointOptions, *, api_key: str) -> None:
         try:
             import openai
         except ImportError as error:
@@ -161,16 +153,18 @@ class ChatClient:
                 "an endpoint is asked with the openai client, which is not installed: pip install 'arm-lens[endpoint]'"
             ) from error
         self._errors: tuple[type[Exception], ...] = (openai.OpenAIError, ValueError)
-        self._gate, self._budget, self._prices = Gate(requests_per_minute), Budget(budget), prices
+        self._gate, self._budget = Gate(options.requests_per_minute), Budget(options.budget)
+        self._prices = options.prices
         http = openai.DefaultHttpxClient(event_hooks={"request": [self._gate]})
         weakref.finalize(self, http.close)
         self._client = openai.OpenAI(
-            api_key=api_key, base_url=base_url, max_retries=max_retries, timeout=timeout, http_client=http
-        )
-        self._address = Address(str(self._client.base_url), key_name, timeout, max_retries)
-        self._concurrency = concurrency
-        self._store = AnswerStore(cache)
-        self._usage = Usage(cost=0.0 if prices else math.nan)
+            api_key=api_key, base_url=options.base_url, max_retries=options.max_retries, timeout=options.timeout,
+            http_client=http,
+        )  # fmt: skip
+        self._address = Address(str(self._client.base_url), options.api_key_env, options.timeout, options.max_retries)
+        self._concurrency = options.concurrency
+        self._store = AnswerStore(options.cache)
+        self._usage = Usage(cost=0.0 if self._prices else math.nan)
         self._refused: dict[str, None] = {}
         self._counting, self._asking, self._all_queued = threading.Lock(), threading.Lock(), threading.Event()
 

@@ -22,20 +22,23 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from arm_lens.judges.base import Comparison
+from arm_lens.judges.base import FitContext, VerdictJudge, check_pairs
 from arm_lens.judges.endpoint.answers import Answer
 from arm_lens.judges.endpoint.client import ChatClient, ChatRequest, Usage
+from arm_lens.judges.endpoint.options import EndpointOptions
 from arm_lens.judges.endpoint.verdicts import VerdictReader
-from arm_lens.judges.questions import Layout, Question, questions_of, verdicts_of
+from arm_lens.judges.generative import demonstrations_of, shows_demonstrations
+from arm_lens.judges.options import QuestionOptions, ReadingOptions, question_options
+from arm_lens.judges.questions import Question, questions_of, scalar_questions, verdicts_of
 from arm_lens.judges.template import JudgeTemplate
 from arm_lens.preferences import Message, Preference, Prompt
+from arm_lens.registry import JudgeSpec, OptionsModel, Style
 
 RATIONALE = (
     "\n\nFirst give your reasons in a few sentences. Then write your answer alone on the last line: "
@@ -59,34 +62,27 @@ class EndpointVerdicts:
     unparsed: Int[Tensor, " question"]
     """How many of the votes were no verdict; each counts half."""
 
+    @property
+    def two_way(self) -> Float[Tensor, " question"]:
+        """The probability again: an endpoint tells the verdicts' alone."""
+        return self.probability
 
-class EndpointJudge:
+
+class EndpointJudge(VerdictJudge[EndpointVerdicts]):
     """Asks an OpenAI-compatible endpoint whether a response meets the criterion.
 
     Args:
         model: its name at the endpoint.
-        base_url: such as ``http://localhost:8000/v1``; by default ``OPENAI_BASE_URL`` or OpenAI itself.
-        api_key_env: the environment variable with the key, which is never stored; None for an endpoint without keys.
-        template: the wording of the questions; its texts for base models are not used.
-        criterion_text: the criterion in words, put into every conversation; empty for an unnamed criterion.
-        examples: demonstrations shown before every question, in this order.
-        layout: ``scalar`` asks about one response; ``ranked`` asks which of two is better, in both orders.
+        examples: demonstrations before every question, in this order.
+        question: how it is asked; a bare string is the criterion in words. The template's texts for base models are not used.
+        endpoint: how it is called.
         votes: verdicts per question.
         temperature: by default 0 for one verdict and 1 for votes.
-        rationale: ask for reasons before the verdict. The examples still show verdicts alone, and no probability is
+        rationale: ask for reasons before the verdict. The demonstrations still show verdicts alone, and no probability is
             asked for: once the reasons are written, the verdict is settled. Sample votes for a graded reward.
-        seed: of sampling, and of the order of the two responses in ranked examples. Every vote on every question gets
-            a seed of its own; not every endpoint heeds it.
         max_tokens: of an answer, 16 or with a rationale 1024; a model that thinks before it answers may want more.
-        max_retries: how often a request is repeated after a lost connection, a timeout, or the status 429 or 5xx.
-        timeout: seconds without a sign of the endpoint before a request counts as lost.
-        requests_per_minute: at most, evenly spaced, repeated requests included.
-        concurrency: requests on their way at a time.
-        prices: of a million prompt tokens and of a million completion tokens.
-        budget: the most to spend, in the unit of the prices, as long as this judge lives; each request is priced at a
-            token per byte and the longest answer until its cost is known.
-        cache: a file, or an existing folder to keep one in, for the answers: asked again, they cost nothing, so that a
-            run which was stopped goes on where it was. By default they are remembered as long as this judge.
+        seed: of sampling, and of the order of the two responses in ranked demonstrations. Every vote on every question gets
+            a seed of its own; not every endpoint heeds it.
 
     Raises:
         ImportError: if the openai client is not installed.
@@ -94,64 +90,55 @@ class EndpointJudge:
         AnswersFileError: if the cache is damaged or another program's file.
     """
 
+    kind: ClassVar[str] = "endpoint judge"
+
     def __init__(
         self,
         model: str,
         *,
-        base_url: str | None = None,
-        api_key_env: str | None = "OPENAI_API_KEY",
-        template: JudgeTemplate | None = None,
-        criterion_text: str = "",
         examples: Sequence[Preference] = (),
-        layout: Layout = "scalar",
+        question: QuestionOptions | str | None = None,
+        endpoint: EndpointOptions | None = None,
         votes: int = 1,
         temperature: float | None = None,
         rationale: bool = False,
-        seed: int = 0,
         max_tokens: int | None = None,
-        max_retries: int = 5,
-        timeout: float = 60.0,
-        requests_per_minute: float | None = None,
-        concurrency: int = 4,
-        prices: tuple[float, float] | None = None,
-        budget: float | None = None,
-        cache: str | Path | None = None,
+        seed: int = 0,
     ) -> None:
-        self.model, self.criterion_text, self.layout, self.votes = model, criterion_text, layout, votes
-        self.rationale, self.seed = rationale, seed
-        self.template = template or JudgeTemplate()
+        question, endpoint = question_options(question), endpoint or EndpointOptions()
+        self.model, self.votes, self.rationale, self.seed = model, votes, rationale, seed
+        self.template = question.template or JudgeTemplate()
+        self.question = question.model_copy(update={"template": self.template})
         self.temperature = float(votes > 1) if temperature is None else float(temperature)
         usual = RATIONALE_TOKENS if rationale else VERDICT_TOKENS
         self.max_tokens = usual if max_tokens is None else max_tokens
-        self.demonstrations = tuple(questions_of(examples, self.template, layout, seed=seed))
-        self.verdicts = verdicts_of(self.template, layout)
+        self.demonstrations = tuple(questions_of(examples, self.template, question.layout, seed=seed))
+        self.spellings = verdicts_of(self.template, question.layout)
         for name, value, least in (
-            ("votes", votes, 1), ("concurrency", concurrency, 1), ("max_retries", max_retries, 0),
-            ("max_tokens", self.max_tokens, 1), ("temperature", self.temperature, 0),
+            ("votes", votes, 1), ("max_tokens", self.max_tokens, 1), ("temperature", self.temperature, 0),
         ):  # fmt: skip
             if value < least:
                 raise ValueError(f"{name} is {value}; it must be at least {least}")
-        for name, amount in (("timeout", timeout), ("requests_per_minute", requests_per_minute), ("budget", budget)):
-            if amount is not None and not amount > 0:
-                raise ValueError(f"{name} is {amount}; it must be more than 0")
         if votes > 1 and not self.temperature:
             raise ValueError(f"{votes} votes at temperature 0 would all be the same; leave temperature out")
-        if budget is not None and prices is None:
-            raise ValueError("a budget needs prices: (per million prompt tokens, per million completion tokens)")
-        self._reader = VerdictReader(*self.verdicts, rationale=rationale)
-        self._client = ChatClient(
-            base_url=base_url,
-            api_key=_key(api_key_env),
-            key_name=api_key_env,
-            max_retries=max_retries,
-            timeout=float(timeout),
-            requests_per_minute=requests_per_minute,
-            concurrency=concurrency,
-            prices=prices,
-            budget=budget,
-            cache=None if cache is None else Path(cache),
-        )
+        self._reader = VerdictReader(*self.spellings, rationale=rationale)
+        self._client = ChatClient(endpoint, api_key=_key(endpoint.api_key_env))
         self._unparsed = self._from_text = self._prompt_tokens = self._completion_tokens = 0
+
+    @property
+    def compares_only(self) -> bool:
+        """In the ranked layout."""
+        return self.question.layout == "ranked"
+
+    @property
+    def log_odds(self) -> bool:
+        """Whether all verdicts so far were read off stated probabilities, not from words, and not counted."""
+        return self._wants_logprobs and not self._from_text
+
+    def facts(self) -> dict[str, Any]:
+        """What of `usage` does not depend on how often a run was stopped."""
+        price = self.usage.price
+        return {"unparsed": self._unparsed, "cost": None if math.isnan(price) else price}
 
     @property
     def usage(self) -> Usage:
@@ -161,8 +148,9 @@ class EndpointJudge:
 
     def messages(self, question: Question, *, demonstrations: Sequence[Question] | None = None) -> list[Message]:
         """The conversation that asks a question: each demonstration a turn, the criterion in front of the first."""
-        positive, negative = (spellings[0] for spellings in self.verdicts)
-        header = self.template.header.replace("{criterion}", self.criterion_text) if self.criterion_text else ""
+        positive, negative = (spellings[0] for spellings in self.spellings)
+        header = self.template.header.replace("{criterion}", self.question.criterion_text)
+        header = header if self.question.criterion_text else ""
         messages: list[Message] = []
         for example in self.demonstrations if demonstrations is None else demonstrations:
             messages.append({"role": "user", "content": example.text})
@@ -207,7 +195,7 @@ class EndpointJudge:
         self._completion_tokens += sum(answer.completion_tokens or 0 for answer in answers)
         return EndpointVerdicts(torch.tensor(probability), torch.tensor(gap), torch.tensor(unparsed))
 
-    def scores(
+    def verdicts(
         self, prompts: Sequence[Prompt], responses: Sequence[Prompt], *, progress: bool = False
     ) -> EndpointVerdicts:
         """The verdict on each response, ``[example]``.
@@ -221,62 +209,44 @@ class EndpointJudge:
             ValueError: if the judge is ranked (it has no score of one response), or lengths differ.
             EndpointError: naming the example; otherwise as `verdict`.
         """
-        if self.layout == "ranked":
-            raise ValueError("a ranked judge compares two responses and has no score of one; use prefer")
-        if len(prompts) != len(responses):
-            raise ValueError(f"{len(prompts)} prompts for {len(responses)} responses")
-        questions = [
-            Question(self.template.question(prompt, response), True, f"example {number}")
-            for number, (prompt, response) in enumerate(zip(prompts, responses, strict=True))
-        ]
+        questions = scalar_questions(self.template, prompts, responses, layout=self.question.layout)
         return self.verdict(questions, progress=progress)
 
     def score(
         self, prompts: Sequence[Prompt], responses: Sequence[Prompt], *, progress: bool = False
     ) -> Float[Tensor, " example"]:
-        """P(Yes), or the share of Yes among the votes, of each response; otherwise as `scores`."""
-        return self.scores(prompts, responses, progress=progress).probability
+        """P(Yes), or the share of Yes among the votes, of each response; otherwise as `verdicts`."""
+        return self.verdicts(prompts, responses, progress=progress).probability
 
     def margins(
         self, prompts: Sequence[Prompt], a: Sequence[Prompt], b: Sequence[Prompt], *, progress: bool = False
     ) -> Float[Tensor, " pair"]:
-        """How much better each ``a`` is than its ``b``, in log-odds.
-
-        The difference of the two log-odds; for a ranked judge, the mean over both orders, which cancels a liking for
-        the first or second place.
-        """
+        """How much better each ``a`` is than its ``b``, in log-odds; see `VerdictJudge.margins`. Errors name the pair."""
+        if not len(prompts):
+            return super().margins(prompts, a, b, progress=progress)
         gaps = self._gaps(prompts, a, b, progress)
         difference = gaps[:, 0] - gaps[:, 1]
-        return difference / 2 if self.layout == "ranked" else difference
+        return difference / 2 if self.compares_only else difference
 
     def orders(
         self, prompts: Sequence[Prompt], a: Sequence[Prompt], b: Sequence[Prompt], *, progress: bool = False
     ) -> Float[Tensor, "pair order"]:
-        """A ranked judge's log-odds for whichever response is shown first: ``a`` in the first column, ``b`` in the second.
+        """A ranked judge's log-odds for whichever response stands first; see `VerdictJudge.orders`.
 
-        `arm_lens.judges.base.PositionBias.of` says what they tell about the judge. After `margins` they cost nothing: the
-        answers are there.
-
-        Raises:
-            ValueError: if the judge is scalar.
+        After `margins` they cost nothing: the answers are there.
         """
-        if self.layout != "ranked":
+        if not self.compares_only:
             raise ValueError("a scalar judge sees one response at a time: there is no order; use layout='ranked'")
         return self._gaps(prompts, a, b, progress)
-
-    def prefer(self, prompt: Prompt, a: Prompt, b: Prompt) -> Comparison:
-        """Which of two responses to a prompt the judge prefers."""
-        return Comparison.of(float(self.margins([prompt], [a], [b])[0]))
 
     def _gaps(
         self, prompts: Sequence[Prompt], a: Sequence[Prompt], b: Sequence[Prompt], progress: bool
     ) -> Float[Tensor, "pair two"]:
         """The log-odds of each response, or of the first in each order."""
-        if not len(prompts) == len(a) == len(b):
-            raise ValueError(f"{len(prompts)} prompts for {len(a)} first and {len(b)} second responses")
+        check_pairs(prompts, a, b)
         questions = []
         for number, (prompt, one, two) in enumerate(zip(prompts, a, b, strict=True)):
-            if self.layout == "ranked":
+            if self.compares_only:
                 texts = [self.template.ranked_question(prompt, *pair) for pair in ((one, two), (two, one))]
             else:
                 texts = [self.template.question(prompt, response) for response in (one, two)]
@@ -326,3 +296,64 @@ def _key(name: str | None) -> str:
             "api_key_env, or pass api_key_env=None for an endpoint that wants none"
         )
     return key
+
+
+class EndpointJudgeOptions(OptionsModel):
+    """Options of the endpoint judge."""
+
+    groups: ClassVar[tuple[str, ...]] = ("question", "reading", "endpoint")
+    model: str
+    """Its name at the endpoint."""
+    question: QuestionOptions = QuestionOptions()
+    reading: ReadingOptions = ReadingOptions()
+    endpoint: EndpointOptions = EndpointOptions()
+    votes: int = 1
+    temperature: float | None = None
+    rationale: bool = False
+    max_tokens: int | None = None
+
+
+def _fit(context: FitContext, options: EndpointJudgeOptions) -> EndpointJudge:
+    reading, question = context.reading, context.question
+    seed = reading.seed or 0
+    endpoint = options.endpoint.shared_by(context.workers)
+    if endpoint.cache is None:
+        endpoint = endpoint.model_copy(update={"cache": context.cache})
+    return EndpointJudge(
+        options.model,
+        examples=demonstrations_of(context.examples, question.layout, reading.demonstrations, seed=seed),
+        question=question,
+        endpoint=endpoint,
+        votes=options.votes,
+        temperature=options.temperature,
+        rationale=options.rationale,
+        max_tokens=options.max_tokens,
+        seed=seed,
+    )
+
+
+def _check(options: EndpointJudgeOptions) -> None:
+    key = options.endpoint.api_key_env
+    if key is not None and key not in os.environ:
+        raise ValueError(
+            f"the judge 'endpoint' needs a key in the environment variable {key}, which is not set; api_key_env: null for "
+            "an endpoint without keys"
+        )
+
+
+SPEC = JudgeSpec(
+    name="endpoint",
+    judge=EndpointJudge,
+    options=EndpointJudgeOptions,
+    fit=_fit,
+    defaults={"reading": {"demonstrations": 0}},
+    summary="A model behind an OpenAI-compatible endpoint; its answers are kept, so that none is paid for twice.",
+    paragraph=(
+        "Any chat model behind an endpoint, asked the same questions as every other judge. Its verdict is read off the "
+        "probabilities of its answer where it states them, else off its words."
+    ),
+    style=Style(label="Endpoint", color="#003a5a", symbol="bowtie", group="Asking the model"),
+    reads_examples=shows_demonstrations,
+    check=_check,
+    place=320,
+)

@@ -1,0 +1,206 @@
+"""How a judge is run: fitted to a task's examples by its spec alone, and made to judge the task's test.
+
+What judges of a task share is read once (`arm_lens.engine.sharing`): the test's prompts for all judges that ask about them,
+the means for all ways of choosing heads, a search for all random sets that are like its own. What belongs to the test
+outlives a task, what belongs to its examples does not. Nothing depends on which judge asks first, so that a run that was
+stopped and goes on gives the same numbers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from scipy.special import expit
+
+from arm_lens.benchmark.config import BenchmarkConfig, BenchmarkConfigError, JudgeChoice
+from arm_lens.benchmark.data import Task, TestSet
+from arm_lens.engine.language_model import ModelLike, language_model
+from arm_lens.engine.loading import load_model
+from arm_lens.engine.protocol import LanguageModel
+from arm_lens.engine.sharing import SharedReadings, remembered, shared_readings, sharing
+from arm_lens.judges.base import Judge, PositionBias, VerdictJudge, fit_context
+from arm_lens.judges.options import QuestionOptions, ReadingOptions
+from arm_lens.preferences import Preference, PreferencePair, unpair
+from arm_lens.registry import JudgeSpec
+
+
+@dataclass(frozen=True, eq=False)
+class Verdicts:
+    """What a judge says about a test."""
+
+    rewards: Float[np.ndarray, " text"] | None
+    """Of each text of the test; None for a judge that only compares."""
+    scale: Float[np.ndarray, " text"] | None
+    """What pairs are compared by: the rewards on a scale that does not saturate."""
+    probabilities: Float[np.ndarray, " text"] | None = None
+    """P(meets the criterion), if the judge gives one."""
+    threshold: float | None = 0.5
+    """The reward above which a response meets the criterion; None for a judge that has no such place: its rewards are
+    then cut at their median over the test."""
+    margins: Float[np.ndarray, " pair"] | None = None
+    """Of each pair of the test, for a judge that sees both responses at once."""
+    log_odds: bool = False
+    """Whether the scale, or the margins, are log-odds, so that a pair's margin is a probability too."""
+    fit: dict[str, Any] = field(default_factory=dict)
+    """What is known of the fit: fit_accuracy, n_heads, heads, position_bias, inconsistent, unparsed, cost."""
+
+
+def model_of(config: BenchmarkConfig) -> LanguageModel:
+    """The model that a run names."""
+    dtype = getattr(torch, config.dtype)
+    return language_model(load_model(config.model, model_class=config.model_class, device=config.device, dtype=dtype))
+
+
+def check_judges(config: BenchmarkConfig) -> None:
+    """Refuse judges that there are not, and options that they do not have or that cannot work here.
+
+    Raises:
+        BenchmarkConfigError: naming the judge.
+    """
+    for choice in [*config.judges, *(one for study in config.studies for one in study.judges or ())]:
+        try:
+            parsed = choice.parsed
+            if choice.spec.check is not None:
+                choice.spec.check(parsed)
+        except ValueError as error:
+            raise BenchmarkConfigError(str(error)) from error
+
+
+def check_data(choice: JudgeChoice, task: Task) -> None:
+    """Refuse a judge that compares two responses where there are single ones.
+
+    Raises:
+        BenchmarkConfigError: naming the judge and the task.
+    """
+    question = getattr(choice.parsed, "question", None)
+    ranked = question is not None and question.layout == "ranked"
+    if ranked and not (task.test.pairs and all(isinstance(one, PreferencePair) for one in task.examples)):
+        raise BenchmarkConfigError(
+            f"the judge {choice.judge!r} compares two responses, but {task.study!r} has single ones; leave it out there"
+        )
+
+
+def verdicts_of(
+    spec: JudgeSpec, options: Any, task: Task, model: ModelLike, config: BenchmarkConfig, seed: int, cache: Path | None
+) -> tuple[Verdicts, Judge]:
+    """Fit a judge to a task's examples, and have it judge the task's test.
+
+    Within `shared_readings` whatever is read for one judge is there for the next; see the module.
+
+    Args:
+        spec: of the judge, from `arm_lens.registry.JUDGES`.
+        options: an instance of ``spec.options``.
+        task: examples and test.
+        model: what judges.
+        config: how many demonstrations, readings and prompts per pass, where the options do not say.
+        seed: of what is random beside the drawing of examples.
+        cache: the file in which answers of endpoints are kept.
+
+    Raises:
+        ValueError: if the judge cannot be fitted or run on this data.
+    """
+    with _readings_of(task) as (of_examples, of_test):
+        with of_test, of_examples:
+            context = fit_context(
+                model,
+                task.examples,
+                options,
+                question=QuestionOptions(criterion_text=task.criterion_text, batch_size=config.batch_size),
+                reading=ReadingOptions(
+                    demonstrations=config.demonstrations, readings=config.readings, seed=task.sample
+                ),
+                seed=seed,
+                like_seed=task.first_seed,
+                cache=cache,
+                workers=config.n_workers,
+            )
+            judge: Judge = spec.fit(context, options)
+            fit = {"fit_accuracy": fit_accuracy(judge, task.examples)} if spec.checks_fit else {}
+        with of_test:
+            verdicts = verdicts_by(judge, task.test)
+    verdicts.fit.update(fit)
+    return verdicts, judge
+
+
+def verdicts_by(judge: Judge, test: TestSet) -> Verdicts:
+    """What a judge says about a test.
+
+    Raises:
+        ValueError: if it only compares, and there are no pairs.
+    """
+    if judge.compares_only:
+        return _comparisons(judge, test)
+    prompts, responses = (list(column) for column in zip(*test.texts, strict=True))
+    rewards, gaps = (one.double().numpy() for one in judge.rewards_and_gaps(prompts, responses))
+    if judge.log_odds:  # from the gaps, which are still apart where rewards in float32 are all 1
+        rewards = expit(gaps)
+    return Verdicts(
+        rewards,
+        gaps,
+        probabilities=rewards if judge.states_probability else None,
+        threshold=judge.threshold,
+        log_odds=judge.log_odds,
+        fit=judge.facts(),
+    )
+
+
+def _comparisons(judge: Judge, test: TestSet) -> Verdicts:
+    """Of a judge that is asked about pairs in both orders."""
+    pairs = [item.example for item in test.pairs if isinstance(item.example, PreferencePair)]
+    if not pairs:
+        raise ValueError("a ranked judge needs pairs to judge, and there are only single responses")
+    three = [one.prompt for one in pairs], [one.chosen for one in pairs], [one.rejected for one in pairs]
+    if not isinstance(judge, VerdictJudge):
+        return Verdicts(None, None, margins=judge.margins(*three).double().numpy(), fit=judge.facts())
+    orders = judge.orders(*three)
+    bias = PositionBias.of(orders)
+    margins = ((orders[:, 0] - orders[:, 1]) / 2).double().numpy()
+    about = {"position_bias": 2 * bias.first - 1, "inconsistent": bias.inconsistent}
+    return Verdicts(None, None, margins=margins, log_odds=judge.log_odds, fit={**about, **judge.facts()})
+
+
+def fit_accuracy(judge: Judge, examples: tuple[Preference, ...]) -> float:
+    """The accuracy on the very examples that a judge was fitted to; a tie counts one half."""
+    if judge.compares_only:
+        pairs = [one for one in examples if isinstance(one, PreferencePair)]
+        margins = judge.margins(
+            [one.prompt for one in pairs], [one.chosen for one in pairs], [one.rejected for one in pairs]
+        )
+        above, labels = margins.double().numpy(), np.ones(len(pairs), dtype=bool)
+    else:
+        singles = unpair(examples)
+        rewards, gaps = judge.rewards_and_gaps([one.prompt for one in singles], [one.response for one in singles])
+        threshold = 0.0 if judge.threshold is None else judge.threshold
+        above = gaps.double().numpy() if judge.log_odds else rewards.double().numpy() - threshold
+        labels = np.array([one.label for one in singles])
+    return float(np.where(above == 0, 0.5, (above > 0) == labels).mean())
+
+
+@dataclass
+class _Held:
+    """The readings of the present task and of the present test."""
+
+    keys: tuple[str, ...] = ("", "", "")
+    of_examples: SharedReadings = field(default_factory=SharedReadings)
+    of_test: SharedReadings = field(default_factory=SharedReadings)
+
+
+@contextlib.contextmanager
+def _readings_of(task: Task) -> Iterator[tuple[SharedReadings, SharedReadings]]:
+    """What is shared about a task's examples and about its test; outside `shared_readings` it is this judge's alone."""
+    with contextlib.nullcontext() if sharing() else shared_readings():
+        held: _Held = remembered("readings of a task", _Held)
+        test = (task.test.texts_digest, task.criterion_text)
+        if held.keys[1:] != test:
+            held.of_test = shared_readings()
+        if held.keys != (task.digest, *test):
+            held.of_examples = shared_readings()
+        held.keys = (task.digest, *test)
+        yield held.of_examples, held.of_test

@@ -1,0 +1,132 @@
+"""The Activation Reward Model as a judge that can be asked for by name, and its presets."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from arm_lens.engine.steering import Injection
+from arm_lens.judges.base import FitContext
+from arm_lens.judges.options import QuestionOptions, ReadingOptions
+from arm_lens.registry import JudgeSpec, OptionsModel, Style
+from arm_lens.reward.model import ActivationRewardModel
+from arm_lens.selection import RandomHeads, Reinforce, RewardKind
+from arm_lens.selection.selector import SelectorChoice
+
+PER_STEP = 40
+"""Examples that a search by REINFORCE judges in each step, at most: more make it slower, not better."""
+
+
+class RewardModelOptions(OptionsModel):
+    """Options of the Activation Reward Model."""
+
+    groups: ClassVar[tuple[str, ...]] = ("question", "reading")
+    question: QuestionOptions = QuestionOptions()
+    reading: ReadingOptions = ReadingOptions()
+    selector: SelectorChoice = Field(default_factory=Reinforce)
+    """How heads are chosen: a name, or options with a ``kind``."""
+    reward: RewardKind = "log_prob"
+    """What the search maximises."""
+    injection: Injection = Injection()
+
+
+def _fit(context: FitContext, options: RewardModelOptions) -> ActivationRewardModel:
+    selector = options.selector
+    if isinstance(selector, RandomHeads) and selector.like_seed is None:
+        selector = selector.model_copy(update={"like_seed": context.like_seed})
+    return ActivationRewardModel.fit(
+        context.model,
+        context.examples,
+        question=context.question,
+        reading=context.reading,
+        selector=selector,
+        reward=options.reward,
+        injection=options.injection,
+        seed=context.seed,
+    )
+
+
+SPEC = JudgeSpec(
+    name="arm",
+    judge=ActivationRewardModel,
+    options=RewardModelOptions,
+    fit=_fit,
+    summary="An Activation Reward Model, its heads chosen in any way.",
+    paragraph=(
+        "The mean activation of every head is read at the last token of prompts with demonstrations; while the model is "
+        "asked about a response, the means of a few heads, chosen on the examples, are written back. The reward is P(Yes)."
+    ),
+    style=Style(label="Activation RM", color="#d55e00", symbol="circle-dot", group="Activation RM"),
+    random=lambda options: bool(options.selector.random),
+    checks_fit=True,
+    place=100,
+)
+_REINFORCE = {"kind": "reinforce", "examples_per_step": PER_STEP}
+SPECS = (
+    SPEC,
+    SPEC.preset(
+        "arm_reinforce",
+        {"selector": _REINFORCE},
+        summary="An Activation Reward Model, its heads chosen by REINFORCE.",
+        label="REINFORCE heads",
+        color="#d55e00",
+        symbol="circle",
+    ),
+    SPEC.preset(
+        "arm_reinforce_denoised",
+        {"selector": _REINFORCE, "denoise": {"explained": 0.9}},
+        summary="The same with means denoised by a weighted PCA (an interpretation, see `arm_lens.reward.denoising`).",
+        label="REINFORCE, denoised means",
+        color="#8f3f00",
+        symbol="circle-open",
+    ),
+    SPEC.preset(
+        "arm_reinforce_add",
+        {"selector": _REINFORCE, "injection": {"mode": "add"}},
+        summary="The same with means added to the heads' own activations, not put in their place.",
+        label="REINFORCE, means added",
+        color="#f08c4a",
+        symbol="octagon",
+    ),
+    SPEC.preset(
+        "arm_top_effect",
+        {"selector": {"kind": "top_effect"}},
+        summary="The means at the heads that help most alone.",
+        label="Top heads by effect",
+        color="#e69f00",
+        symbol="pentagon",
+    ),
+    SPEC.preset(
+        "arm_greedy",
+        {"selector": {"kind": "greedy"}},
+        summary="The means at heads added one by one, each the best beside those before it.",
+        label="Greedy heads",
+        color="#997000",
+        symbol="hexagon",
+    ),
+    SPEC.preset(
+        "arm_soft_gate",
+        {"selector": {"kind": "soft_gate"}},
+        summary="The means mixed in by a gate per head, found by gradient.",
+        label="Soft gates",
+        color="#cc79a7",
+        symbol="star-diamond",
+    ),
+    SPEC.preset(
+        "arm_all_heads",
+        {"selector": {"kind": "all_heads"}},
+        summary="The means at every head.",
+        label="All heads",
+        color="#009e73",
+        symbol="triangle-up",
+    ),
+    SPEC.preset(
+        "arm_random_heads",
+        {"selector": {"kind": "random_heads", "like": _REINFORCE}},
+        summary="The same means at random heads, as many in each layer as REINFORCE chose with the first seed.",
+        label="Random heads",
+        color="#8c8c8c",
+        symbol="triangle-down",
+    ),
+)
