@@ -27,7 +27,7 @@ from arm_lens.attribution import (
     shapley_values,
 )
 from arm_lens.attribution.shapley import ShapleySampler
-from arm_lens.engine.models import Model
+from arm_lens.engine import ModelLike
 from arm_lens.engine.reading import read_batch
 from arm_lens.engine.tokens import pad
 from arm_lens.judge_model import labelled_responses
@@ -53,7 +53,7 @@ def main() -> None:
     print(f"{options.seeds} seeds, {options.replies} replies, {torch.get_num_threads()} threads.")
 
 
-def measured(model: Model, criterion: str, replies: int, seed: int) -> list[dict[str, object]]:
+def measured(model: ModelLike, criterion: str, replies: int, seed: int) -> list[dict[str, object]]:
     """One seed: what was done, in how many seconds, and what belongs to it."""
     examples = labelled_responses(criterion, 40, split="train", seed=seed)
     reward = ActivationRewardModel.fit(model, examples, seed=seed)

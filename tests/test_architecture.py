@@ -72,6 +72,15 @@ def test_only_the_engine_knows_the_model_classes():
             assert "transformer_lens" not in text.replace("transformer-lens", ""), path
 
 
+def test_within_the_engine_only_adapters_dispatch_and_loading_name_the_model_classes():
+    classes = {"TransformerBridge", "HookedTransformer", "PreTrainedModel"}
+    for path in (SOURCE / "engine").glob("*.py"):
+        if path.stem not in ("bridge", "hooked", "language_model", "loading"):
+            tree = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            named = {node.id for node in tree if isinstance(node, ast.Name)}
+            assert not named & classes, path
+
+
 def test_no_module_but_the_engine_reads_a_models_config():
     for path in modules():
         if path.parent != SOURCE / "engine":
