@@ -1,6 +1,6 @@
 """The command line: thin commands over the library.
 
-arm-lens demo       the bundled judge model, eight criteria, five methods, one report
+arm-lens demo       the bundled judge model, eight criteria, five judges, one report
 arm-lens fit        a reward model from labelled preferences, on any model
 arm-lens score      rewards for prompts and responses in a file
 arm-lens evaluate   a fitted reward model beside its controls, on labelled preferences
@@ -25,18 +25,27 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from arm_lens.benchmark import DEMO, BenchmarkBusyError, BenchmarkResults, read_config, run_benchmark
-from arm_lens.engine.models import ModelClass, load_model
-from arm_lens.evaluation import DemoOptions, RunResults, judge_items, run_demo
-from arm_lens.evaluation.demo import head_frames
+from arm_lens.benchmark import (
+    DEMO,
+    DEMONSTRATION,
+    BenchmarkConfig,
+    BenchmarkResults,
+    controls_of,
+    judge_preferences,
+    read_config,
+    run_benchmark,
+)
+from arm_lens.engine import ModelClass, load_model
 from arm_lens.evaluation.main_setting import main_rows, main_settings
 from arm_lens.evaluation.standings import mean_over_subsets
+from arm_lens.judges.options import QuestionOptions, ReadingOptions
 from arm_lens.judges.template import JudgeTemplate
 from arm_lens.preferences import read_preferences
-from arm_lens.reports.run import write_report
+from arm_lens.reports import save_figures, write_report
 from arm_lens.reward.model import ActivationRewardModel
 from arm_lens.reward.scoring import score_file
 from arm_lens.selection import PUBLISHED, Reinforce
+from arm_lens.storage import StoreBusyError, locked
 
 app = typer.Typer(
     help="Activation Reward Models: reward functions read from attention heads.",
@@ -76,32 +85,10 @@ def _columns(pairs: list[str]) -> dict[str, str]:
     return dict((pair.split("=", 1)[0], pair.split("=", 1)[1]) for pair in pairs)
 
 
-def _show(results: RunResults) -> None:
-    table = Table(title="Accuracy, mean over seeds")
-    table.add_column("criterion")
-    summary = results.summary()
-    for method in summary.columns:
-        table.add_column(str(method), justify="right")
-    for name, row in summary.iterrows():
-        table.add_row(str(name), *(f"{value:.3f}" for value in row), end_section=name == summary.index[-2])
-    console.print(table)
-
-
-def _report(results: RunResults, out: Path) -> Path:
-    return write_report(
-        out / "report.html",
-        meta=results.meta,
-        rows=results.rows,
-        items=results.items,
-        heads=results.heads,
-        history=results.history,
-    )
-
-
 @app.command()
 def demo(
     out: Out = Path("demo"),
-    seeds: Annotated[int, typer.Option(min=1, help="How many seeds.")] = 3,
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds, each with examples of its own.")] = 3,
     test_items: Annotated[int, typer.Option(min=20, help="Held-out items per criterion.")] = 400,
     criterion: Annotated[list[str], typer.Option(help="Only these criteria. Repeatable.")] = [],  # noqa: B006
 ) -> None:
@@ -109,12 +96,13 @@ def demo(
 
     An interrupted run goes on where it stopped when called again with the same folder.
     """
-    options = DemoOptions(seeds=tuple(range(seeds)), test_items=test_items)
-    if criterion:
-        options = DemoOptions(seeds=options.seeds, test_items=test_items, criteria=tuple(criterion))
-    results = run_demo(out, options=options)
-    _show(results)
-    console.print(f"Look at {_report(results, out)}", soft_wrap=True)
+    values = read_config(DEMONSTRATION).model_dump(exclude_unset=True)
+    values |= {"samples": seeds, "test_items": test_items}
+    for study in values["studies"]:
+        study.update({"criteria": criterion} if criterion else {})
+    results = run_benchmark(BenchmarkConfig.model_validate(values), out)
+    _show_subsets(results)
+    _finish(results, out)
 
 
 @app.command()
@@ -148,15 +136,17 @@ def fit(
         read_preferences(data, columns=columns),
         validation=None if validation is None else read_preferences(validation, columns=columns),
         criterion=criterion,
-        criterion_text=criterion_text,
-        template=None
-        if template is None
-        else JudgeTemplate.from_dict(json.loads(template.read_text(encoding="utf-8"))),
-        layout=layout,
-        demonstrations=demonstrations,
+        question=QuestionOptions(
+            criterion_text=criterion_text,
+            template=None
+            if template is None
+            else JudgeTemplate.from_dict(json.loads(template.read_text(encoding="utf-8"))),
+            layout=layout,
+            batch_size=batch_size,
+        ),
+        reading=ReadingOptions(demonstrations=demonstrations),
         selector=PUBLISHED if published else Reinforce(steps=steps),
         seed=seed,
-        batch_size=batch_size,
         progress=True,
     )
     fitted.save(out)
@@ -209,39 +199,26 @@ def evaluate(
     random_sets: Annotated[int, typer.Option(min=1, help="Random head sets to compare with.")] = 20,
     column: Column = [],  # noqa: B006
 ) -> None:
-    """Judge labelled preferences with a reward model and its controls; write results.json and report.html."""
+    """Judge labelled preferences with a reward model and its controls; write results.json, tables and report.html."""
     columns = _columns(column)
     fitted = _fitted(reward_model, model, model_class, device, dtype)
-    record = fitted.record
-    items, rows = judge_items(
-        fitted,
+    name = fitted.record.criterion
+    controls = controls_of(fitted, read_preferences(examples, columns=columns), random_sets=random_sets)
+    results = judge_preferences(
+        {"reward_model": fitted, **controls},
         read_preferences(test, columns=columns),
-        read_preferences(examples, columns=columns),
-        demonstrations=record.demonstrations,
-        random_sets=random_sets,
-        seed=record.seed,
-    )
-    which: dict[str, Any] = {"criterion": record.criterion or "criterion", "seed": record.seed}
-    heads, history = head_frames(fitted)
-    results = RunResults(
+        benchmark=name or "test",
         meta={
-            "title": f"Reward model: {which['criterion']}",
+            "title": f"Reward model: {name or 'unnamed criterion'}",
             "model": fitted.info.name,
-            "seeds": [record.seed],
-            "n_test": int(rows["n"].iloc[0]),
-            "n_examples": record.n_read if record.folds else record.n_read + record.n_validation,
-            "demonstrations": record.demonstrations,
-            "n_random_sets": random_sets,
             "command": "arm-lens evaluate",
+            "judge_names": {"reward_model": "Reward model"},
         },
-        rows=rows.assign(**which),
-        items=items.assign(**which),
-        heads=heads.assign(**which),
-        history=history.assign(**which),
     )
-    results.save(out)
-    _show(results)
-    console.print(f"Look at {_report(results, out)}", soft_wrap=True)
+    with locked(out):
+        results.save(out)
+    _show_standings(results)
+    _finish(results, out)
 
 
 @app.command()
@@ -262,15 +239,36 @@ def benchmark(
         settings = settings.model_copy(update={"workers": workers})
     results = run_benchmark(settings, out)
     _show_standings(results)
+    if images:
+        try:
+            save_figures(results, out / "figures")
+        except RuntimeError as error:
+            console.print(f"No images: {escape(str(error))}", soft_wrap=True)
+    _finish(results, out)
+
+
+def _finish(results: BenchmarkResults, out: Path) -> None:
+    """Write the page, and say which failure signs there are and where to look."""
     for check in results.checks:
         for line in check.found:
             console.print(f"[yellow]{escape(check.name)}:[/] {escape(line)}", soft_wrap=True)
-    if images:
-        try:
-            results.save_figures(out / "figures")
-        except RuntimeError as error:
-            console.print(f"No images: {escape(str(error))}", soft_wrap=True)
-    console.print(f"Look at {out / 'report.html'}", soft_wrap=True)
+    console.print(f"Look at {write_report(results, out)}", soft_wrap=True)
+
+
+def _show_subsets(results: BenchmarkResults) -> None:
+    """Accuracy of every judge on every subset of the main comparison, mean over samples and seeds."""
+    summary = results.tables.summary
+    main = main_rows(summary, main_settings(summary))
+    wide = main.pivot_table(index="subset", columns="judge", values="accuracy", sort=False, observed=True)
+    table = Table(title="Accuracy, mean over seeds")
+    table.add_column("criterion")
+    for judge in wide.columns:
+        table.add_column(str(judge), justify="right")
+    for name, row in wide.iterrows():
+        table.add_row(str(name), *(f"{value:.3f}" for value in row), end_section=name == wide.index[-1])
+    if len(wide) > 1:
+        table.add_row("mean", *(f"{value:.3f}" for value in wide.mean()))
+    console.print(table)
 
 
 def _show_standings(results: BenchmarkResults) -> None:
@@ -296,7 +294,7 @@ def main() -> None:
     )
     try:
         app()
-    except (ValueError, OSError, ImportError, BenchmarkBusyError) as error:
+    except (ValueError, OSError, ImportError, StoreBusyError) as error:
         console.print(f"[bold red]Error:[/] {escape(str(error))}", soft_wrap=True)
         raise SystemExit(1) from error
 

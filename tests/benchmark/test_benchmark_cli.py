@@ -154,7 +154,7 @@ def run_main(monkeypatch, capsys, *arguments):
         ("judges: [length]\nstudys: []\n", ["run.yaml", "studys", "Extra inputs"]),
         ("judges: [lenght]\nstudies: [{kind: world}]\n", ["no judge 'lenght'"]),
         (
-            "judges: [{judge: sav, options: {head: 3}}]\nstudies: [{kind: world}]\n",
+            "judges: [{judge: sav, head: 3}]\nstudies: [{kind: world}]\n",
             ["'sav'", "no option 'head'", "heads"],
         ),
         ("judges: [length\n", ["run.yaml is not YAML"]),
@@ -179,7 +179,7 @@ def test_a_config_that_is_no_file_is_told(tmp_path, monkeypatch, capsys, name):
 def test_a_judge_that_fails_names_itself_and_what_was_finished_is_kept(tmp_path):
     rows = [{"prompt": f"Tell me {n}.", "response": f"It is {n}.", "label": n % 2 == 0} for n in range(12)]
     write_rows(tmp_path / "singles.jsonl", rows)
-    failing = {"judge": "voting", "options": {"votes": 0}}
+    failing = {"judge": "voting", "votes": 0}
     values = {"judges": ["length", "zero_shot", failing], "n_examples": [3],
               "studies": [{"kind": "preferences", "name": "mine", "path": "singles.jsonl", "pool": 4}]}  # fmt: skip
     path = tmp_path / "run.yaml"
@@ -199,11 +199,11 @@ def test_a_judge_that_fails_names_itself_and_what_was_finished_is_kept(tmp_path)
     [
         ("ranked_zero_shot", "compares two responses, but 'mine' has single ones"),
         (
-            {"judge": "endpoint", "options": {"model": "m", "api_key_env": "NO_SUCH_KEY"}},
+            {"judge": "endpoint", "model": "m", "api_key_env": "NO_SUCH_KEY"},
             "variable NO_SUCH_KEY, which is",
         ),
         (
-            {"judge": "endpoint", "options": {"model": "m", "api_key_env": None, "prices": [1.0]}},
+            {"judge": "endpoint", "model": "m", "api_key_env": None, "prices": [1.0]},
             "prices are two numbers",
         ),
     ],
@@ -232,7 +232,7 @@ def test_no_folder_of_this_machine_stands_in_the_results(tmp_path):
 
 
 def test_a_wrong_kind_of_option_names_the_judge(tmp_path):
-    values = {"judges": [{"judge": "voting_rationale", "options": {"votes": 0}}], "test_items": 2,
+    values = {"judges": [{"judge": "voting_rationale", "votes": 0}], "test_items": 2,
               "studies": [{"kind": "world", "criteria": ["polite"]}]}  # fmt: skip
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
     with pytest.raises(BenchmarkJudgeError, match=r"voting_rationale on world, polite.*at least one vote"):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import yaml
 
-from arm_lens.benchmark import DEMO, BenchmarkConfigError, read_config
+from arm_lens.benchmark import DEMO, DEMONSTRATION, BenchmarkConfigError, read_config
 from arm_lens.benchmark.config import BenchmarkConfig
-from arm_lens.benchmark.verdicts import JUDGES, check_judges
+from arm_lens.benchmark.judging import check_judges
 from arm_lens.evaluation.hacking import MAPPINGS
 from arm_lens.judge_model import CRITERIA
 from arm_lens.preferences.biases import BIASES
+from arm_lens.registry import JUDGES
 
 GOOD = {"judges": ["length"], "studies": [{"kind": "world"}]}
 
@@ -46,7 +49,6 @@ def study(**fields):
         (study(criteria=[]), ["studies.0", "criteria"]),
         (study(noise=[0.6]), ["studies.0", "noise"]),
         ({**GOOD, "judges": []}, ["judges"]),
-        ({**GOOD, "judges": [{"judge": "length", "option": {}}]}, ["judges.0", "option"]),
         ({**GOOD, "studies": []}, ["studies"]),
         ({"studies": GOOD["studies"]}, ["judges", "required"]),
         ({**GOOD, "judges": ["length", "length"]}, ["two judges of the run", "'length'"]),
@@ -58,6 +60,10 @@ def study(**fields):
             ["'length' is length in one study, sav in another"],
         ),
         ({**GOOD, "lead": "sav"}, ["lead is 'sav'", "length"]),
+        (study(unit="single"), ["studies.0", "unit", "'pair' or 'response'"]),
+        (study(seeds="samples"), ["studies.0", "seeds", "'sample'"]),
+        ({**GOOD, "workers": "all"}, ["workers", "'cores'"]),
+        ({**GOOD, "workers": 0}, ["workers", "greater than or equal to 1"]),
         ("judges: [length", ["run.yaml is not YAML"]),
         ("just words", ["run.yaml"]),
     ],
@@ -80,8 +86,9 @@ def test_all_mistakes_are_told_at_once(read):
     ("judges", "message"),
     [
         (["lenght"], "no judge 'lenght'; there are .*length"),
-        ([{"judge": "length", "options": {"longer": True}}], "'length' has no option 'longer'; it has shorter"),
-        ([{"judge": "constant", "options": {"value": 1}}], "'constant' has no option 'value'; it has none"),
+        ([{"judge": "length", "longer": True}], "'length' has no option 'longer'; it has shorter"),
+        ([{"judge": "length", "options": {"shorter": True}}], "'length' has no option 'options'; it has shorter"),
+        ([{"judge": "constant", "value": 1}], "'constant' has no option 'value'; it has none"),
         (["endpoint"], "'endpoint' needs the option 'model'"),
         (["likelihood_ratio"], "'likelihood_ratio' needs the option 'reference'"),
     ],
@@ -95,7 +102,7 @@ def test_judges_and_options_are_checked_before_anything_runs(judges, message):
 
 
 def test_an_option_is_checked_though_another_study_has_the_judge_without_it():
-    studies = [{"kind": "world"}, {"kind": "hacking", "judges": [{"judge": "length", "options": {"longer": True}}]}]
+    studies = [{"kind": "world"}, {"kind": "hacking", "judges": [{"judge": "length", "longer": True}]}]
     studies.append({"kind": "world", "name": "last", "judges": ["length"]})
     with pytest.raises(BenchmarkConfigError, match="no option 'longer'"):
         check_judges(BenchmarkConfig.model_validate({**GOOD, "studies": studies}))
@@ -108,8 +115,8 @@ def test_paths_are_taken_from_the_files_folder(read, tmp_path):
         {
             "model": "judge",
             "judges": [
-                {"judge": "likelihood_ratio", "options": {"reference": "reference"}},
-                {"judge": "likelihood_ratio", "name": "hub", "options": {"reference": "owner/name"}},
+                {"judge": "likelihood_ratio", "reference": "reference"},
+                {"judge": "likelihood_ratio", "name": "hub", "reference": "owner/name"},
             ],
             "studies": [
                 {"kind": "preferences", "name": "mine", "path": "data/mine.jsonl", "examples": "../more.csv"},
@@ -154,3 +161,23 @@ def test_the_demo_is_valid_and_covers_judges_criteria_biases_and_mappings():
     sizes = {size for one in config.studies for size in config.settings(one).n_examples}
     noise = {share for one in config.studies for share in config.settings(one).noise}
     assert {3, 5, 10, 20, 40, 80} <= sizes and {0.0, 0.1, 0.2, 0.3, 0.4} <= noise
+
+
+def test_the_demonstration_is_the_one_that_is_promised():
+    config = read_config(DEMONSTRATION)
+    check_judges(config)
+    (world,) = config.studies
+    settings = config.settings(world)
+    assert (world.unit, set(world.criteria), settings.test_items) == ("response", set(CRITERIA), 400)
+    assert (settings.n_examples, settings.samples, settings.seeds, settings.noise) == ((40,), 3, "sample", (0.0,))
+    judges = {choice.label: choice.seeds for choice in settings.judges}
+    assert judges == dict.fromkeys(["zero_shot", "few_shot", "arm_all_heads", "arm_reinforce"]) | {
+        "arm_random_heads": 20
+    }
+    assert (config.batch_size, config.demonstrations, config.readings, config.lead) == (5, 8, 64, "arm_reinforce")
+    assert config.keep_reward_models and config.threads == 1 and 1 <= config.n_workers == config_of_cores()
+
+
+def config_of_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

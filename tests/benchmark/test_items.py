@@ -8,7 +8,7 @@ from scipy.special import expit
 
 from arm_lens.benchmark.data import Task, TestItem, TestSet
 from arm_lens.benchmark.items import items_of
-from arm_lens.benchmark.verdicts import Verdicts
+from arm_lens.benchmark.judging import Verdicts
 from arm_lens.evaluation.tables import ITEM_FIELDS
 from arm_lens.preferences import LabelledResponse, PreferencePair
 

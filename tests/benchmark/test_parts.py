@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 
+import pandas as pd
+import pytest
 import torch
+from loky import ProcessPoolExecutor
 
+from arm_lens.benchmark import BenchmarkConfigError, run_benchmark
 from arm_lens.benchmark.config import BenchmarkConfig
-from arm_lens.benchmark.run import _start, parts_of
+from arm_lens.benchmark.parts import PARTS, parts_of, save_part
+from arm_lens.benchmark.run import _start
 from arm_lens.engine.memory import default_budget
 
 WORLD = {"kind": "world", "criteria": ["polite"]}
@@ -24,9 +27,9 @@ def config_of(*judges, study=WORLD, **run):
 def test_judges_that_learn_nothing_are_run_once_and_seeds_are_for_what_is_random():
     names = [
         "zero_shot", "length", "random", "likelihood", "voting_rationale", "few_shot", "sav", "probe", "arm_all_heads",
-        "arm_reinforce", "voting", {"judge": "few_shot", "name": "bare", "options": {"demonstrations": 0}},
-        {"judge": "arm_random_heads", "seeds": 5}, {"judge": "endpoint", "options": {"model": "m"}},
-        {"judge": "endpoint", "name": "shown", "options": {"model": "m", "demonstrations": 2}},
+        "arm_reinforce", "voting", {"judge": "few_shot", "name": "bare", "demonstrations": 0},
+        {"judge": "arm_random_heads", "seeds": 5}, {"judge": "endpoint", "model": "m"},
+        {"judge": "endpoint", "name": "shown", "model": "m", "demonstrations": 2},
     ]  # fmt: skip
     config = config_of(*names, n_examples=[3, 5], noise=[0.0, 0.4], samples=2, seeds=3)
     parts = parts_of(config, "weights")
@@ -47,13 +50,13 @@ def test_judges_that_learn_nothing_are_run_once_and_seeds_are_for_what_is_random
 
 def test_a_part_is_another_with_another_model_option_or_setting():
     def digests(weights="weights", **run):
-        judges = run.pop("judges", [{"judge": "sav", "options": {"heads": 4}}])
+        judges = run.pop("judges", [{"judge": "sav", "heads": 4}])
         return {part.digest for part in parts_of(config_of(*judges, **run), weights)}
 
     others = [
         digests(weights="others"), digests(demonstrations=3), digests(readings=5), digests(batch_size=5), digests(dtype="bfloat16"),
-        digests(judges=[{"judge": "sav", "options": {"heads": 5}}]), digests(n_examples=[5]), digests(noise=[0.5]),
-        digests(judges=[{"judge": "sav", "name": "x", "options": {"heads": 4}}]), digests(test_items=4),
+        digests(judges=[{"judge": "sav", "heads": 5}]), digests(n_examples=[5]), digests(noise=[0.5]),
+        digests(judges=[{"judge": "sav", "name": "x", "heads": 4}]), digests(test_items=4),
         digests(threads=2), digests(study={**WORLD, "criteria": ["safe"]}),
     ]  # fmt: skip
     assert len(set.union(digests(), *others)) == 1 + len(others)
@@ -63,15 +66,62 @@ def test_a_part_is_another_with_another_model_option_or_setting():
 def test_files_of_parts_have_names_that_every_file_system_takes(tmp_path):
     study = {**WORLD, "name": "論" * 120 + "/.."}
     (part,) = parts_of(config_of("length", study=study), "weights")
-    path = part.path(tmp_path)
-    assert path.parent == tmp_path / "parts" and len(path.name.encode()) < 255 and path.name.isascii()
+    save_part(part, pd.DataFrame({"item": ["a"]}), {}, None, tmp_path)
+    (path,) = (tmp_path / PARTS).iterdir()
+    assert len(path.name.encode()) < 255 and path.name.isascii()
+
+
+def test_seeds_that_are_tied_to_samples_are_one_each_save_where_a_judge_has_its_own():
+    judges = ["zero_shot", "few_shot", {"judge": "arm_random_heads", "seeds": 4}, "arm_reinforce", "voting"]
+    tied = parts_of(config_of(*judges, samples=3, seeds="sample"), "weights")
+    where = {label: [(part.task.sample, part.seed) for part in tied if part.choice.label == label]
+             for label in ("zero_shot", "few_shot", "arm_random_heads", "arm_reinforce", "voting")}  # fmt: skip
+    assert where["zero_shot"] == [(0, 0)]
+    assert where["few_shot"] == [(0, 0), (1, 0), (2, 0)]
+    assert where["arm_reinforce"] == where["voting"] == [(0, 0), (1, 1), (2, 2)]
+    assert where["arm_random_heads"] == [(sample, seed) for sample in range(3) for seed in range(4)]
+    # Random heads are compared with the search that has the sample's seed: with another one they are others.
+    assert [part.task.first_seed for part in tied if part.choice.label == "arm_random_heads"][::4] == [0, 1, 2]
+    free = parts_of(config_of(*judges, samples=3), "weights")
+    shared = {part.digest for part in tied} & {part.digest for part in free}
+    assert {part.task.sample for part in tied if part.digest in shared} == {0}
+
+
+def names_of(**run):
+    """Lead part -> the name of its reward model."""
+    config = config_of("arm_reinforce", "zero_shot", keep_reward_models=True, **run)
+    parts = parts_of(config, "weights")
+    assert all((part.reward_model is None) == (part.choice.label == "zero_shot") for part in parts)
+    return [part.reward_model for part in parts if part.reward_model]
+
+
+def test_reward_models_have_short_names_that_tell_them_apart():
+    assert names_of(samples=2, seeds="sample") == ["polite-0", "polite-1"]
+    assert names_of(seeds=2) == ["polite-0", "polite-1"]
+    assert names_of(samples=2, seeds=2) == [f"polite-sample_{sample}-{seed}" for sample in (0, 1) for seed in (0, 1)]
+    assert names_of(n_examples=[3, 5], noise=[0, 0.5]) == [
+        f"polite-n_examples_{size}-noise_{noise}-0" for size in (3, 5) for noise in ("0", "0.5")
+    ]
+    many = {"kind": "hacking", "biases": ["length"], "mappings": ["standard", "flipped"]}
+    assert names_of(study=many) == ["length_standard-0", "length_flipped-0"]
+
+
+def test_two_studies_of_one_criterion_keep_two_reward_models():
+    studies = [WORLD, {**WORLD, "name": "a/b"}, {**WORLD, "name": "a b"}]
+    values = {"judges": ["arm_reinforce"], "studies": studies, "keep_reward_models": True}
+    names = [part.reward_model for part in parts_of(BenchmarkConfig.model_validate(values), "weights")]
+    assert names == ["world-polite-0", "a_b-polite-0", "a_b-polite-0-2"]
+
+
+def test_a_lead_judge_that_is_not_fitted_keeps_no_reward_models(tmp_path):
+    config = config_of("length", lead="length", keep_reward_models=True)
+    with pytest.raises(BenchmarkConfigError, match="the lead judge fits, but 'length' is not fitted"):
+        run_benchmark(config, tmp_path, progress=False)
+    assert not list(tmp_path.rglob("*.parquet"))
 
 
 def test_workers_keep_to_the_threads_and_the_memory_that_were_given(tmp_path):
     config = config_of("length", threads=2, memory_gib=0.25)
-    context = get_context("spawn")
-    with ProcessPoolExecutor(
-        1, mp_context=context, initializer=_start, initargs=(config, tmp_path, os.getpid())
-    ) as pool:
+    with ProcessPoolExecutor(1, initializer=_start, initargs=(config, tmp_path, os.getpid())) as pool:
         assert pool.submit(default_budget, torch.device("cpu")).result() == 2**28
         assert pool.submit(torch.get_num_threads).result() == 2

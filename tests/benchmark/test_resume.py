@@ -1,107 +1,122 @@
-"""A benchmark that is killed, again and again, gives the same bytes in the end as one that is left alone."""
+"""A run that is killed, again and again, gives the same bytes in the end as one that is left alone."""
 
 from __future__ import annotations
 
-import multiprocessing
-import random
 import shutil
 import time
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
+from killing import Victims
 
+from arm_lens.benchmark import run_benchmark
 from arm_lens.benchmark.config import BenchmarkConfig
-from arm_lens.benchmark.run import BenchmarkBusyError
+from arm_lens.benchmark.parts import PARTS
+from arm_lens.storage import Store, StoreBusyError, locked
 
-CONFIG = {
+SMALL = {"n_examples": [4], "samples": 2, "demonstrations": 2, "readings": 2, "test_items": 6}
+BENCHMARK = {
+    **SMALL,
     "judges": [
-        "zero_shot", "voting", {"judge": "arm_reinforce", "options": {"steps": 6}, "seeds": 2}, "sav", "probe", "length",
+        "zero_shot",
+        "voting",
+        {"judge": "arm_reinforce", "selector": {"steps": 6, "threshold": 0.3}, "seeds": 2},
+        "sav",
+        "probe",
+        "length",
     ],
-    "n_examples": [4],
-    "samples": 2,
-    "demonstrations": 2,
-    "readings": 2,
-    "test_items": 6,
     "studies": [
         {"kind": "world", "criteria": ["polite"]},
         {"kind": "hacking", "biases": ["length"], "mappings": ["standard"], "samples": 1},
     ],
+}
+DEMONSTRATION = {
+    **SMALL,
+    "n_examples": [12],
+    "seeds": "sample",
+    "keep_reward_models": True,
+    "judges": [
+        "zero_shot", "few_shot", "arm_all_heads", {"judge": "arm_random_heads", "selector": {"like": {"steps": 6, "threshold": 0.3}}, "seeds": 2},
+        {"judge": "arm_reinforce", "selector": {"steps": 6, "threshold": 0.3}},
+    ],
+    "studies": [{"kind": "world", "name": "criteria", "criteria": ["polite"], "unit": "response"}],
 }  # fmt: skip
 KILLS = 20
+RUN = """
+from arm_lens.benchmark import run_benchmark
+from arm_lens.benchmark.config import BenchmarkConfig
+from arm_lens.reports import write_report
 
-
-def run(values: dict, out: str) -> None:
-    """In a process of its own."""
-    from arm_lens.benchmark.results import run_benchmark
-
-    run_benchmark(BenchmarkConfig.model_validate(values), out, progress=False)
-
-
-@pytest.fixture(scope="module")
-def processes():
-    """Processes that start in no time, because what they import is imported already, and nothing is used yet."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["arm_lens.benchmark"])
-    return context
+def victim(values, out):
+    write_report(run_benchmark(BenchmarkConfig.model_validate(values), out, progress=False), out)
+"""
 
 
 @pytest.fixture(scope="module")
-def undisturbed(processes, tmp_path_factory):
-    """The folder of a run that was left alone, and the seconds it took."""
+def victims():
+    """Processes that start in no time, because what they import is imported already."""
+    made = Victims(RUN)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module", params=[BENCHMARK, DEMONSTRATION], ids=["benchmark", "demonstration"])
+def undisturbed(request, victims, tmp_path_factory):
+    """A configuration, the folder of a run of it that was left alone, and the seconds that took."""
     out = tmp_path_factory.mktemp("undisturbed")
-    finish(processes, out)
-    shutil.rmtree(out)  # the first one waits for the server to be ready
     started = time.monotonic()
-    finish(processes, out)
-    return out, time.monotonic() - started
-
-
-def finish(processes, out: Path, config: dict = CONFIG) -> None:
-    process = processes.Process(target=run, args=(config, str(out)))
-    process.start()
-    process.join()
-    assert process.exitcode == 0
+    victims.run(request.param, str(out))
+    assert (out / "report.html").exists()
+    return request.param, out, time.monotonic() - started
 
 
 def contents(out: Path) -> dict[str, bytes]:
-    """Everything a reader is given, and the parts."""
+    """Everything that is kept in the end: what a reader is given, parts, and reward models."""
     kept = [path for path in out.rglob("*") if path.is_file() and path.name != ".lock"]
     return {str(path.relative_to(out)): path.read_bytes() for path in kept}
 
 
-def test_twenty_kills_at_random_moments_change_no_byte(processes, undisturbed, tmp_path):
-    reference, seconds = undisturbed
-    moments = random.Random(0)
-    killed, rounds, out = 0, 0, tmp_path / "0"
-    while killed < KILLS:
-        process = processes.Process(target=run, args=(CONFIG, str(out)))
-        process.start()
-        process.join(timeout=moments.uniform(0.05, 0.9) * seconds)
-        if process.exitcode is None:
-            process.kill()
-            process.join()
-            killed += 1
-            for part in (out / "parts").glob("*.parquet"):
-                pq.read_table(part)  # whole, or not there
-            continue
-        assert process.exitcode == 0
-        assert contents(out) == contents(reference)
-        rounds += 1
-        out = tmp_path / str(rounds)  # and from the beginning
-    finish(processes, out)
+@pytest.mark.slow
+def test_twenty_kills_at_random_moments_change_no_byte(victims, undisturbed, tmp_path):
+    config, reference, seconds = undisturbed
+    out = tmp_path / "killed"
+    for _ in victims.kill_at_random(KILLS, 0.9 * seconds, config, str(out)):
+        store = Store(out / PARTS)
+        for digest in store.found():
+            store.read_frame(digest)  # whole, or not there
+    victims.run(config, str(out))
     assert contents(out) == contents(reference)
 
 
-def test_two_workers_give_the_same_bytes_as_one(processes, undisturbed, tmp_path):
-    finish(processes, tmp_path, {**CONFIG, "workers": 2})
-    assert contents(tmp_path) == contents(undisturbed[0])
+def test_a_run_that_was_killed_between_results_and_tables_makes_them_again(victims, undisturbed):
+    config, reference, _ = undisturbed
+    out = reference.with_name(f"{reference.name}-cut")
+    shutil.copytree(reference, out)
+    whole = contents(reference)
+    for name in ("tables/summary.csv", "tables/heads.parquet", "items.parquet", "report.html"):
+        (out / name).unlink()
+    victims.run(config, str(out))
+    assert contents(out) == whole
 
 
-def test_a_run_with_one_more_judge_runs_that_one_only(processes, undisturbed, tmp_path):
-    shutil.copytree(undisturbed[0], tmp_path, dirs_exist_ok=True)
+def test_two_workers_give_the_same_bytes_as_one(victims, undisturbed, tmp_path):
+    config, reference, _ = undisturbed
+    victims.run({**config, "workers": 2}, str(tmp_path))
+    assert contents(tmp_path) == contents(reference)
+
+
+@pytest.fixture(scope="module")
+def benchmark(victims, tmp_path_factory):
+    """The folder of a finished run of `BENCHMARK`."""
+    out = tmp_path_factory.mktemp("benchmark")
+    victims.run(BENCHMARK, str(out))
+    return out
+
+
+def test_a_run_with_one_more_judge_runs_that_one_only(victims, benchmark, tmp_path):
+    shutil.copytree(benchmark, tmp_path, dirs_exist_ok=True)
     before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "parts").iterdir()}
-    finish(processes, tmp_path, {**CONFIG, "judges": [*CONFIG["judges"], "constant"]})
+    victims.run({**BENCHMARK, "judges": [*BENCHMARK["judges"], "constant"]}, str(tmp_path))
     after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "parts").iterdir()}
     assert {name: after[name] for name in before} == before
     new = set(after) - set(before)
@@ -109,9 +124,5 @@ def test_a_run_with_one_more_judge_runs_that_one_only(processes, undisturbed, tm
 
 
 def test_two_runs_at_once_in_a_folder_are_refused(tmp_path):
-    from filelock import FileLock
-
-    from arm_lens.benchmark import run_benchmark
-
-    with FileLock(tmp_path / ".lock"), pytest.raises(BenchmarkBusyError, match="another process"):
-        run_benchmark(BenchmarkConfig.model_validate(CONFIG), tmp_path, progress=False)
+    with locked(tmp_path), pytest.raises(StoreBusyError, match="another process"):
+        run_benchmark(BenchmarkConfig.model_validate(BENCHMARK), tmp_path, progress=False)

@@ -126,5 +126,5 @@ def test_spreads_are_pooled_over_subsets_and_name_the_largest():
     assert table["judge"].to_list() == ["a"]
     row = table.iloc[0]
     assert row["sd_samples"] == pytest.approx((0.0025 / 2) ** 0.5)
-    assert (row["sd_draws_largest"], row["sd_draws_where"], row["n_samples"]) == (0.04, "y", 3)
+    assert (row["sd_samples_largest"], row["sd_samples_where"], row["n_samples"]) == (0.04, "y", 3)
     assert np.isnan(row["sd_seeds"]) and row["sd_seeds_where"] is None

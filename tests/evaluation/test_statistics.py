@@ -303,7 +303,7 @@ def test_variances_are_those_of_an_analysis_of_variance():
     found = variation(correct, ClusterBootstrap(np.arange(30)))
     draws = squares["d"] - squares["d:g"] - squares["d:s"] + squares["d:s:g"]
     seeds = squares["s"] - squares["s:g"] - squares["d:s"] + squares["d:s:g"]
-    assert found.var_draws == pytest.approx(draws / (4 * 30))
+    assert found.var_samples == pytest.approx(draws / (4 * 30))
     assert found.var_seeds == pytest.approx(seeds / (3 * 30))
 
 
@@ -314,7 +314,7 @@ def test_variances_over_draws_and_seeds_are_right_on_average(shape):
     bootstrap = ClusterBootstrap(np.repeat(np.arange(40), 2))
     truth = {"sd_samples": 0.06, "sd_seeds": 0.03 if shape[1] > 1 else 0.0, "sd_both": 0.04}
     found = [variation(crossed(generator, *shape, 40, size=2, **truth), bootstrap) for _ in range(1000)]
-    draws = np.array([one.var_draws for one in found])
+    draws = np.array([one.var_samples for one in found])
     expected = 0.06**2 + (0.04**2 if shape[1] == 1 else 0.0)
     assert draws.mean() == pytest.approx(expected, abs=4 * draws.std() / np.sqrt(1000))
     if shape[1] > 1:
@@ -326,14 +326,14 @@ def test_without_an_effect_of_draws_the_estimate_is_negative_half_of_the_time_an
     generator = np.random.default_rng(14)
     bootstrap = ClusterBootstrap(np.arange(60))
     found = [variation(crossed(generator, 6, 1, 60), bootstrap) for _ in range(300)]
-    assert 0.4 < np.mean([one.var_draws < 0 for one in found]) < 0.7
-    assert all(one.sd_samples == pytest.approx(max(0.0, one.var_draws) ** 0.5) for one in found)
+    assert 0.4 < np.mean([one.var_samples < 0 for one in found]) < 0.7
+    assert all(one.sd_samples == pytest.approx(max(0.0, one.var_samples) ** 0.5) for one in found)
 
 
 def test_items_that_are_always_judged_alike_make_no_scatter_between_draws():
     """The binomial formula would say 0.05; but draws that judge every item alike do not differ."""
     found = variation(np.tile((np.arange(100) < 50).astype(float), (5, 1, 1)), ClusterBootstrap(np.arange(100)))
-    assert found.var_draws == 0.0
+    assert found.var_samples == 0.0
     shifted = np.array([[np.arange(100) < edge] for edge in (40, 50, 60)]).astype(float)
     assert variation(shifted, ClusterBootstrap(np.arange(100))).sd_samples == pytest.approx(0.1, rel=0.1)
 
@@ -341,7 +341,7 @@ def test_items_that_are_always_judged_alike_make_no_scatter_between_draws():
 def test_one_draw_or_one_cluster_has_no_variance():
     correct = crossed(np.random.default_rng(15), 1, 3, 50)
     found = variation(correct, ClusterBootstrap(np.arange(50)))
-    assert np.isnan([found.var_draws, found.sd_samples]).all()
+    assert np.isnan([found.var_samples, found.sd_samples]).all()
     assert np.isfinite(found.sd_seeds)
     found = variation(correct, ClusterBootstrap(np.zeros(50, dtype=int)))
     assert np.isnan([found.sd_samples, found.sd_seeds]).all()

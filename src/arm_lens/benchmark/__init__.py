@@ -1,31 +1,39 @@
-"""Benchmarks: judges side by side under one configuration, resumable, with tables, figures and a page.
+"""Benchmarks: judges side by side under one configuration, resumable, in tidy tables.
 
     config = read_config("benchmark.yaml")
     results = run_benchmark(config, "out")
     results.tables.summary  # accuracy of every judge with its interval, a DataFrame
 
-``arm-lens benchmark demo --out demo-benchmark`` runs the one at `DEMO`. `JUDGES` lists the judges that can be asked for.
+``arm-lens benchmark demo`` runs the configuration at `DEMO`, ``arm-lens demo`` the one at `DEMONSTRATION`. Judges that
+are there already are set beside each other by `judge_preferences`. Pages and figures are made from results by
+`arm_lens.reports`.
 """
 
 from pathlib import Path
 
-from arm_lens.benchmark import judges  # noqa: F401  enters every judge into the register
 from arm_lens.benchmark.config import BenchmarkConfig, BenchmarkConfigError, read_config
+from arm_lens.benchmark.given import controls_of, judge_preferences
+from arm_lens.benchmark.parts import head_frames
 from arm_lens.benchmark.results import BenchmarkResults, run_benchmark
-from arm_lens.benchmark.run import BenchmarkBusyError, BenchmarkJudgeError
-from arm_lens.benchmark.verdicts import JUDGES
+from arm_lens.benchmark.run import BenchmarkJudgeError
+from arm_lens.registry import JUDGES
 
 DEMO = Path(__file__).with_name("demo.yaml")
-"""The configuration of the bundled benchmark."""
+"""The configuration of the bundled benchmark: every judge that the bundled model can be."""
+DEMONSTRATION = Path(__file__).with_name("demonstration.yaml")
+"""The configuration of the demonstration: a reward model for each criterion of the bundled model, beside its controls."""
 
 __all__ = [
     "DEMO",
+    "DEMONSTRATION",
     "JUDGES",
-    "BenchmarkBusyError",
     "BenchmarkConfig",
     "BenchmarkConfigError",
     "BenchmarkJudgeError",
     "BenchmarkResults",
+    "controls_of",
+    "head_frames",
+    "judge_preferences",
     "read_config",
     "run_benchmark",
 ]

@@ -9,15 +9,16 @@ say is taken from the run.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from arm_lens.engine.models import ModelClass
+from arm_lens.engine import ModelClass
 from arm_lens.evaluation.hacking import MAPPINGS
 from arm_lens.judge_model import CRITERIA
 from arm_lens.preferences.biases import BIASES
+from arm_lens.registry import JUDGES, JudgeSpec
 
 VERDICTS = " verdicts"
 """After a benchmark's name, where its responses are judged one by one."""
@@ -25,6 +26,8 @@ VERDICTS = " verdicts"
 Count = Annotated[int, Field(ge=1)]
 Noise = Annotated[float, Field(ge=0, le=0.5)]
 Name = Annotated[str, Field(min_length=1)]
+Unit: TypeAlias = Literal["pair", "response"]
+"""Whether preferences are pairs or single responses with a label."""
 Some = Field(min_length=1)
 """A list that must not be empty."""
 
@@ -39,17 +42,16 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class JudgeChoice(Strict):
-    """A judge, by itself or with options of its own."""
+class JudgeChoice(BaseModel):
+    """A judge, by itself or with options of its own: every key beside these fields is one."""
 
+    model_config = ConfigDict(extra="allow", frozen=True)
     judge: str
-    """One of `arm_lens.benchmark.judges.JUDGES`."""
+    """One of `arm_lens.registry.JUDGES`."""
     name: str = ""
     """What it is called in the results; by default as the judge. Two entries need two names."""
     seeds: Count | None = None
     """How many seeds, if the judge is random; by default as the study says."""
-    options: dict[str, Any] = {}
-    """Keyword arguments of the judge."""
 
     @model_validator(mode="before")
     @classmethod
@@ -60,6 +62,29 @@ class JudgeChoice(Strict):
     def label(self) -> str:
         """What it is called in the results."""
         return self.name or self.judge
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The judge's options, as they were given."""
+        return dict(self.model_extra or {})
+
+    @property
+    def spec(self) -> JudgeSpec:
+        """The judge's entry in the registry.
+
+        Raises:
+            UnknownNameError: if there is none; the message lists those that are.
+        """
+        return JUDGES[self.judge]
+
+    @property
+    def parsed(self) -> Any:
+        """The options as the judge takes them.
+
+        Raises:
+            OptionsError: naming what is wrong, and the options there are.
+        """
+        return self.spec.parse(self.options)
 
 
 class Settings(Strict):
@@ -72,18 +97,21 @@ class Settings(Strict):
     """The share of them whose label is flipped."""
     samples: Count | None = None
     """How often other examples are drawn."""
-    seeds: Count | None = None
-    """How often a judge that is random is fitted to the same examples."""
+    seeds: Count | Literal["sample"] | None = None
+    """How often a judge that is random is fitted to the same examples, with the seeds 0, 1, ...; or ``sample``: once, with
+    the number of the example sample for its seed, so that sample and seed change together."""
     test_items: Count | None = None
     """Test items in a subset, at most, drawn at random; None in both places for all there are."""
 
 
 class WorldStudy(Settings):
-    """Pairs from the bundled judge model's world, one subset per criterion."""
+    """Replies from the bundled judge model's world, one subset per criterion."""
 
     kind: Literal["world"]
     name: Name = "world"
     criteria: Annotated[tuple[str, ...], Some] = tuple(CRITERIA)
+    unit: Unit = "pair"
+    """Whether replies come in pairs of which one meets the criterion, or one by one, each with its label."""
 
     @field_validator("criteria")
     @classmethod
@@ -161,10 +189,12 @@ class BenchmarkConfig(Strict):
     n_examples: Annotated[tuple[Count, ...], Some] = (20,)
     noise: Annotated[tuple[Noise, ...], Some] = (0.0,)
     samples: Count = 1
-    seeds: Count = 1
+    seeds: Count | Literal["sample"] = 1
     test_items: Count | None = None
-    workers: Count = 1
-    """Processes at work at the same time; each loads the model. Does not change the results."""
+    keep_reward_models: bool = False
+    """Save every reward model of the lead judge, one per subset, setting, sample and seed, in ``reward_models/``."""
+    workers: Count | Literal["cores"] = 1
+    """Processes at work at the same time, or ``cores`` for one per core; each loads the model. No result depends on it."""
     threads: Count = 1
     """Of each process. Sums of floating-point numbers may depend on it."""
     memory_gib: Annotated[float, Field(gt=0)] = 2.0
@@ -194,6 +224,13 @@ class BenchmarkConfig(Strict):
         if "lead" in self.model_fields_set and self.lead not in kinds:
             raise ValueError(f"lead is {self.lead!r}, but no judge is called that; there are {', '.join(kinds)}")
         return self
+
+    @property
+    def n_workers(self) -> int:
+        """How many processes work at the same time on this machine."""
+        from loky import cpu_count  # which knows how many cores this process may use
+
+        return int(cpu_count()) if self.workers == "cores" else self.workers
 
     def settings(self, study: Settings) -> Settings:
         """A study's settings, with the run's where it has none."""
@@ -247,7 +284,7 @@ def _with_reference(choice: JudgeChoice, folder: Path) -> JudgeChoice:
     reference = choice.options.get("reference")
     if not isinstance(reference, str):
         return choice
-    return choice.model_copy(update={"options": {**choice.options, "reference": _model_at(reference, folder)}})
+    return choice.model_copy(update={"reference": _model_at(reference, folder)})
 
 
 def _model_at(name: str, folder: Path) -> str:

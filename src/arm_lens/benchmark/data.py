@@ -6,11 +6,10 @@ items. Tests do not depend on the setting, so that settings can be compared item
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from typing import Any
 
 from arm_lens.benchmark.config import (
@@ -20,11 +19,12 @@ from arm_lens.benchmark.config import (
     PreferenceStudy,
     Settings,
     Study,
+    Unit,
     WorldStudy,
 )
 from arm_lens.benchmark.samples import SPLIT_SEED, at_most, check_enough, drawn, flipped, split, untested, words_of
 from arm_lens.evaluation.hacking import hacking_examples, hacking_items, world_hacking_examples, world_hacking_items
-from arm_lens.judge_model import CRITERIA, preference_pairs
+from arm_lens.judge_model import CRITERIA, labelled_responses, preference_pairs
 from arm_lens.preferences import (
     LabelledResponse,
     Preference,
@@ -33,6 +33,7 @@ from arm_lens.preferences import (
     read_preferences,
     unpair,
 )
+from arm_lens.storage import digest_of
 
 WORLD_TEST_ITEMS = 200
 """The world has no end; this many, unless the run or the study says otherwise."""
@@ -84,13 +85,13 @@ class TestSet:
     @cached_property
     def texts_digest(self) -> str:
         """Of the texts alone: tests of the same texts need reading once."""
-        return digest_of([[_content(prompt), _content(response)] for prompt, response in self.texts])
+        return digest_of([[as_json(prompt), as_json(response)] for prompt, response in self.texts])
 
     @cached_property
     def digest(self) -> str:
         """Of everything in it."""
         return digest_of(
-            [self.benchmark, [[item.subset, item.id, item.cluster, _told(item.example)] for item in self.items]]
+            [self.benchmark, [[item.subset, item.id, item.cluster, _content_of(item.example)] for item in self.items]]
         )
 
 
@@ -109,21 +110,25 @@ class Task:
     test: TestSet = field(repr=False)
     judges: tuple[JudgeChoice, ...] = field(repr=False)
     seeds: int
+    """How many seeds a judge that is random has, if it does not say so itself."""
+    first_seed: int = 0
+    """The first of them, and the one of the search whose head set ``arm_random_heads`` is compared with."""
 
     @property
     def title(self) -> str:
         """For people."""
-        return f"{self.study}, {self.subset}, n = {self.n_examples}, noise {self.noise:g}, draw {self.sample}"
+        return f"{self.study}, {self.subset}, n = {self.n_examples}, noise {self.noise:g}, sample {self.sample}"
 
     def without_examples(self) -> Task:
         """The same test, for judges that are given no examples: the same for all settings."""
-        return replace(self, n_examples=0, noise=0.0, sample=0, examples=())
+        return replace(self, n_examples=0, noise=0.0, sample=0, examples=(), first_seed=0)
 
     @cached_property
     def digest(self) -> str:
         """Of everything that its results depend on, save judges, seeds and model."""
-        return digest_of([self.study, self.subset, self.n_examples, self.noise, self.sample, self.criterion_text, self.test.digest,
-                          [_told(example) for example in self.examples]])  # fmt: skip
+        setting = [self.study, self.subset, self.n_examples, self.noise, self.sample, self.first_seed]
+        examples = [_content_of(example) for example in self.examples]
+        return digest_of([*setting, self.criterion_text, self.test.digest, examples])
 
 
 def plan(config: BenchmarkConfig) -> list[Task]:
@@ -153,28 +158,44 @@ def _tasks(study: Study, settings: Settings) -> Iterator[Task]:
                         criterion_text=getattr(study, "criterion_text", ""),
                         test=test,
                         judges=settings.judges,
-                        seeds=settings.seeds,
+                        **(
+                            {"seeds": 1, "first_seed": sample}
+                            if settings.seeds == "sample"
+                            else {"seeds": settings.seeds}
+                        ),
                     )
 
 
 def _groups(study: Study, settings: Settings) -> Iterator[tuple[str, TestSet, Any]]:
     """Each subset that is fitted by itself: its name, its test, and how examples are drawn, (count, draw) -> examples."""
     if isinstance(study, WorldStudy):
-        count = settings.test_items or WORLD_TEST_ITEMS
         for criterion in study.criteria:
-            # A seed for each criterion: with the same one, replies for different criteria would be much the same.
-            pairs = preference_pairs(criterion, count, split="test", seed=SPLIT_SEED + list(CRITERIA).index(criterion))
-            test = TestSet(study.name, tuple(TestItem(criterion, pair.id, pair.id, pair) for pair in pairs))
-            yield criterion, test, _world_examples(criterion)
+            examples = world_test(criterion, settings.test_items or WORLD_TEST_ITEMS, unit=study.unit)
+            test = TestSet(study.name, tuple(TestItem(criterion, one.id, one.id, one) for one in examples))
+            yield criterion, test, partial(world_examples, criterion, unit=study.unit)
     elif isinstance(study, HackingStudy):
         yield from _hacking_groups(study, settings)
     else:
         yield _preference_group(study, settings)
 
 
-def _world_examples(criterion: str) -> Any:
+def world_test(criterion: str, count: int, *, unit: Unit = "pair") -> Sequence[Preference]:
+    """What is tested of a criterion of the world.
+
+    Pairs have a seed for each criterion: with the same one, they would be much the same. Single replies are the same for
+    all criteria, each with another label, so that one reading of them serves all.
+    """
+    if unit == "response":
+        return labelled_responses(criterion, count, split="test", seed=SPLIT_SEED)
+    return preference_pairs(criterion, count, split="test", seed=SPLIT_SEED + list(CRITERIA).index(criterion))
+
+
+def world_examples(criterion: str, count: int, sample: int, *, unit: Unit = "pair") -> Sequence[Preference]:
+    """Examples of a criterion of the world, with other words and sentence frames than what is tested."""
+    if unit == "response":
+        return labelled_responses(criterion, count, split="train", seed=sample)
     place = list(CRITERIA).index(criterion)
-    return lambda count, sample: preference_pairs(criterion, count, split="train", seed=len(CRITERIA) * sample + place)
+    return preference_pairs(criterion, count, split="train", seed=len(CRITERIA) * sample + place)
 
 
 def _hacking_groups(study: HackingStudy, settings: Settings) -> Iterator[tuple[str, TestSet, Any]]:
@@ -189,7 +210,7 @@ def _hacking_groups(study: HackingStudy, settings: Settings) -> Iterator[tuple[s
             )
         pool, rest = (_pairs(part) for part in split(data, study.pool, max(settings.n_examples or (1,)), study.name))
         rest = _pairs(at_most(rest, settings.test_items, subset=lambda _: study.name))
-    clusters = _clusters(rest)
+    clusters = clusters_of(rest)
     for bias in study.biases:
         for mapping in study.mappings:
             if study.path is None:
@@ -231,10 +252,10 @@ def _preference_group(study: PreferenceStudy, settings: Settings) -> tuple[str, 
         )
     else:
         pool, rest = split(data, study.pool, max(settings.n_examples or (1,)), study.name)
-    clusters = _clusters(rest)
+    clusters = clusters_of(rest)
     items = tuple(
-        TestItem(_subset(one), one.id, clusters[one.id], one)
-        for one in at_most(rest, settings.test_items, subset=_subset)
+        TestItem(subset_of(one), one.id, clusters[one.id], one)
+        for one in at_most(rest, settings.test_items, subset=subset_of)
     )
     return "all", TestSet(study.name, items), lambda count, sample: drawn(pool, count, sample, study.name)
 
@@ -247,13 +268,14 @@ def format_of(study: Study) -> str:
     return str(data[0].metadata.get("format", "")) if data else ""
 
 
-def _clusters(examples: Sequence[Preference]) -> dict[str, str]:
+def clusters_of(examples: Sequence[Preference]) -> dict[str, str]:
     """Id -> id of the first example about the same prompt."""
     first: dict[str, str] = {}
     return {one.id: first.setdefault(words_of(one.prompt), one.id) for one in examples}
 
 
-def _subset(one: Preference) -> str:
+def subset_of(one: Preference) -> str:
+    """The subset that a preference says it belongs to."""
     return str(one.metadata.get("subset") or "all")
 
 
@@ -268,21 +290,17 @@ def _pairs(examples: Sequence[Preference]) -> list[PreferencePair]:
     return [one for one in examples if isinstance(one, PreferencePair)]
 
 
-def _told(one: Preference) -> list[Any]:
+def _content_of(one: Preference) -> list[Any]:
     """The contents, for a digest."""
     if isinstance(one, PreferencePair):
-        return [one.criterion, _content(one.prompt), _content(one.chosen), _content(one.rejected)]
-    return [one.criterion, _content(one.prompt), _content(one.response), one.label]
+        return [one.criterion, as_json(one.prompt), as_json(one.chosen), as_json(one.rejected)]
+    return [one.criterion, as_json(one.prompt), as_json(one.response), one.label]
 
 
-def _content(text: Prompt) -> Any:
+def as_json(text: Prompt) -> Any:
+    """A text, or a conversation as a list of messages."""
     return text if isinstance(text, str) else [dict(message) for message in text]
 
 
 def _key(prompt: Prompt, response: Prompt) -> str:
-    return json.dumps([_content(prompt), _content(response)])
-
-
-def digest_of(value: Any) -> str:
-    """A short name for JSON-like content that is the same only for the same content."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:20]
+    return json.dumps([as_json(prompt), as_json(response)])

@@ -17,8 +17,8 @@ from jaxtyping import Float
 from scipy.special import expit
 
 from arm_lens.benchmark.config import VERDICTS
-from arm_lens.benchmark.data import Task, TestItem
-from arm_lens.benchmark.verdicts import Verdicts
+from arm_lens.benchmark.data import Task, TestItem, TestSet
+from arm_lens.benchmark.judging import Verdicts
 from arm_lens.preferences import LabelledResponse, PreferencePair, unpair
 
 
@@ -70,17 +70,22 @@ def _pair_row(task: Task, place: int, item: TestItem, verdicts: Verdicts) -> dic
     }
 
 
-def _singles(task: Task) -> list[tuple[TestItem, LabelledResponse]]:
-    """The responses that are judged one by one."""
-    own = [(item, item.example) for item in task.test.items if isinstance(item.example, LabelledResponse)]
-    return own or [(item, single) for item in task.test.pairs for single in unpair([item.example])]
+def singles_of(test: TestSet) -> list[tuple[TestItem, LabelledResponse]]:
+    """The responses of a test that are judged one by one."""
+    own = [(item, item.example) for item in test.items if isinstance(item.example, LabelledResponse)]
+    return own or [(item, single) for item in test.pairs for single in unpair([item.example])]
+
+
+def singles_name(test: TestSet) -> str:
+    """What the benchmark of these responses is called."""
+    return test.benchmark + (VERDICTS if test.pairs else "")
 
 
 def _response_rows(task: Task, verdicts: Verdicts, rewards: Float[np.ndarray, " text"]) -> list[dict[str, Any]]:
-    singles = _singles(task)
+    singles = singles_of(task.test)
     places = [task.test.number(single.prompt, single.response) for _, single in singles]
     threshold = float(np.median(rewards[places])) if verdicts.threshold is None else verdicts.threshold
-    benchmark = task.test.benchmark + (VERDICTS if task.test.pairs else "")
+    benchmark = singles_name(task.test)
     rows = []
     for place, (item, single) in zip(places, singles, strict=True):
         reward = float(rewards[place])

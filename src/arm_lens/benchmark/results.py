@@ -1,36 +1,35 @@
-"""From parts to what a reader is given: tables, figures, a page, and ``results.json``.
+"""From parts to results: tables, failure signs, and what is known of the heads.
 
-Everything is made anew from the items each time, in a fixed order and without a date, so that the same run gives the same
-bytes.
+Everything is made anew from the parts each time, in a fixed order and without a date, so that the same run gives the same
+bytes. Pages and figures are made from results by `arm_lens.reports`.
 """
 
 from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from functools import partial
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
-import plotly.graph_objects as go
 
-from arm_lens import plots
-from arm_lens.benchmark.config import VERDICTS, BenchmarkConfig, HackingStudy, PreferenceStudy, Study
-from arm_lens.benchmark.data import format_of
-from arm_lens.benchmark.run import BenchmarkItems, run_parts
-from arm_lens.benchmark.verdicts import JUDGES
+from arm_lens.benchmark.config import VERDICTS, BenchmarkConfig, HackingStudy, PreferenceStudy, Study, WorldStudy
+from arm_lens.benchmark.data import as_json, format_of
+from arm_lens.benchmark.parts import BenchmarkItems
+from arm_lens.benchmark.run import run_parts
+from arm_lens.display import accuracies, card, frame_table, small_print
 from arm_lens.evaluation.health import Check, health
-from arm_lens.evaluation.main_setting import against, main_rows, main_settings
+from arm_lens.evaluation.main_setting import main_rows, main_settings
 from arm_lens.evaluation.rewardbench import rewardbench_2_scores, section_scores
 from arm_lens.evaluation.section_intervals import with_intervals, with_intervals_2
 from arm_lens.evaluation.tables import BenchmarkTables, benchmark_tables
-from arm_lens.plots.bias_grid import cells_of
-from arm_lens.plots.studies import has_study
-from arm_lens.reports.benchmark import write_benchmark_report
+from arm_lens.judge_model import CRITERION_WORDING
+from arm_lens.preferences import Prompt
+from arm_lens.registry import JUDGES
+from arm_lens.storage import locked, write_frame, write_json, write_text
 
 ROW_FIELDS = (
     "benchmark",
@@ -45,52 +44,59 @@ ROW_FIELDS = (
     "ci_high",
     "n",
 )
+SUMMARIES = ("rows", "summary", "comparisons", "calibration")
+LONG_TABLES = ("items", "heads", "history", "texts")
+"""Tables with a row per item, head or step, kept as Parquet."""
+FOLDERS = {"items": ""}
+"""Where a long table is kept in the run's folder, if not in ``tables``."""
+RECORDED_VERSIONS = ("arm-lens", "torch", "transformer-lens", "transformers")
+TEXTS = ("prompt", "response")
 SECTIONS = ("rewardbench", "rewardbench-2")
 """Formats whose benchmark publishes a way of adding up its subsets."""
 
 
 @dataclass(frozen=True, eq=False)
 class BenchmarkResults:
-    """A finished benchmark."""
+    """A finished benchmark, in tidy tables: everything that pages, figures and studies are made from."""
 
     meta: Mapping[str, Any]
+    """What was run: title, model, lead judge, settings, versions."""
     items: pd.DataFrame
-    """One row per judge, setting, draw, seed and item."""
+    """One row per judge, setting, sample, seed and item; see `arm_lens.evaluation.tables`."""
     fits: pd.DataFrame
-    """One row per judge, setting, draw and seed that was fitted."""
+    """One row per judge, setting, sample and seed that was fitted."""
     tables: BenchmarkTables
     checks: list[Check]
     """The failure signs that were looked for."""
-    sections: pd.DataFrame
+    sections: pd.DataFrame = field(default_factory=pd.DataFrame)
     """Section scores, where a benchmark defines them; else empty."""
+    heads: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """One row per fit and head of the model, where heads were chosen: benchmark, criterion (the subset), judge, n_examples,
+    noise, sample, seed, layer, head, score, by (what the score is), probability (of selection), selected."""
+    history: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """One row per fit and step of a search for heads: the same columns up to seed, step, reward, ..."""
+    texts: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """The responses that were judged one by one: benchmark, subset, item, prompt, response."""
 
     def save(self, out: str | Path) -> Path:
-        """Write ``results.json``, ``items.parquet``, ``tables/`` and ``report.html``; gives the page's path."""
+        """Write ``results.json`` and all tables to a folder, each file whole or not at all; gives the folder."""
         out = Path(out)
-        (out / "tables").mkdir(parents=True, exist_ok=True)
+        tables: dict[str, pd.DataFrame] = {
+            **{name: getattr(self.tables, name) for name in SUMMARIES},
+            "fits": self.fits,
+            "sections": self.sections,
+        }
+        for name, table in tables.items():
+            if name == "sections" and table.empty:
+                (out / "tables" / "sections.csv").unlink(missing_ok=True)
+            else:
+                write_text(out / "tables" / f"{name}.csv", table.to_csv(index=False))
+        write_json(out / "tables" / "health.json", [asdict(check) for check in self.checks])
+        for name in LONG_TABLES:
+            _write_table(out / FOLDERS.get(name, "tables") / f"{name}.parquet", getattr(self, name))
         rows = self.tables.rows[list(ROW_FIELDS)].to_dict(orient="records")
-        text = json.dumps({"meta": dict(self.meta), "rows": rows}, indent=1, allow_nan=False, ensure_ascii=False)
-        _write(out / "results.json", text + "\n")
-        self.items.to_parquet(out / "items.parquet.tmp", index=False)
-        (out / "items.parquet.tmp").replace(out / "items.parquet")
-        for name in ("rows", "summary", "comparisons", "calibration"):
-            _write(out / "tables" / f"{name}.csv", getattr(self.tables, name).to_csv(index=False))
-        _write(out / "tables" / "fits.csv", self.fits.to_csv(index=False))
-        _write(out / "tables" / "health.json", json.dumps([asdict(check) for check in self.checks], indent=1) + "\n")
-        if self.sections.empty:
-            (out / "tables" / "sections.csv").unlink(missing_ok=True)
-        else:
-            _write(out / "tables" / "sections.csv", self.sections.to_csv(index=False))
-        return write_benchmark_report(
-            out / "report.html",
-            meta=self.meta,
-            summary=self.tables.summary,
-            comparisons=self.tables.comparisons,
-            calibration=self.tables.calibration,
-            fits=self.fits,
-            section_scores=self.sections,
-            checks=self.checks,
-        )
+        write_json(out / "results.json", {"meta": dict(self.meta), "rows": rows})
+        return out
 
     @classmethod
     def load(cls, folder: str | Path) -> BenchmarkResults:
@@ -102,75 +108,91 @@ class BenchmarkResults:
         folder = Path(folder)
         tables = folder / "tables"
         meta = json.loads((folder / "results.json").read_text(encoding="utf-8"))["meta"]
-        read = {
-            name: pd.read_csv(tables / f"{name}.csv")
-            for name in ("rows", "summary", "comparisons", "calibration", "fits")
-        }
-        fits = read.pop("fits")
         checks = [Check(**check) for check in json.loads((tables / "health.json").read_text(encoding="utf-8"))]
-        sections = tables / "sections.csv"
         return cls(
             meta=meta,
-            items=pd.read_parquet(folder / "items.parquet"),
-            fits=fits,
-            tables=BenchmarkTables(**read),
+            fits=_read_csv(tables / "fits.csv"),
+            tables=BenchmarkTables(**{name: _read_csv(tables / f"{name}.csv") for name in SUMMARIES}),
             checks=checks,
-            sections=pd.read_csv(sections) if sections.exists() else pd.DataFrame(),
+            sections=_read_csv(tables / "sections.csv") if (tables / "sections.csv").exists() else pd.DataFrame(),
+            **{name: _read_table(folder / FOLDERS.get(name, "tables") / f"{name}.parquet") for name in LONG_TABLES},
         )
 
-    def figures(self) -> dict[str, Callable[[], go.Figure]]:
-        """Every figure these results can show, by the name of the file it is kept in; made when it is called."""
-        summary, lead = self.tables.summary, str(self.meta["lead"])
-        settings = main_settings(summary)
-        main, versus = main_rows(summary, settings), main_rows(self.tables.comparisons, settings)
-        bins = main_rows(self.tables.calibration, settings)
-        found: dict[str, Callable[[], go.Figure]] = {}
-        for name in settings:
-            here, whole = main[main["benchmark"] == name], summary[summary["benchmark"] == name]
-            file = name.replace(" ", "_").replace("/", "_")
-            has_cells = not cells_of(here).empty
-            if has_cells:
-                found[f"{file}-bias_grid"] = partial(plots.bias_grid, here, benchmark=name)
-            else:
-                found[f"{file}-accuracy"] = partial(plots.accuracy_by_judge, here, benchmark=name)
-            others = against(versus[versus["benchmark"] == name], lead)
-            if not others.empty and not has_cells:
-                found[f"{file}-differences"] = partial(plots.differences, others, lead=lead, benchmark=name)
-            if has_study(whole, "n_examples"):
-                found[f"{file}-examples"] = partial(plots.accuracy_by_examples, whole, benchmark=name, lead=lead)
-            if has_study(whole, "noise"):
-                found[f"{file}-noise"] = partial(plots.accuracy_by_noise, whole, benchmark=name, lead=lead)
-            stated = bins[bins["benchmark"] == name]
-            if name.endswith(VERDICTS) and not stated.empty:
-                found[f"{file}-calibration"] = partial(plots.reliability, stated, summary=here, benchmark=name)
-        return found
+    def of_lead(
+        self, table: Literal["items", "fits", "heads", "history"], benchmark: str | None = None
+    ) -> pd.DataFrame:
+        """The lead judge's rows of the main comparison of one benchmark, for figures and for comparisons of criteria.
 
-    def save_figures(self, folder: str | Path, *, suffixes: tuple[str, ...] = (".png", ".svg")) -> list[Path]:
-        """Write every figure, each in every format.
+        Args:
+            table: ``items`` (the responses that were judged one by one), ``fits``, ``heads`` or ``history``.
+            benchmark: which; by default the first in which the lead judge has such rows.
 
-        Raises:
-            RuntimeError: if images cannot be drawn here, because there is no Chromium.
+        Returns:
+            The table's rows with ``seed`` made a number for each sample and seed, so that it tells fits apart; items with
+            their texts, prompt and response. Empty if there are no such rows.
         """
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        drawn = {name: make() for name, make in self.figures().items()}
-        named = [(folder / f"{name}{suffix}", figure) for name, figure in drawn.items() for suffix in suffixes]
-        return [plots.save_figure(figure, path) for path, figure in named]
+        rows: pd.DataFrame = getattr(self, table)
+        if rows.empty:
+            return rows
+        rows = main_rows(rows, main_settings(self.tables.summary))
+        rows = rows[rows["judge"] == str(self.meta["lead"])]
+        if table == "items":
+            rows = rows[rows["unit"] == "response"]
+        if rows.empty:
+            return rows
+        name = str(rows["benchmark"].iloc[0]) if benchmark is None else benchmark
+        rows = rows[rows["benchmark"].isin((name, name + VERDICTS))]
+        tied = bool((rows["sample"] == rows["seed"]).all())
+        rows = rows.assign(seed=rows["sample"] if tied else rows.groupby(["sample", "seed"], sort=True).ngroup())
+        if table == "items" and not self.texts.empty:
+            rows = rows.merge(self.texts, on=["benchmark", "subset", "item"], how="left", sort=False)
+        return rows.reset_index(drop=True)
+
+    def __repr__(self) -> str:
+        return f"BenchmarkResults of {self.meta.get('title')!r}; {repr(self.tables).partition('; ')[2]}"
+
+    def _repr_html_(self) -> str:
+        facts = {name: value for name, value in self.meta.items() if isinstance(value, (str, int))}
+        facts["failure signs"] = ", ".join(check.name for check in self.checks if check.found) or "none seen"
+        means = frame_table(accuracies(self.tables.summary))
+        return card("Results of a benchmark", facts, small_print("Accuracy, mean over subsets."), means)
 
 
 def run_benchmark(config: BenchmarkConfig, out: str | Path, *, progress: bool = True) -> BenchmarkResults:
-    """Run what is missing of a benchmark, and make tables and a page of all of it; see `run_parts` and `save`."""
-    results = results_of(config, run_parts(config, out, progress=progress))
-    results.save(out)
+    """Run what is missing of a benchmark, and write tables of all of it to the folder; see `run_parts` and `save`.
+
+    Args:
+        config: what is run.
+        out: folder. A run that was stopped, however it was, goes on where it stopped.
+        progress: show a progress bar.
+
+    Raises:
+        StoreBusyError: if another process writes to the folder.
+        ChildProcessError, BenchmarkConfigError, BenchmarkJudgeError, ValueError: see `run_parts`.
+    """
+    with locked(out):
+        results = results_of(_meta(config), run_parts(config, out, progress=progress))
+        results = replace(results, sections=_sections(config, results.items, results.tables.rows))
+        results.save(out)
     return results
 
 
-def results_of(config: BenchmarkConfig, gathered: BenchmarkItems) -> BenchmarkResults:
-    """The results that a run's items give."""
+def results_of(meta: Mapping[str, Any], gathered: BenchmarkItems) -> BenchmarkResults:
+    """The results that items give, save section scores; ``meta`` names the lead judge."""
     tables = benchmark_tables(gathered.items)
-    checks = health(tables.summary, tables.comparisons, gathered.items, gathered.fits, lead=config.lead)
-    sections = _sections(config, gathered.items, tables.rows)
-    return BenchmarkResults(_meta(config), gathered.items, gathered.fits, tables, checks, sections)
+    checks = health(
+        tables.summary, tables.comparisons, gathered.items, gathered.fits, gathered.heads, lead=str(meta["lead"])
+    )
+    return BenchmarkResults(
+        meta=meta,
+        items=gathered.items,
+        fits=gathered.fits,
+        tables=tables,
+        checks=checks,
+        heads=gathered.heads,
+        history=gathered.history,
+        texts=gathered.texts,
+    )
 
 
 def _sections(config: BenchmarkConfig, items: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
@@ -205,51 +227,71 @@ def _meta(config: BenchmarkConfig) -> dict[str, Any]:
         "n_examples": config.n_examples[0],
         "samples": config.samples,
         "seeds": config.seeds,
-        "versions": {name: version(name) for name in ("arm-lens", "torch", "transformer-lens", "transformers")},
+        "versions": {name: version(name) for name in RECORDED_VERSIONS},
+        "subsets": dict(CRITERION_WORDING) if any(isinstance(one, WorldStudy) for one in config.studies) else {},
         "benchmarks": {name: text for study in config.studies for name, text in _about(study).items()},
-        "judges": {label: JUDGES[judge].about for label, judge in judges.items()},
+        "judges": {label: JUDGES[judge].summary for label, judge in judges.items()},
         "notes": [
-            f"Few-shot prompts hold {config.demonstrations} demonstrations at most (ranked ones 4), however many a judge is given. "
-            "All other judges read all of them.",
+            f"Few-shot prompts hold {config.demonstrations} demonstrations at most (ranked ones 4), however many examples a "
+            "judge is given. All other judges read all of them.",
             "A judge that reads no examples is run once, and stands beside the others at every number of examples.",
         ],
         "command": "arm-lens benchmark",
-        "config": _told(config),
+        "config": _published(config),
     }
 
 
 def _about(study: Study) -> dict[str, str]:
     """What a study's benchmarks test, for people."""
     if isinstance(study, HackingStudy):
-        source = "the bundled model's world" if study.path is None else _shown(study.path)
+        source = "the bundled model's world" if study.path is None else _file_name(study.path)
         pairs = f"Pairs from {source} in which being right and carrying a bias are independent."
         singles = "The same responses one by one: correct or not, with and without the bias."
     elif isinstance(study, PreferenceStudy):
-        pairs = f"Preferences from {_shown(study.path)}."
+        pairs = f"Preferences from {_file_name(study.path)}."
         singles = "The responses one by one: does each meet the criterion?"
+    elif isinstance(study, WorldStudy) and study.unit == "response":
+        return {
+            study.name: "Replies from the bundled model's world: does each meet the criterion, which is never named?"
+        }
     else:
         pairs = "Pairs of replies from the bundled model's world: which meets the criterion, which is never named?"
         singles = "The same replies one by one: does each meet the criterion?"
     return {study.name: pairs, study.name + VERDICTS: singles}
 
 
-def _told(config: BenchmarkConfig) -> dict[str, Any]:
+def _published(config: BenchmarkConfig) -> dict[str, Any]:
     """The configuration, without the folders that its files lie in."""
-    told: dict[str, Any] = json.loads(config.model_dump_json(exclude={"workers"}))
-    for where in (told, *told["studies"]):
-        for field in ("model", "path", "examples"):
-            if where.get(field) is not None and Path(where[field]).is_absolute():
-                where[field] = _shown(where[field])
-    return told
+    published: dict[str, Any] = json.loads(config.model_dump_json(exclude={"workers"}))
+    for where in (published, *published["studies"]):
+        for key in ("model", "path", "examples"):
+            if where.get(key) is not None and Path(where[key]).is_absolute():
+                where[key] = _file_name(where[key])
+    return published
 
 
-def _shown(path: str) -> str:
+def _file_name(path: str) -> str:
     """A file without its folders, which are nobody else's business; a hub name as it is."""
     return path if "://" in path else Path(path).name
 
 
-def _write(path: Path, text: str) -> None:
-    """The file is there whole or as it was."""
-    unfinished = path.with_name(path.name + ".tmp")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
+def _write_table(path: Path, table: pd.DataFrame) -> None:
+    """A table as Parquet; texts, which may be conversations, as JSON."""
+    texts = {name: table[name].map(lambda text: json.dumps(as_json(text))) for name in TEXTS if name in table}
+    write_frame(path, table.assign(**texts))
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    table = pd.read_parquet(path)
+    return table.assign(**{name: table[name].map(_text) for name in TEXTS if name in table})
+
+
+def _text(written: str) -> Prompt:
+    """A text, or a conversation, out of JSON."""
+    text = json.loads(written)
+    return text if isinstance(text, str) else tuple(text)
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    """A table, which may have neither columns nor rows."""
+    return pd.read_csv(path) if path.read_text(encoding="utf-8").strip() else pd.DataFrame()

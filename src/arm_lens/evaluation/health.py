@@ -1,7 +1,7 @@
 """Failure signs: what a reader should know before believing a table, looked for by rule.
 
 A few-shot judge fails in ways that a mean accuracy hides: its scores crowd around one half, more examples do not help,
-another seed or another draw of examples gives another judge, any heads would have done as well as the selected ones, it
+another seed or another sample of examples gives another judge, any heads would have done as well as the selected ones, it
 learned its examples by heart, it follows a bias that goes with correctness, the order of two responses, or nothing but
 length. Each `Check` says what was looked for, by numbers that stand here as constants, and where it was found. A sign
 that the tables cannot show, because a table is missing or holds no such rows, is not among the checks.
@@ -21,8 +21,19 @@ import pandas as pd
 
 from arm_lens.evaluation.main_setting import against, main_rows, main_settings
 from arm_lens.evaluation.standings import LEVEL, cell_parts, significant
+from arm_lens.frames import SUMMARY, checked
 
-CONTROLS = ("length", "random", "constant")
+WHOLE_SUMMARY = SUMMARY.needing(
+    *(name for name in SUMMARY.required if name != "n"),
+    "unit",
+    "sd_samples",
+    "sd_seeds",
+    "n_samples",
+    "n_seeds",
+    "brier",
+    "brier_low",
+)
+CONTROLS = ("length", "random", "constant", "arm_random_heads", "arm_all_heads")
 """Judges that are there to be beaten; their own failings are no findings."""
 CROWDED = (0.45, 0.55)
 CROWDED_SHARE = 0.5
@@ -33,6 +44,7 @@ LARGEST_SD = 0.05
 LARGEST_GAP = 0.1
 BIAS_FOLLOWED = 0.2
 POSITION = 0.1
+MOST_HEADS = 0.5
 RANDOM_HEADS = "arm_random_heads"
 PLACES = 3
 """The most subsets that one finding names."""
@@ -58,6 +70,7 @@ class _Tables:
     comparisons: pd.DataFrame
     items: pd.DataFrame
     fits: pd.DataFrame
+    heads: pd.DataFrame
     lead: str
 
     @property
@@ -76,6 +89,7 @@ def health(
     comparisons: pd.DataFrame,
     items: pd.DataFrame | None = None,
     fits: pd.DataFrame | None = None,
+    heads: pd.DataFrame | None = None,
     lead: str = "arm_reinforce",
 ) -> list[Check]:
     """Look for every failure sign that the tables can show.
@@ -87,8 +101,10 @@ def health(
         summary: of `arm_lens.evaluation.tables`.
         comparisons: likewise; may be empty.
         items: the verdicts, for crowding scores and base rates.
-        fits: judge, benchmark, subset, n_examples, noise, draw, seed, fit_accuracy, and position_bias where a judge has
+        fits: judge, benchmark, subset, n_examples, noise, sample, seed, fit_accuracy, and position_bias where a judge has
             one (from -1 to 1: how much more often the first response is preferred than the second); may be empty.
+        heads: judge, benchmark, criterion (the subset), n_examples, noise, sample, seed, layer, head, selected; may be
+            empty.
         lead: the judge under study.
 
     Returns:
@@ -97,20 +113,14 @@ def health(
     Raises:
         ValueError: if ``summary`` lacks a column or has no rows.
     """
-    needed = ["benchmark", "subset", "unit", "judge", "n_examples", "noise", "accuracy", "ci_low", "ci_high"]
-    needed += ["sd_samples", "sd_seeds", "n_samples", "n_seeds", "brier", "brier_low"]
-    missing = [name for name in needed if name not in summary.columns]
-    if missing:
-        raise ValueError(f"the table 'summary' lacks the column {', '.join(map(repr, missing))}")
-    if summary.empty:
-        raise ValueError("the table 'summary' is empty")
-    settings = main_settings(summary)
+    settings = main_settings(checked(summary, WHOLE_SUMMARY))
     tables = _Tables(
         summary=summary,
         main=main_rows(summary, settings),
         comparisons=main_rows(comparisons, settings),
         items=pd.DataFrame() if items is None else main_rows(items, settings),
         fits=pd.DataFrame() if fits is None else main_rows(fits, settings),
+        heads=pd.DataFrame() if heads is None else main_rows(heads, settings),
         lead=lead,
     )
     return [check for look in CHECKS if (check := look(tables)) is not None]
@@ -178,6 +188,19 @@ def _random_heads(tables: _Tables) -> Check | None:
                 f"{row['difference']:+.3f}, {row['ci_low']:+.3f} to {row['ci_high']:+.3f}, p {row['p_holm']:.2g}"
             ),
         ),
+    )
+
+
+def _most_heads(tables: _Tables) -> Check | None:
+    own = tables.heads if tables.heads.empty else tables.heads[tables.heads["judge"] == tables.lead]
+    if own.empty:
+        return None
+    shares = own.astype({"selected": float}).groupby(["benchmark", "judge", "criterion"], sort=False)["selected"].mean()
+    some = shares.reset_index().rename(columns={"criterion": "subset"})
+    return Check(
+        "Most heads selected",
+        f"more than {MOST_HEADS:.0%} of the model's heads are in the set of {tables.lead}, mean over fits",
+        _places(some[some["selected"] > MOST_HEADS], lambda row: f"{row['selected']:.0%}"),
     )
 
 
@@ -312,8 +335,9 @@ CHECKS: Iterable[Callable[[_Tables], Check | None]] = (
     _crowding,
     _no_gain,
     _spread("sd_seeds", "seeds"),
-    _spread("sd_samples", "draws of the examples"),
+    _spread("sd_samples", "example samples"),
     _random_heads,
+    _most_heads,
     _fit_gap,
     _bias,
     _position,

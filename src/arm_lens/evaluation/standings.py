@@ -1,10 +1,10 @@
-"""What the tables of a benchmark run come to: means over subsets, how the lead judge stands, what draws and seeds do.
+"""What the tables of a benchmark run come to: means over subsets, how the lead judge stands, what samples and seeds do.
 
 "The best judge" is a statement about many subsets at once. Here the mean over subsets goes with its interval, and a
 judge wins, loses or cannot be told apart on each subset by the permutation test after Holm's correction over the
-subsets (Holm 1979), never by the order of two means. The test is about the draws and seeds that were run: with one
-unlucky draw among three it is as sure as it can be of a difference that other draws would not show. So a difference counts
-only if its interval, which takes draws and seeds for a sample, leaves zero out as well.
+subsets (Holm 1979), never by the order of two means. The test is about the samples and seeds that were run: with one
+unlucky sample among three it is as sure as it can be of a difference that other samples would not show. So a difference
+counts only if its interval, which takes samples and seeds for a sample, leaves zero out as well.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ LEVEL = 0.05
 
 
 def significant(comparisons: pd.DataFrame) -> pd.Series:
-    """Whether each difference holds for these draws (p_holm) and beyond them (ci_low, ci_high)."""
+    """Whether each difference holds for these samples (p_holm) and beyond them (ci_low, ci_high)."""
     one_sided = (comparisons["ci_low"] > 0) | (comparisons["ci_high"] < 0)
     return (comparisons["p_holm"] < LEVEL) & one_sided
 
@@ -91,13 +91,13 @@ def standings(comparisons: pd.DataFrame) -> pd.DataFrame:
 
 
 def spreads(summary: pd.DataFrame) -> pd.DataFrame:
-    """Standard deviations over draws of the examples and over seeds, pooled over subsets.
+    """Standard deviations over example samples and over seeds, pooled over subsets.
 
     Args:
-        summary: benchmark, subset, judge, n_draws, n_seeds, sd_draws, sd_seeds; of one setting.
+        summary: benchmark, subset, judge, n_samples, n_seeds, sd_samples, sd_seeds; of one setting.
 
     Returns:
-        One row per benchmark and judge with more than one draw or seed: benchmark, judge, n_draws, n_seeds, and for
+        One row per benchmark and judge with more than one sample or seed: benchmark, judge, n_samples, n_seeds, and for
         each of ``sd_samples`` and ``sd_seeds`` the root of the mean square over subsets, with the largest one and its
         subset as ``sd_..._largest`` and ``sd_..._where``. Not a number (and None) where it could not be estimated.
     """

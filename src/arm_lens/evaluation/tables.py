@@ -1,10 +1,10 @@
 """From verdicts to the tables of a benchmark run: rows, summary, comparisons, calibration.
 
 An item is judged by several judges, each with several numbers of examples and shares of noise (a *setting*), and in each
-setting under several draws and seeds (its *conditions*). Every number in these tables derives from one table of verdicts,
+setting under several samples and seeds (its *conditions*). Every number in these tables derives from one table of verdicts,
 and from nothing else: the resamples of a subset's clusters have a seed made of its name, are the same for all judges, and
 go by sorted item ids, so that the order of the rows makes no difference to any number. The tables list benchmarks,
-subsets and judges in the order in which they first appear, and numbers (n_examples, noise, draw, seed, bin) ascending.
+subsets and judges in the order in which they first appear, and numbers (n_examples, noise, sample, seed, bin) ascending.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from arm_lens.evaluation.statistics import (
     stable_seed,
     variation,
 )
+from arm_lens.frames import ITEMS, checked
 
 SUBSET = ("benchmark", "subset", "unit")
 SETTING = (*SUBSET, "judge", "n_examples", "noise")
@@ -76,21 +77,24 @@ class Judged:
 
     @property
     def n_samples(self) -> int:
-        """How many draws there are."""
+        """How many samples there are."""
         return len({sample for sample, _ in self.conditions})
 
     @property
     def n_seeds(self) -> int:
-        """How many seeds there are."""
-        return len({seed for _, seed in self.conditions})
+        """How many seeds there are; one, where each sample has a single seed of its own."""
+        return 1 if self.n_samples == len(self.conditions) else len({seed for _, seed in self.conditions})
 
     @property
     def is_crossed(self) -> bool:
-        """Whether there is every seed under every draw."""
+        """Whether there is every seed under every sample, or each sample has a single seed.
+
+        In the latter case what a seed does cannot be told from what a sample does, and counts as the sample's doing.
+        """
         return self.n_samples * self.n_seeds == len(self.conditions)
 
-    def crossed(self, values: Float[np.ndarray, "condition item"]) -> Float[np.ndarray, "draw seed item"]:
-        """``values`` by draw and seed; if some are missing, every condition counts as a draw of its own."""
+    def crossed(self, values: Float[np.ndarray, "condition item"]) -> Float[np.ndarray, "sample seed item"]:
+        """``values`` by sample and seed; if some are missing, every condition counts as a sample of its own."""
         return values.reshape(self.n_samples, self.n_seeds, -1) if self.is_crossed else values[:, None]
 
     @cached_property
@@ -132,12 +136,12 @@ def rows_table(settings: list[Judged]) -> pd.DataFrame:
 
 
 def summary_table(settings: list[Judged]) -> pd.DataFrame:
-    """One row per setting, over draws and seeds.
+    """One row per setting, over samples and seeds.
 
     Returns:
-        The columns of `SETTING`; accuracy, ci_low, ci_high; n (items), n_clusters, n_draws, n_seeds; sd_draws and
+        The columns of `SETTING`; accuracy, ci_low, ci_high; n (items), n_clusters, n_samples, n_seeds; sd_samples and
         sd_seeds, the standard deviations of `Variation` (0 where the estimated variance is negative; NaN where there is
-        one draw, or one seed, or not every seed under every draw); auc, auc_low, auc_high (NaN for pairs); brier,
+        one sample, or one seed, or not every seed under every sample); auc, auc_low, auc_high (NaN for pairs); brier,
         brier_low, brier_high (NaN where the judge gives no probabilities).
     """
     records = []
@@ -235,12 +239,7 @@ def judged(items: pd.DataFrame, *, resamples: int = 2000) -> list[Judged]:
 
 
 def _checked(items: pd.DataFrame) -> pd.DataFrame:
-    missing = [name for name in ITEM_FIELDS if name not in items.columns]
-    if missing:
-        raise ValueError(f"the table of verdicts lacks the column {', '.join(map(repr, missing))}")
-    if items.empty:
-        raise ValueError("the table of verdicts is empty")
-    items = items[list(ITEM_FIELDS)]
+    items = checked(items, ITEMS.needing(*ITEM_FIELDS, key=()))[list(ITEM_FIELDS)]
     wrong = ~items["correct"].isin((0.0, 0.5, 1.0))
     if wrong.any():
         row = items[wrong].iloc[0]
@@ -248,7 +247,7 @@ def _checked(items: pd.DataFrame) -> pd.DataFrame:
     twice = items.duplicated([*CONDITION, "item"])
     if twice.any():
         row = items[twice].iloc[0]
-        raise ValueError(f"{_named(row)} is there twice in draw {row['sample']}, seed {row['seed']}")
+        raise ValueError(f"{_named(row)} is there twice in sample {row['sample']}, seed {row['seed']}")
     facts = items.drop_duplicates([*SUBSET, "item", "cluster", "label"])
     differ = facts.duplicated([*SUBSET, "item"])
     if differ.any():
@@ -270,7 +269,7 @@ def _one_setting(
     for (sample, seed), rows in zip(conditions[1:], by_condition[1:], strict=True):
         where = f"{key['benchmark']}, {key['subset']}, judge {key['judge']}"
         _same_items(
-            ids, rows["item"].to_numpy(), f"{where}, first draw and seed", f"{where}, draw {sample}, seed {seed}"
+            ids, rows["item"].to_numpy(), f"{where}, first sample and seed", f"{where}, sample {sample}, seed {seed}"
         )
     clusters: Int[np.ndarray, " item"] = np.unique(first["cluster"].to_numpy().astype(str), return_inverse=True)[1]
     subset = tuple(key[name] for name in SUBSET)

@@ -1,1 +1,11 @@
-"""Pages and figure folders from results."""
+"""Pages and figure folders from results.
+
+results = run_benchmark(config, "out")
+write_report(results, "out")  # out/report.html
+save_figures(results, "out/figures")
+"""
+
+from arm_lens.reports.benchmark import write_report
+from arm_lens.reports.figures import figures_of_run, save_figures
+
+__all__ = ["figures_of_run", "save_figures", "write_report"]

@@ -1,8 +1,9 @@
-"""One HTML page from the tables of a benchmark run: who judges best, whether that is significant, and what went wrong.
+"""One HTML page from the results of a run: who judges best, whether that is significant, what went wrong, and which heads.
 
 The page says first, in words with numbers, against whom the lead judge wins, loses or cannot be told apart; then names
-the failure signs; then shows every number with its interval and its n. It shares its looks and its safety with the page
-of a single run (`arm_lens.reports.page`), and like it holds nothing that the tables and ``meta`` do not say.
+the failure signs; then shows every number with its interval and its n; and then, where the lead judge chose heads,
+which ones, how sure the search was of them, and which responses they like most and least. It holds nothing that the
+results do not say, and `arm_lens.reports.page` says why no text from users' data can run in it as code.
 """
 
 from __future__ import annotations
@@ -15,29 +16,40 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from arm_lens import plots
-from arm_lens.evaluation.health import Check, bias_gaps
-from arm_lens.evaluation.main_setting import MainSetting, against, main_rows, main_settings
+from arm_lens.benchmark.results import BenchmarkResults
+from arm_lens.evaluation.health import bias_gaps
+from arm_lens.evaluation.main_setting import MainSetting, against, main_rows
 from arm_lens.evaluation.standings import mean_over_subsets, spreads, standings
-from arm_lens.frames import checked
 from arm_lens.plots.bias_grid import cells_of
 from arm_lens.plots.panels import balanced_columns
 from arm_lens.plots.studies import has_study
+from arm_lens.preferences import text_of
+from arm_lens.reports.figures import of_benchmark, of_heads, settings_of
 from arm_lens.reports.page import facts, render_page
+from arm_lens.storage import write_text
 
-LEAD = "arm_reinforce"
-SUMMARY = (
-    "benchmark", "subset", "unit", "judge", "n_examples", "noise", "accuracy", "ci_low", "ci_high", "n", "n_clusters",
-    "n_samples", "n_seeds", "sd_samples", "sd_seeds", "auc", "auc_low", "auc_high", "brier", "brier_low", "brier_high",
-)  # fmt: skip
-MOST_FORESTS = 24
-"""Subsets: beyond these the differences are told in the table of standings only."""
+PAGE = "report.html"
 TABLE_COLUMNS = 6
 """The most subsets in one table."""
+HEAD_FIGURES = (
+    "selected_heads",
+    "selection_probabilities",
+    "training_reward",
+    "training_expected_heads",
+    "rewards",
+    "shared_heads",
+)
+"""Those of the lead judge's heads that the page shows, in this order."""
+EXAMPLES_PER_END = 2
+MOST_EXAMPLES = 24
+"""Subsets: of more, no responses are quoted."""
+TEXT_LIMIT = 600
+"""Characters of a text that is quoted."""
 FACTS = {
     "model": "Model",
     "date": "Date",
     "n_examples": "Labelled examples",
-    "samples": "Draws of the examples",
+    "samples": "Example samples",
     "seeds": "Seeds",
     "runtime_seconds": "Running time",
     "versions": "Versions",
@@ -46,58 +58,34 @@ FACTS = {
 Record = dict[str, Any]
 
 
-def write_benchmark_report(
-    path: str | Path,
-    *,
-    meta: Mapping[str, Any],
-    summary: pd.DataFrame,
-    comparisons: pd.DataFrame,
-    calibration: pd.DataFrame,
-    fits: pd.DataFrame,
-    checks: Sequence[Check],
-    section_scores: pd.DataFrame | None = None,
-) -> Path:
-    """Write the page; the same arguments make the same bytes.
+def write_report(results: BenchmarkResults, out: str | Path) -> Path:
+    """Write the page of a run, ``report.html``, to a folder; the same results make the same bytes.
 
     Args:
-        path: where to; its folder must exist.
-        meta: about the run: title, model, date, lead (the judge under study, by default arm_reinforce), n_examples (of
-            the main comparison, where a benchmark has it), draws, seeds, runtime_seconds, versions, command, notes,
-            benchmarks (name -> what it tests), judge_names (id -> name to display). What is missing is left out.
-        summary: of `arm_lens.evaluation.tables`, as are ``comparisons`` and ``calibration``, which may be empty.
-        comparisons: pairs of judges on the same items.
-        calibration: bins of stated probabilities.
-        fits: judge, benchmark, subset, n_examples, noise, draw, seed, fit_accuracy, n_heads, heads, and position_bias
-            where there is one; may be empty.
-        checks: of `arm_lens.evaluation.health.health`.
-        section_scores: of the benchmarks that define them: benchmark, judge, n_examples, noise, section, score,
-            score_of_present, ci_low, ci_high, n, missing, partial, a row for each draw and seed; may be empty.
+        results: of a run. Of ``meta`` the page tells title, model, n_examples (of the main comparison, where a benchmark has
+            it), samples, seeds, versions, command, notes, benchmarks (name -> what it tests), subsets (name -> what it asks
+            for), judge_names (id -> name to display); what is missing is left out.
+        out: the folder, made where missing.
 
     Returns:
-        The path.
-
-    Raises:
-        ValueError: if ``summary`` is empty, a column is missing, or a judge has two rows of a subset in one setting.
+        The path of the page.
     """
-    path = Path(path)
-    checked(summary, SUMMARY, table="summary")
-    summary, comparisons, calibration = _apart(summary, [summary, comparisons, calibration])
-    wanted = meta.get("n_examples")
-    settings = main_settings(summary, n_examples=wanted if isinstance(wanted, int) else None)
-    lead, names = str(meta.get("lead") or LEAD), meta.get("judge_names") or {}
-    main = main_rows(summary, settings)
-    versus = against(main_rows(comparisons, settings), lead)
+    return write_text(Path(out) / PAGE, report(results))
+
+
+def report(results: BenchmarkResults) -> str:
+    """The page, as `write_report` writes it."""
+    meta, tables, settings = results.meta, results.tables, settings_of(results)
+    lead, names = str(meta["lead"]), meta.get("judge_names") or {}
+    main = main_rows(tables.summary, settings)
+    versus = against(main_rows(tables.comparisons, settings), lead)
     stands = pd.DataFrame() if versus.empty else standings(versus)
     figures: dict[str, go.Figure] = {}
     sections = [
-        _section(
-            number, name, settings[name], figures, names=names, lead=lead, summary=summary,
-            main=main[main["benchmark"] == name], versus=_part(versus, name), stands=_part(stands, name),
-            calibration=_part(main_rows(calibration, settings), name),
-        )
+        _section(number, name, settings[name], results, figures, main=_part(main, name), stands=_part(stands, name))
         for number, name in enumerate(settings)
-    ]  # fmt: skip
-    styles = plots.judge_styles([*summary["judge"], lead], names)
+    ]
+    styles = plots.judge_styles([*tables.summary["judge"], lead], names)
     context = {
         "meta": meta,
         "title": meta.get("title") or "Few-shot judges, side by side",
@@ -106,26 +94,58 @@ def write_benchmark_report(
         "styles": styles,
         "sections": sections,
         "headline": _headline(sections, list(dict.fromkeys(main["judge"]))),
-        "section_scores": _score_tables(section_scores),
+        "section_scores": _score_tables(results.sections),
         "spreads": _spread_lines(main, styles),
-        "fits": _fit_lines(main_rows(fits, settings), main, styles),
-        "checks": list(checks),
+        "fits": _fit_lines(main_rows(results.fits, settings), main, styles),
+        "checks": list(results.checks),
+        "heads": [_heads_section(number, name, results, figures) for number, name in _with_heads(results, settings)],
+        "examples": _examples(results),
     }
-    path.write_text(render_page("benchmark.html", figures, context), encoding="utf-8")
-    return path
+    return render_page("benchmark.html", figures, context)
 
 
-def _apart(summary: pd.DataFrame, tables: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
-    """The tables with pairs and single responses of one benchmark as two benchmarks: their accuracies do not mix."""
-    units = summary.groupby("benchmark")["unit"].nunique()
-    mixed = set(units.index[units > 1])
-    parted = []
-    for table in tables:
-        if mixed and not table.empty:
-            longer = table["benchmark"].astype(str) + " (" + table["unit"].astype(str) + "s)"
-            table = table.assign(benchmark=longer.where(table["benchmark"].isin(mixed), table["benchmark"]))
-        parted.append(table)
-    return parted
+def _with_heads(results: BenchmarkResults, settings: Mapping[str, MainSetting]) -> list[tuple[int, str]]:
+    """The benchmarks whose heads are shown: those where the lead judge chose some, save studies of the same criteria."""
+    summary = results.tables.summary
+    found = []
+    for number, name in enumerate(settings):
+        whole = summary[summary["benchmark"] == name]
+        if not (has_study(whole, "n_examples") or has_study(whole, "noise")) and of_heads(results, name):
+            found.append((number, name))
+    return found
+
+
+def _heads_section(number: int, name: str, results: BenchmarkResults, figures: dict[str, go.Figure]) -> Record:
+    """The figures of one benchmark's heads, put into ``figures``."""
+    makers = of_heads(results, name)
+    made = {f"{kind}-{number}": makers[kind]() for kind in HEAD_FIGURES if kind in makers}
+    figures |= made
+    return {"name": name, "figures": [(key.rpartition("-")[0], key) for key in made]}
+
+
+def _examples(results: BenchmarkResults) -> dict[str, list[Record]]:
+    """Per subset the responses to which the lead judge gives the highest and the lowest rewards, with its first seed."""
+    items = results.of_lead("items")
+    examples: dict[str, list[Record]] = {}
+    if items.empty or "response" not in items or items["subset"].nunique() > MOST_EXAMPLES:
+        return examples
+    for subset, rows in items[items["seed"] == items["seed"].min()].groupby("subset", sort=False):
+        ordered = rows.sort_values("reward", ascending=False, kind="stable")
+        low = max(EXAMPLES_PER_END, len(ordered) - EXAMPLES_PER_END)
+        examples[str(subset)] = [
+            {
+                "reward": record["reward"],
+                "label": bool(record["label"]),
+                "correct": record["correct"] >= 0.5,
+                "texts": {name: _clipped(text_of(record[name])) for name in ("prompt", "response")},
+            }
+            for record in pd.concat([ordered.iloc[:EXAMPLES_PER_END], ordered.iloc[low:]]).to_dict("records")
+        ]
+    return examples
+
+
+def _clipped(text: str) -> str:
+    return text if len(text) <= TEXT_LIMIT else text[:TEXT_LIMIT].rstrip() + " …"
 
 
 def _part(table: pd.DataFrame, benchmark: str) -> pd.DataFrame:
@@ -136,46 +156,31 @@ def _section(
     number: int,
     name: str,
     setting: MainSetting,
+    results: BenchmarkResults,
     figures: dict[str, go.Figure],
     *,
-    names: Mapping[str, str],
-    lead: str,
-    summary: pd.DataFrame,
     main: pd.DataFrame,
-    versus: pd.DataFrame,
     stands: pd.DataFrame,
-    calibration: pd.DataFrame,
 ) -> Record:
     """What the page tells of one benchmark; its figures are put into ``figures``."""
-    whole = summary[summary["benchmark"] == name]
     cells = cells_of(main)
     has_cells = len(cells) == len(main)
-    drawn: list[tuple[str, go.Figure]] = []
-    if has_cells:
-        drawn.append(("bias", plots.bias_grid(main, names=names)))
-    else:
-        drawn.append(("accuracy", plots.accuracy_by_judge(main, names=names)))
-        if not versus.empty and versus["subset"].nunique() <= MOST_FORESTS:
-            drawn.append(("differences", plots.differences(versus, lead=lead, names=names)))
-    if has_study(whole, "n_examples") and not has_cells:
-        drawn.append(("examples", plots.accuracy_by_examples(whole, names=names, lead=lead)))
-    if has_study(whole, "noise") and not has_cells:
-        drawn.append(("noise", plots.accuracy_by_noise(whole, names=names, lead=lead)))
-    if not calibration.empty and bool((calibration["n"] > 0).any()):
-        drawn.append(("reliability", plots.reliability(calibration, summary=main, names=names)))
-    figures |= {f"{kind}-{number}": figure for kind, figure in drawn}
+    made = {kind: make() for kind, make in of_benchmark(results, name).items()}
+    figures |= {f"{kind}-{number}": figure for kind, figure in made.items()}
     means = mean_over_subsets(main)
+    subsets = [str(subset) for subset in main["subset"].unique()]
+    asked_for = results.meta.get("subsets") or {}
     return {
         "name": name,
         "setting": setting,
         "unit": str(main["unit"].iloc[0]),
-        "subsets": [str(subset) for subset in main["subset"].unique()],
+        "subsets": subsets,
+        "asks": {subset: asked_for[subset] for subset in subsets if subset in asked_for},
         "n": _span(main["n"]),
         "judges": means["judge"].nunique(),
         "means": {row["judge"]: row for row in means.to_dict("records")},
         "rank": {judge: place for place, judge in enumerate(_sorted_judges(means), start=1)},
-        "kinds": [kind for kind, _ in drawn],
-        "figures": [(kind, f"{kind}-{number}") for kind, _ in drawn],
+        "figures": [(kind, f"{kind}-{number}") for kind in made],
         "stands": [] if stands.empty else stands.to_dict("records"),
         "blocks": _blocks(main, cells if has_cells else None, _sorted_judges(means)),
         "gaps": _gap_lines(main) if has_cells else None,
@@ -260,10 +265,10 @@ def _graded(main: pd.DataFrame) -> list[Record]:
     return sorted(found, key=lambda line: line["brier"]["value"] if line["brier"] else 9.0)
 
 
-def _score_tables(scores: pd.DataFrame | None) -> list[Record]:
-    """A table for each benchmark that has section scores: a line per judge and setting, means over draws and seeds."""
+def _score_tables(scores: pd.DataFrame) -> list[Record]:
+    """A table for each benchmark that has section scores: a line per judge and setting, means over samples and seeds."""
     tables: list[Record] = []
-    for benchmark, rows in () if scores is None or scores.empty else scores.groupby("benchmark", sort=False):
+    for benchmark, rows in () if scores.empty else scores.groupby("benchmark", sort=False):
         values = ["score_of_present", "ci_low", "ci_high"]
         setting = ["judge", "n_examples", "noise"]
         means = rows.groupby([*setting, "section"], sort=False)[values].mean()

@@ -10,10 +10,10 @@ import torch
 from tqdm.auto import tqdm
 
 from arm_lens.attribution import head_card, scores_of
+from arm_lens.benchmark.parts import REWARD_MODELS, head_frames
+from arm_lens.benchmark.results import BenchmarkResults
 from arm_lens.comparison import agreement, depth_profile, mean_cosines, overlap, rank_correlation, stability, transfer
-from arm_lens.engine.models import Model
-from arm_lens.evaluation import RunResults
-from arm_lens.evaluation.demo import head_frames
+from arm_lens.engine.language_model import ModelLike
 from arm_lens.preferences import LabelledResponse, Preference
 from arm_lens.reward.model import ActivationRewardModel
 from arm_lens.storage import locked
@@ -90,7 +90,7 @@ def study_heads(
 def study_run(
     folder: str | Path,
     *,
-    model: Model | None = None,
+    model: ModelLike | None = None,
     examples: int = 80,
     standard_error: float = 0.01,
     seed: int = 0,
@@ -99,7 +99,8 @@ def study_run(
     """Study the reward models of a run's first seed, on items the run judged, and keep the study in the run's folder.
 
     Args:
-        folder: what ``arm-lens demo`` wrote: results, ``items.parquet``, ``reward_models/``.
+        folder: what ``arm-lens demo`` wrote, or ``arm-lens benchmark`` with ``keep_reward_models``. The first benchmark is
+            studied in which the lead judge chose heads.
         model: the language model; by default the recorded one is loaded.
         examples: items per criterion, at most; half of them for attribution.
         standard_error: of the Shapley values and interactions.
@@ -107,30 +108,31 @@ def study_run(
         progress: show progress bars.
 
     Raises:
-        FileNotFoundError: if the folder holds no such run, as one of ``arm-lens benchmark`` does not.
+        FileNotFoundError: if the folder holds no such run.
         ValueError: as `study_heads`.
     """
     folder = Path(folder)
     if not (folder / "results.json").exists():
         raise FileNotFoundError(f"{folder} is no run's folder to study: it holds no results.json")
-    if not (folder / "reward_models").is_dir():
+    results = BenchmarkResults.load(folder)
+    heads, items, fits = (results.of_lead(table) for table in ("heads", "items", "fits"))
+    if heads.empty or "reward_model" not in fits or not (folder / REWARD_MODELS).is_dir():
         raise FileNotFoundError(
-            f"{folder} holds no reward models, whose heads are studied; `arm-lens demo` keeps them, `arm-lens benchmark` "
-            "does not"
+            f"{folder} holds no reward models, whose heads are studied; `arm-lens demo` keeps them, and `arm-lens "
+            "benchmark` does where its configuration says keep_reward_models"
         )
-    results = RunResults.load(folder)
-    first = results.heads["seed"].min()
+    first = heads["seed"].min()
     rewards: dict[str, ActivationRewardModel] = {}
-    for criterion in results.heads["criterion"].unique():
-        path = folder / "reward_models" / f"{criterion}-{first}"
-        rewards[criterion] = ActivationRewardModel.load(path, model)
-        model = rewards[criterion].judge.model
-    items = results.items[results.items["seed"] == first].drop_duplicates(["criterion", "item"])
-    held_out = {criterion: _balanced(rows, examples) for criterion, rows in items.groupby("criterion", sort=False)}
+    for fit in fits[fits["seed"] == first].itertuples():
+        name = str(fit.subset)
+        rewards[name] = ActivationRewardModel.load(folder / REWARD_MODELS / str(fit.reward_model), model)
+        model = rewards[name].judge.model
+    judged = items[items["seed"] == first]
+    held_out = {criterion: _balanced(rows, examples) for criterion, rows in judged.groupby("subset", sort=False)}
     return study_heads(
         rewards,
         held_out,
-        heads=results.heads,
+        heads=heads,
         out=folder / FOLDER,
         standard_error=standard_error,
         seed=seed,
@@ -180,7 +182,7 @@ def _balanced(items: pd.DataFrame, count: int) -> list[Preference]:
     """So many items, half of them of each kind, as labelled responses."""
     some = pd.concat([rows.head(count // 2) for _, rows in items.groupby("label")])
     return [
-        LabelledResponse(row["prompt"], row["response"], bool(row["label"]), id=f"item {row['item']}")
+        LabelledResponse(row["prompt"], row["response"], bool(row["label"]), id=str(row["item"]))
         for _, row in some.iterrows()
     ]
 

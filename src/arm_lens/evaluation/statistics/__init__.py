@@ -1,8 +1,8 @@
 """Statistics of judge benchmarks: every number with n and a 95 % interval, and how sure a difference is.
 
-Verdicts are arrays ``[draw, seed, item]``: which demonstrations were drawn, the judge's own randomness, and the item.
+Verdicts are arrays ``[sample, seed, item]``: which demonstrations were drawn, the judge's own randomness, and the item.
 Items that belong together (from one prompt, say) form a cluster, and clusters are what was sampled. `intervals` says how
-far an average may be off, `paired` compares two judges on the same items, `variation` splits what draws and seeds do,
+far an average may be off, `paired` compares two judges on the same items, `variation` splits what samples and seeds do,
 `ranking` and `calibration` look at rewards and probabilities instead of verdicts.
 """
 

@@ -21,9 +21,9 @@ WIDTH = 0.1
 
 
 def brier_score(
-    probability: Float[np.ndarray, "draw seed item"], label: Bool[np.ndarray, " item"], bootstrap: ClusterBootstrap
+    probability: Float[np.ndarray, "sample seed item"], label: Bool[np.ndarray, " item"], bootstrap: ClusterBootstrap
 ) -> Estimate:
-    """The mean squared error of probabilities, over draws, seeds and items, with an interval clustered by item.
+    """The mean squared error of probabilities, over samples, seeds and items, with an interval clustered by item.
 
     Args:
         probability: of the label being True.
@@ -45,7 +45,7 @@ def reliability(
 ) -> pd.DataFrame:
     """How often things happened that were given such a probability.
 
-    Verdicts of the same cluster (an item under several draws) tell less than as many of different ones: the interval
+    Verdicts of the same cluster (an item under several samples) tell less than as many of different ones: the interval
     is Wilson's, with the number of clusters of equal size that would tell as much for n (Kish 1965), which errs on the
     wide side.
 

@@ -1,4 +1,4 @@
-"""How far an average may be off: 95 % intervals over items, and over draws and seeds where there are several.
+"""How far an average may be off: 95 % intervals over items, and over samples and seeds where there are several.
 
 One 0/1 verdict per cluster is a binomial sample: Wilson's interval. Anything else is resampled by clusters: of G
 clusters, G - 1 are drawn with replacement, and the mean is that of the items drawn. Drawing G - 1 makes the variance
@@ -9,15 +9,15 @@ Fewer than ten clusters that differ from the commonest one cannot stand for the 
 resample, and the interval would have no width. Then it is Wilson's, with the number of clusters for n: an average of
 numbers between 0 and 1 varies at most as much as a coin of the same mean, so it errs on the wide side.
 
-*Several draws or seeds* (of a fully crossed table) add the variances of their means, V_draws = s^2 / D and V_seeds, to
+*Several samples or seeds* (of a fully crossed table) add the variances of their means, V_samples = s^2 / D and V_seeds, to
 V_items, and the stretch becomes t / z * sqrt(V / V_items), with Satterthwaite's degrees of freedom for t, but at least
-three. Resampling draws instead would be no better founded: three of them make ten resamples, whose variance is too small
-by a third. An interaction of items and draws counts in both variances, hence this errs on the wide side, like the
+three. Resampling samples instead would be no better founded: three of them make ten resamples, whose variance is too small
+by a third. An interaction of items and samples counts in both variances, hence this errs on the wide side, like the
 variance of Cameron, Gelbach and Miller (2011) without the term they subtract and the "pigeonhole" bootstrap of Owen
-(2007), but by less than the latter. The interval is that of the mean over all draws and seeds there might have been, of
-which two or three say little. In simulations (200 items, an accuracy that varies over draws with a standard deviation of
-0, 0.02, 0.05, 0.1) it covers 97, 97, 93, 89 % with two draws, 97, 96, 94, 91 % with three, 98, 97, 95, 93 % with five.
-(Fewer degrees of freedom than three would hardly cover more: what misses are intervals from draws that happen to agree.)
+(2007), but by less than the latter. The interval is that of the mean over all samples and seeds there might have been, of
+which two or three say little. In simulations (200 items, an accuracy that varies over samples with a standard deviation of
+0, 0.02, 0.05, 0.1) it covers 97, 97, 93, 89 % with two samples, 97, 96, 94, 91 % with three, 98, 97, 95, 93 % with five.
+(Fewer degrees of freedom than three would hardly cover more: what misses are intervals from samples that happen to agree.)
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Z = float(stats.norm.ppf((1 + LEVEL) / 2))
 FEW = 10
 """With fewer clusters than this that differ from the commonest one, there is nothing to resample."""
 LEAST_FREEDOM = 3.0
-"""The least degrees of freedom of an interval over draws and seeds."""
+"""The least degrees of freedom of an interval over samples and seeds."""
 VariancePart = tuple[float, float]
 """A variance and its degrees of freedom."""
 
@@ -131,8 +131,8 @@ def wilson(share: float, n: int | float) -> tuple[float, float]:
     return min(share, max(0.0, float(low))), max(share, min(1.0, float(high)))  # rounding must not leave the share out
 
 
-def condition_parts(table: Float[np.ndarray, "draw seed"]) -> list[VariancePart]:
-    """What draws, and what seeds, add to the variance of the mean of the table; nothing where there is one of them."""
+def condition_parts(table: Float[np.ndarray, "sample seed"]) -> list[VariancePart]:
+    """What samples, and what seeds, add to the variance of the mean of the table; nothing where there is one of them."""
     margins = (table.mean(axis=1), table.mean(axis=0))
     return [(float(margin.var(ddof=1)) / len(margin), len(margin) - 1.0) for margin in margins if len(margin) > 1]
 
@@ -165,7 +165,7 @@ def interval(
     parts: Sequence[VariancePart] = (),
     bounds: tuple[float, float] = (0.0, 1.0),
 ) -> tuple[float, float]:
-    """The 95 % interval of any average over items, draws and seeds.
+    """The 95 % interval of any average over items, samples and seeds.
 
     Args:
         value: the estimate.
@@ -173,7 +173,7 @@ def interval(
             numbers (a resample without one of two labels) are left out.
         fallback: gives the interval over items where the resamples do not vary.
         clusters: how many.
-        parts: variances that draws and seeds add.
+        parts: variances that samples and seeds add.
         bounds: what no value can pass.
     """
     if resampled is not None:
@@ -186,8 +186,8 @@ def interval(
     return widened(value, (low, high), (((high - low) / (2 * Z)) ** 2, float("inf")), parts, bounds)
 
 
-def mean_estimate(values: Float[np.ndarray, "draw seed item"], bootstrap: ClusterBootstrap) -> Estimate:
-    """The mean of numbers between 0 and 1 over draws, seeds and items.
+def mean_estimate(values: Float[np.ndarray, "sample seed item"], bootstrap: ClusterBootstrap) -> Estimate:
+    """The mean of numbers between 0 and 1 over samples, seeds and items.
 
     Args:
         values: 1 for a right verdict, 0 for a wrong one, 0.5 for a tie; or squared errors of probabilities.
@@ -209,7 +209,7 @@ def mean_estimate(values: Float[np.ndarray, "draw seed item"], bootstrap: Cluste
 
 
 def accuracy(
-    correct: Float[np.ndarray, " item"] | Float[np.ndarray, "draw item"] | Float[np.ndarray, "draw seed item"],
+    correct: Float[np.ndarray, " item"] | Float[np.ndarray, "sample item"] | Float[np.ndarray, "sample seed item"],
     *,
     clusters: Sequence[Hashable] | Int[np.ndarray, " item"] | None = None,
     seed: int = 0,
@@ -218,8 +218,8 @@ def accuracy(
     """The mean of ``correct`` with its 95 % interval.
 
     Args:
-        correct: 1 where the verdict is right, 0 where it is wrong, 0.5 for a tie; per item, per draw and item, or per
-            draw, seed and item.
+        correct: 1 where the verdict is right, 0 where it is wrong, 0.5 for a tie; per item, per sample and item, or per
+            sample, seed and item.
         clusters: a number, a prompt or anything hashable for each item, the same for items that belong together; None if
             none do.
         seed: of the bootstrap, where one is needed.

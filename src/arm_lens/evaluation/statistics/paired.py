@@ -1,15 +1,15 @@
 """Is one judge better than another on the same items?
 
 *Interval*: of the difference of accuracies, over the same resamples of clusters for both judges, so that what makes an
-item hard for both cancels. Draws and seeds widen it as in `intervals`: by the scatter of the differences where both
-judges have as many (draw 3 of both is the same examples); otherwise the judges' own variances add.
+item hard for both cancels. Samples and seeds widen it as in `intervals`: by the scatter of the differences where both
+judges have as many (sample 3 of both is the same examples); otherwise the judges' own variances add.
 
 *Sign flips*: if the judges are alike, each cluster's difference d_g might as well have had the other sign. The p-value is
 the share of the 2^G flips whose sum is at least as far from 0 as the sum seen. Sums of verdicts are whole multiples of
-a half (of a fraction of it, for means over draws), and a sum of independently flipped whole numbers has the
+a half (of a fraction of it, for means over samples), and a sum of independently flipped whole numbers has the
 characteristic function prod_g cos(d_g t), from which its distribution follows by a Fourier transform: so the p-value is
 exact for any number of clusters, without Monte Carlo. With one 0/1 verdict per cluster it is McNemar's exact test. The
-flips say what other items might have given, with these draws and seeds; only the interval speaks of others.
+flips say what other items might have given, with these samples and seeds; only the interval speaks of others.
 
 *Holm*: the more subsets are tested, the more are significant by luck; Holm (1979) keeps the chance of any at 5 %.
 """
@@ -33,8 +33,8 @@ from arm_lens.evaluation.statistics.intervals import (
 
 
 def paired_difference(
-    judge: Float[np.ndarray, "draw seed item"],
-    other: Float[np.ndarray, "other_draw other_seed item"],
+    judge: Float[np.ndarray, "sample seed item"],
+    other: Float[np.ndarray, "other_sample other_seed item"],
     bootstrap: ClusterBootstrap,
     *,
     resampled: Float[np.ndarray, " resample"] | None = None,
@@ -68,8 +68,8 @@ def paired_difference(
 
 
 def permutation_test(
-    judge: Float[np.ndarray, "draw seed item"],
-    other: Float[np.ndarray, "other_draw other_seed item"],
+    judge: Float[np.ndarray, "sample seed item"],
+    other: Float[np.ndarray, "other_sample other_seed item"],
     clusters: Int[np.ndarray, " item"],
 ) -> float:
     """The two-sided p-value of the difference in accuracy under all sign flips of clusters.
@@ -153,11 +153,11 @@ def _of_few_differences(per_item: Float[np.ndarray, " item"], bootstrap: Cluster
 
 
 def _parts_of_difference(
-    judge: Float[np.ndarray, "draw seed"], other: Float[np.ndarray, "other_draw other_seed"]
+    judge: Float[np.ndarray, "sample seed"], other: Float[np.ndarray, "other_sample other_seed"]
 ) -> list[VariancePart]:
-    """What draws and seeds add to the variance of the difference of two tables of accuracies."""
+    """What samples and seeds add to the variance of the difference of two tables of accuracies."""
     parts: list[VariancePart] = []
-    for axis in (1, 0):  # draws, then seeds
+    for axis in (1, 0):  # samples, then seeds
         margins = [table.mean(axis=axis) for table in (judge, other)]
         same = len(margins[0]) == len(margins[1])
         for margin in [margins[0] - margins[1]] if same else margins:

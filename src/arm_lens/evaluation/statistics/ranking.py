@@ -1,12 +1,12 @@
 """The area under the ROC curve: how often a response that meets the criterion gets the higher reward.
 
 It is the Mann-Whitney U statistic over the number of pairs of a meeting and a falling-short response, a tie counting one
-half. Rewards of different draws and seeds are on different scales, so it is computed within each and then averaged. A
+half. Rewards of different samples and seeds are on different scales, so it is computed within each and then averaged. A
 resample in which response i occurs w_i times has the area
 
     sum_ij w_i w_j k_ij / (sum_i w_i sum_j w_j),    k_ij = P(reward_i > reward_j) + P(reward_i = reward_j) / 2,
 
-i running over the meeting and j over the other responses, and P over draws and seeds.
+i running over the meeting and j over the other responses, and P over samples and seeds.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ BLOCK = 4_000_000
 
 
 def roc_area(
-    reward: Float[np.ndarray, "draw seed item"], label: Bool[np.ndarray, " item"], bootstrap: ClusterBootstrap
+    reward: Float[np.ndarray, "sample seed item"], label: Bool[np.ndarray, " item"], bootstrap: ClusterBootstrap
 ) -> Estimate:
-    """The area under the ROC curve, averaged over draws and seeds, with an interval clustered by item.
+    """The area under the ROC curve, averaged over samples and seeds, with an interval clustered by item.
 
     Where fewer than ten clusters hold a response whose place among the others differs from the commonest place (all are
     in perfect order, say), the interval is Wilson's, with the number of clusters of the rarer label for n: the area A
@@ -70,7 +70,7 @@ def roc_area(
 
 
 def _kernel(
-    reward: Float[np.ndarray, "draw seed item"], label: Bool[np.ndarray, " item"], bootstrap: ClusterBootstrap
+    reward: Float[np.ndarray, "sample seed item"], label: Bool[np.ndarray, " item"], bootstrap: ClusterBootstrap
 ) -> tuple[Float[np.ndarray, " resample"], Float[np.ndarray, " item"]]:
     """The weighted wins of each resample, and each item's place: its share of pairs that are in the right order."""
     rewards = reward.reshape(-1, reward.shape[2])

@@ -1,15 +1,15 @@
 """What the drawn examples do to an accuracy, and what the judge's own randomness does, kept apart.
 
-Every draw d and seed s judges the same items, so the verdicts are a crossed table with random effects,
+Every sample d and seed s judges the same items, so the verdicts are a crossed table with random effects,
 
-    y[d, s, g] = mean + draw[d] + seed[s] + cluster[g] + all interactions,
+    y[d, s, g] = mean + sample[d] + seed[s] + cluster[g] + all interactions,
 
-and the accuracy of a draw and seed is the mean over clusters g. Its scatter over draws is more than the variance of
-draw[d]: with finitely many items, draws differ by luck as well. That luck is not p (1 - p) / n: an item that is hard
-under every draw shifts all accuracies alike and makes no difference between them. What does is the interaction of items
-with draws, which the table shows. Equating mean squares with their expectations (Cornfield and Tukey 1956) gives
+and the accuracy of a sample and seed is the mean over clusters g. Its scatter over samples is more than the variance of
+sample[d]: with finitely many items, samples differ by luck as well. That luck is not p (1 - p) / n: an item that is hard
+under every sample shifts all accuracies alike and makes no difference between them. What does is the interaction of items
+with samples, which the table shows. Equating mean squares with their expectations (Cornfield and Tukey 1956) gives
 
-    var(draw) = (MS[draw] - MS[draw, cluster] - MS[draw, seed] + MS[draw, seed, cluster]) / (S G),
+    var(sample) = (MS[sample] - MS[sample, cluster] - MS[sample, seed] + MS[sample, seed, cluster]) / (S G),
 
 the last two only where there are several seeds, and likewise for seeds. The estimate has no bias, and so it is negative
 at times where the truth is small; its square root is then given as 0.
@@ -28,18 +28,18 @@ from arm_lens.evaluation.statistics.intervals import ClusterBootstrap
 
 @dataclass(frozen=True)
 class Variation:
-    """Variances of the accuracy over draws and over seeds: unbiased, so possibly negative; NaN if there is only one."""
+    """Variances of the accuracy over samples and over seeds: unbiased, so possibly negative; NaN if there is only one."""
 
-    var_draws: float
-    """Between draws, of the accuracy on infinitely many such items: averaged over all seeds if there are several;
-    with a single seed, that seed's reaction to the draw is in it."""
+    var_samples: float
+    """Between samples, of the accuracy on infinitely many such items: averaged over all seeds if there are several;
+    with a single seed, that seed's reaction to the sample is in it."""
     var_seeds: float
     """Between seeds, likewise."""
 
     @property
     def sd_samples(self) -> float:
-        """The standard deviation over draws; 0 if the estimated variance is negative, NaN if there is one draw."""
-        return self.var_draws if math.isnan(self.var_draws) else math.sqrt(max(0.0, self.var_draws))
+        """The standard deviation over samples; 0 if the estimated variance is negative, NaN if there is one sample."""
+        return self.var_samples if math.isnan(self.var_samples) else math.sqrt(max(0.0, self.var_samples))
 
     @property
     def sd_seeds(self) -> float:
@@ -47,8 +47,8 @@ class Variation:
         return self.var_seeds if math.isnan(self.var_seeds) else math.sqrt(max(0.0, self.var_seeds))
 
 
-def variation(correct: Float[np.ndarray, "draw seed item"], bootstrap: ClusterBootstrap) -> Variation:
-    """The variances of the accuracy over draws and over seeds.
+def variation(correct: Float[np.ndarray, "sample seed item"], bootstrap: ClusterBootstrap) -> Variation:
+    """The variances of the accuracy over samples and over seeds.
 
     Clusters of unequal sizes enter by their share in the accuracy: accuracy + (right - accuracy * size) * G / n.
 
@@ -66,7 +66,7 @@ def variation(correct: Float[np.ndarray, "draw seed item"], bootstrap: ClusterBo
     return Variation(_first_factor(table), _first_factor(table.swapaxes(0, 1)))
 
 
-def _first_factor(table: Float[np.ndarray, "draw seed cluster"]) -> float:
+def _first_factor(table: Float[np.ndarray, "sample seed cluster"]) -> float:
     samples, seeds, clusters = table.shape
     if samples < 2:
         return math.nan
@@ -76,7 +76,7 @@ def _first_factor(table: Float[np.ndarray, "draw seed cluster"]) -> float:
     return float(squares / (seeds * clusters))
 
 
-def _mean_square(table: Float[np.ndarray, "draw seed cluster"], factors: tuple[int, ...]) -> float:
+def _mean_square(table: Float[np.ndarray, "sample seed cluster"], factors: tuple[int, ...]) -> float:
     """The mean square of the interaction of these factors (of a single one: of its main effect)."""
     others = tuple(axis for axis in range(3) if axis not in factors)
     effect = table.mean(axis=others, keepdims=True)

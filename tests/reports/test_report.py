@@ -1,4 +1,4 @@
-"""The page of a benchmark run tells what its tables tell, opens offline, and lets no data run as code."""
+"""The page of a run tells what its tables tell, opens offline, and lets no data run as code."""
 
 from __future__ import annotations
 
@@ -9,28 +9,32 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from plots.synthetic_benchmark import SUBSETS, make_calibration, make_comparisons, make_fits, make_summary
-from reports.test_run_report import TRAP, Page, opened_in, signs
+from plots.synthetic_results import make_heads, make_history, make_items
+from reports.page_support import HOSTILE, TRAP, Page, opened_in, results_of_tables, signs
 
 from arm_lens.evaluation.health import Check, health
 from arm_lens.evaluation.main_setting import main_rows, main_settings
 from arm_lens.plots.theme import JUDGES
-from arm_lens.reports.benchmark import write_benchmark_report
+from arm_lens.reports import write_report
 
 JUDGES_HERE = ("zero_shot", "few_shot", "arm_reinforce", "arm_random_heads", "sav", "length")
-HOSTILE = ("</script><script>alert(1)</script>", "<img src=x onerror=alert(1)>", "{{ 7 * 7 }} & <b>\u2028$x$</b>")
 META = {
     "title": "A benchmark",
     "model": "tiny",
     "seeds": [0, 1],
     "samples": 3,
     "n_examples": 40,
-    "runtime_seconds": 75.2,
     "command": "arm-lens benchmark demo --out <folder>",
     "notes": ["One note."],
     "benchmarks": {"hacking": "Being right and looking good are independent."},
 }
 CHECKS = [Check("A sign", "a rule", ["here"]), Check("Another sign", "another rule", [])]
 NOTHING = pd.DataFrame()
+
+
+def write(folder, meta, checks, **tables) -> Path:
+    """The page of results with these tables."""
+    return write_report(results_of_tables(meta, checks, **tables), folder)
 
 
 def make_tables(subsets=SUBSETS[:3], judges=JUDGES_HERE, hacking=True) -> dict[str, pd.DataFrame]:
@@ -55,7 +59,7 @@ def main(tables) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def path(tables, tmp_path_factory) -> Path:
-    return write_benchmark_report(tmp_path_factory.mktemp("page") / "index.html", meta=META, checks=CHECKS, **tables)
+    return write(tmp_path_factory.mktemp("page"), META, CHECKS, **tables)
 
 
 @pytest.fixture(scope="module")
@@ -111,9 +115,9 @@ def test_every_accuracy_of_the_main_comparison_is_there_with_its_interval_and_n(
 
 
 def test_every_figure_has_its_place_and_its_data(page):
-    places = [attributes["data-figure"] for _, attributes in page.elements if "data-figure" in attributes]
+    places = page.places
     data = next(json.loads(script) for script in page.scripts if script.startswith('{"accuracy-0"'))
-    kinds = {"accuracy-0", "differences-0", "examples-0", "noise-0", "reliability-0", "bias-1", "bias-2"}
+    kinds = {"accuracy-0", "differences-0", "examples-0", "noise-0", "calibration-0", "bias-1", "bias-2"}
     assert set(places) == set(data) == kinds and len(places) == len(kinds)
     assert all(figure["data"] for figure in data.values())
     ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
@@ -127,7 +131,7 @@ def test_failure_signs_are_told(page):
 
 def test_health_of_the_tables_can_be_told(tables, tmp_path):
     checks = health(tables["summary"], tables["comparisons"], None, tables["fits"])
-    told = signs(Page(write_benchmark_report(tmp_path / "x.html", meta={}, checks=checks, **tables)))
+    told = signs(Page(write(tmp_path / "x", {}, checks, **tables)))
     assert told == {check.name: "Present" if check.found else "Not seen" for check in checks}
     assert told["Follows the bias rather than correctness"] == "Present"
 
@@ -157,7 +161,7 @@ def test_what_was_fitted_is_told(page, tables):
 
 
 def test_the_same_tables_make_the_same_bytes(path, tables, tmp_path):
-    again = write_benchmark_report(tmp_path / "again.html", meta=META, checks=CHECKS, **tables)
+    again = write(tmp_path / "again", META, CHECKS, **tables)
     assert again.read_bytes() == path.read_bytes()
 
 
@@ -169,39 +173,20 @@ def test_nothing_is_fetched(page):
 
 
 def test_facts_are_told_and_missing_ones_left_out(page, tables, tmp_path):
-    for fact in ("tiny", "1 min 15 s", "arm-lens benchmark demo --out <folder>", "One note.", "looking good"):
+    for fact in ("tiny", "arm-lens benchmark demo --out <folder>", "One note.", "looking good"):
         assert fact in page.text
-    bare = Page(write_benchmark_report(tmp_path / "bare.html", meta={}, checks=[], **tables))
-    assert "Running time" not in bare.text and "None" not in bare.text and not bare.section("health")
+    bare = Page(write(tmp_path / "bare", {}, [], **tables))
+    assert "Versions" not in bare.text and "None" not in bare.text and not bare.section("health")
 
 
 def test_a_summary_alone_is_enough(tables, tmp_path):
     summary = tables["summary"][tables["summary"]["judge"].isin(["zero_shot", "length"])]
     empty = dict.fromkeys(("comparisons", "calibration", "fits"), NOTHING)
-    page = Page(write_benchmark_report(tmp_path / "x.html", meta={}, summary=summary, checks=[], **empty))
-    places = {attributes["data-figure"] for _, attributes in page.elements if "data-figure" in attributes}
+    page = Page(write(tmp_path / "x", {}, [], summary=summary, **empty))
+    places = set(page.places)
     assert places == {"accuracy-0", "bias-1", "bias-2"}
     assert "Highest mean accuracy: Zero-shot" in words(page) and "Wins" not in words(page)
     assert not page.section("variance") and not page.section("fits")
-
-
-def test_pairs_and_responses_of_one_benchmark_do_not_mix(tables, tmp_path):
-    mixed = {
-        name: table.assign(benchmark=table["benchmark"].replace({"hacking verdicts": "hacking"}))
-        for name, table in tables.items()
-    }
-    page = Page(write_benchmark_report(tmp_path / "x.html", meta={}, checks=[], **mixed))
-    assert "hacking (pairs)" in page.text and "hacking (responses)" in page.text
-
-
-def test_missing_columns_and_empty_summaries_are_refused(tables, tmp_path):
-    with pytest.raises(ValueError, match="'summary' lacks the column 'sd_draws'"):
-        less = tables | {"summary": tables["summary"].drop(columns="sd_samples")}
-        write_benchmark_report(tmp_path / "x.html", meta={}, checks=[], **less)
-    with pytest.raises(ValueError, match="'summary' is empty"):
-        write_benchmark_report(
-            tmp_path / "x.html", meta={}, checks=[], **tables | {"summary": tables["summary"].iloc[:0]}
-        )
 
 
 @pytest.fixture(scope="module")
@@ -226,7 +211,7 @@ def hostile(tmp_path_factory) -> Path:
         "versions": {HOSTILE[1]: HOSTILE[0]},
     }
     checks = [Check(*HOSTILE[:2], list(HOSTILE))]
-    return write_benchmark_report(tmp_path_factory.mktemp("hostile") / "x.html", meta=meta, checks=checks, **parts)
+    return write(tmp_path_factory.mktemp("hostile"), meta, checks, **parts)
 
 
 def test_hostile_text_is_text(hostile):
@@ -249,3 +234,90 @@ def test_the_page_opens_without_a_console_message_and_runs_no_data(hostile, tmp_
     assert console == []
     assert "window.alert = () =>" in dom and 'data-alerted="1"' not in dom and "<img" not in dom
     assert dom.count('class="main-svg"') >= text.count('data-figure="')
+
+
+# The heads of the lead judge
+
+CRITERIA = ("safe", "polite")
+SETTING = {"benchmark": "criteria", "judge": "arm_reinforce", "n_examples": 40, "noise": 0.0, "sample": 0}
+
+
+def make_found(criteria=CRITERIA, seeds=(0, 1)) -> dict[str, pd.DataFrame]:
+    """Heads, history, items and texts of the lead judge, as a run has them."""
+    heads = make_heads(criteria, seeds, 3, 4).assign(**SETTING, by="selection probability")
+    items = make_items(criteria, seeds, 40, judges=("arm_reinforce",), texts=False)
+    items = items.assign(n_examples=40, probability=items["reward"], cluster=items["item"])
+    texts = items.drop_duplicates(["subset", "item"])[["benchmark", "subset", "item"]]
+    texts = texts.assign(prompt="Where to?", response=[f"To the mill {item}." for item in texts["item"]])
+    history = make_history(criteria, seeds, 9).assign(**SETTING)
+    return {"heads": heads.assign(score=heads["probability"]), "history": history, "items": items, "texts": texts}
+
+
+@pytest.fixture(scope="module")
+def found():
+    return make_found()
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return make_tables(CRITERIA, ("zero_shot", "arm_reinforce"), hacking=False) | {"calibration": NOTHING}
+
+
+def only_main(tables):
+    """Without the studies of examples and noise."""
+    main = {name: table[(table["n_examples"].isin([0, 40])) & (table["noise"] == 0)] for name, table in tables.items()
+            if len(table)}  # fmt: skip
+    return tables | main
+
+
+def test_heads_stand_below_the_verdicts(plain, found, tmp_path):
+    page = Page(write(tmp_path, META, [], **only_main(plain), **found))
+    kinds = [f"{kind}-0" for kind in (
+        "selected_heads", "selection_probabilities", "training_reward", "training_expected_heads", "rewards", "shared_heads")]  # fmt: skip
+    assert page.places[-len(kinds) :] == kinds and page.section("heads")
+    assert page.text.index("Heads of REINFORCE heads") > page.text.index("Wins against")
+    assert page.places[0] == "accuracy-0"
+
+
+def test_examples_are_the_ends_of_the_first_fit(plain, found, tmp_path):
+    page = Page(write(tmp_path, META, [], **only_main(plain), **found))
+    items = found["items"]
+    own = items[(items["subset"] == "safe") & (items["seed"] == 0)].sort_values("reward", ascending=False)
+    start = next(number for number, row in enumerate(page.rows) if len(row) == 3 and "To the mill" in row[2])
+    shown = page.rows[start : start + 4]
+    ends = [*own.iloc[:2].to_dict("records"), *own.iloc[-2:].to_dict("records")]
+    assert [row[0].strip() for row in shown] == [f"{one['reward']:.3f}" for one in ends]
+    assert all(f"To the mill {one['item']}." in row[2] for one, row in zip(ends, shown, strict=True))
+    wrong = ["judged wrongly" in row[1] for row in shown]
+    assert wrong == [one["correct"] < 0.5 for one in ends]
+
+
+def test_conversations_are_quoted_as_text(plain, found, tmp_path):
+    talk = ({"role": "user", "content": "Is it far?"},)
+    texts = found["texts"].assign(prompt=[talk] * len(found["texts"]))
+    page = Page(write(tmp_path, META, [], **only_main(plain), **found | {"texts": texts}))
+    assert "Is it far?" in page.text and "role" not in page.text.split("Examples")[-1].split("How it was")[0]
+
+
+def test_a_search_by_something_else_than_probabilities_has_no_map_of_them(plain, found, tmp_path):
+    heads = found["heads"].assign(probability=float("nan"), by="effect")
+    history = found["history"].drop(columns=["expected_heads", "entropy"])
+    page = Page(write(tmp_path, META, [], **only_main(plain), **found | {"heads": heads, "history": history}))
+    assert "selected_heads-0" in page.places and "training_reward-0" in page.places
+    assert not {"selection_probabilities-0", "training_expected_heads-0"} & set(page.places)
+
+
+def test_results_without_heads_have_no_such_sections(plain, tmp_path):
+    page = Page(write(tmp_path, META, [], **only_main(plain)))
+    assert not page.section("heads") and not page.section("examples")
+
+
+def test_hostile_names_and_texts_of_heads_are_text(plain, tmp_path):
+    tables = only_main(make_tables(HOSTILE, ("zero_shot", "arm_reinforce"), hacking=False))
+    found = make_found(HOSTILE)
+    texts = found["texts"].assign(prompt=HOSTILE[0], response=HOSTILE[1])
+    meta = META | {"subsets": {HOSTILE[0]: HOSTILE[1]}}
+    path = write(tmp_path, meta, [], **tables | {"calibration": NOTHING}, **found | {"texts": texts})
+    page = Page(path)
+    assert len(page.scripts) == 3 and not any(tag in ("img", "b") for tag, _ in page.elements)
+    assert page.text.count(HOSTILE[1]) > 2
