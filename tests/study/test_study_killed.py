@@ -13,13 +13,14 @@ import sys, torch
 torch.set_num_threads(1)
 from arm_lens import ActivationRewardModel, HeadSet, load_model
 from arm_lens.judge_model import labelled_responses
+from arm_lens.judges.options import ReadingOptions
 from arm_lens.study import study_heads
 model = load_model(sys.argv[1])
 names = ("positive", "polite", "brief")
 rewards = {
     name: ActivationRewardModel.fit(
         model, labelled_responses(name, 12, split="train", seed=0), criterion=name,
-        selector=HeadSet.of(3, 4, [(0, number), (2, 1)]), readings=4, demonstrations=2,
+        selector=HeadSet.of(3, 4, [(0, number), (2, 1)]), reading=ReadingOptions(readings=4, demonstrations=2),
     )
     for number, name in enumerate(names)
 }
