@@ -397,8 +397,10 @@ def head_sets(
         ValueError: naming a missing column, or the set in which a head is missing, or twice (when ``by`` leaves out a
             column that tells sets apart), or neither selected nor not.
     """
-    if isinstance(heads, Mapping) and not any(isinstance(one, Sequence) for one in heads.values()):
-        return {name: one if isinstance(one, HeadSet) else one.heads for name, one in heads.items()}
+    if isinstance(heads, Mapping):
+        single = {name: one for name, one in heads.items() if not isinstance(one, Sequence)}
+        if len(single) == len(heads):
+            return {name: one if isinstance(one, HeadSet) else one.heads for name, one in single.items()}
     table = heads_frame(heads)
     checked(table, HEADS.needing(*by, "layer", "head", "selected", key=()))
     sets: dict[str, HeadSet] = {}

@@ -149,10 +149,10 @@ def test_a_single_set_has_no_stability():
 
 def test_several_criteria_in_a_group_are_refused_by_the_group():
     heads = table(np.eye(SIZE)[:2], criterion=["x", "y"], selector=["greedy"] * 2).assign(seed=0)
-    with pytest.raises(ValueError, match=r"group 'greedy': L0H0 in 'seed 0' is there several times"):
+    with pytest.raises(ValueError, match=r"group 'greedy': 'seed 0' .* several rows of layer 0, head 0"):
         stability(heads, by="selector")
 
 
 def test_without_seeds_and_draws_there_is_nothing_to_be_stable_over():
-    with pytest.raises(ValueError, match=r"seeds or draws"):
+    with pytest.raises(ValueError, match=r"seeds or samples"):
         stability(table(np.eye(SIZE)[:2], criterion=["x", "y"]).drop(columns="seed"))

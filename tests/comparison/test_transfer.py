@@ -11,6 +11,7 @@ from arm_lens import ActivationRewardModel, Greedy, HeadSet, Injection, Labelled
 from arm_lens.comparison import transfer
 from arm_lens.evaluation import accuracy
 from arm_lens.judge_model import labelled_responses
+from arm_lens.judges.options import QuestionOptions, ReadingOptions
 
 CRITERIA = ("positive", "brief")
 
@@ -23,10 +24,9 @@ def rewards(judge):
             labelled_responses(criterion, 20, split="train", seed=1),
             criterion=criterion,
             selector=Greedy(max_heads=6),
-            demonstrations=8,
-            readings=12,
+            reading=ReadingOptions(demonstrations=8, readings=12),
             reward="two_way",
-            batch_size=6,
+            question=QuestionOptions(batch_size=6),
         )
         for criterion in CRITERIA
     }
@@ -133,9 +133,8 @@ def test_reward_models_of_another_model_are_refused(rewards, examples, model_of)
         model_of("llama"),
         labelled_responses("brief", 6, split="train", seed=1),
         selector=HeadSet.of(3, 4, [(0, 0)]),
-        readings=1,
-        demonstrations=1,
-        template=rewards["brief"].judge.template,
+        reading=ReadingOptions(readings=1, demonstrations=1),
+        question=QuestionOptions(template=rewards["brief"].judge.template),
     )
     with pytest.raises(ValueError, match=r"'positive' is of a model of 6 layers of 8.*'other' of one of 3 layers of 4"):
         transfer(rewards | {"other": other}, examples)
