@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,36 +15,39 @@ from judges.chat_server import ChatServer
 from judges.endpoint_support import KEY, longer, sure
 
 import arm_lens
-from arm_lens.benchmark.config import BenchmarkConfig
+from arm_lens.benchmark.config import BenchmarkConfig, JudgeChoice
 from arm_lens.benchmark.data import plan
 from arm_lens.benchmark.items import items_of
-from arm_lens.benchmark.material import Material
+from arm_lens.benchmark.judging import fit_accuracy, verdicts_by, verdicts_of
 from arm_lens.benchmark.run import run_parts
-from arm_lens.benchmark.verdicts import JUDGES, At
 from arm_lens.engine.reading import HeadMeans
+from arm_lens.engine.sharing import shared_readings
 from arm_lens.engine.steering import Injection
 from arm_lens.heads import HeadSet
 from arm_lens.judges.base import PositionBias
-from arm_lens.judges.generative import GenerativeJudge
+from arm_lens.judges.generative import GenerativeJudge, demonstrations_of
 from arm_lens.judges.likelihood import LikelihoodJudge, log_likelihoods
+from arm_lens.judges.options import Denoise, QuestionOptions, ReadingOptions
 from arm_lens.judges.probe import HeadProbe
 from arm_lens.judges.questions import questions_of
 from arm_lens.judges.sav import SparseAttentionVectors
 from arm_lens.judges.template import JudgeTemplate
 from arm_lens.judges.voting import VotingJudge
 from arm_lens.preferences import split_preferences
-from arm_lens.reward.denoising import Denoise
+from arm_lens.registry import JUDGES
 from arm_lens.reward.fitting import read_means
 from arm_lens.reward.model import ActivationRewardModel
 
+SEARCH = {"steps": 20, "head_penalty": 0.0}
 OPTIONS = {
-    "arm_reinforce": {"steps": 20, "head_penalty": 0.0},
-    "arm_reinforce_denoised": {"steps": 20},
-    "arm_reinforce_add": {"steps": 20},
-    "arm_random_heads": {"steps": 20, "head_penalty": 0.0},
-    "arm_greedy": {"max_heads": 2},
-    "arm_soft_gate": {"steps": 3},
-    "voting_rationale": {"votes": 2, "max_tokens": 4},
+    "arm": {"selector": "top_effect"},
+    "arm_reinforce": {"selector": SEARCH},
+    "arm_reinforce_denoised": {"selector": {"steps": 20}},
+    "arm_reinforce_add": {"selector": {"steps": 20}},
+    "arm_random_heads": {"selector": {"like": SEARCH}},
+    "arm_greedy": {"selector": {"max_heads": 2}},
+    "arm_soft_gate": {"selector": {"steps": 3}},
+    "voting_rationale": {"votes": 2, "rationale": {"max_tokens": 4}},
 }
 """So that it does not take long."""
 APART = ("endpoint", "likelihood_ratio", "ranked_zero_shot", "ranked_few_shot")
@@ -55,26 +59,41 @@ def config_of(*judges, study=WORLD, **run):
     return BenchmarkConfig.model_validate({**small, "judges": judges or ["length"], "studies": [study], **run})
 
 
-def material_of(model, config):
-    task = plan(config)[-1]
-    return Material(model, task, config, Material.reads_of(model, task.test, task.criterion_text, config))
+@dataclass
+class Setting:
+    """A model, a task on it, and what the judges of the task share."""
+
+    model: object
+    config: BenchmarkConfig
+    cache: Path
+
+    def __post_init__(self):
+        self.task, self.shared = plan(self.config)[-1], shared_readings()
+
+    def ask(self, name, seed=0, **options):
+        """What a judge says, and the judge."""
+        choice = JudgeChoice(judge=name, **options)
+        with self.shared:
+            return verdicts_of(
+                choice.spec, choice.parsed, self.task, self.model, self.config, seed, self.cache / "answers"
+            )
 
 
 @pytest.fixture(scope="module")
-def material(judge):
-    """A small task with the bundled model; the second draw, so that nothing rests on a seed of 0."""
-    return material_of(judge, config_of(samples=2))
+def setting(judge, tmp_path_factory):
+    """A small task with the bundled model; the second sample, so that nothing rests on a seed of 0."""
+    return Setting(judge, config_of(samples=2), tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="module")
-def said(material, tmp_path_factory):
+def said(setting):
     """said(name, seed): what a judge says, asked once."""
-    cache, kept = tmp_path_factory.mktemp("cache") / "answers", {}
+    known = {}
 
     def ask(name, seed=0):
-        if (name, seed) not in kept:
-            kept[name, seed] = JUDGES[name].make(At(material, seed, cache), **OPTIONS.get(name, {}))
-        return kept[name, seed]
+        if (name, seed) not in known:
+            known[name, seed] = setting.ask(name, seed, **OPTIONS.get(name, {}))[0]
+        return known[name, seed]
 
     return ask
 
@@ -92,73 +111,97 @@ def close(one, other, atol=1e-4):
 
 
 @pytest.mark.parametrize("name", [name for name in JUDGES if name not in APART])
-def test_every_judge_says_something_finite_about_every_text(said, material, name):
+def test_every_judge_says_something_finite_about_every_text(said, setting, name):
     verdicts = said(name)
-    shape = (len(material.task.test.texts),)
+    shape = (len(setting.task.test.texts),)
     assert verdicts.rewards.shape == verdicts.scale.shape == shape
     assert np.isfinite(verdicts.rewards).all() and np.isfinite(verdicts.scale).all()
     if verdicts.probabilities is not None:
         assert ((verdicts.probabilities >= 0) & (verdicts.probabilities <= 1)).all()
-    frame = items_of(material.task, name, 0, verdicts)
-    assert Counter(frame["unit"]) == {"pair": 5, "response": 10} and JUDGES[name].about.endswith(".")
+    frame = items_of(setting.task, name, 0, verdicts)
+    assert Counter(frame["unit"]) == {"pair": 5, "response": 10} and JUDGES[name].summary.endswith(".")
 
 
 def test_nothing_else_is_in_the_register():
     names = {"zero_shot", "few_shot", "voting", "voting_rationale", "likelihood", "sav", "probe", "length", "random"}
     heads = {"reinforce", "all_heads", "random_heads", "top_effect", "greedy", "soft_gate"}
     heads |= {"reinforce_denoised", "reinforce_add"}
-    assert set(JUDGES) == names | {f"arm_{one}" for one in heads} | {"constant", *APART}
+    assert set(JUDGES) == names | {f"arm_{one}" for one in heads} | {"arm", "generative", "constant", *APART}
 
 
 @pytest.mark.parametrize("name", ["voting", "arm_random_heads"])
-def test_the_same_seed_says_the_same_from_new_material(said, material, judge, tmp_path, name):
-    again = material_of(judge, config_of(samples=2))
-    verdicts = JUDGES[name].make(At(again, 1, tmp_path / "answers"), **OPTIONS.get(name, {}))
-    assert np.array_equal(verdicts.rewards, said(name, 1).rewards)
+def test_the_same_seed_says_the_same_from_new_readings(said, judge, tmp_path, name):
+    again = Setting(judge, config_of(samples=2), tmp_path)
+    assert np.array_equal(again.ask(name, 1, **OPTIONS.get(name, {}))[0].rewards, said(name, 1).rewards)
+
+
+@pytest.mark.parametrize("name", ["zero_shot", "few_shot", "voting", "arm_reinforce", "arm_soft_gate", "sav", "probe"])
+def test_what_is_shared_changes_nothing(said, setting, name):
+    choice = JudgeChoice(judge=name, **OPTIONS.get(name, {}))
+    alone, judge = verdicts_of(choice.spec, choice.parsed, setting.task, setting.model, setting.config, 0, None)
+    close(said(name).scale, alone.scale)
+    close(verdicts_by(judge, setting.task.test).scale, alone.scale)
+    assert said(name).fit == alone.fit
+
+
+@pytest.mark.parametrize("name", ["arm_reinforce", "sav", "probe"])
+def test_the_accuracy_on_the_examples_is_counted_by_hand(said, setting, name):
+    verdicts, judge = setting.ask(name, **OPTIONS.get(name, {}))
+    kind = {"kind": "two_way"} if name == "arm_reinforce" else {}
+    right = [
+        (float(judge.score([one.prompt], [text], **kind)[0]), label)
+        for one in setting.task.examples
+        for text, label in ((one.chosen, True), (one.rejected, False))
+    ]
+    expected = np.mean([0.5 if reward == 0.5 else (reward > 0.5) == label for reward, label in right])
+    assert verdicts.fit["fit_accuracy"] == fit_accuracy(judge, setting.task.examples) == expected
+    assert "fit_accuracy" not in said("few_shot").fit
 
 
 # Asking
 
 
-def test_zero_shot_is_the_generative_judge(said, material, judge):
-    own, test = GenerativeJudge(judge), material.task.test
+def test_zero_shot_is_the_generative_judge(said, setting, judge):
+    own, test = GenerativeJudge(judge), setting.task.test
     verdicts = said("zero_shot")
-    scores = own.scores(*columns(test))
+    scores = own.verdicts(*columns(test))
     close(verdicts.scale, scores.gap)
     close(verdicts.rewards, scores.two_way)
     pairs = [one.example for one in test.pairs]
     margins = own.margins([one.prompt for one in pairs], [one.chosen for one in pairs], [one.rejected for one in pairs])
-    frame = items_of(material.task, "zero_shot", 0, verdicts)
+    frame = items_of(setting.task, "zero_shot", 0, verdicts)
     close(frame.loc[frame["unit"] == "pair", "reward"], margins)
 
 
-def test_few_shot_is_the_generative_judge_with_the_same_examples(said, material, judge):
-    demonstrations = material.demonstrations()
+def test_few_shot_is_the_generative_judge_with_the_same_examples(said, setting, judge):
+    demonstrations = demonstrations_of(setting.task.examples, "scalar", 2, seed=setting.task.sample)
     assert Counter(one.label for one in demonstrations) == {True: 1, False: 1}
-    own = GenerativeJudge(judge, examples=demonstrations, batch_size=3)
-    close(said("few_shot").scale, own.scores(*columns(material.task.test)).gap)
+    own = GenerativeJudge(judge, examples=demonstrations, question=QuestionOptions(batch_size=3))
+    close(said("few_shot").scale, own.verdicts(*columns(setting.task.test)).gap)
     assert not np.allclose(said("few_shot").scale, said("zero_shot").scale, atol=1e-2)
 
 
-def test_worked_examples_are_those_of_the_task_and_of_both_kinds(material):
-    texts = {(one.prompt, text): label for one in material.task.examples
+def test_demonstrations_are_those_of_the_task_and_of_both_kinds(setting):
+    texts = {(one.prompt, text): label for one in setting.task.examples
              for text, label in ((one.chosen, True), (one.rejected, False))}  # fmt: skip
-    for demonstrations in (0, 1, 2, 5, 8, 20):
-        demonstrations = material.demonstrations(demonstrations)
-        assert len(demonstrations) == min(demonstrations, 8)
-        assert abs(sum(1 if one.label else -1 for one in demonstrations)) <= demonstrations % 2
+    for count in (0, 1, 2, 5, 8, 20):
+        demonstrations = demonstrations_of(setting.task.examples, "scalar", count, seed=setting.task.sample)
+        assert len(demonstrations) == min(count, 8)
+        assert abs(sum(1 if one.label else -1 for one in demonstrations)) <= count % 2
         assert all(texts[one.prompt, one.response] == one.label for one in demonstrations)
 
 
-def test_voting_counts_the_votes_of_its_seed(said, material, judge):
-    few = GenerativeJudge(judge, examples=material.demonstrations())
-    own = VotingJudge(few, votes=8, temperature=1.0, seed=1).score(*columns(material.task.test))
+def test_voting_counts_the_votes_of_its_seed(said, setting, judge):
+    few = GenerativeJudge(
+        judge, examples=demonstrations_of(setting.task.examples, "scalar", 2, seed=setting.task.sample)
+    )
+    own = VotingJudge(few, votes=8, temperature=1.0, seed=1).score(*columns(setting.task.test))
     close(said("voting", 1).rewards, own)
     assert not np.array_equal(said("voting", 1).rewards, said("voting", 0).rewards)
 
 
-def test_likelihood_is_the_mean_log_likelihood(said, material, judge):
-    close(said("likelihood").rewards, LikelihoodJudge(judge).score(*columns(material.task.test)))
+def test_likelihood_is_the_mean_log_likelihood(said, setting, judge):
+    close(said("likelihood").rewards, LikelihoodJudge(judge).score(*columns(setting.task.test)))
 
 
 # Activation Reward Models
@@ -176,28 +219,34 @@ def test_likelihood_is_the_mean_log_likelihood(said, material, judge):
         ("arm_greedy", Injection(), None),
     ],
 )
-def test_a_steered_judge_is_the_reward_model_with_its_heads(said, material, judge, name, injection, denoise):
-    verdicts = said(name, 1 if JUDGES[name].random else 0)
+def test_a_steered_judge_is_the_reward_model_with_its_heads(said, setting, judge, name, injection, denoise):
+    verdicts = said(name, 1 if JUDGES[name].random(JUDGES[name].parse()) else 0)
     cfg = judge.cfg
     heads = HeadSet.of(cfg.n_layers, cfg.n_heads, [tuple(one) for one in verdicts.fit["heads"]])
     assert len(heads) == verdicts.fit["n_heads"]
     fitted = ActivationRewardModel.fit(
-        judge, material.task.examples, selector=heads, injection=injection, readings=1, seed=material.task.sample
+        judge,
+        setting.task.examples,
+        selector=heads,
+        injection=injection,
+        reading=ReadingOptions(readings=1),
+        seed=setting.task.sample,
     )
-    own = replace(fitted, means=cross_fitted(judge, material, denoise))
-    close(verdicts.scale, own.score(*columns(material.task.test), kind="gap"))
+    own = replace(fitted, means=cross_fitted(judge, setting, denoise))
+    close(verdicts.scale, own.score(*columns(setting.task.test), kind="gap"))
     if len(heads):
         assert not np.allclose(verdicts.scale, said("zero_shot").scale, atol=1e-2)
 
 
-def cross_fitted(judge, material, denoise):
+def cross_fitted(judge, setting, denoise):
     """The means of two folds, each read with the demonstrations of its own, and averaged."""
-    own, sample = GenerativeJudge(judge, batch_size=4), material.task.sample
-    folds = split_preferences(material.task.examples, {"fold 0": 0.5, "fold 1": 0.5}, seed=sample)
+    own, sample = GenerativeJudge(judge, question=QuestionOptions(batch_size=4)), setting.task.sample
+    folds = split_preferences(setting.task.examples, {"fold 0": 0.5, "fold 1": 0.5}, seed=sample)
     means = [
         read_means(
-            own, questions_of(folds[f"fold {1 - number}"], own.template, seed=sample), demonstrations=2, readings=2, denoise=denoise,
-            seed=sample + number,
+            own,
+            questions_of(folds[f"fold {1 - number}"], own.template, seed=sample),
+            ReadingOptions(demonstrations=2, readings=2, denoise=denoise, seed=sample + number),
         )
         for number in (0, 1)
     ]  # fmt: skip
@@ -226,23 +275,23 @@ def test_all_heads_are_all(said, judge):
 # Readouts and controls
 
 
-def test_sav_is_sparse_attention_vectors(said, material, judge):
-    own = SparseAttentionVectors.fit(judge, material.task.examples, heads=20)
-    close(said("sav").rewards, own.score(*columns(material.task.test)), atol=1e-6)
+def test_sav_is_sparse_attention_vectors(said, setting, judge):
+    own = SparseAttentionVectors.fit(judge, setting.task.examples, heads=20)
+    close(said("sav").rewards, own.score(*columns(setting.task.test)), atol=1e-6)
     assert said("sav").fit["heads"] == own.heads.to_list()
 
 
-def test_a_probe_is_the_head_probe(said, material, judge):
-    own = HeadProbe.fit(judge, material.task.examples)
-    close(said("probe").rewards, own.score(*columns(material.task.test)))
+def test_a_probe_is_the_head_probe(said, setting, judge):
+    own = HeadProbe.fit(judge, setting.task.examples)
+    close(said("probe").rewards, own.score(*columns(setting.task.test)))
     assert said("probe").fit["fit_accuracy"] == 1.0
 
 
-def test_controls_know_nothing(said, material):
-    test = material.task.test
+def test_controls_know_nothing(said, setting):
+    test = setting.task.test
     assert said("length").rewards.tolist() == [len(response) for _, response in test.texts]
     assert set(said("constant").rewards) == {0.5}
-    constant = items_of(material.task, "constant", 0, said("constant"))
+    constant = items_of(setting.task, "constant", 0, said("constant"))
     assert set(constant["correct"]) == {0.5}
     assert not np.array_equal(said("random", 0).rewards, said("random", 1).rewards)
 
@@ -268,19 +317,19 @@ def folder(folder_of, tmp_path_factory):
 @pytest.fixture(scope="module")
 def ranked(folder):
     """A small task on it."""
-    return material_of(arm_lens.load_model(folder), config_of(batch_size=3))
+    return Setting(arm_lens.load_model(folder), config_of(batch_size=3), folder)
 
 
 @pytest.mark.parametrize("name", ["ranked_zero_shot", "ranked_few_shot"])
-def test_ranked_judges_ask_in_both_orders(ranked, tmp_path, name):
+def test_ranked_judges_ask_in_both_orders(ranked, name):
     demonstrations = 1 if name == "ranked_few_shot" else 0
-    verdicts = JUDGES[name].make(
-        At(ranked, 0, tmp_path / "answers"), **({"demonstrations": demonstrations} if demonstrations else {})
-    )
+    verdicts, _ = ranked.ask(name, **({"demonstrations": demonstrations} if demonstrations else {}))
     pairs = [one.example for one in ranked.task.test.pairs]
     three = [one.prompt for one in pairs], [one.chosen for one in pairs], [one.rejected for one in pairs]
     own = GenerativeJudge(
-        ranked.model, layout="ranked", template=TEMPLATE, examples=ranked.task.examples[:demonstrations]
+        ranked.model,
+        examples=ranked.task.examples[:demonstrations],
+        question=QuestionOptions(layout="ranked", template=TEMPLATE),
     )
     close(verdicts.margins, own.margins(*three))
     bias = PositionBias.of(own.orders(*three))
@@ -289,9 +338,8 @@ def test_ranked_judges_ask_in_both_orders(ranked, tmp_path, name):
     assert set(items_of(ranked.task, name, 0, verdicts)["unit"]) == {"pair"}
 
 
-def test_a_likelihood_ratio_is_taken_to_the_reference_in_a_folder(ranked, folder, folder_of, model_of, tmp_path):
-    at = At(ranked, 0, tmp_path / "answers")
-    verdicts = JUDGES["likelihood_ratio"].make(at, reference=str(folder_of("qwen2")), beta=0.5)
+def test_a_likelihood_ratio_is_taken_to_the_reference_in_a_folder(ranked, folder, folder_of, model_of):
+    verdicts, _ = ranked.ask("likelihood_ratio", reference=str(folder_of("qwen2")), beta=0.5)
     texts = columns(ranked.task.test)
     tokenizer = ranked.model.tokenizer
     questions = []  # both models read the same tokens
@@ -301,7 +349,7 @@ def test_a_likelihood_ratio_is_taken_to_the_reference_in_a_folder(ranked, folder
     sums = [log_likelihoods(model, questions) for model in (ranked.model, model_of("qwen2"))]
     close(verdicts.rewards, 0.5 * (sums[0] - sums[1]), atol=1e-3)
     assert verdicts.threshold is None
-    itself = JUDGES["likelihood_ratio"].make(at, reference=str(folder))
+    itself, _ = ranked.ask("likelihood_ratio", reference=str(folder))
     close(itself.rewards, torch.zeros(len(texts[0])))
 
 
@@ -314,7 +362,7 @@ def key(monkeypatch):
 def test_an_endpoint_is_asked_once_and_its_answers_are_kept(key, tmp_path):
     with ChatServer(sure) as server:
         options = {"model": "judge", "base_url": server.url, "max_retries": 0, "timeout": 10.0}
-        config = config_of({"judge": "endpoint", "options": options}, test_items=3)
+        config = config_of({"judge": "endpoint", **options}, test_items=3)
         first = run_parts(config, tmp_path, progress=False).items
         assert len(server.received) == 6 and (tmp_path / "answers").exists()
         for part in (tmp_path / "parts").glob("*.parquet"):
@@ -325,13 +373,13 @@ def test_an_endpoint_is_asked_once_and_its_answers_are_kept(key, tmp_path):
     assert first["probability"].notna().all()
 
 
-def test_an_endpoint_that_only_writes_words_states_no_probability(key, material, tmp_path):
+def test_an_endpoint_that_only_writes_words_states_no_probability(key, setting, tmp_path):
     with ChatServer(longer) as server:
         ask = {"model": "judge", "base_url": server.url, "max_retries": 0}
-        at = At(material, 0, tmp_path / "answers")
-        scalar, ranked = (JUDGES["endpoint"].make(at, layout=one, **ask) for one in ("scalar", "ranked"))
-    frame = items_of(material.task, "endpoint", 0, scalar)
+        there = Setting(setting.model, setting.config, tmp_path)
+        scalar, ranked = (there.ask("endpoint", layout=one, **ask)[0] for one in ("scalar", "ranked"))
+    frame = items_of(setting.task, "endpoint", 0, scalar)
     assert frame["probability"].isna().all() and scalar.fit == {"unparsed": 0, "cost": None}
-    pairs = items_of(material.task, "endpoint", 0, ranked)
-    longest = [len(one.example.chosen) > len(one.example.rejected) for one in material.task.test.pairs]
+    pairs = items_of(setting.task, "endpoint", 0, ranked)
+    longest = [len(one.example.chosen) > len(one.example.rejected) for one in setting.task.test.pairs]
     assert (pairs["correct"] == 1).tolist() == longest and pairs["probability"].isna().all()

@@ -25,7 +25,8 @@ from plots.synthetic_benchmark import (
 from arm_lens import plots
 from arm_lens.evaluation.main_setting import main_rows, main_settings
 from arm_lens.plots.judge_rows import JudgeRows, column_headings, printed
-from arm_lens.plots.theme import DIVERGING, JUDGES, page_width
+from arm_lens.plots.theme import DIVERGING, page_width
+from arm_lens.registry import JUDGES
 
 JUDGES_HERE = ("zero_shot", "few_shot", "arm_reinforce", "arm_random_heads", "sav", "length")
 THREE = SUBSETS[:3]
@@ -116,14 +117,14 @@ def test_two_settings_at_once_are_refused(make, frame):
 
 
 def test_no_two_judges_share_a_symbol():
-    assert len({style.symbol for style in JUDGES.values()}) == len(JUDGES)
+    assert len({spec.style.symbol for spec in JUDGES.values()}) == len(JUDGES)
 
 
 def test_unknown_judges_stand_in_a_group_of_their_own_after_the_known():
     rows = JudgeRows.of(["mine", "sav", "arm_reinforce", "yours"], {"mine": "My judge"})
     assert list(rows.y) == ["arm_reinforce", "sav", "mine", "yours"]
     assert list(rows.headings.values()) == ["Activation RM", "Readouts", "Others"]
-    assert rows.styles["mine"].name == "My judge" and rows.styles["mine"].symbol != rows.styles["yours"].symbol
+    assert rows.styles["mine"].label == "My judge" and rows.styles["mine"].symbol != rows.styles["yours"].symbol
 
 
 def test_rows_of_judges_and_groups_are_all_different():
@@ -140,7 +141,7 @@ def test_dots_are_means_over_subsets_and_their_intervals_those_of_independent_su
     for trace in figure.data:
         if trace.type != "scatter" or trace.mode != "markers":
             continue
-        judge = next(judge for judge in JUDGES_HERE if JUDGES[judge].name == trace.name)
+        judge = next(judge for judge in JUDGES_HERE if JUDGES[judge].style.label == trace.name)
         own = CRITERIA[CRITERIA["judge"] == judge]
         accuracy, low = own["accuracy"].to_list(), own["ci_low"].to_list()
         assert trace.x[0] == pytest.approx(sum(accuracy) / 3)
@@ -159,7 +160,7 @@ def test_cells_of_the_table_are_the_rows_of_the_summary_and_printed():
             letters |= {(y, x): text for x, y, text in zip(trace.x, trace.y, trace.text, strict=True)}
     assert len(letters) == len(CRITERIA)
     for row in CRITERIA.to_dict("records"):
-        at = places[JUDGES[row["judge"]].name], columns.index(row["subset"])
+        at = places[JUDGES[row["judge"]].style.label], columns.index(row["subset"])
         assert table.z[at[0]][at[1]] == row["accuracy"]
         assert letters[at] == f"{row['accuracy']:.2f}"
     assert np.isfinite(np.array(table.z, dtype=float)).sum() == len(CRITERIA)
@@ -223,7 +224,7 @@ def test_differences_are_lead_minus_other_filled_where_significant():
             continue
         subset = THREE[int(trace.xaxis[1:] or "1") - 1]
         for x, y, minus, plus in zip(trace.x, trace.y, trace.error_x.arrayminus, trace.error_x.array, strict=True):
-            judge = next(judge for judge in JUDGES_HERE if places.get(JUDGES[judge].name) == y)
+            judge = next(judge for judge in JUDGES_HERE if places.get(JUDGES[judge].style.label) == y)
             row = COMPARED[(COMPARED["other"] == judge) & (COMPARED["subset"] == subset)].iloc[0]
             assert (x, x - minus, x + plus) == pytest.approx((row["difference"], row["ci_low"], row["ci_high"]))
             assert (trace.marker.color != "#ffffff") == (row["p_holm"] < 0.05 and row["ci_low"] * row["ci_high"] > 0)
@@ -239,7 +240,7 @@ def test_a_lead_without_comparisons_is_refused():
 
 
 def lines(figure: go.Figure, judge: str, axis: str) -> list[go.Scatter]:
-    name = JUDGES[judge].name
+    name = JUDGES[judge].style.label
     return [t for t in figure.data if t.name == name and (t.xaxis or "x") == axis and t.x[0] is not None]
 
 
@@ -301,7 +302,7 @@ def test_a_panel_of_the_bias_grid_is_one_bias_and_mapping_and_holds_its_cells():
     for title, trace in zip(panels, heat(figure), strict=True):
         bias, mapping = re.fullmatch(r"<b>(.*)</b>, (.*) examples", title).groups()
         for row in HACKING[HACKING["subset"].str.startswith(f"{bias} | {mapping} |")].to_dict("records"):
-            at = places[JUDGES[row["judge"]].name], columns.index(row["subset"].split(" | ")[2])
+            at = places[JUDGES[row["judge"]].style.label], columns.index(row["subset"].split(" | ")[2])
             assert trace.z[at[0]][at[1]] == row["accuracy"]
         assert trace.coloraxis == "coloraxis"
     assert (figure.layout.coloraxis.cmin, figure.layout.coloraxis.cmax) == (0, 1)

@@ -8,7 +8,7 @@ from plots.synthetic_benchmark import make_calibration, make_summary
 
 from arm_lens import plots
 from arm_lens.plots.calibration import pooled_bins
-from arm_lens.plots.theme import JUDGES
+from arm_lens.registry import JUDGES
 
 BINS = make_calibration(("few_shot", "sav"), n=80)
 SUMMARY = make_summary(("zero_shot", "few_shot", "sav"), ("safe", "polite"), n=50, sizes=(), noises=(), hacking=False)
@@ -30,7 +30,7 @@ def test_reliability_draws_every_bin_and_tells_the_brier_score_over_items():
     pooled = pooled_bins(BINS)
     for judge, note in zip(("sav", "few_shot"), figure.layout.annotations, strict=False):
         own = pooled[pooled["judge"] == judge]
-        trace = next(trace for trace in figure.data if trace.name == JUDGES[judge].name)
+        trace = next(trace for trace in figure.data if trace.name == JUDGES[judge].style.label)
         assert list(trace.x) == own["confidence"].to_list() and list(trace.y) == own["accuracy"].to_list()
         rows = summary[summary["judge"] == judge]
         brier = (rows["brier"] * rows["n"]).sum() / rows["n"].sum()

@@ -19,7 +19,8 @@ from arm_lens import plots
 from arm_lens.plots import export
 from arm_lens.plots.panels import thinned
 from arm_lens.plots.roc import roc_curves
-from arm_lens.plots.theme import COLUMN, JUDGES, PAGE, SCREEN, label, literal, page_width, signs, themed
+from arm_lens.plots.theme import COLUMN, PAGE, SCREEN, label, literal, page_width, signs, themed
+from arm_lens.registry import JUDGES
 
 CRITERIA = ("safe", "polite", "list")
 ITEMS = make_items(CRITERIA, n=40, texts=False)
@@ -79,14 +80,14 @@ def test_the_default_look_of_other_figures_stays():
 
 def test_judges_from_elsewhere_come_after_the_known_ones():
     styles = plots.judge_styles(["gauge", "arm_reinforce", "zero_shot", "ruler"], {"gauge": "A gauge"})
-    assert [style.name for style in styles.values()][2:] == ["A gauge", "ruler"]
+    assert [style.label for style in styles.values()][2:] == ["A gauge", "ruler"]
     assert styles["gauge"].symbol != styles["ruler"].symbol
 
 
 def test_large_symbols_and_their_lines_are_the_summary():
     figure = plots.accuracy_by_subset(SUMMARY, rows=ROWS)
     for judge, style in plots.judge_styles(SUMMARY["judge"]).items():
-        trace = next(trace for trace in figure.data if trace.name == style.name)
+        trace = next(trace for trace in figure.data if trace.name == style.label)
         assert (trace.marker.color, trace.marker.symbol) == (style.color, style.symbol)
         own = SUMMARY[SUMMARY["judge"] == judge].set_index("subset").loc[list(CRITERIA)]
         x = np.array(trace.x)
@@ -371,18 +372,18 @@ def test_roc_curves_are_means_over_seeds_at_equal_false_positive_rates():
         here = [trace for trace in figure.data if trace.xaxis == axis]
         for judge in ("few_shot", "arm_reinforce"):
             chosen = items[(items["subset"] == criterion) & (items["judge"] == judge)]
-            line = next(t for t in here if t.name == JUDGES[judge].name and t.mode == "lines")
+            line = next(t for t in here if t.name == JUDGES[judge].style.label and t.mode == "lines")
             assert list(line.x[1:]) == pytest.approx(np.linspace(0, 1, 101)) and (line.x[0], line.y[0]) == (0, 0)
             shares = [0.0, 0.13, 0.5, 0.87, 1.0]
             at = [line.y[1 + round(100 * share)] for share in shares]
             assert at == pytest.approx(heights_at(chosen, shares))
-            band = next(t for t in here if t.name == f"{JUDGES[judge].name}, fits")
+            band = next(t for t in here if t.name == f"{JUDGES[judge].style.label}, fits")
             half = len(band.y) // 2
             highest, lowest = np.array(band.y[:half]), np.array(band.y[half:])[::-1]
             assert (lowest <= np.array(line.y[1:]) + 1e-12).all() and (highest >= np.array(line.y[1:]) - 1e-12).all()
-            area = next(t for t in here if t.name == f"{JUDGES[judge].name}, AUC")
+            area = next(t for t in here if t.name == f"{JUDGES[judge].style.label}, AUC")
             assert area.text[0].replace("&gt;", "").replace(">", "") == f"{min(count_pairs(chosen), 0.99):.2f}"
-    assert not any(JUDGES["zero_shot"].name in (trace.name or "") for trace in figure.data)
+    assert not any(JUDGES["zero_shot"].style.label in (trace.name or "") for trace in figure.data)
 
 
 def test_roc_curves_want_their_judges_and_numbers():
