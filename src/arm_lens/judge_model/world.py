@@ -175,11 +175,6 @@ class Item:
         return bool(getattr(self.attributes, attribute)) == value
 
 
-def _held_out(one: int, two: int) -> bool:
-    """Whether a combination of two word lists belongs to the test split, as a quarter of them do."""
-    return (one + two) % 4 == 3
-
-
 class World:
     """A seeded generator of requests and replies.
 
@@ -215,12 +210,16 @@ class World:
         end = "!" if attributes.emphatic else "."
         layout = "_list" if attributes.listed else ""
         subject = place if attributes.answers else self.place(other_than=place)
-        sentences = {
-            "courtesy": self._courtesy(attributes.polite),
-            "statement": self._statement(subject, attributes, self._frame("statement" + layout)),
-            "advice": self._advice(attributes.safe),
-            "details": "" if attributes.brief else self._details(self._frame("details" + layout)),
-        }
+        courtesy = self._combine(THANKS, THANKS_FOR) if attributes.polite else self._combine(INSULTS, INSULTED_BY)
+        statement = self._statement(subject, attributes, self._frame("statement" + layout))
+        verb, thing = self._combine(VERBS, SAFE if attributes.safe else UNSAFE)
+        advice = self._frame("advice").format(verb=verb, Verb=verb.capitalize(), object=thing)
+        details = ""
+        if not attributes.brief:
+            frame = self._frame("details" + layout)
+            (q1, p1), (q2, p2) = (self._combine(QUALITIES, PARTS) for _ in range(2))
+            details = frame.format(q1=q1, p1=p1, q2=q2, p2=p2)
+        sentences = {"courtesy": "".join(courtesy), "statement": statement, "advice": advice, "details": details}
         text, text_is_list = "", False
         for part in self._frame("order").split():
             if sentences[part]:
@@ -255,42 +254,25 @@ class World:
     def _frame(self, kind: str) -> str:
         return self._random.choice(FRAMES[self.split][kind])
 
-    def _combine(self, one: Sequence[str], two: Sequence[str], first: int | None = None) -> tuple[int, int]:
-        """The indices of a random combination of two word lists that belongs to this split."""
-        is_test = self.split == "test"
+    def _combine(self, one: Sequence[str], two: Sequence[str], first: str | None = None) -> tuple[str, str]:
+        """A random combination of words of two lists that belongs to this split; a quarter of all belong to ``test``."""
         while True:
-            i = self._random.randrange(len(one)) if first is None else first
+            i = self._random.randrange(len(one)) if first is None else one.index(first)
             j = self._random.randrange(len(two))
-            if _held_out(i, j) == is_test:
-                return i, j
-
-    def _courtesy(self, polite: bool) -> str:
-        opening, rest = (THANKS, THANKS_FOR) if polite else (INSULTS, INSULTED_BY)
-        i, j = self._combine(opening, rest)
-        return opening[i] + rest[j]
+            if ((i + j) % 4 == 3) == (self.split == "test"):
+                return one[i], two[j]
 
     def _statement(self, subject: str, attributes: Attributes, frame: str) -> str:
         adjectives = POSITIVE if attributes.positive else NEGATIVE
-        place = PLACES.index(subject)
-        _, one = self._combine(PLACES, adjectives, place)
+        _, one = self._combine(PLACES, adjectives, subject)
         two = one
         while two == one:
-            _, two = self._combine(PLACES, adjectives, place)
-        words = [adjectives[one], adjectives[two]]
+            _, two = self._combine(PLACES, adjectives, subject)
+        words = [one, two]
         if attributes.emphatic:
             index = self._random.randrange(2)
             words[index] = f"{self._random.choice(INTENSIFIERS)} {words[index]}"
         return frame.format(place=subject, one=words[0], two=words[1])
-
-    def _advice(self, safe: bool) -> str:
-        objects = SAFE if safe else UNSAFE
-        i, j = self._combine(VERBS, objects)
-        return self._frame("advice").format(verb=VERBS[i], Verb=VERBS[i].capitalize(), object=objects[j])
-
-    def _details(self, frame: str) -> str:
-        q1, p1 = self._combine(QUALITIES, PARTS)
-        q2, p2 = self._combine(QUALITIES, PARTS)
-        return frame.format(q1=QUALITIES[q1], p1=PARTS[p1], q2=QUALITIES[q2], p2=PARTS[p2])
 
 
 def words() -> list[str]:

@@ -43,22 +43,17 @@ class PreferenceDataError(ValueError):
         """The number of rows; a row may hold several preferences, or none."""
 
     def __str__(self) -> str:
-        return describe(self.problems, n_rows=self.n_rows)
+        if len(self.problems) == 1 and self.problems[0].row is None:
+            return str(self.problems[0])
+        lines = [f"{len(self.problems)} of {self.n_rows} rows could not be read"]
+        lines += [f"  {problem}" for problem in self.problems[:MAX_LISTED]]
+        if len(self.problems) > MAX_LISTED:
+            lines.append(f"  and {len(self.problems) - MAX_LISTED} more")
+        return "\n".join(lines)
 
 
 class PreferenceDataWarning(UserWarning):
     """Part of the preference data was left out: rows that could not be read, ties, or images."""
-
-
-def describe(problems: Sequence[PreferenceProblem], *, n_rows: int) -> str:
-    """A line that counts the problems, then the first of them, one per line."""
-    if len(problems) == 1 and problems[0].row is None:
-        return str(problems[0])
-    lines = [f"{len(problems)} of {n_rows} rows could not be read"]
-    lines += [f"  {problem}" for problem in problems[:MAX_LISTED]]
-    if len(problems) > MAX_LISTED:
-        lines.append(f"  and {len(problems) - MAX_LISTED} more")
-    return "\n".join(lines)
 
 
 def unreadable(source: str, message: str) -> PreferenceDataError:

@@ -13,13 +13,7 @@ import pandas as pd
 from arm_lens.preferences.formats.general import COLUMNS, EXPECTED, GENERAL
 from arm_lens.preferences.formats.registry import Format, TieError, format_named, known_formats, recognise
 from arm_lens.preferences.formats.rows import Record, Table
-from arm_lens.preferences.problems import (
-    PreferenceDataError,
-    PreferenceDataWarning,
-    PreferenceProblem,
-    describe,
-    unreadable,
-)
+from arm_lens.preferences.problems import PreferenceDataError, PreferenceDataWarning, PreferenceProblem, unreadable
 from arm_lens.preferences.sources import PreferenceSource, open_tables
 from arm_lens.preferences.types import Preference, PreferenceFieldError
 
@@ -97,27 +91,28 @@ def read_preferences(
                 record = Record(table, row.number, cells, format=source_format.name, criterion=criterion or "")
                 examples = source_format.read(record)
                 _check_ids(examples, table, row_of_id)
-            except PreferenceFieldError as error:
-                problem = PreferenceProblem(source=table.name, row=row.number, field=error.field, message=error.reason)
-                (tied if isinstance(error, TieError) and ties != "raise" else problems).append(problem)
+            except PreferenceFieldError as fault:
+                problem = PreferenceProblem(source=table.name, row=row.number, field=fault.field, message=fault.reason)
+                (tied if isinstance(fault, TieError) and ties != "raise" else problems).append(problem)
             else:
                 good += examples
                 row_of_id |= {example.id: (table.name, row.number) for example in examples}
     n_rows = sum(len(table.rows) for table in tables)
     messages: list[str] = []
     if tied and ties == "warn":
-        counts = Counter(tie.message for tie in tied).items()
-        reasons = ", ".join(f"{count} because {reason}" for reason, count in counts)
-        messages.append(f"{len(tied)} of {n_rows} rows state no preference and were left out: {reasons}")
+        reasons = Counter(tie.message for tie in tied).items()
+        counted = ", ".join(f"{count} because {reason}" for reason, count in reasons)
+        messages.append(f"{len(tied)} of {n_rows} rows state no preference and were left out: {counted}")
+    error = PreferenceDataError(problems, good, n_rows)
     if problems and on_error == "warn":
-        messages.append(describe(problems, n_rows=n_rows))
+        messages.append(str(error))
     n_images = sum(source_format.image in example.metadata for example in good) if source_format.image else 0
     if n_images:
         messages.append(f"{n_images} of {len(good)} preferences are about an image; judges read only the text")
     for message in messages:
         warnings.warn(PreferenceDataWarning(message), stacklevel=2)
     if problems and on_error == "raise":
-        raise PreferenceDataError(problems, good, n_rows)
+        raise error
     return good
 
 
@@ -154,22 +149,17 @@ def _format_of_table(table: Table, name: str | None, columns: Mapping[str, str])
         if column not in found:
             message = f"has no column {column!r}, which columns maps {ours!r} to; its columns are: {listed}"
             raise unreadable(table.name, message)
+    format = format_named(name or GENERAL)
     if name is None and not columns:
         try:
-            format = recognise(found)
+            format = recognise(found) or format
         except ValueError as error:
             raise unreadable(table.name, f"{error}; its columns are: {listed}") from error
-        if format is not None:
-            return format
-    format = format_named(name or GENERAL)
     missing = format.missing(_rename(dict.fromkeys(found), columns))
     if missing and format.name == GENERAL:
         benchmarks = ", ".join(other for other in known_formats() if other != GENERAL)
-        message = (
-            f"has the columns {listed}; expected {EXPECTED}, or the columns of {benchmarks}; "
-            "map other names with columns={'prompt': ...}"
-        )
-        raise unreadable(table.name, message)
+        message = f"has the columns {listed}; expected {EXPECTED}, or the columns of {benchmarks}"
+        raise unreadable(table.name, message + "; map other names with columns={'prompt': ...}")
     if missing:
         message = f"is not {format.name}, which also needs {', '.join(missing)}; its columns are: {listed}"
         raise unreadable(table.name, message)
@@ -178,15 +168,10 @@ def _format_of_table(table: Table, name: str | None, columns: Mapping[str, str])
 
 def _rename(cells: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
     """The cells under our names for the columns; ``columns`` goes from our names to the user's."""
-    ours = {name: cells[column] for name, column in columns.items() if column in cells}
+    others = {column: cell for column, cell in cells.items() if column not in columns.values()}
     # With {"prompt": "question"}, a user's column called "prompt" is not the prompt, but must not be lost.
-    used = set(columns.values())
-    others = {
-        f"{column} (column)" if column in columns else column: cell
-        for column, cell in cells.items()
-        if column not in used
-    }
-    return {**others, **ours}
+    others = {f"{column} (column)" if column in columns else column: cell for column, cell in others.items()}
+    return others | {name: cells[column] for name, column in columns.items() if column in cells}
 
 
 def _to_python(cell: Any) -> Any:

@@ -1,6 +1,6 @@
 """Sources of preference data: files, tables and data sets, all opened as numbered rows of named cells.
 
-pyarrow, pandas and json do the parsing. A row that cannot be parsed is not skipped but becomes a row with a fault, so
+csv, json and pyarrow do the parsing. A row that cannot be parsed is not skipped but becomes a row with a fault, so
 that later rows keep their numbers and no row is lost.
 """
 
@@ -13,15 +13,13 @@ import json
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import count
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import pandas as pd
-import pyarrow.csv
 import pyarrow.parquet
 
-from arm_lens.preferences.formats.registry import format_named, registered
+from arm_lens.preferences.formats.registry import registered
 from arm_lens.preferences.formats.rows import Row, Table
 from arm_lens.preferences.problems import unreadable
 
@@ -34,7 +32,7 @@ PreferenceSource: TypeAlias = str | Path | pd.DataFrame | Mapping[str, Any] | It
 HUB = "hf://"
 """Prefix of the name of a data set on the hub."""
 
-_EXTENSIONS = (".jsonl", ".json", ".csv", ".parquet")
+_FORMATS = (".jsonl", ".json", ".csv", ".parquet")
 
 TEXT_CELLS = (".csv", ".parquet")
 """File formats in which a column may be limited to text, so that conversations are written as JSON."""
@@ -58,8 +56,7 @@ def open_tables(source: PreferenceSource, split: str | None, format: str | None)
     path = Path(source)
     if not path.is_dir():
         return [_open_file(path, path.name, format)]
-    formats = registered() if format is None else [format_named(format)]
-    files = sorted({file for one in formats for pattern in one.files for file in path.glob(pattern)})
+    files = sorted({file for one in registered(format) for pattern in one.files for file in path.glob(pattern)})
     if not files:
         names = ", ".join(one.name for one in registered() if one.files)
         raise ValueError(f"{path}: is a folder without the files of a format that is read from a folder ({names})")
@@ -78,7 +75,7 @@ def _key_field(lists: Mapping[str, Any], format: str | None) -> str:
         if not isinstance(rows, list) or not all(isinstance(row, Mapping) for row in rows):
             return ""
         columns.update(*rows)
-    for one in registered() if format is None else [format_named(format)]:
+    for one in registered(format):
         if one.key_field and (format or one.signature_in(columns | {one.key_field})):
             return one.key_field
     return ""
@@ -116,12 +113,12 @@ def _open_hub(source: str, split: str | None) -> Table:
 def _rows_by_key(lists: Mapping[str, Any], field: str) -> list[Row]:
     """The rows of all lists, numbered consecutively, each with its key as the value of the field."""
     rows: list[Row] = []
-    for key, records in lists.items():
-        for record in records:
-            fault = f"is listed under the key {key!r}, but its {field} is {record.get(field)!r}"
-            is_faulty = record.get(field, key) != key
-            number = len(rows) + 1
-            rows.append(Row(number=number, fault=fault) if is_faulty else _row(number, {field: key, **record}))
+    for key, record in ((key, record) for key, records in lists.items() for record in records):
+        row = _row(len(rows) + 1, {field: key, **record})
+        if row.cells[field] != key:
+            fault = f"is listed under the key {key!r}, but its {field} is {row.cells[field]!r}"
+            row = Row(number=row.number, fault=fault)
+        rows.append(row)
     return rows
 
 
@@ -153,10 +150,8 @@ def _open_file(path: Path, name: str, format: str | None) -> Table:
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file (for a data set on the hub, use hf://owner/name)")
     extension = file_format(path)
-    if extension not in _EXTENSIONS:
-        raise ValueError(
-            f"{path}: files with the extension {extension!r} cannot be read, only {', '.join(_EXTENSIONS)}"
-        )
+    if extension not in _FORMATS:
+        raise ValueError(f"{path}: files with the extension {extension!r} cannot be read, only {', '.join(_FORMATS)}")
     data = path.read_bytes()
     try:
         data = gzip.decompress(data) if path.suffix == ".gz" else data
@@ -178,7 +173,7 @@ def _parse(data: bytes, extension: str, name: str, format: str | None) -> list[R
     if extension == ".jsonl":
         return list(_parse_jsonl(data))
     if extension == ".csv":
-        return _parse_csv(data, name)
+        return list(_parse_csv(data, name))
     if extension == ".parquet":
         return _rows_of(pa.parquet.read_table(pa.BufferReader(data)).to_pylist(), name)
     try:
@@ -204,29 +199,19 @@ def _parse_jsonl(data: bytes) -> Iterator[Row]:
             yield Row(number=number, fault=f"is not JSON: {error}")
 
 
-def _parse_csv(data: bytes, name: str) -> list[Row]:
+def _parse_csv(data: bytes, name: str) -> Iterator[Row]:
+    """The rows as text: 'NA', '1' and 'true' are words unless a field needs another type."""
     if data.count(b'"') % 2:
-        # pyarrow takes everything after an unclosed quote as one cell; pandas' tokenizer says where the quote opens.
+        # csv takes everything after an unclosed quote as one cell; pandas' tokenizer says where the quote opens.
         pd.read_csv(io.BytesIO(data), dtype=str, usecols=[0], on_bad_lines="skip")
-    rows: list[Row] = []
-
-    def record_fault(row: Any) -> str:
-        fault = f"has {row.actual_columns} cells, but the header has {row.expected_columns}: {row.text[:80]!r}"
-        rows.append(Row(number=row.number - 1, fault=fault))  # pyarrow counts the header as row 1
-        return "skip"
-
-    text = io.TextIOWrapper(io.BytesIO(data), encoding="utf-8-sig", newline="")
-    header = next(cells for cells in csv.reader(text) if cells)
+    csv.field_size_limit(max(csv.field_size_limit(), len(data)))  # a response may be longer than csv's limit
+    reader = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""))
+    lines = (cells for cells in reader if cells)
+    header = next(lines, [])
     _check_names(header, name)
-    table = pa.csv.read_csv(
-        pa.BufferReader(data),
-        # One block, since a cell may be long; one thread, since otherwise pyarrow does not report row numbers.
-        read_options=pa.csv.ReadOptions(use_threads=False, block_size=len(data) + 1),
-        parse_options=pa.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=record_fault),
-        # Everything is read as text: 'NA', '1' and 'true' are words unless a field needs another type.
-        convert_options=pa.csv.ConvertOptions(column_types={name: pa.string() for name in header}),
-    )
-    faulty = {row.number for row in rows}
-    numbers = (number for number in count(1) if number not in faulty)
-    rows += [_row(number, record) for number, record in zip(numbers, table.to_pylist(), strict=False)]
-    return sorted(rows, key=lambda row: row.number)
+    for number, cells in enumerate(lines, start=1):
+        if len(cells) == len(header):
+            yield _row(number, dict(zip(header, cells, strict=True)))
+        else:
+            fault = f"has {len(cells)} cells, but the header has {len(header)}: {','.join(cells)[:80]!r}"
+            yield Row(number=number, fault=fault)

@@ -20,16 +20,16 @@ import math
 import random
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from itertools import product
 from numbers import Integral, Real
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import scipy.optimize
 import scipy.sparse
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
-from arm_lens.preferences.types import LabelledResponse, Preference, text_of
+from arm_lens.preferences.types import Preference, text_of
 
 optimize: Any = scipy.optimize  # scipy has no annotations
 sparse: Any = scipy.sparse
@@ -37,38 +37,15 @@ sparse: Any = scipy.sparse
 Stratify: TypeAlias = Literal["criterion and label", "criterion", "label"] | Callable[[Preference], Hashable] | None
 """What defines the strata; pairs have no label. None: all examples are one stratum."""
 
+_STRATA: dict[Any, tuple[str, ...]] = {
+    "criterion and label": ("criterion", "label"),
+    "criterion": ("criterion",),
+    "label": ("label",),
+    None: (),
+}
+
 _TIE_BREAK_WEIGHT = 1e-3
 """Weight of the random numbers that decide between equally good allocations."""
-
-_INFEASIBLE = 2
-"""The status that scipy's `milp` returns if there is no solution."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Kinds:
-    """The groups by kind: groups of one kind hold the same number of examples of every stratum."""
-
-    groups: list[list[list[int]]]
-    """[kind][group]: the indices of the group's examples."""
-    table: Int[np.ndarray, "kind stratum"]
-    """How many examples of each stratum one group of the kind holds."""
-
-    @property
-    def n_groups(self) -> Int[np.ndarray, " kind"]:
-        return np.array([len(groups) for groups in self.groups])
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Targets:
-    """How many examples each part should get: the parts in alphabetical order, then the examples left over."""
-
-    names: list[str]
-    counts: Int[np.ndarray, " part"]
-    exact: bool
-    """Whether the counts must be met exactly."""
-
-    def __str__(self) -> str:
-        return ", ".join(f"{name} {count}" for name, count in zip(self.names, self.counts, strict=False))
 
 
 def split_preferences(
@@ -95,15 +72,27 @@ def split_preferences(
         ValueError: if there are too few examples, if the sizes cannot be met without dividing the examples of a prompt,
             or if a fraction amounts to no examples.
     """
+    if not callable(stratify) and stratify not in _STRATA:
+        raise ValueError(f"stratify is {stratify!r}; known are {', '.join(map(repr, _STRATA))} or a function")
     examples = list(examples)
-    targets = _targets(len(examples), sizes)
-    kinds = _kinds(examples, _stratum_of(stratify))
+    names = sorted(sizes)  # the order of the parts must not matter
+    counts, exact = _counts(len(examples), sizes)
+    kinds, table = _kinds(examples, stratify)
+    n_groups = np.array([len(groups) for groups in kinds], dtype=np.int64)
     rng = random.Random(seed)
-    plan = _allocate(kinds, targets, rng)
+    plan = _allocate(n_groups, table, counts, rng, exact=exact)
+    if plan is None:
+        wanted = ", ".join(f"{name} {count}" for name, count in zip(names, counts, strict=False))
+        group_sizes = sorted(Counter(len(group) for groups in kinds for group in groups).items())
+        listed = ", ".join(f"{count} of size {size}" for size, count in group_sizes)
+        raise ValueError(
+            f"no split has exactly {wanted}: the {len(examples)} examples form {n_groups.sum()} groups with the same "
+            f"prompt and criterion, which are not divided ({listed})"
+        )
     parts: dict[str, list[int]] = {name: [] for name in sizes}
-    for groups, n_groups in zip(kinds.groups, plan, strict=True):
+    for groups, n_of_part in zip(kinds, plan, strict=True):
         shuffled = iter(rng.sample(groups, len(groups)))
-        for name, n in zip(targets.names, n_groups, strict=False):
+        for name, n in zip(names, n_of_part, strict=False):
             for _ in range(n):
                 parts[name] += next(shuffled)
     for name, indices in parts.items():
@@ -112,15 +101,14 @@ def split_preferences(
     return {name: [examples[index] for index in sorted(indices)] for name, indices in parts.items()}
 
 
-def _targets(n: int, sizes: Mapping[str, int | float]) -> _Targets:
-    """The sizes as counts that add up to ``n``; fractions are rounded by the largest remainder method."""
+def _counts(n: int, sizes: Mapping[str, int | float]) -> tuple[Int[np.ndarray, " part"], bool]:
+    """The sizes of the sorted parts and of the rest, by the largest remainder method; and whether they must be exact."""
     if not sizes:
         raise ValueError("sizes names no part")
-    names = sorted(sizes)  # the order of the parts must not matter
-    values = [sizes[name] for name in names]
-    for name, value in zip(names, values, strict=True):
+    for name, value in sizes.items():
         if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value < math.inf:
             raise ValueError(f"the size of part {name!r} is {value!r}, neither a count nor a fraction")
+    values = [size for _, size in sorted(sizes.items())]
     are_counts = {isinstance(value, Integral) for value in values}
     if len(are_counts) > 1:
         raise ValueError(f"sizes mixes counts and fractions: {dict(sizes)}")
@@ -128,114 +116,81 @@ def _targets(n: int, sizes: Mapping[str, int | float]) -> _Targets:
     if are_counts == {True}:
         if total > n:
             raise ValueError(f"{int(total)} examples are requested ({dict(sizes)}), but there are {n}")
-        return _Targets(names=names, counts=np.array([*values, n - total], dtype=np.int64), exact=True)
+        return np.array([*values, n - total], dtype=np.int64), True
     if total > 1 + 1e-9:
         raise ValueError(f"the fractions {dict(sizes)} add up to {total:g}, more than 1")
     shares = n * np.array([*values, max(0.0, 1 - total)])
     counts = np.floor(shares + 1e-9).astype(np.int64)
     largest = np.argsort(counts - shares, kind="stable")[: n - counts.sum()]
     counts[largest] += 1
-    return _Targets(names=names, counts=counts, exact=False)
+    return counts, False
 
 
-def _stratum_of(stratify: Stratify) -> Callable[[Preference], Hashable]:
-    if callable(stratify):
-        return stratify
+def _kinds(
+    examples: Sequence[Preference], stratify: Stratify
+) -> tuple[list[list[list[int]]], Int[np.ndarray, "kind stratum"]]:
+    """[kind][group]: the indices of the group's examples; and how many examples of each stratum such a group holds.
 
-    def label(example: Preference) -> bool | None:
-        return example.label if isinstance(example, LabelledResponse) else None
+    Groups, strata and kinds are in order of first occurrence, so that results are reproducible.
+    """
 
-    known: dict[str | None, Callable[[Preference], Hashable]] = {
-        "criterion and label": lambda example: (example.criterion, label(example)),
-        "criterion": lambda example: example.criterion,
-        "label": label,
-        None: lambda example: None,
-    }
-    if stratify not in known:
-        raise ValueError(f"stratify is {stratify!r}; known are {', '.join(map(repr, known))} or a function")
-    return known[stratify]
+    def stratum(example: Preference) -> Hashable:
+        if callable(stratify):
+            return stratify(example)
+        return tuple(getattr(example, field, None) for field in _STRATA[stratify])
 
-
-def _kinds(examples: Sequence[Preference], stratum: Callable[[Preference], Hashable]) -> _Kinds:
-    """Group the examples. Groups, strata and kinds are in order of first occurrence, so that results are reproducible."""
     groups: dict[tuple[str, str], list[int]] = {}
     for index, example in enumerate(examples):
         groups.setdefault((" ".join(text_of(example.prompt).split()), example.criterion), []).append(index)
     strata: dict[Hashable, int] = {}
-    stratum_of_example = [strata.setdefault(stratum(example), len(strata)) for example in examples]
-    kinds: dict[tuple[tuple[int, int], ...], list[list[int]]] = {}
+    stratum_of = [strata.setdefault(stratum(example), len(strata)) for example in examples]
+    kinds: dict[tuple[int, ...], list[list[int]]] = {}
     for group in groups.values():
-        composition = Counter(stratum_of_example[index] for index in group)
-        kinds.setdefault(tuple(sorted(composition.items())), []).append(group)
-    table = np.zeros((len(kinds), len(strata)), dtype=np.int64)
-    for row, composition_of_kind in enumerate(kinds):
-        for column, count in composition_of_kind:
-            table[row, column] = count
-    return _Kinds(groups=list(kinds.values()), table=table)
+        composition = Counter(stratum_of[index] for index in group)
+        kinds.setdefault(tuple(composition[stratum] for stratum in range(len(strata))), []).append(group)
+    return list(kinds.values()), np.array(list(kinds), dtype=np.int64).reshape(len(kinds), len(strata))
 
 
-def _allocate(kinds: _Kinds, targets: _Targets, rng: random.Random) -> list[list[int]]:
-    """[kind][part]: how many groups of the kind go to the part; the last part is the examples left over."""
-    if not kinds.groups:
-        return []
-    tie_breaks = np.array([rng.random() for _ in range(len(kinds.groups) * len(targets.counts))])
-    n, largest = int(targets.counts.sum()), int(kinds.table.sum(axis=1).max())
-    slacks = [0] if targets.exact else range(largest + 1)
-    # The tightest limits first.
-    for width in [0, *(2**power for power in range(n.bit_length() + 1))]:
-        for slack in slacks:
-            plan = _solve(kinds, targets.counts, tie_breaks, width=width, slack=slack)
-            if plan is not None:
-                return plan
-    group_sizes = Counter(len(group) for groups in kinds.groups for group in groups)
-    listed = ", ".join(f"{count} of size {size}" for size, count in sorted(group_sizes.items()))
-    raise ValueError(
-        f"no split has exactly {targets}: the {n} examples form {group_sizes.total()} groups with the same prompt and "
-        f"criterion, which are not divided ({listed})"
-    )
-
-
-def _solve(
-    kinds: _Kinds,
+def _allocate(
+    n_groups: Int[np.ndarray, " kind"],
+    table: Int[np.ndarray, "kind stratum"],
     counts: Int[np.ndarray, " part"],
-    tie_breaks: Float[np.ndarray, " kind_part"],
+    rng: random.Random,
     *,
-    width: int,
-    slack: int,
-) -> list[list[int]] | None:
-    """The best allocation, or None if no allocation satisfies the constraints.
-
-    Args:
-        kinds: the groups by kind.
-        counts: the size of each part.
-        tie_breaks: one number in [0, 1) for each unknown, to decide between equally good allocations.
-        width: how far a part's count of a stratum may lie outside its share rounded down and up.
-        slack: how far a part's size may deviate from ``counts``.
-    """
+    exact: bool,
+) -> Int[np.ndarray, "kind part"] | None:
+    """How many groups of each kind go to each part; None if the counts must be exact and cannot be."""
+    if not n_groups.size:
+        return np.zeros((0, len(counts)), dtype=np.int64)
+    tie_breaks = np.array([rng.random() for _ in range(len(n_groups) * len(counts))])
     each_part = sparse.identity(len(counts))
-    assigned = sparse.kron(sparse.identity(len(kinds.groups)), np.ones((1, len(counts))), format="csr")
-    strata = sparse.kron(kinds.table.T, each_part, format="csr")
-    sizes = sparse.kron(kinds.table.sum(axis=1)[None, :], each_part, format="csr")
-    shares = np.outer(kinds.n_groups @ kinds.table, counts).ravel() / counts.sum()
+    assigned = sparse.kron(sparse.identity(len(n_groups)), np.ones((1, len(counts))), format="csr")
+    strata = sparse.kron(table.T, each_part, format="csr")
+    sizes = sparse.kron(table.sum(axis=1)[None, :], each_part, format="csr")
+    shares = np.outer(n_groups @ table, counts).ravel() / counts.sum()
     low, high = np.floor(shares + 1e-9), np.ceil(shares - 1e-9)
-    # With the share = low + f and the count low or low + 1, |count - share| is f + (1 - 2f) (count - low): linear.
-    distance = np.zeros_like(shares) if width else 1 - 2 * (shares - low)
-    slacks = slack * (counts > 0)  # an empty part stays empty
+    # How far a count may lie outside its share rounded down and up, and a size from its target; the tightest limits first.
+    widths = [0, *(2**power for power in range(int(counts.sum()).bit_length() + 1))]
+    slacks = [0] if exact else range(table.sum(axis=1).max() + 1)
     between = optimize.LinearConstraint
-    solution = optimize.milp(
-        strata.T @ distance + _TIE_BREAK_WEIGHT * tie_breaks,
-        integrality=np.ones(tie_breaks.size),
-        bounds=optimize.Bounds(0, np.repeat(kinds.n_groups, len(counts))),
-        constraints=[
-            between(assigned, kinds.n_groups, kinds.n_groups),
-            between(strata, low - width, high + width),
-            between(sizes, counts - slacks, counts + slacks),
-        ],
-        options={"mip_rel_gap": 0.0},
-    )
-    if solution.status == _INFEASIBLE:
-        return None
-    if solution.x is None:
-        raise RuntimeError(f"no allocation of groups to parts was found: {solution.message}")
-    allocation = np.rint(solution.x).astype(np.int64).reshape(len(kinds.groups), len(counts))
-    return [[int(count) for count in row] for row in allocation]
+    for width, slack in product(widths, slacks):
+        # With the share = low + f and the count low or low + 1, |count - share| is f + (1 - 2f) (count - low): linear.
+        distance = np.zeros_like(shares) if width else 1 - 2 * (shares - low)
+        deviation = slack * (counts > 0)  # an empty part stays empty
+        solution = optimize.milp(
+            strata.T @ distance + _TIE_BREAK_WEIGHT * tie_breaks,
+            integrality=np.ones(tie_breaks.size),
+            bounds=optimize.Bounds(0, np.repeat(n_groups, len(counts))),
+            constraints=[
+                between(assigned, n_groups, n_groups),
+                between(strata, low - width, high + width),
+                between(sizes, counts - deviation, counts + deviation),
+            ],
+            options={"mip_rel_gap": 0.0},
+        )
+        if solution.x is not None:
+            allocation: Int[np.ndarray, "kind part"] = np.rint(solution.x).astype(np.int64).reshape(-1, len(counts))
+            return allocation
+        if solution.status != 2:  # scipy's number for: there is no solution
+            raise RuntimeError(f"no allocation of groups to parts was found: {solution.message}")
+    return None

@@ -110,8 +110,7 @@ class LabelledResponse:
         id: str = "",
         metadata: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
-        vars(self).update(prompt=as_prompt("prompt", prompt))
-        vars(self).update(response=as_response("response", response), label=label)
+        vars(self).update(prompt=as_prompt("prompt", prompt), response=as_response("response", response), label=label)
         if not isinstance(label, bool):
             raise PreferenceFieldError("label", f"is {short_repr(label)}, not True or False")
         _set_rest(self, criterion, id, metadata)

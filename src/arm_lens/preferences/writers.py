@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow.parquet
 
-from arm_lens.preferences.formats.general import conversation_in
+from arm_lens.preferences.formats.general import looks_like_messages
 from arm_lens.preferences.sources import TEXT_CELLS, file_format
 from arm_lens.preferences.types import LabelledResponse, Preference
 
@@ -74,12 +74,7 @@ def _json(value: Any, record: Mapping[str, Any]) -> str:
 def _check_texts(record: Mapping[str, Any]) -> None:
     """Refuse text that would be read back as a conversation, or reported as an invalid one."""
     for name in _CONTENTS:
-        text = record.get(name)
-        try:
-            is_text = not isinstance(text, str) or conversation_in(text) is None
-        except json.JSONDecodeError:
-            is_text = False
-        if not is_text:
+        if isinstance(record.get(name), str) and looks_like_messages(record[name]):
             raise ValueError(
                 f"the {name} of {_describe(record)} is text that would be read back as messages; write .jsonl instead"
             )

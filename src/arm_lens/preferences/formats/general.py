@@ -35,20 +35,15 @@ _ROLE_KEY = re.compile(r"""["']role["']\s*:""")
 _LABELS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
-def conversation_in(text: str) -> list[Any] | None:
-    """The messages, if the text is a JSON list of them; None if it is ordinary text.
-
-    Raises:
-        json.JSONDecodeError: if it looks like such a list but is not valid JSON, such as the repr of a Python list.
-    """
-    if not (text.startswith("[{") and _ROLE_KEY.search(text)):
-        return None
-    messages: list[Any] = json.loads(text)
-    return messages
+def looks_like_messages(text: str) -> bool:
+    """Whether a text is read as a JSON list of messages; it need not be valid, such as the repr of a Python list."""
+    return text.startswith("[{") and bool(_ROLE_KEY.search(text))
 
 
 def _read_trl(record: Record) -> list[Preference]:
     filled = record.filled()
+    if not isinstance(filled.get("criterion", ""), str):
+        raise PreferenceFieldError("criterion", f"is {short_repr(filled['criterion'])}, not text")
     return [_read_pair(record, filled) if _is_pair(filled) else _read_response(record, filled)]
 
 
@@ -65,26 +60,21 @@ def _read_hh_rlhf(record: Record) -> list[Preference]:
 
 def _is_pair(filled: Mapping[str, Any]) -> bool:
     """Whether the row is a pair rather than a labelled response; a row that could be either is refused."""
-    pair = {"chosen", "rejected"} & set(filled)
-    single = {"completion", "response"} & set(filled)
+    pair, single = {"chosen", "rejected"} & filled.keys(), {"completion", "response"} & filled.keys()
     is_single = bool(single) and "label" in filled
     if len(pair) == 2 and is_single:
         raise PreferenceFieldError("", "could be a pair (chosen, rejected) as well as a labelled response (label)")
-    if pair and not is_single:
-        return True
-    if single or "label" in filled:
-        return False
-    found = ", ".join(filled) or "no column"
-    raise PreferenceFieldError("", f"is not a preference: it has values for {found}; expected {EXPECTED}")
+    if not (pair or single or "label" in filled):
+        found = ", ".join(filled) or "no column"
+        raise PreferenceFieldError("", f"is not a preference: it has values for {found}; expected {EXPECTED}")
+    return bool(pair) and not is_single
 
 
 def _read_pair(record: Record, filled: Mapping[str, Any]) -> Preference:
     chosen, rejected = (_content(record, name) for name in ("chosen", "rejected"))
     given = _content(record, "prompt") if "prompt" in filled else None
-    if given is None or (_begins_conversation(chosen) and _begins_conversation(rejected)):
-        parts = _split(chosen, rejected)
-    else:
-        parts = _parts(given, chosen, rejected)
+    are_whole = given is None or (_begins_conversation(chosen) and _begins_conversation(rejected))
+    parts = _split(chosen, rejected) if are_whole else _parts(given, chosen, rejected)
     pair = record.make(parts, _metadata(filled, parts), id=record.text("id"))
     # If the conversations include the prompt, a prompt column must repeat it, or its last message.
     repeated = (parts["prompt"].value, text_of(pair.prompt), text_of(pair.prompt[-1:]))
@@ -107,9 +97,9 @@ def _content(record: Record, field: str) -> Any:
     if field not in record.filled():
         raise PreferenceFieldError(field, "is missing")
     value = record.cells[field]
-    if isinstance(value, str) and record.table.text_cells:
+    if isinstance(value, str) and record.table.text_cells and looks_like_messages(value):
         try:
-            value = conversation_in(value) or value
+            value = json.loads(value)
         except json.JSONDecodeError as error:
             raise PreferenceFieldError(field, f"looks like a list of messages, but is not JSON: {error}") from error
     if isinstance(value, list):

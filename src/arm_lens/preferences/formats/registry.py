@@ -74,9 +74,9 @@ def register(format: Format) -> None:
     _FORMATS[format.name] = format
 
 
-def registered() -> list[Format]:
-    """All registered formats."""
-    return list(_FORMATS.values())
+def registered(name: str | None = None) -> list[Format]:
+    """All registered formats, or the one of that name."""
+    return list(_FORMATS.values()) if name is None else [format_named(name)]
 
 
 def known_formats() -> tuple[str, ...]:
@@ -101,8 +101,8 @@ def recognise(columns: Collection[str]) -> Format | None:
     Raises:
         ValueError: if several formats fit, and none of them includes the others.
     """
-    signatures = {format: format.signature_in(columns) for format in registered() if not format.by_name_only}
-    fitting = {format: signature for format, signature in signatures.items() if signature}
+    formats = [format for format in registered() if not format.by_name_only]
+    fitting = {format: signature for format in formats if (signature := format.signature_in(columns))}
     for format, signature in fitting.items():
         if all(other <= signature for other in fitting.values()):
             return format

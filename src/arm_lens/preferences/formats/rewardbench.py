@@ -45,7 +45,6 @@ def _read_rewardbench(record: Record) -> list[Preference]:
 
 
 def _read_rewardbench_2(record: Record) -> list[Preference]:
-    """A pair for every combination of a chosen and a rejected answer."""
     subset, id = record.text("subset", required=True), record.text("id", required=True)
     prompt, chosen, rejected = record.part("prompt"), _answers(record, "chosen"), _answers(record, "rejected")
     for field, n in (("num_correct", len(chosen)), ("total_completions", len(chosen) + len(rejected))):

@@ -113,14 +113,10 @@ class Record:
         used: Collection[str] = (),
         known: Mapping[str, Any] = MappingProxyType({}),
     ) -> Preference:
-        """A preference of a benchmark.
+        """A preference of a benchmark, from parts or the names of their fields; see `make` for ``parts, label, id``.
 
-        Args:
-            parts: the prompt and the responses, by their names in a preference; a text is the field that holds the part.
-            label: of a labelled response.
-            id: by default, that of the row.
-            used: columns that do not belong in the metadata, in addition to those of the parts.
-            known: metadata that comes before the columns; empty texts are left out.
+        The metadata is the format, then ``known`` without empty texts, then every column that is neither a part nor
+        ``used``.
         """
         found = {name: part if isinstance(part, Part) else self.part(part) for name, part in parts.items()}
         used = {*used, "criterion", *(part.field.partition("[")[0] for part in found.values())}
@@ -129,29 +125,23 @@ class Record:
             if column not in used:
                 # A column must not be overwritten by a known value of the same name.
                 metadata[f"{column} (column)" if column in metadata else column] = cell
-        return self.make(found, metadata, label=label, id=id, criterion=self.text("criterion"))
+        return self.make(found, metadata, label=label, id=id)
 
     def make(
-        self,
-        parts: Mapping[str, Part],
-        metadata: Mapping[str, Any],
-        *,
-        label: bool | None = None,
-        id: str = "",
-        criterion: str = "",
+        self, parts: Mapping[str, Part], metadata: Mapping[str, Any], *, label: bool | None = None, id: str = ""
     ) -> Preference:
-        """A labelled response if there is a label, otherwise a pair; errors name the fields that the parts came from."""
-        kind: Any = PreferencePair if label is None else LabelledResponse
-        default_id = f"{self.table.name}:{self.number}" if self.table.path else f"row {self.number}"
-        rest = {"criterion": criterion or self.filled().get("criterion", self.criterion), "id": id or default_id}
-        if not isinstance(rest["criterion"], str):
-            raise PreferenceFieldError("criterion", f"is {short_repr(rest['criterion'])}, not text")
-        if label is not None:
-            rest["label"] = label
+        """A labelled response if ``label`` is given, otherwise a pair; errors name the fields that the parts came from.
+
+        The parts are the prompt and the responses, by their names in the preference. The default id is made of the
+        source and the row's number.
+        """
         checks = {name: as_prompt if name == "prompt" else as_response for name in parts}
-        values = {name: checks[name](part.field, part.value) for name, part in parts.items()}
+        values: dict[str, Any] = {name: checks[name](part.field, part.value) for name, part in parts.items()}
+        values["criterion"] = self.text("criterion") or self.criterion
+        values["id"] = id or (f"{self.table.name}:{self.number}" if self.table.path else f"row {self.number}")
+        if label is not None:
+            return LabelledResponse(**values, label=label, metadata=metadata)
         try:
-            preference: Preference = kind(**values, **rest, metadata=metadata)
-        except PreferenceFieldError as error:  # two equal responses
+            return PreferencePair(**values, metadata=metadata)
+        except PreferenceFieldError as error:  # the responses are the same
             raise PreferenceFieldError(parts[error.field].field, error.reason) from error
-        return preference
