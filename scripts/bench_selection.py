@@ -31,29 +31,15 @@ from measuring import SHAPES, free, kept, machine, peak_mib, random_model, secon
 from published_loop import full_pass, published_loop
 from tqdm import tqdm
 
-from arm_lens import (
-    PUBLISHED,
-    ActivationRewardModel,
-    GenerativeJudge,
-    HeadSet,
-    JudgingObjective,
-    Reinforce,
-    Replay,
-    VerdictTokens,
-    last_logits,
-    load_model,
-    mean_heads,
-    pad,
-    reinforce,
-    steer,
-)
+from arm_lens import PUBLISHED, ActivationRewardModel, GenerativeJudge, HeadSet, Reinforce, load_model, steer
+from arm_lens.engine import Replay, VerdictTokens, last_logits, mean_heads, pad
 from arm_lens.engine.hooked import HookedTransformer
 from arm_lens.judge_model import CRITERIA, labelled_responses
 from arm_lens.judges.options import QuestionOptions, ReadingOptions
 from arm_lens.judges.questions import questions_of
 from arm_lens.plots import save_figure, selection_speed
 from arm_lens.reward.fitting import means_and_objective
-from arm_lens.selection import PooledObjective
+from arm_lens.selection import JudgingObjective, PooledObjective, reinforce
 from arm_lens.storage import write_text
 
 SECTIONS = ("speed", "end_to_end", "overhead", "searches")

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from arm_lens import Head, HeadMeans, HeadSet, JudgeTemplate, LabelledResponse, Replay, VerdictTokens, load_model
-from arm_lens.engine import language_model
+from arm_lens import Head, HeadSet, JudgeTemplate, LabelledResponse, load_model
+from arm_lens.engine import HeadMeans, Replay, VerdictTokens, language_model
 from arm_lens.selection import JudgingObjective
 
 GAINS = {"helpful": 2.0, "weak": 1.0, "harmful": -1.5, "slightly harmful": -0.5}

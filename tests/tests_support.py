@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from arm_lens import Head, HeadMeans, HeadSet, JudgeTemplate, LabelledResponse, last_logits, load_model
+from arm_lens import Head, HeadSet, JudgeTemplate, LabelledResponse, load_model
+from arm_lens.engine import HeadMeans, last_logits
 
 OUTPUT_PROJECTION = {
     "llama": "model.layers.{}.self_attn.o_proj",

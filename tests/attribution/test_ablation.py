@@ -8,21 +8,16 @@ from conftest import HOOKED
 from tests_support import OUTPUT_PROJECTION, planted_model
 from transformers import AutoModelForCausalLM
 
-from arm_lens import (
-    ActivationRewardModel,
-    HeadSet,
-    Injection,
-    JudgingObjective,
-    Replay,
-    VerdictTokens,
-)
+from arm_lens import ActivationRewardModel, HeadSet, Injection
 from arm_lens.attribution.ablation import ablation
 from arm_lens.attribution.few_shot import few_shot_objective
+from arm_lens.engine import Replay, VerdictTokens
 from arm_lens.judge_model import labelled_responses
 from arm_lens.judges.generative import GenerativeJudge
 from arm_lens.judges.options import QuestionOptions, ReadingOptions
 from arm_lens.judges.questions import questions_of
 from arm_lens.reward.fitting import judging_objective
+from arm_lens.selection import JudgingObjective
 
 SEQUENCES = [[1, 9, 30, 41, 52], [1, 77, 14], [1, 20, 21, 22, 23, 24, 25], [1, 8, 100, 3]]
 LABELS = [True, False, False, True]

@@ -13,8 +13,10 @@ from scipy.special import expit
 from tests_support import no_graph_left
 from transformers.pytorch_utils import Conv1D
 
-from arm_lens import HeadSet, JudgingObjective, Replay, VerdictTokens, last_logits, load_model, pad, read_batch, steer
+from arm_lens import HeadSet, load_model, steer
 from arm_lens.attribution.direct import direct_contributions, direct_logit_attribution
+from arm_lens.engine import Replay, VerdictTokens, last_logits, pad, read_batch
+from arm_lens.selection import JudgingObjective
 
 SEQUENCES = [[1, 9, 30, 41, 52], [1, 77, 14], [1, 20, 21, 22, 23, 24, 25, 26, 27], [1, 8]]
 LABELS = [True, False, False, True]
@@ -279,7 +281,7 @@ def test_a_norm_of_an_unknown_kind_is_refused_by_name(model_of, monkeypatch):
 def test_there_must_be_a_prompt_and_a_model_of_transformer_lens(model_of):
     with pytest.raises(ValueError, match="no prompt"):
         direct_contributions(model_of("llama"), [], VERDICTS)
-    with pytest.raises(TypeError, match="TransformerLens"):
+    with pytest.raises(TypeError, match="TransformerBridge"):
         direct_contributions(torch.nn.Linear(2, 2), SEQUENCES, VERDICTS)
 
 

@@ -11,12 +11,13 @@ from planted_circuit import BASE, DIRECT, GAINS, HINDRANCE, REDUNDANT, planted_c
 from scipy.special import expit
 from tests_support import OUTPUT_PROJECTION, no_graph_left
 
-from arm_lens import Injection, JudgingObjective, Replay, VerdictTokens, last_logits, pad
+from arm_lens import Injection
 from arm_lens.attribution.gradient import gradient_attribution
+from arm_lens.engine import Replay, VerdictTokens, language_model, last_logits, pad
 from arm_lens.engine import gates as gating
-from arm_lens.engine import language_model
 from arm_lens.engine.gates import gap_slopes, gated_verdicts
 from arm_lens.engine.replay import SlowReplayWarning
+from arm_lens.selection import JudgingObjective
 
 SEQUENCES = [[1, 9, 30, 41, 52], [1, 77, 14], [1, 20, 21, 22, 23, 24, 25, 26, 27], [1, 8]]
 LABELS = [True, False, False, True]
@@ -27,7 +28,8 @@ CLOSE = {"atol": 1e-4, "rtol": 1e-3}
 
 def values_for(model, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(model.cfg.n_layers, model.cfg.n_heads, model.cfg.d_head, generator=generator)
+    model = language_model(model)
+    return torch.randn(model.n_layers, model.n_heads, model.d_head, generator=generator)
 
 
 def raw_slopes(model, family, values, injection=None):

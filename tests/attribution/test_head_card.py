@@ -14,11 +14,11 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from arm_lens import ActivationRewardModel, Head, HeadSet, PreferencePair, VerdictTokens
+from arm_lens import ActivationRewardModel, Head, HeadSet, PreferencePair
 from arm_lens.attribution.ablation import ablation
 from arm_lens.attribution.head_card import head_card
 from arm_lens.attribution.reading import attention_rows, direct_logits, token_texts
-from arm_lens.engine import language_model
+from arm_lens.engine import VerdictTokens, language_model
 from arm_lens.judge_model import labelled_responses
 from arm_lens.judges.options import QuestionOptions, ReadingOptions
 

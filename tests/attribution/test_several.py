@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from arm_lens import ActivationRewardModel, Greedy, HeadSet, Reinforce, SoftGate
+from arm_lens import ActivationRewardModel, HeadSet, Reinforce
 from arm_lens.attribution import (
     MEASURES,
     ablation,
@@ -19,6 +19,7 @@ from arm_lens.attribution import (
 )
 from arm_lens.judge_model import labelled_responses
 from arm_lens.judges.options import QuestionOptions, ReadingOptions
+from arm_lens.selection import Greedy, SoftGate
 
 
 def fit(judge, selector):

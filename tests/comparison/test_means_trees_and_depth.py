@@ -10,8 +10,9 @@ import pytest
 import torch
 from scipy.stats import wasserstein_distance
 
-from arm_lens import HeadMeans, HeadSet
+from arm_lens import HeadSet
 from arm_lens.comparison import cluster, depth_distance, depth_profile, mean_cosines, overlap
+from arm_lens.engine import HeadMeans
 
 
 def means(count, seed=0, common=0.0):

@@ -7,11 +7,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from arm_lens import ActivationRewardModel, Greedy, HeadSet, Injection, LabelledResponse, SoftGate
+from arm_lens import ActivationRewardModel, HeadSet, Injection, LabelledResponse
 from arm_lens.comparison import transfer
 from arm_lens.evaluation import accuracy
 from arm_lens.judge_model import labelled_responses
 from arm_lens.judges.options import QuestionOptions, ReadingOptions
+from arm_lens.selection import Greedy, SoftGate
 
 CRITERIA = ("positive", "brief")
 

@@ -9,11 +9,11 @@ import torch
 import transformers
 from tests_support import OUTPUT_PROJECTION
 
-from arm_lens import HeadSet, Injection, JudgingObjective, Replay, VerdictTokens, last_logits, pad, read_batch, steer
-from arm_lens.engine import language_model
+from arm_lens import HeadSet, Injection, steer
+from arm_lens.engine import Replay, VerdictTokens, language_model, last_logits, pad, read_batch
 from arm_lens.engine.gates import gated_verdicts
 from arm_lens.engine.replay import SlowReplayWarning
-from arm_lens.selection import PooledObjective
+from arm_lens.selection import JudgingObjective, PooledObjective
 
 SEQUENCES = [[1, 9, 30, 41, 52], [1, 77, 14], [1, 20, 21, 22, 23, 24, 25, 26, 27], [1, 8]]
 LABELS = [True, False, False, True]

@@ -6,8 +6,8 @@ from conftest import HOOKED, SHARED
 from transformers import AutoModelForCausalLM
 
 import arm_lens
-from arm_lens import describe, fingerprint, last_logits, load_model, pad
-from arm_lens.engine import language_model
+from arm_lens import load_model
+from arm_lens.engine import describe, fingerprint, language_model, last_logits, pad
 from arm_lens.judges.template import default_template
 
 SEQUENCES = [[1, 9, 30, 41, 52], [1, 77, 14]]
@@ -128,7 +128,8 @@ tinystories = pytest.mark.skipif(
 
 @tinystories
 def test_a_real_language_model_is_read_steered_and_replayed_alike():
-    from arm_lens import HeadSet, Replay, VerdictTokens, mean_heads, steer
+    from arm_lens import HeadSet, steer
+    from arm_lens.engine import Replay, VerdictTokens, mean_heads
 
     model = load_model(SHARED / "models" / "tinystories-3m")
     texts = [

@@ -10,8 +10,8 @@ import transformers
 from conftest import HOOKED
 from measuring import TensorMemory
 
-from arm_lens import Replay, VerdictTokens, last_logits, load_model, mean_heads, pad
-from arm_lens.engine import language_model
+from arm_lens import load_model
+from arm_lens.engine import Replay, VerdictTokens, language_model, last_logits, mean_heads, pad
 from arm_lens.engine.memory import Footprint, default_budget
 
 VERDICTS = VerdictTokens((5,), (6, 7))

@@ -13,10 +13,20 @@ from conftest import HOOKED
 from tests_support import OUTPUT_PROJECTION
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from arm_lens import HeadSet, Replay, VerdictTokens, last_logits, load_model, mean_heads, pad, read_batch, steer
+from arm_lens import HeadSet, load_model, steer
 from arm_lens.attribution.direct import direct_contributions
 from arm_lens.attribution.reading import attention_rows
-from arm_lens.engine import describe, fingerprint, language_model
+from arm_lens.engine import (
+    Replay,
+    VerdictTokens,
+    describe,
+    fingerprint,
+    language_model,
+    last_logits,
+    mean_heads,
+    pad,
+    read_batch,
+)
 from arm_lens.judge_model.tokenizer import build_tokenizer
 
 SEQUENCES = [[1, 9, 30, 41, 52], [1, 77, 14], [1, 20, 21, 22, 23, 24, 25, 26, 27]]
@@ -246,6 +256,14 @@ def test_a_hugging_face_model_is_used_and_left_as_it_was(plain, model_of, tokeni
         torch.testing.assert_close(row, other, atol=1e-5, rtol=1e-4)
     assert_same_state(state_of(model), before)
     assert (tokenizer.padding_side, tokenizer.pad_token, dict(tokenizer.init_kwargs)) == own
+
+
+def test_one_that_is_first_used_without_gradients_can_be_differentiated_later(plain, tokenizer):
+    model = plain()
+    with torch.inference_mode():
+        language_model((model, tokenizer)).last_logits(pad(SEQUENCES))
+    contributions, _ = direct_contributions(model, SEQUENCES, VERDICTS)
+    torch.testing.assert_close(contributions, direct_contributions((plain(), tokenizer), SEQUENCES, VERDICTS)[0])
 
 
 def test_its_weights_are_not_held_twice(plain, tokenizer):

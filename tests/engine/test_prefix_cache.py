@@ -11,8 +11,8 @@ import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arm_lens import GenerativeJudge, HeadSet, LabelledResponse, last_logits, pad, steer
-from arm_lens.engine import KVSegment, Prefixes, language_model
+from arm_lens import GenerativeJudge, HeadSet, LabelledResponse, steer
+from arm_lens.engine import KVSegment, Prefixes, language_model, last_logits, pad
 from arm_lens.engine.prefix_cache import common_prefix, shared_beginning
 from arm_lens.engine.protocol import silenced
 from arm_lens.judges.options import QuestionOptions

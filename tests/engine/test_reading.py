@@ -7,7 +7,8 @@ import torch
 from einops import rearrange
 from tests_support import OUTPUT_PROJECTION
 
-from arm_lens import RunningMean, mean_heads, pad, read_batch, read_heads
+from arm_lens.engine import mean_heads, pad, read_batch, read_heads
+from arm_lens.engine.reading import RunningMean
 
 
 def raw_projection_inputs(folder, family, sequence):

@@ -9,8 +9,8 @@ import torch
 import transformers
 from conftest import HOOKED
 
-from arm_lens import Injection, Replay, VerdictTokens, last_logits, load_model, pad, read_batch, steer
-from arm_lens.engine import bridge, hooked, language_model
+from arm_lens import Injection, load_model, steer
+from arm_lens.engine import Replay, VerdictTokens, bridge, hooked, language_model, last_logits, pad, read_batch
 from arm_lens.engine.memory import MASKS_PER_PASS
 from arm_lens.engine.replay import SlowReplayWarning
 

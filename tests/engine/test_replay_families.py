@@ -18,8 +18,8 @@ import transformers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from arm_lens import Injection, Replay, VerdictTokens, last_logits, load_model, pad, read_batch, steer
-from arm_lens.engine import language_model
+from arm_lens import Injection, load_model, steer
+from arm_lens.engine import Replay, VerdictTokens, language_model, last_logits, pad, read_batch
 from arm_lens.engine.hooked import HookedTransformer
 from arm_lens.engine.replay import SlowReplayWarning
 

@@ -7,19 +7,20 @@ import contextlib
 import pytest
 import torch
 
-from arm_lens import (
-    HeadSet,
-    Injection,
+from arm_lens import HeadSet, Injection, load_model, steer
+from arm_lens.engine import (
+    Prefixes,
     Replay,
     VerdictTokens,
+    language_model,
     last_logits,
-    load_model,
     mean_heads,
+    memory_limit,
     pad,
+    read_all,
     read_batch,
-    steer,
+    shared_readings,
 )
-from arm_lens.engine import Prefixes, language_model, memory_limit, read_all, shared_readings
 
 COMMON = [1, 9, 30, 41, 52, 8, 12, 13, 14, 15]
 SEQUENCES = [COMMON + rest for rest in ([20, 21, 22, 23, 24], [77, 3], [60, 61, 62], [5, 4, 3, 6])]

@@ -8,8 +8,8 @@ import pytest
 import torch
 from conftest import HOOKED
 
-from arm_lens import GenerativeJudge, describe, last_logits, load_model, pad
-from arm_lens.engine import BUNDLED_NAME
+from arm_lens import GenerativeJudge, load_model
+from arm_lens.engine import BUNDLED_NAME, describe, last_logits, pad
 from arm_lens.judge_model import CRITERIA, CRITERION_WORDING, labelled_responses, preference_pairs
 from arm_lens.judges.options import QuestionOptions
 from arm_lens.judges.questions import Question, encode_questions, questions_of, sample_demonstrations

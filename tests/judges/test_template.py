@@ -7,7 +7,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from arm_lens import JudgeTemplate, VerdictTokenError, VerdictTokens, resolve_verdicts
+from arm_lens import JudgeTemplate
+from arm_lens.engine import VerdictTokenError, VerdictTokens, resolve_verdicts
 from arm_lens.engine.verdict_tokens import verdict_scores
 
 CORPUS = [

@@ -10,7 +10,7 @@ import torch
 import transformers
 from einops import einsum
 
-from arm_lens import VerdictTokens, last_logits, mean_heads, pad, read_batch
+from arm_lens.engine import VerdictTokens, last_logits, mean_heads, pad, read_batch
 from arm_lens.reward.denoising import Denoise, denoised_means, principal_part
 
 SEQUENCES = [

@@ -18,11 +18,8 @@ from arm_lens import (
     PreferencePair,
     Reinforce,
     load_model,
-    mean_heads,
-    pad,
-    read_batch,
-    resolve_verdicts,
 )
+from arm_lens.engine import mean_heads, pad, read_batch, resolve_verdicts
 from arm_lens.judges.options import QuestionOptions, ReadingOptions
 from arm_lens.judges.questions import encode_questions, questions_of
 from arm_lens.reward.denoising import Denoise
@@ -306,7 +303,7 @@ def test_exactly_the_planted_heads_are_found(seed, tokenizer, tmp_path_factory):
     judge = GenerativeJudge(planted.model, question=QuestionOptions(template=planted.template))
     questions = questions_of(planted.examples, planted.template)
     objective = judging_objective(judge, questions, planted.means)
-    from arm_lens import reinforce
+    from arm_lens.selection import reinforce
 
     found = reinforce(objective, 3, 4, n_examples=len(questions), options=Reinforce(steps=200), seed=seed)
     assert found.heads == planted.heads

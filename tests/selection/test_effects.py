@@ -8,12 +8,13 @@ import pytest
 import torch
 from tests_support import planted_model
 
-from arm_lens import HeadSet, JudgingObjective, Replay, VerdictTokens, last_logits, pad, steer
+from arm_lens import HeadSet, steer
+from arm_lens.engine import Replay, VerdictTokens, last_logits, pad
 from arm_lens.judges.generative import GenerativeJudge
 from arm_lens.judges.options import QuestionOptions
 from arm_lens.judges.questions import questions_of
 from arm_lens.reward.fitting import judging_objective
-from arm_lens.selection import Objective, PooledObjective, TopEffect, single_head_effects
+from arm_lens.selection import JudgingObjective, Objective, PooledObjective, TopEffect, single_head_effects
 
 SEQUENCES = [[1, 9, 30, 41, 52], [1, 77, 14], [1, 20, 21, 22, 23, 24, 25, 26, 27], [1, 8]]
 LABELS = [True, False, False, True]

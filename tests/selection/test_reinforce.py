@@ -7,7 +7,8 @@ import itertools
 import pytest
 import torch
 
-from arm_lens import PUBLISHED, HeadSet, Reinforce, reinforce
+from arm_lens import PUBLISHED, HeadSet, Reinforce
+from arm_lens.selection import reinforce
 from arm_lens.selection.reinforce import advantages, log_prob
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
-from arm_lens import ActivationRewardModel, Greedy, HeadSet
+from arm_lens import ActivationRewardModel, HeadSet
 from arm_lens.judge_model import labelled_responses
 from arm_lens.judges.options import QuestionOptions, ReadingOptions
+from arm_lens.selection import Greedy
 from arm_lens.study import HeadStudy, study_heads
 
 CRITERIA = {"positive": "positive", "a <b>/x_50%": "polite", "a (b) x_50$": "brief"}
