@@ -4,14 +4,15 @@ An attention head is named by its layer and its index within the layer, ``L3H5``
 boolean mask ``[layer, head]``; it remembers the size of the model it belongs to, so that sets of different models are
 never compared by accident.
 
-Searches, reward models and measures of heads come out as objects; figures and comparisons are made from tables. The second
-half of this module is the one place where the first become the second: `heads_frame`, `history_frame`, `trajectory_frame`,
-`attributions_frame`, and by name `head_sets` and `head_scores`. Each takes one object, several by name (of a criterion, a
-selector, ...), several repetitions of each, or a table as it is.
+Searches, reward models and measures of heads are objects; figures and comparisons are made from tables. The second half of
+this module makes tables of objects: `heads_frame`, `history_frame`, `trajectory_frame`, `attributions_frame`, and by name
+`head_sets` and `head_scores`. Each takes one object, several by name (of a criterion, a selector, ...), several repetitions
+of each name, or a table, which is returned unchanged.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar, runtime_checkable
@@ -22,19 +23,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from arm_lens.display import (
-    card,
-    counted,
-    head_name,
-    listed,
-    score_map,
-    set_map,
-    size,
-    small_print,
-    strongest,
-    text_map,
-    with_values,
-)
+from arm_lens import display
+from arm_lens.display import counted, head_name, size
 from arm_lens.frames import HEAD_SCORES, HEADS, checked
 
 PROBABILITIES = ("selection probability", "gate")
@@ -68,7 +58,7 @@ class HeadSet:
         object.__setattr__(self, "heads", frozenset(Head(*head) for head in self.heads))
         for head in self.heads:
             if not (0 <= head.layer < self.n_layers and 0 <= head.head < self.n_heads):
-                raise ValueError(f"{head} is outside a model of {self.n_layers} layers of {self.n_heads} heads")
+                raise ValueError(f"{head} is outside a model of {size(self.n_layers, self.n_heads)}")
 
     @classmethod
     def of(cls, n_layers: int, n_heads: int, heads: Iterable[tuple[int, int]]) -> HeadSet:
@@ -78,7 +68,7 @@ class HeadSet:
     @classmethod
     def from_mask(cls, mask: Bool[Tensor, "layer head"]) -> HeadSet:
         """The heads at which ``mask`` is true."""
-        return cls.of(mask.shape[0], mask.shape[1], [(int(i), int(j)) for i, j in mask.nonzero().tolist()])
+        return cls.of(mask.shape[0], mask.shape[1], map(tuple, mask.nonzero().tolist()))
 
     @classmethod
     def all(cls, n_layers: int, n_heads: int) -> HeadSet:
@@ -100,33 +90,32 @@ class HeadSet:
 
     def random_like(self, generator: torch.Generator) -> HeadSet:
         """A uniformly random set with the same number of heads in every layer: the control for "which heads"."""
-        chosen = []
+        mask = torch.zeros_like(self.mask)
         for layer, count in enumerate(self.mask.sum(dim=1).tolist()):
-            order = torch.randperm(self.n_heads, generator=generator)[: int(count)]
-            chosen += [(layer, head) for head in order.tolist()]
-        return HeadSet.of(self.n_layers, self.n_heads, chosen)
+            mask[layer, torch.randperm(self.n_heads, generator=generator)[:count]] = True
+        return HeadSet.from_mask(mask)
 
     def jaccard(self, other: HeadSet) -> float:
         """|A and B| / |A or B|, in [0, 1]; two empty sets are equal, hence 1."""
         union = self | other
         return len(self & other) / len(union) if len(union) else 1.0
 
-    def _compatible(self, other: HeadSet) -> HeadSet:
+    def _combined(
+        self, other: HeadSet, heads: Callable[[frozenset[Head], frozenset[Head]], frozenset[Head]]
+    ) -> HeadSet:
         if (self.n_layers, self.n_heads) != (other.n_layers, other.n_heads):
-            raise ValueError(
-                f"head sets of different models: {self.n_layers} layers of {self.n_heads} heads "
-                f"and {other.n_layers} of {other.n_heads}"
-            )
-        return other
+            sizes = f"{size(self.n_layers, self.n_heads)} and {size(other.n_layers, other.n_heads)}"
+            raise ValueError(f"head sets of different models: {sizes}")
+        return HeadSet(self.n_layers, self.n_heads, heads(self.heads, other.heads))
 
     def __or__(self, other: HeadSet) -> HeadSet:
-        return HeadSet(self.n_layers, self.n_heads, self.heads | self._compatible(other).heads)
+        return self._combined(other, frozenset.union)
 
     def __and__(self, other: HeadSet) -> HeadSet:
-        return HeadSet(self.n_layers, self.n_heads, self.heads & self._compatible(other).heads)
+        return self._combined(other, frozenset.intersection)
 
     def __sub__(self, other: HeadSet) -> HeadSet:
-        return HeadSet(self.n_layers, self.n_heads, self.heads - self._compatible(other).heads)
+        return self._combined(other, frozenset.difference)
 
     def __len__(self) -> int:
         return len(self.heads)
@@ -141,11 +130,11 @@ class HeadSet:
         return "{" + ", ".join(map(str, self)) + "}"
 
     def __repr__(self) -> str:
-        return f"HeadSet({counted(len(self), 'head')} {listed(self)} in {size(self.n_layers, self.n_heads)})"
+        return f"HeadSet({counted(len(self), 'head')} {display.listed(self)} in {size(self.n_layers, self.n_heads)})"
 
     def _repr_html_(self) -> str:
         title = f"{len(self)} of {counted(self.n_layers * self.n_heads, 'head')}"
-        return card(title, {}, set_map(self.mask), small_print(listed(self, most=40)))
+        return display.card(title, {}, display.set_map(self.mask), display.small_print(display.listed(self, most=40)))
 
     def to_list(self) -> list[list[int]]:
         """[[layer, head], ...] in order, for JSON."""
@@ -160,21 +149,21 @@ class HeadSet:
         """The set in a table like that of `frame`; the size of the model is that of the table.
 
         Raises:
-            ValueError: naming a missing column, or the head that is there twice, or neither selected nor not; or saying
+            ValueError: naming a missing column, or the head that has two rows, or is neither selected nor not; or saying
                 that some head has no row.
         """
         checked(frame, ONE_SET)
-        places = frame[["layer", "head"]].to_numpy(dtype=int)
-        for layer, head in places[~frame["selected"].isin([True, False]).to_numpy()].tolist():
-            raise ValueError(f"{Head(layer, head)} is neither selected nor not")
-        n_layers, n_heads = (int(most) + 1 for most in places.max(axis=0))
-        if len(places) < n_layers * n_heads:
+        heads = [(int(layer), int(head)) for layer, head in frame[["layer", "head"]].to_numpy()]
+        for head, known in zip(heads, frame["selected"].isin([True, False]), strict=True):
+            if not known:
+                raise ValueError(f"{head_name(*head)} is neither selected nor not")
+        n_layers, n_heads = (max(index) + 1 for index in zip(*heads, strict=True))
+        if len(heads) < n_layers * n_heads:
             raise ValueError(
-                f"there are {len(places)} rows for the {n_layers * n_heads} heads of a model of {n_layers} layers of "
-                f"{n_heads}; the table has a row for every head, chosen or not"
+                f"there are {len(heads)} rows for the {n_layers * n_heads} heads of a model of "
+                f"{size(n_layers, n_heads)}; give a row for every head, chosen or not"
             )
-        chosen = places[frame["selected"].to_numpy(dtype=bool)]
-        return cls.of(n_layers, n_heads, [(int(layer), int(head)) for layer, head in chosen])
+        return cls.of(n_layers, n_heads, itertools.compress(heads, frame["selected"]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,15 +210,15 @@ class HeadScores:
         return cls(name, torch.tensor(table.to_numpy(dtype=float, copy=True), dtype=torch.float32))
 
     def __repr__(self) -> str:
-        top = with_values(self.values, strongest(self.values, 5))
+        top = display.with_values(self.values, display.strongest(self.values, 5))
         return f"HeadScores({self.name!r}, {size(*self.values.shape)}, highest: {top})"
 
     def __str__(self) -> str:
-        return f"{self.name}, {size(*self.values.shape)}\n{text_map(self.values)}"
+        return f"{self.name}, {size(*self.values.shape)}\n{display.text_map(self.values)}"
 
     def _repr_html_(self) -> str:
-        top = with_values(self.values, strongest(self.values, 5))
-        return card(self.name, {"highest": top}, score_map(self.values))
+        top = display.with_values(self.values, display.strongest(self.values, 5))
+        return display.card(self.name, {"highest": top}, display.score_map(self.values))
 
 
 @runtime_checkable
@@ -238,23 +227,19 @@ class SearchLike(Protocol):
 
     @property
     def heads(self) -> HeadSet:
-        """Those that were chosen."""
-        ...
+        """The chosen heads."""
 
     @property
     def head_scores(self) -> HeadScores:
         """What they were chosen by."""
-        ...
 
     @property
     def history(self) -> pd.DataFrame:
         """A row per step: step, reward, ..."""
-        ...
 
     @property
     def trajectory(self) -> Float[Tensor, "step layer head"] | None:
-        """The probabilities at each step, if the search has such."""
-        ...
+        """The probabilities at each step, if the search has them."""
 
 
 @runtime_checkable
@@ -264,12 +249,10 @@ class FittedLike(Protocol):
     @property
     def heads(self) -> HeadSet:
         """Where it writes."""
-        ...
 
     @property
     def selection(self) -> SearchLike | None:
         """How they were found; None if they were given."""
-        ...
 
 
 @runtime_checkable
@@ -277,21 +260,19 @@ class ScoredLike(Protocol):
     """What scores heads for outcomes (`arm_lens.attribution.Attribution`)."""
 
     def head_scores(self) -> HeadScores:
-        """Of its first outcome, or of the usual one."""
-        ...
+        """The scores of its first outcome, or of the usual one."""
 
     def frame(self) -> pd.DataFrame:
         """criterion, measure, outcome, layer, head, score, ..."""
-        ...
 
 
 Thing = TypeVar("Thing")
 Named: TypeAlias = Mapping[str, Thing | Sequence[Thing]]
-"""Things by name, or of each name several repetitions (seeds, example samples)."""
-Chosen: TypeAlias = HeadSet | SearchLike | FittedLike
-"""What has a set of heads."""
+"""Things by name, or several repetitions (seeds, example samples) of each name."""
 Searched: TypeAlias = SearchLike | FittedLike
-Scored: TypeAlias = HeadScores | SearchLike | FittedLike | ScoredLike
+Chosen: TypeAlias = HeadSet | Searched
+"""What has a set of heads."""
+Scored: TypeAlias = HeadScores | Searched | ScoredLike
 """What has a score for each head."""
 
 
@@ -299,45 +280,38 @@ def heads_frame(heads: Chosen | Named[Chosen] | pd.DataFrame) -> pd.DataFrame:
     """Which heads were chosen, as a table like `arm_lens.frames.HEADS`: a row per name, repetition and head.
 
     The column ``probability`` is what the search left: REINFORCE's probabilities, or gates. Heads that were given are
-    certain, 0 or 1. It is NaN where a search went by something else (effects of single heads, gains of added ones).
+    certain, 0 or 1. It is NaN if a search used something else (effects of single heads, gains of added ones).
 
     Args:
-        heads: head sets, selections or reward models; a table is given back as it is.
+        heads: head sets, selections or reward models; or a table.
     """
 
     def rows(one: Chosen) -> pd.DataFrame:
-        if isinstance(one, HeadSet):
-            return one.frame().assign(probability=one.mask.flatten().double().numpy())
-        search = _search_of(one)
+        search, chosen = _search_of(one), one if isinstance(one, HeadSet) else one.heads
+        table = chosen.frame()
         if search is None:
-            return rows(one.heads)
+            return table.assign(probability=table["selected"].astype(float))
         scores = search.head_scores
-        known = scores.frame()["score"] if scores.name in PROBABILITIES else np.nan
-        return one.heads.frame().assign(probability=known)
+        return table.assign(probability=scores.frame()["score"] if scores.name in PROBABILITIES else np.nan)
 
-    return heads if isinstance(heads, pd.DataFrame) else _gathered(heads, rows)
+    return _gathered(heads, rows)
 
 
 def history_frame(searches: Searched | Named[Searched] | pd.DataFrame) -> pd.DataFrame:
-    """How searches went, as a table like `arm_lens.frames.HISTORY`; what was not searched for is left out.
+    """How searches went, as a table like `arm_lens.frames.HISTORY`; heads that were not searched for are left out.
 
     Args:
-        searches: selections or reward models; a table is given back as it is.
+        searches: selections or reward models; or a table.
     """
-
-    def rows(one: Searched) -> pd.DataFrame | None:
-        search = _search_of(one)
-        return None if search is None or search.history.empty else search.history
-
-    return searches if isinstance(searches, pd.DataFrame) else _gathered(searches, rows)
+    return _gathered(searches, lambda one: None if (search := _search_of(one)) is None else search.history)
 
 
 def trajectory_frame(searches: Searched | Named[Searched] | pd.DataFrame, *, steps: int | None = None) -> pd.DataFrame:
     """Every head's probability at every step, as a table like `arm_lens.frames.TRAJECTORY`.
 
     Args:
-        searches: selections or reward models; those without a trajectory are left out, and of several repetitions the
-            first that has one is taken. A table is given back as it is.
+        searches: selections or reward models, or a table. Searches without a trajectory are left out; of several
+            repetitions the first that has a trajectory is taken.
         steps: how many, evenly spaced, the first and the last among them; all if not given.
     """
 
@@ -346,18 +320,15 @@ def trajectory_frame(searches: Searched | Named[Searched] | pd.DataFrame, *, ste
         values = None if search is None else search.trajectory
         if values is None:
             return None
-        last = len(values) - 1
-        at = range(last + 1) if steps is None else sorted({round(step) for step in np.linspace(0, last, steps)})
-        parts = [
-            _by_head(*values.shape[1:]).assign(step=step, probability=values[step].flatten().double().numpy())
-            for step in at
-        ]
-        return pd.concat(parts, ignore_index=True)[["step", "layer", "head", "probability"]]
+        index = range(len(values)) if steps is None else evenly_spaced(len(values), steps)
+        found = pd.concat(
+            {step: HeadScores("", values[step]).frame().rename(columns={"score": "probability"}) for step in index},
+            names=["step", None],
+        )
+        return found.reset_index("step").reset_index(drop=True)
 
-    if isinstance(searches, pd.DataFrame):
-        return searches
     found = _gathered(searches, rows)
-    if found.empty:
+    if isinstance(searches, pd.DataFrame) or found.empty:
         return found
     first = found.groupby("criterion", sort=False)["seed"].transform("first")
     return found[found["seed"] == first].drop(columns="seed").reset_index(drop=True)
@@ -367,16 +338,10 @@ def attributions_frame(scores: ScoredLike | Sequence[ScoredLike] | Named[ScoredL
     """Scores of heads, as a table like `arm_lens.frames.ATTRIBUTIONS`.
 
     Args:
-        scores: one attribution, several, or by the name of the criterion; a table is given back as it is.
+        scores: one attribution, several, or by the name of the criterion; or a table.
     """
-    if isinstance(scores, pd.DataFrame):
-        return scores
-    named = scores if isinstance(scores, Mapping) else {None: scores}
-    frames = []
-    for name, given in named.items():
-        for one in given if isinstance(given, Sequence) else [given]:
-            frames.append(one.frame() if name is None else one.frame().assign(criterion=name))
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+    found = _gathered(scores, lambda one: one.frame(), named=isinstance(scores, Mapping))
+    return found if isinstance(scores, pd.DataFrame) else found.drop(columns="seed", errors="ignore")
 
 
 def head_sets(
@@ -437,31 +402,42 @@ def name_of(columns: Sequence[str], values: Sequence[object]) -> str:
     return ", ".join(value if isinstance(value, str) else f"{column} {value}" for column, value in named)
 
 
+def evenly_spaced(count: int, most: int) -> list[int]:
+    """At most ``most`` of the indices 0 to ``count`` - 1, evenly spaced, the first and the last among them."""
+    return sorted({round(index) for index in np.linspace(0, count - 1, min(count, most)).tolist()})
+
+
 def _search_of(one: Any) -> Any:
-    """The search behind a reward model, None if it has none; a search is its own."""
-    return one.selection if isinstance(one, FittedLike) else one
+    """The search behind a reward model; None if heads were given. A search is its own."""
+    return None if isinstance(one, HeadSet) else getattr(one, "selection", one)
 
 
-def _gathered(things: Any, rows: Callable[[Any], pd.DataFrame | None]) -> pd.DataFrame:
-    """The rows of each thing under its name, as the column ``criterion``, and its seed."""
-    named = things if isinstance(things, Mapping) else {_record(things, "criterion", ""): things}
+def _gathered(things: Any, rows: Callable[[Any], pd.DataFrame | None], *, named: bool = True) -> pd.DataFrame:
+    """The rows of each thing with the columns ``criterion``, its name, and ``seed``; a table as it is.
+
+    Args:
+        things: one, several, or a mapping of names to one or several.
+        rows: a thing's own columns; None or an empty table leaves the thing out.
+        named: if false, ``criterion`` is left as it is in the rows.
+    """
+    if isinstance(things, pd.DataFrame):
+        return things
     frames = []
-    for name, given in named.items():
-        several = list(given) if isinstance(given, Sequence) else [given]
+    for name, given in (things if isinstance(things, Mapping) else {_record(things, "criterion", ""): things}).items():
+        several = given if isinstance(given, Sequence) else [given]
         seeds = [_record(one, "seed", number) for number, one in enumerate(several)]
         if len(set(seeds)) < len(seeds):
             seeds = list(range(len(seeds)))
         for seed, one in zip(seeds, several, strict=True):
-            if (found := rows(one)) is not None:
-                found = found.drop(columns=[c for c in ("criterion", "seed") if c in found.columns])
-                frames.append(
-                    pd.concat([pd.DataFrame({"criterion": name, "seed": seed}, index=found.index), found], axis=1)
-                )
+            found = rows(one)
+            if found is not None and not found.empty:
+                facts = {"criterion": name, "seed": seed} if named else {"seed": seed}
+                rest = found.drop(columns=list(facts), errors="ignore")
+                frames.append(pd.concat([pd.DataFrame(facts, index=rest.index), rest], axis=1))
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
 def _record(one: Any, fact: str, otherwise: Any) -> Any:
-    """What a reward model's record says."""
     return getattr(getattr(one, "record", None), fact, otherwise)
 
 
