@@ -280,6 +280,7 @@ class _Rows(nn.Module):
 # ------------------------------------------------------------------------------------------ plain Hugging Face models
 
 
+@torch.inference_mode(False)  # what is made here may take part in gradients
 def bridge_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> TransformerBridge:
     """A bridge that computes with a Hugging Face model's weights, as they lie in memory, and leaves the model as it is.
 
