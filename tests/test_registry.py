@@ -10,6 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from arm_lens.registry import (
+    JUDGES,
     SELECTORS,
     BrokenEntryPointWarning,
     OptionsError,
@@ -127,3 +128,9 @@ def test_specs_are_registered_by_a_call(registry):
         registry.register(SelectorSpec(name="some", options=BaseModel, summary="Another."))
     with pytest.raises(TypeError, match=r"not int|Type-check"):  # beartype speaks first under test
         registry.register([3])
+
+
+@pytest.mark.parametrize(("group", "registry"), [("arm_lens.judges", JUDGES), ("arm_lens.selectors", SELECTORS)])
+def test_ours_are_declared_as_any_package_would_declare_them(group, registry):
+    declared = {point.name for point in metadata.entry_points(group=group)}
+    assert declared == {name for name in registry if registry[name].preset_of is None} - {"likelihood_ratio"}
