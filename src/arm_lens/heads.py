@@ -370,7 +370,7 @@ def head_sets(
     checked(table, HEADS.needing(*by, "layer", "head", "selected", key=()))
     sets: dict[str, HeadSet] = {}
     for key, rows in table.groupby(list(by), sort=False, dropna=False):
-        name = name_of(by, key if isinstance(key, tuple) else (key,))
+        name = name_of(by, key)
         if name in sets:
             raise ValueError(f"two sets of heads have the name {name!r}")
         try:
@@ -396,9 +396,9 @@ def head_scores(scores: Mapping[str, Scored]) -> dict[str, HeadScores]:
     return found
 
 
-def name_of(columns: Sequence[str], values: Sequence[object]) -> str:
-    """Texts as they are, anything else after its column, separated by commas."""
-    named = zip(columns, values, strict=True)
+def name_of(columns: Sequence[str], key: object) -> str:
+    """The name of a group by ``columns``: texts as they are, anything else after its column, separated by commas."""
+    named = zip(columns, key if isinstance(key, tuple) else (key,), strict=True)
     return ", ".join(value if isinstance(value, str) else f"{column} {value}" for column, value in named)
 
 

@@ -4,10 +4,10 @@ One module per question. Do two sets share more heads than by chance (`overlap`)
 (`rank_correlation`), and may one measure stand for another (`agreement`)? Do two criteria write the same at a head
 (`mean_cosines`)? Which belong together (`cluster`)? Are the same heads found again (`stability`)? Do they serve another
 criterion (`transfer`)? Where in models of different size do they lie (`depth_profile`, `depth_distance`)? All give tidy
-tables of named pairs, each number beside its n, and its chance level or interval where it has one.
+tables of named pairs: each number with its n, and with its chance level or interval if it has one.
 
-What is compared is given by name: head sets, selections, reward models, scores or attributions as they are, or the table of
-them (`arm_lens.frames`), of which `arm_lens.heads.head_sets` makes sets.
+What is compared is given by name: head sets, selections, reward models, scores or attributions, or a table of them
+(`arm_lens.frames`), from which `arm_lens.heads.head_sets` makes sets.
 """
 
 from arm_lens.comparison.agreement import agreement

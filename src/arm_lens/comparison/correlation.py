@@ -7,12 +7,12 @@ Fisher's :math:`z = \operatorname{artanh} \rho`, with the larger of two standard
 - :math:`\sqrt{(1 + \rho^2 / 2) / (n - 3)}` (Bonett and Wright 2000), good with few heads, but far too small where both
   scores are mostly equal, as greedy selection's are (0 for all heads never taken);
 - that of the influence function, :math:`\sqrt{\sum_i \text{IF}_i^2} / n / (1 - \rho^2)` (Croux and Dehon 2010, here with
-  ties), which knows about ties, but is too small with few heads.
+  ties), which takes ties into account, but is too small with few heads.
 
-In simulations (16, 48, 256 heads; :math:`\rho` of 0, 0.5, 0.9) the interval covers 94 to 99 % where at most one of the
-scores is mostly ties, and 93 to 97 % where four fifths of both are and there are 48 heads or more, but down to 81 % there
-with 16 heads; the percentile bootstrap covers 48 to 97 %. It is the interval over heads: how far the correlation would
-move if a model had other such heads.
+In simulations (16, 48, 256 heads; :math:`\rho` of 0, 0.5, 0.9) the interval covers 94 to 99 % if at most one of the scores
+is mostly ties. If four fifths of both are ties, it covers 93 to 97 % with 48 heads or more and down to 81 % with 16; the
+percentile bootstrap covers 48 to 97 %. The interval is over heads: how far the correlation would move if a model had other
+such heads.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from math import atanh, sqrt, tanh
 
 import numpy as np
 import pandas as pd
-from einops import rearrange
 from jaxtyping import Float
 
 from arm_lens.comparison.tables import pairs, same_size
@@ -36,7 +35,7 @@ FEWEST = 4
 
 @dataclass(frozen=True)
 class Correlation:
-    """Spearman's correlation with its 95 % interval, and the number of heads that both scores know."""
+    """Spearman's correlation with its 95 % interval, and the number of heads that have both scores."""
 
     spearman: float
     ci_low: float
@@ -45,7 +44,7 @@ class Correlation:
 
 
 def spearman(one: Float[np.ndarray, " head"], two: Float[np.ndarray, " head"]) -> Correlation:
-    """Spearman's correlation of two scores of the same heads; heads that either does not know (NaN) are left out.
+    """Spearman's correlation of two scores of the same heads, without the heads that lack either score (NaN).
 
     Returns:
         The correlation, and its interval as in the module's docstring. NaN if a score is constant, or there are fewer
@@ -80,26 +79,23 @@ def spearman(one: Float[np.ndarray, " head"], two: Float[np.ndarray, " head"]) -
 def rank_correlation(scores: Mapping[str, Scored]) -> pd.DataFrame:
     """Spearman's correlation of each two scores over the heads of a model.
 
-    The null of an interval that holds 0: the scores order the heads independently. See the module for the interval
-    (Bonett and Wright 2000; Croux and Dehon 2010).
+    If the interval contains 0, the scores may order the heads independently. See the module for the interval (Bonett and
+    Wright 2000; Croux and Dehon 2010).
 
     Args:
         scores: by name, of one model or of models of the same size: scores, attributions, or selections and reward models
-            with what their search went by. Heads that were not measured are NaN.
+            with the scores of their search. Heads that were not measured are NaN.
 
     Returns:
-        A row per pair: a, b, spearman, ci_low, ci_high (95 % over heads), n (heads that both know). NaN where a score is
-        constant.
+        A row per pair: a, b, spearman, ci_low, ci_high (95 % over heads), n (heads that have both scores). NaN if a score
+        is constant.
 
     Raises:
         ValueError: if there are fewer than two scores, or the models differ in size; naming the scores.
     """
     known = head_scores(scores)
     same_size({name: one.values.shape for name, one in known.items()}, "scores")
-    flat = {
-        name: rearrange(one.values.detach().double().cpu().numpy(), "layer head -> (layer head)")
-        for name, one in known.items()
-    }
+    flat = {name: one.frame()["score"].to_numpy() for name, one in known.items()}
     return pd.DataFrame([{"a": a, "b": b, **asdict(spearman(one, two))} for a, b, one, two in pairs(flat, "scores")])
 
 

@@ -1,12 +1,12 @@
 r"""Do two criteria write the same thing at a head?
 
-The means of all criteria have much in common: they were read at the same place of prompts in the same form. Their plain
-cosines are therefore all near 1, whatever the criteria. What tells criteria apart is how each departs from the average,
+The means of all criteria have much in common: they were read at the same token of prompts in the same form. Their plain
+cosines are therefore all near 1, whatever the criteria. What distinguishes criteria is how each departs from the average,
 
 .. math:: \cos(\mu_a - \bar\mu,\; \mu_b - \bar\mu), \qquad \bar\mu = \frac{1}{K} \sum_j \mu_j,
 
-head by head. Departures sum to zero, so that those of :math:`K` unrelated criteria have a cosine of about
-:math:`-1 / (K - 1)`, not 0: this is what to compare with, and with two criteria it is -1 by construction.
+head by head. Departures sum to zero, so that the departures of :math:`K` unrelated criteria have a cosine of about
+:math:`-1 / (K - 1)`, not 0. That is the value to compare with; with two criteria the cosine is -1 by construction.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
 
 from arm_lens.comparison.tables import pairs, same_size
 from arm_lens.engine.reading import HeadMeans
@@ -31,22 +30,21 @@ class HasMeans(Protocol):
 
     @property
     def means(self) -> HeadMeans:
-        """What it writes."""
-        ...
+        """The means that it writes."""
 
 
 def mean_cosines(means: Mapping[str, HeadMeans | HasMeans], *, centred: bool = True) -> pd.DataFrame:
     """The cosine between each two criteria's mean vectors, head by head.
 
-    There are no intervals: means come without the readings that they are of. Between means of the same criterion read
+    There are no intervals, as means come without the readings that they average. Between means of the same criterion read
     with other seeds, these cosines say how much is noise.
 
     Args:
         means: by name, of one model; or the reward models that write them.
-        centred: subtract the average over all means given first, which takes at least three; see the module.
+        centred: subtract the average over all given means first, of which there must be at least three; see the module.
 
     Returns:
-        A row per pair and head: a, b, layer, head, cosine (NaN where a vector is zero).
+        A row per pair and head: a, b, layer, head, cosine (NaN if a vector is zero).
 
     Raises:
         ValueError: if there are fewer than two means, or two to be centred; or their sizes differ, naming them.
@@ -59,28 +57,20 @@ def mean_cosines(means: Mapping[str, HeadMeans | HasMeans], *, centred: bool = T
     if centred and len(means) == 2:
         a, b = means
         raise ValueError(
-            f"centring needs at least three means: less their average, {a!r} and {b!r} are opposite by construction; "
+            f"centring needs at least three means: minus their average, {a!r} and {b!r} are opposite by construction; "
             "give more, or centred=False"
         )
-    vectors = {name: one.values.detach().double().cpu().numpy() for name, one in known.items()}
-    compared = list(pairs(vectors, "means"))
-    average = sum(vectors.values()) / len(vectors) if centred else np.zeros(1)
-    longest = np.max([np.linalg.norm(one, axis=2) for one in vectors.values()], axis=0)
-    units = {name: _unit(one - average, longest) for name, one in vectors.items()}
-    layers, heads = np.divmod(np.arange(longest.size), longest.shape[1])
+    compared = [(a, b) for a, b, *_ in pairs(known, "means")]
+    vectors = np.stack([one.values.detach().double().cpu().numpy() for one in known.values()])
+    departures = vectors - vectors.mean(axis=0) if centred else vectors
+    lengths = np.linalg.norm(departures, axis=3, keepdims=True)
+    longest = np.linalg.norm(vectors, axis=3, keepdims=True).max(axis=0)
+    units = dict(zip(known, departures / np.where(lengths > ROUNDING * longest, lengths, np.nan), strict=True))
+    layers, heads = np.indices(longest.shape[:2]).reshape(2, -1)
     parts = [
         pd.DataFrame(
             {"a": a, "b": b, "layer": layers, "head": heads, "cosine": (units[a] * units[b]).sum(axis=2).flatten()}
         )
-        for a, b, *_ in compared
+        for a, b in compared
     ]
     return pd.concat(parts, ignore_index=True)
-
-
-def _unit(
-    vectors: Float[np.ndarray, "layer head d_head"], longest: Float[np.ndarray, "layer head"]
-) -> Float[np.ndarray, "layer head d_head"]:
-    """Vectors of length 1; NaN for those that are zero but for rounding."""
-    lengths = np.linalg.norm(vectors, axis=2)
-    lengths = np.where(lengths > ROUNDING * longest, lengths, np.nan)
-    return vectors / lengths[..., None]

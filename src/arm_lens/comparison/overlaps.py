@@ -2,7 +2,7 @@
 
 The Jaccard index, shared / union, says how alike two sets are; the overlap coefficient, shared / smaller, whether one
 lies within the other. Neither means anything without its chance level: of 48 heads, two random sets of 24 have a Jaccard
-index of one third. See `arm_lens.comparison.chance` for what chance is.
+index of one third. See `arm_lens.comparison.chance` for the chance level.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from arm_lens.heads import Chosen, Named, head_sets
 
 
 def overlap(heads: Named[Chosen] | pd.DataFrame, *, within_layers: bool = False) -> pd.DataFrame:
-    """What each two sets of heads share, beside what they would share by chance.
+    """What each two sets of heads share, and what they would share by chance.
 
-    The null: the heads of either set are drawn at random, independently of the other's, keeping its size, and with
-    ``within_layers`` its number of heads in every layer. The p-value is one-sided and exact: the probability of sharing
-    at least so many (Fisher's exact test; within layers, the convolution of its hypergeometric distributions). There
-    are no intervals, as two given sets share what they share.
+    The null: either set is random, independently of the other, with the same number of heads, and with ``within_layers``
+    the same number in every layer. The p-value is one-sided and exact: the probability of sharing at least so many
+    (Fisher's exact test; within layers, the convolution of its hypergeometric distributions). There are no intervals, as
+    nothing was sampled.
 
     Args:
-        heads: sets by name (of criteria, seeds, selectors), or what has them, as `arm_lens.heads.head_sets` takes it; of one
-            model or of models of the same size.
+        heads: as in `arm_lens.heads.head_sets`: sets by name (of criteria, seeds, selectors), or what has them; of one model
+            or of models of the same size.
         within_layers: compare with sets that prefer the same layers, instead of any sets of these sizes.
 
     Returns:
@@ -43,21 +43,10 @@ def overlap(heads: Named[Chosen] | pd.DataFrame, *, within_layers: bool = False)
     for a, b, one, two in pairs(sets, "head sets"):
         chances = shared_by_chance(one, two, within_layers=within_layers)
         shared, smaller = len(one & two), min(len(one), len(two))
-        rows.append(
-            {
-                "a": a,
-                "b": b,
-                "size_a": len(one),
-                "size_b": len(two),
-                "shared": shared,
-                "expected": float(chances @ np.arange(len(chances))),
-                "jaccard": one.jaccard(two),
-                "jaccard_chance": expected_jaccard(one, two, chances),
-                "overlap": shared / smaller if smaller else np.nan,
-                "p_value": min(1.0, float(chances[shared:].sum())),
-                "n_heads": one.n_layers * one.n_heads,
-            }
-        )
-    table = pd.DataFrame(rows)
-    table.insert(len(table.columns) - 1, "p_holm", holm(table["p_value"].to_numpy()))
-    return table
+        by_chance = float(chances @ np.arange(len(chances))), expected_jaccard(one, two, chances)
+        share, p_value = shared / smaller if smaller else np.nan, min(1.0, float(chances[shared:].sum()))
+        rows.append((a, b, len(one), len(two), shared, by_chance[0], one.jaccard(two), by_chance[1], share, p_value))
+    names = "a b size_a size_b shared expected jaccard jaccard_chance overlap p_value".split()
+    table = pd.DataFrame(rows, columns=names)
+    n_layers, n_heads = next(iter(sets.values())).mask.shape
+    return table.assign(p_holm=holm(table["p_value"].to_numpy()), n_heads=n_layers * n_heads)

@@ -1,21 +1,21 @@
-r"""Are the same heads found again with another seed, or with other examples drawn?
+r"""Are the same heads found again with another seed, or with other examples?
 
 :math:`M` searches give :math:`M` sets. Two numbers say how alike they are. The mean pairwise Jaccard index is easy to read,
-but has to be held against its chance level, here that of random sets with as many heads in every layer. The index of
-Nogueira, Sechidis and Brown (JMLR 18(174), 2018) has 0 for sets drawn at random among all heads and 1 for equal ones,
+but must be compared with its chance level, here the level of random sets with as many heads in every layer. The index of
+Nogueira, Sechidis and Brown (JMLR 18(174), 2018) is 0 for random sets among all heads and 1 for equal sets,
 
 .. math:: \hat\Phi = 1 - \frac{\frac{1}{d} \sum_f \frac{M}{M - 1} \hat p_f (1 - \hat p_f)}
           {\frac{\bar k}{d} \left(1 - \frac{\bar k}{d}\right)},
 
 with :math:`\hat p_f` how often head :math:`f` of :math:`d` was chosen and :math:`\bar k` the mean size of a set.
 
-The :math:`M (M - 1) / 2` pairs share sets, so that they are not so many observations. Both intervals take the sets as what
-was sampled: the jackknife leaves out one set at a time (for averages over pairs, Arvesen 1969), with Student's t for
-:math:`M - 1` degrees of freedom. In simulations (48 heads; sets with a core, hardly varying, random, in between) it covers
-92 to 99 % with 5, 10 and 20 sets, for either number. The normal interval in the paper, for many sets, covers 65 to 89 % with
-5 and 80 to 96 % with 10, which is why it is not used. Where the jackknife sees no spread (two sets; pairs that are all
-equally alike), the interval is Wilson's with M / 2 for n: an average over pairs varies at most like one over as many pairs as
-have no set in common (Hoeffding 1963), and numbers within bounds at most like a coin.
+The :math:`M (M - 1) / 2` pairs share sets, so they are not independent. Both intervals treat the sets as what was sampled:
+the jackknife leaves out one set at a time (for averages over pairs, Arvesen 1969), with Student's t for :math:`M - 1`
+degrees of freedom. In simulations (48 heads; sets with a core, hardly varying, random, in between) it covers 92 to 99 % with
+5, 10 and 20 sets, for either number. The paper's normal interval, for many sets, is not used: it covers 65 to 89 % with 5
+and 80 to 96 % with 10. If the jackknife sees no spread (two sets; pairs that are all equally alike), the interval is
+Wilson's with M / 2 for n: an average over pairs varies at most like an average over as many pairs without common sets
+(Hoeffding 1963), and bounded numbers at most like a coin.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 from scipy import stats
+from scipy.spatial.distance import squareform
 
 from arm_lens.comparison.chance import expected_jaccard, shared_by_chance
 from arm_lens.comparison.tables import pairs
 from arm_lens.evaluation.statistics import LEVEL, wilson
-from arm_lens.frames import HEADS, REPEATS, checked, repeats_in
+from arm_lens.frames import HEADS, REPEATS, STABILITY, checked, repeats_in
 from arm_lens.heads import Chosen, HeadSet, Named, head_sets, heads_frame, name_of
 
 Interval = tuple[float, float]
@@ -39,11 +40,11 @@ Interval = tuple[float, float]
 def stability(heads: Named[Chosen] | pd.DataFrame, *, by: str | Sequence[str] = "criterion") -> pd.DataFrame:
     """How alike the sets are that a search finds with other seeds, or other examples.
 
-    See the module for the two numbers, their nulls and their intervals. The intervals take sets as independent of each
-    other; those of several seeds on the same example sample are so for that sample alone (put ``sample`` into ``by``).
+    See the module for the two numbers, their nulls and their intervals. The intervals assume independent sets. Sets of
+    several seeds on the same example sample are independent for that sample alone (put ``sample`` into ``by``).
 
     Args:
-        heads: of each name several head sets, selections or reward models; or a table of seed or sample or both, layer,
+        heads: several head sets, selections or reward models for each name; or a table of seed or sample or both, layer,
             head, selected, with a row for every head of the model, chosen or not, and the columns of ``by``. Each seed
             and sample within a group is one set.
         by: the column or columns that make a group: the criterion, the selector, ...
@@ -51,7 +52,7 @@ def stability(heads: Named[Chosen] | pd.DataFrame, *, by: str | Sequence[str] = 
     Returns:
         A row per group, in order of appearance: group, n_sets, mean_heads, jaccard, ci_low, ci_high, jaccard_chance (exact
         mean of random sets with these numbers of heads in every layer), nogueira, nogueira_low, nogueira_high. Numbers of
-        a group with a single set are NaN, and so is Nogueira's of sets that are all empty, or all full.
+        a group with a single set are NaN, and so is Nogueira's index of sets that are all empty, or all full.
 
     Raises:
         ValueError: naming a missing column, or the group in which the same seed and sample gives several sets.
@@ -64,7 +65,7 @@ def stability(heads: Named[Chosen] | pd.DataFrame, *, by: str | Sequence[str] = 
     checked(table, HEADS.needing(*groups, *repeats, "layer", "head", "selected", key=()))
     rows = []
     for key, part in table.groupby(groups, sort=False, dropna=False):
-        name = name_of(groups, key if isinstance(key, tuple) else (key,))
+        name = name_of(groups, key)
         try:
             sets = head_sets(part, by=repeats)
         except ValueError as error:
@@ -85,31 +86,31 @@ def stability_index(chosen: Float[np.ndarray, "set head"]) -> float:
     return float(1 - count / (count - 1) * (often * (1 - often)).mean() / by_chance)
 
 
-def _of_sets(sets: dict[str, HeadSet]) -> dict[str, float | int]:
+def _of_sets(sets: dict[str, HeadSet]) -> dict[str, float]:
     chosen = np.stack([one.mask.flatten().numpy() for one in sets.values()]).astype(float)
     count = len(sets)
-    row: dict[str, float | int] = {"n_sets": count, "mean_heads": float(chosen.sum(axis=1).mean())}
-    columns = ("jaccard", "ci_low", "ci_high", "jaccard_chance", "nogueira", "nogueira_low", "nogueira_high")
+    row: dict[str, float] = {"n_sets": count, "mean_heads": float(chosen.sum(axis=1).mean())}
     if count < 2:
-        return row | dict.fromkeys(columns, np.nan)
-    every = list(pairs(sets, "sets"))
-    alike = np.zeros((count, count))
-    alike[np.triu_indices(count, 1)] = [one.jaccard(two) for *_, one, two in every]
-    alike += alike.T
-    per_set, pair_count = alike.sum(axis=1), count * (count - 1)
-    jaccard = float(alike.sum() / pair_count)
-    others = np.full(count, np.nan) if count < 3 else (alike.sum() - 2 * per_set) / ((count - 1) * (count - 2))
-    chance = np.mean([expected_jaccard(a, b, shared_by_chance(a, b, within_layers=True)) for *_, a, b in every])
-    index = stability_index(chosen)
-    index_others = np.array([stability_index(np.delete(chosen, one, axis=0)) for one in range(count)])
-    values = (
-        jaccard, *_jackknife(jaccard, others, 0.0), float(chance), index, *_jackknife(index, index_others, -1.0)
-    )  # fmt: skip
-    return row | dict(zip(columns, values, strict=True))
+        return row | dict.fromkeys([*STABILITY.required][3:], np.nan)
+    every = [(one, two) for *_, one, two in pairs(sets, "sets")]
+    alike = squareform([one.jaccard(two) for one, two in every])
+    jaccards = [_mean_of_pairs(np.delete(np.delete(alike, left_out, 0), left_out, 1)) for left_out in range(count)]
+    indices = [stability_index(np.delete(chosen, left_out, axis=0)) for left_out in range(count)]
+    jaccard, index = _mean_of_pairs(alike), stability_index(chosen)
+    row["jaccard"] = jaccard
+    row["ci_low"], row["ci_high"] = _jackknife(jaccard, np.array(jaccards), 0.0)
+    chances = [expected_jaccard(one, two, shared_by_chance(one, two, within_layers=True)) for one, two in every]
+    row |= {"jaccard_chance": float(np.mean(chances)), "nogueira": index}
+    row["nogueira_low"], row["nogueira_high"] = _jackknife(index, np.array(indices), -1.0)
+    return row
+
+
+def _mean_of_pairs(alike: Float[np.ndarray, "set set"]) -> float:
+    return float(squareform(alike, checks=False).mean()) if len(alike) > 1 else np.nan
 
 
 def _jackknife(value: float, without: Float[np.ndarray, " set"], least: float) -> Interval:
-    """The 95 % interval of a number between ``least`` and 1, from the same number without each of the sets."""
+    """The 95 % interval of a number between ``least`` and 1, given the numbers without each of the sets."""
     if np.isnan(value):
         return np.nan, np.nan
     count = len(without)

@@ -1,8 +1,8 @@
 """What all comparisons share: named things in pairs, of models of one size.
 
 Whatever is compared has a name (a criterion, a seed, a selector, a model), and every pair is compared once, in the order
-in which the names were given. Heads of different models have nothing to do with each other one by one: where heads are
-matched, the models must have the same size, and `arm_lens.comparison.depth` is for those that have not.
+in which the names were given. Single heads of different models have nothing to do with each other: if heads are matched, the
+models must have the same size. `arm_lens.comparison.depth` compares models of different size.
 """
 
 from __future__ import annotations
@@ -11,18 +11,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import TypeVar
 
+from arm_lens.display import size
+
 Thing = TypeVar("Thing")
 
 
 def pairs(named: Mapping[str, Thing], what: str) -> Iterator[tuple[str, str, Thing, Thing]]:
-    """Each two of the named things once, with their names.
+    """Every pair of the named things once, with their names.
 
     Raises:
         ValueError: if there are fewer than two.
     """
     if len(named) < 2:
-        there = f"only {next(iter(named))!r}" if named else "none"
-        raise ValueError(f"comparing needs at least two {what}, and there is {there}")
+        given = f"only {next(iter(named))!r}" if named else "none"
+        raise ValueError(f"comparing needs at least two {what}, and there is {given}")
     return ((a, b, named[a], named[b]) for a, b in combinations(named, 2))
 
 
@@ -30,17 +32,16 @@ def same_size(shapes: Mapping[str, Sequence[int]], what: str) -> None:
     """Make sure that all belong to models with as many layers and heads.
 
     Args:
-        shapes: by name, layers and heads per layer.
-        what: is compared, for the message.
+        shapes: layers and heads per layer, by name.
+        what: what is compared, for the message.
 
     Raises:
         ValueError: naming the first two that do not.
     """
     first = next(iter(shapes), "")
-    for name, shape in shapes.items():
-        if tuple(shape[:2]) != tuple(shapes[first][:2]):
+    for name, (n_layers, n_heads, *_) in shapes.items():
+        if (n_layers, n_heads) != tuple(shapes[first][:2]):
             raise ValueError(
-                f"{what} are compared head by head, but {first!r} is of a model of {shapes[first][0]} layers of "
-                f"{shapes[first][1]} heads and {name!r} of one of {shape[0]} layers of {shape[1]}; "
-                "depth_profile compares models of different size"
+                f"{what} are compared head by head, but {first!r} is of a model of {size(*shapes[first][:2])} and "
+                f"{name!r} of one of {size(n_layers, n_heads)}; depth_profile compares models of different size"
             )

@@ -1,12 +1,11 @@
 """Do the heads of one criterion serve another?
 
 Two reward models of the same language model differ in which heads they write, and in what they write there. Writing B's
-own means at A's heads asks whether the *heads* transfer: whether they are a place where criteria are held, whichever it is.
-Writing A's means at A's heads asks whether the whole reward model of A *judges* as B's does. Two controls stand beside:
-random heads, as many in every layer as B's own (how much is the heads and how much the means), and none (what the model
-says without being steered).
+own means at A's heads asks whether the *heads* transfer: whether they represent criteria, whichever these are. Writing A's
+means at A's heads asks whether the whole reward model of A *judges* as B's does. There are two controls: random heads, as
+many in every layer as B's own (how much is the heads and how much the means), and none (the model without steering).
 
-Prompts are read once per criterion, and all masks are tried on them side by side (`arm_lens.engine.replay`).
+Prompts are read once per criterion, and all masks are tried on them together (`arm_lens.engine.replay`).
 """
 
 from __future__ import annotations
@@ -17,8 +16,6 @@ from typing import Literal, get_args
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float
-from torch import Tensor
 from tqdm.auto import tqdm
 
 from arm_lens.comparison.tables import same_size
@@ -44,26 +41,25 @@ def transfer(
 ) -> pd.DataFrame:
     """The accuracy of each criterion's heads on each criterion's examples.
 
-    What is asked is always the question of the criterion that is judged (its wording, layout and template).
+    The question is always that of the criterion that is judged (its criterion text, layout and template).
 
     Args:
         rewards: fitted reward models of one language model, by name.
-        examples: held-out examples to judge, by the names of some or all reward models. Each of both kinds.
-        means: ``of the criterion``, what is written at A's heads is what B's reward model writes (values and injection);
-            ``of the heads``, what A's does.
+        examples: held-out examples to judge, by the names of some or all reward models; positive and negative ones for each.
+        means: whose means and injection are written at A's heads: B's (``of the criterion``) or A's (``of the heads``).
         random_sets: random sets of heads per criterion.
         seed: of the random sets.
         progress: show progress bars.
 
     Returns:
         A row per pair: heads_of, used_for, means_of, accuracy, ci_low, ci_high, n (examples). An accuracy counts a tie one
-        half; its 95 % interval is over examples, those of one prompt together (`arm_lens.evaluation.accuracy`). Two
-        controls follow for each criterion: ``random heads``, drawn with as many in every layer as its own and written with
-        its own means, the mean over draws with an interval over draws and examples; and ``none``, where nothing is written.
+        half; its 95 % interval is over examples, with those of one prompt together (`arm_lens.evaluation.accuracy`). Two
+        controls follow for each criterion: ``random heads``, with as many in every layer as its own and with its own means,
+        the mean over random sets with an interval over sets and examples; and ``none``, where nothing is written.
 
     Raises:
-        ValueError: if there is no example, they are for an unknown reward model, a reward model is called as a control is,
-            moves heads by soft gates (it has no set to transfer), or belongs to another language model; naming it.
+        ValueError: if there is no example, or examples are for an unknown reward model; if a reward model has the name of a
+            control, moves heads by soft gates (it has no set to transfer), or belongs to another language model; naming it.
     """
     _check(rewards, examples, means)
     if random_sets < 1:
@@ -71,9 +67,10 @@ def transfer(
     own = torch.stack([reward.heads.mask for reward in rewards.values()])
     rows = []
     for used_for in tqdm(list(examples), desc="transferring heads", unit="criterion", disable=not progress):
-        reward = rewards[used_for]
+        reward, generator = rewards[used_for], torch.Generator().manual_seed(seed)
         objective = reward.objective(examples[used_for], progress=progress)
-        controls = _controls(reward.heads, random_sets, seed)
+        random = [reward.heads.random_like(generator).mask for _ in range(random_sets)]
+        controls = torch.stack([*random, torch.zeros_like(random[0])])
         if means == "of the criterion":
             margins = objective.margins(torch.cat([own, controls]))
             whose = [used_for] * len(rewards)
@@ -81,14 +78,10 @@ def transfer(
             written = [_as(other, objective).margins(other.heads.mask[None]) for other in rewards.values()]
             margins = torch.cat([*written, objective.margins(controls)], dim=1)
             whose = list(rewards)
-        correct, count = _correct(margins), len(rewards)
-        alone = np.split(correct[:count], count)
-        named = [
-            *zip(rewards, whose, alone, strict=True),
-            (RANDOM, used_for, correct[count:-1]),
-            (NONE, NONE, correct[-1:]),
-        ]
-        for heads_of, means_of, verdicts in named:
+        correct = np.heaviside(margins.T.double().numpy(), 0.5)  # [mask, example]; a tie counts one half
+        parts = np.split(correct, [*range(1, len(rewards) + 1), len(correct) - 1])
+        names = zip([*rewards, RANDOM, NONE], [*whose, used_for, NONE], strict=True)
+        for (heads_of, means_of), verdicts in zip(names, parts, strict=True):
             found = accuracy(verdicts, clusters=objective.clusters, seed=seed)
             rows.append((heads_of, used_for, means_of, found.accuracy, found.low, found.high, found.n))
     return pd.DataFrame(rows, columns=["heads_of", "used_for", "means_of", "accuracy", "ci_low", "ci_high", "n"])
@@ -108,7 +101,7 @@ def _check(
             )
     for name, reward in rewards.items():
         if name in (RANDOM, NONE):
-            raise ValueError(f"no reward model may be called {name!r}: that is the name of a control")
+            raise ValueError(f"no reward model may be called {name!r}, which is the name of a control")
         if not isinstance(reward.chosen, HeadSet):
             raise ValueError(
                 f"{name!r} moves all heads by soft gates and has no set to transfer; fit it with SoftGate(discrete=True), "
@@ -125,19 +118,8 @@ def _check(
             )
 
 
-def _controls(own: HeadSet, draws: int, seed: int) -> Bool[Tensor, "mask layer head"]:
-    """Random sets like ``own``, and no head last."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.stack([*(own.random_like(generator).mask for _ in range(draws)), torch.zeros_like(own.mask)])
-
-
 def _as(other: ActivationRewardModel, objective: JudgingObjective) -> JudgingObjective:
-    """The same prompts, with what another reward model writes, in its way."""
+    """The same prompts with the means and the injection of another reward model."""
     replay = objective.replay.with_injection(other.injection)
     labels = [bool(label) for label in objective.labels]
     return JudgingObjective(replay, other.means.values, labels, objective.kind, objective.clusters)
-
-
-def _correct(margins: Float[Tensor, "example mask"]) -> Float[np.ndarray, "mask example"]:
-    """1 for a right verdict, 0 for a wrong one, 0.5 for a tie."""
-    return np.asarray(((margins > 0).double() + 0.5 * (margins == 0).double()).T.numpy())
