@@ -133,9 +133,9 @@ class VotingJudge(FittedJudge):
             chances = chances[:, None].expand(-1, self.votes, -1)
         else:
             chances = self._after_reasons(questions, self.rationale, progress)
-        draws = torch.tensor([[self._uniform(one, vote, -1) for vote in range(self.votes)] for one in questions])
-        positive = (draws < chances[..., 0]).sum(dim=1)
-        either = (draws < chances.sum(dim=-1)).sum(dim=1)
+        uniforms = torch.tensor([[self._uniform(one, vote, -1) for vote in range(self.votes)] for one in questions])
+        positive = (uniforms < chances[..., 0]).sum(dim=1)
+        either = (uniforms < chances.sum(dim=-1)).sum(dim=1)
         return torch.where(either > 0, positive / either.clamp(min=1), 0.5).float()
 
     def save(self, path: str | Path) -> Path:

@@ -102,7 +102,7 @@ def principal_part(
     values, vectors = torch.linalg.eigh(moment)  # ascending
     values, vectors = values.flip(-1).clamp(min=0), vectors.flip(-1)
     before = values.cumsum(dim=-1) - values
-    kept = before < explained * values.sum(dim=-1, keepdim=True)  # up to the first that reaches the share
+    retained = before < explained * values.sum(dim=-1, keepdim=True)  # up to the first that reaches the share
     along = einsum(vectors, mean, "layer head d k, layer head d -> layer head k")
-    projected: Tensor = einsum(vectors, along * kept, "layer head d k, layer head k -> layer head d")
+    projected: Tensor = einsum(vectors, along * retained, "layer head d k, layer head k -> layer head d")
     return projected

@@ -65,8 +65,8 @@ class JudgingObjective:
     def content(self) -> Hashable:
         """All that rewards depend on: equal for objectives that reward alike."""
         replay = self.replay
-        asked_of = (replay.model.state(), content_of(replay.sequences), replay.verdicts, replay.injection)
-        return (*asked_of, content_of(self.values), tuple(self.labels.tolist()), self.kind)
+        prompts = (replay.model.state(), content_of(replay.sequences), replay.verdicts, replay.injection)
+        return (*prompts, content_of(self.values), tuple(self.labels.tolist()), self.kind)
 
     def per_example(
         self, masks: Bool[Tensor, "mask layer head"], examples: Sequence[int] | None = None
