@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -24,8 +24,7 @@ CONTEXTS = {
     "within": ", all others of the set written",
     "shapley": ", averaged over the others that are written",
 }
-"""Beside which other heads an interaction was measured (see `arm_lens.attribution.interaction`)."""
-BOLD = "Bold: the interval excludes zero."
+"""Which other heads are written while an interaction is measured (see `arm_lens.attribution.interaction`)."""
 
 
 def head_matrix(
@@ -42,39 +41,34 @@ def head_matrix(
     Args:
         attributions: several, also by the criterion's name; or a table like `arm_lens.frames.ATTRIBUTIONS`.
         outcome: whose scores.
-        measure: which one; needed if the table holds several.
+        measure: which one; needed if the table has several.
         heads: (layer, head) of the rows; without them, the ``top`` heads of every criterion by absolute score.
         top: how many heads of each criterion.
-        order: rows by layer from the first, or similar rows beside each other.
+        order: rows by layer from the first, or similar rows next to each other.
 
     Raises:
-        ValueError: if a column is missing, there are no such rows, ``top`` is below 1, or a head is not in the table.
+        ValueError: if a column is missing, no row is left, ``top`` is below 1, or a head is not in the table.
     """
     scores = checked(attributions_frame(attributions), ATTRIBUTIONS)
     table = only(having(scores, "outcome", outcome, ATTRIBUTIONS), "measure", measure, ATTRIBUTIONS)
     criteria = criteria_of(table)
-    wide = table.pivot(index=["layer", "head"], columns="criterion", values="score").reindex(columns=criteria)
+    wide = table.pivot(index=["layer", "head"], columns="criterion", values="score")[criteria]
     rows = _rows(wide, heads, top)
-    values = wide.reindex(pd.MultiIndex.from_tuples(rows)).to_numpy(dtype=float)
     if order == "similarity" and len(rows) > 2:
-        tree = hierarchy.linkage(np.nan_to_num(values), "average", optimal_ordering=True)
-        leaves = hierarchy.leaves_list(tree)
-        rows, values = [rows[leaf] for leaf in leaves], values[leaves]
-    places = {(row, criterion): (i, j) for i, row in enumerate(rows) for j, criterion in enumerate(criteria)}
-    hover, bold = np.full(values.shape, "not measured", dtype=object), np.zeros(values.shape, dtype=bool)
-    for record in table.to_dict("records"):
-        at = places.get(((record["layer"], record["head"]), record["criterion"]))
-        if at is not None:
-            where = f"<b>{label(record['criterion'], width=60)}</b><br>{head_name(*rows[at[0]])}"
-            hover[at] = f"{where}<br>{score_text(record)}"
-            bold[at] = record["ci_low"] > 0 or record["ci_high"] < 0
-    span = largest(values)
-    cells = Cells(values=values, hover=hover, bold=bold, crossed=np.isnan(values))
-    figure, layout = matrices([cells], [head_name(*row) for row in rows], criteria, _scale(span), heights=22)
+        tree = hierarchy.linkage(np.nan_to_num(wide.loc[rows].to_numpy(dtype=float)), "average", optimal_ordering=True)
+        rows = [rows[leaf] for leaf in hierarchy.leaves_list(tree)]
+    entries = (
+        (
+            (row["layer"], row["head"]), row["criterion"], row["score"], _excludes_zero(row),
+            f"<b>{label(row['criterion'], width=60)}</b><br>{head_name(row['layer'], row['head'])}<br>{score_text(row)}",
+        )
+        for row in table.to_dict("records")
+    )  # fmt: skip
+    cells = Cells.of(rows, criteria, entries, blank="not measured")
+    figure, layout = matrices([cells], [head_name(*row) for row in rows], criteria, _scale(cells), heights=22)
     name = measure_name(str(table["measure"].iloc[0]))
-    notes = _notes(layout.printed, gaps=bool(np.isnan(values).any()))
     which = f"The {top} largest heads of each criterion." if heads is None and top > 1 else ""
-    caption(figure, [f"{name} on {outcome_name(outcome)}.", which, *notes])
+    caption(figure, [f"{name} on {outcome_name(outcome)}.", which, layout.marks, _gaps(cells)])
     return figure
 
 
@@ -90,66 +84,55 @@ def interaction_matrix(
     Args:
         interactions: a table like `arm_lens.frames.INTERACTIONS`; each pair once.
         outcome: whose interactions.
-        criterion: which one; needed if the table holds several.
-        context: likewise, where there is such a column.
+        criterion: which one; needed if the table has several.
+        context: which one; needed if the table has such a column with several.
 
     Raises:
-        ValueError: if a column is missing, there are no such rows, several criteria or contexts are left, or a pair is there
-            twice.
+        ValueError: if a column is missing, no row is left, several criteria or contexts are left, or a pair has two rows.
     """
     table = having(checked(interactions, INTERACTIONS), "outcome", outcome, INTERACTIONS)
     table = only(table, "criterion", criterion, INTERACTIONS)
-    beside = ""
+    written = ""
     if "context" in table.columns:
         table = only(table, "context", context, INTERACTIONS)
-        beside = CONTEXTS.get(str(table["context"].iloc[0]), "")
-    heads = sorted(
-        {*zip(table["layer_a"], table["head_a"], strict=True), *zip(table["layer_b"], table["head_b"], strict=True)}
-    )
-    place = {head: index for index, head in enumerate(heads)}
-    values = np.full((len(heads), len(heads)), np.nan)
-    hover, bold = np.full(values.shape, "", dtype=object), np.zeros(values.shape, dtype=bool)
-    seen = np.zeros(values.shape, dtype=bool)
-    for record in table.to_dict("records"):
-        a, b = (record["layer_a"], record["head_a"]), (record["layer_b"], record["head_b"])
-        names = f"{head_name(*a)} and {head_name(*b)}"
-        if seen[place[a], place[b]] or a == b:
-            raise ValueError(f"the table 'interactions' has {names} " + ("as a pair" if a == b else "twice"))
-        text = f"<b>{names}</b><br>{score_text(record, 'interaction')}<br>standard error {record['se']:.4f}"
-        for at in ((place[a], place[b]), (place[b], place[a])):
-            values[at], hover[at], seen[at] = record["interaction"], text, True
-            bold[at] = record["ci_low"] > 0 or record["ci_high"] < 0
-    for index, head in enumerate(heads):
-        hover[index, index] = head_name(*head)
-    crossed = np.isnan(values) & ~np.eye(len(heads), dtype=bool)
-    cells = Cells(values=values, hover=hover, bold=bold, crossed=crossed)
+        written = CONTEXTS.get(str(table["context"].iloc[0]), "")
+    pairs = {}
+    for row in table.to_dict("records"):
+        pair = ((row["layer_a"], row["head_a"]), (row["layer_b"], row["head_b"]))
+        names = " and ".join(head_name(*head) for head in pair)
+        if frozenset(pair) in pairs or pair[0] == pair[1]:
+            raise ValueError(f"the table 'interactions' has {names} {'as a pair' if pair[0] == pair[1] else 'twice'}")
+        text = f"<b>{names}</b><br>{score_text(row, 'interaction')}<br>standard error {row['se']:.4f}"
+        pairs[frozenset(pair)] = (*pair, row["interaction"], _excludes_zero(row), text)
+    heads = sorted(set().union(*pairs))
+    cells = Cells.of_pairs(heads, pairs.values(), {head: ("", head_name(*head)) for head in heads})
     titles = [head_name(*head) for head in heads]
-    figure, layout = matrices([cells], titles, titles, _scale(largest(values)), largest_width=46, heights=24)
-    notes = _notes(layout.printed, gaps=bool(crossed.any()))
-    what = f"{table['criterion'].iloc[0]}: interactions on {outcome_name(outcome)}{beside}."
-    notes = ["Positive: together more than the sum.", *notes]
-    caption(figure, [what, *notes])
+    figure, layout = matrices([cells], titles, titles, _scale(cells), largest_width=46, heights=24)
+    what = f"{table['criterion'].iloc[0]}: interactions on {outcome_name(outcome)}{written}."
+    caption(figure, [what, "Positive: together more than the sum.", layout.marks, _gaps(cells)])
     return figure
 
 
 def _rows(wide: pd.DataFrame, heads: Iterable[tuple[int, int]] | None, top: int) -> list[tuple[int, int]]:
-    there = {(int(layer), int(head)) for layer, head in wide.index}
-    if heads is not None:
-        rows = [(int(layer), int(head)) for layer, head in heads]
-        for row in rows:
-            if row not in there:
-                raise ValueError(f"the table 'attributions' has no head {head_name(*row)}")
-        return sorted(set(rows))
-    if top < 1:
-        raise ValueError(f"top is {top}: at least one head of each criterion is shown")
-    chosen = {index for criterion in wide for index in wide[criterion].abs().nlargest(top).index}
-    return sorted((int(layer), int(head)) for layer, head in chosen)
+    if heads is None:
+        if top < 1:
+            raise ValueError(f"top is {top}: at least one head of each criterion is drawn")
+        return sorted({head for criterion in wide for head in wide[criterion].abs().nlargest(top).index})
+    rows = sorted({(int(layer), int(head)) for layer, head in heads})
+    for row in rows:
+        if row not in wide.index:
+            raise ValueError(f"the table 'attributions' has no head {head_name(*row)}")
+    return rows
 
 
-def _scale(span: float | int) -> Scale:
+def _excludes_zero(row: dict[Any, Any]) -> bool:
+    return bool(row["ci_low"] > 0 or row["ci_high"] < 0)
+
+
+def _scale(cells: Cells) -> Scale:
+    span = largest(cells.values)
     return Scale(-span, span, digits_for(span), "score")
 
 
-def _notes(printed: bool, *, gaps: bool) -> list[str]:
-    marks = BOLD if printed else "−: notably below zero. ∘: the interval includes zero."
-    return [marks, "×: not measured." if gaps else ""]
+def _gaps(cells: Cells) -> str:
+    return "×: not measured." if (cells.crossed & np.isnan(cells.values)).any() else ""
