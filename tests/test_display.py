@@ -10,9 +10,10 @@ import torch
 
 from arm_lens import Head, HeadScores, HeadSet
 from arm_lens.attribution import Attribution
+from arm_lens.benchmark import BenchmarkResults
 from arm_lens.display import card, code_line, extremes, frame_table, score_map, set_map, small_print
 from arm_lens.engine.reading import HeadMeans
-from arm_lens.evaluation.results import RunResults
+from arm_lens.evaluation.health import Check
 from arm_lens.evaluation.tables import BenchmarkTables
 from arm_lens.selection import Selection
 
@@ -78,16 +79,6 @@ def attribution(per_example, criterion=""):
     return Attribution.of("injection", {"probability": per_example}, range(len(per_example)), criterion=criterion)
 
 
-def run(criteria=("warm", "short"), methods=("zero_shot", "reinforce")):
-    rows = [
-        {"criterion": criterion, "method": method, "seed": seed, "accuracy": 0.125 * (one + two + seed)}
-        for one, criterion in enumerate(criteria)
-        for two, method in enumerate(methods)
-        for seed in range(2)
-    ]
-    return RunResults({"model": HOSTILE}, pd.DataFrame(rows), pd.DataFrame(), pd.DataFrame())
-
-
 def tables(judges):
     rows = [
         {"benchmark": HOSTILE, "subset": subset, "judge": judge, "n_examples": 8, "noise": 0.0, "accuracy": accuracy}
@@ -95,6 +86,12 @@ def tables(judges):
         for subset, accuracy in (("one", 0.25), ("two", 0.75))
     ]
     return BenchmarkTables(*(pd.DataFrame(rows) for _ in range(4)))
+
+
+def results(judges=("probe", "sav")):
+    meta = {"title": HOSTILE, "model": HOSTILE, "lead": judges[0], "seeds": 3}
+    checks = [Check(HOSTILE, "", ["here"]), Check("not seen", "", [])]
+    return BenchmarkResults(meta, pd.DataFrame(), pd.DataFrame(), tables(judges), checks)
 
 
 def everything():
@@ -107,7 +104,7 @@ def everything():
         "Selection": Selection(heads, named, history),
         "HeadMeans": HeadMeans(scores(3, 20).reshape(3, 4, 5), 7),
         "Attribution": attribution(scores(9, 12).reshape(9, 3, 4), HOSTILE),
-        "RunResults": run((HOSTILE, "short")),
+        "BenchmarkResults": results((HOSTILE, "probe")),
         "BenchmarkTables": tables((HOSTILE, "probe")),
     }
 
@@ -153,9 +150,9 @@ def test_the_reprs_of_large_results_stay_short():
     many = [f"criterion {number}" for number in range(40)]
     everyone = HeadSet.all(80, 64)
     history = pd.DataFrame({"reward": [0.0]})
-    for one in (run(many, many), tables(many), everyone, Selection(everyone, HeadScores("x", scores(80, 64)), history)):
+    for one in (results(many), tables(many), everyone, Selection(everyone, HeadScores("x", scores(80, 64)), history)):
         assert len(repr(one).splitlines()) <= 13 and len(repr(one)) < 2500
-    assert max(map(len, repr(run(many, many)).splitlines())) <= 130
+    assert max(map(len, repr(results(many)).splitlines())) <= 130
 
 
 def test_html_parts_escape_their_text():
@@ -354,7 +351,7 @@ def test_a_selection_tells_where_its_search_began_and_ended():
     assert "2 heads {L0H1, L2H3}" in repr(one) and "-0.5 at first, -0.25 at last" in repr(one)
     assert "-0.5 at first, -0.25 at last" in one._repr_html_()
     assert len(framed(one._repr_html_())) == 2
-    without = Selection(one.heads, one.scores, pd.DataFrame())
+    without = Selection(one.heads, one.head_scores, pd.DataFrame())
     assert "reward unknown" in repr(without)
 
 
@@ -389,15 +386,11 @@ def test_extremes_of_few_heads_are_all_of_them_once():
     assert list(found["95 % interval"]) == ["+0.5 to +1.5", "unknown"]
 
 
-def test_a_run_shows_its_summary():
-    one = run()
+def test_results_show_their_means_and_which_failure_signs_there_are():
+    one = results()
     for text in (repr(one), Page(one._repr_html_()).text):
-        for criterion in ("warm", "short", "mean"):
-            assert criterion in text
-        assert f"{one.summary().loc['short', 'reinforce']:.3f}" in text
-        assert "2 criteria, 2 methods, 2 seeds" in text
-    empty = RunResults({}, pd.DataFrame(), pd.DataFrame(), pd.DataFrame())
-    assert "no rows" in repr(empty) and "none" in empty._repr_html_()
+        assert HOSTILE in text or repr(HOSTILE) in text
+        assert text.count("0.500") == 2 and "probe" in text and "not seen" not in text
 
 
 def test_benchmark_tables_show_the_mean_over_subsets():

@@ -44,8 +44,8 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("benchmark")
     write_rows(folder / "rewards.jsonl", rewardbench_rows())
     config = {
-        "judges": ["zero_shot", {"judge": "sav", "name": "votes"}, "length", "random"], "n_examples": [4], "demonstrations": 2,
-        "readings": 2, "test_items": 6, "seeds": 2,
+        "judges": ["zero_shot", {"judge": "sav", "name": "votes"}, "length", "random"],
+        "n_examples": [4], "demonstrations": 2, "readings": 2, "test_items": 6, "seeds": 2,
         "studies": [
             {"kind": "world", "criteria": ["polite"], "noise": [0.0, 0.25]},
             {"kind": "hacking", "biases": ["length"], "mappings": ["standard", "flipped"], "test_items": 4},

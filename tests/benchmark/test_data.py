@@ -1,4 +1,4 @@
-"""From a configuration to tasks: tests that do not move, draws that are nested, nothing tested that was shown."""
+"""From a configuration to tasks: tests that do not move, samples that are nested, nothing tested that was shown."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def prompts_of(examples):
     return {" ".join(str(one.prompt).split()) for one in examples}
 
 
-# Labels and draws
+# Labels and samples
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.1, 0.25, 0.3, 0.5])
@@ -71,7 +71,7 @@ def replace_label(one):
     return LabelledResponse(one.prompt, one.response, not one.label, criterion=one.criterion, id=one.id)
 
 
-def test_flips_are_nested_and_differ_between_draws():
+def test_flips_are_nested_and_differ_between_samples():
     examples = preference_pairs("polite", 400, split="train", seed=0)
 
     def which(noise, seed):
@@ -97,7 +97,7 @@ def undone(task, others):
 
 
 @pytest.mark.parametrize("source", ["world", "hacking", "file", "hacking file"])
-def test_draws_are_nested_over_sizes_and_the_same_over_noise(source, file_of):
+def test_samples_are_nested_over_sizes_and_the_same_over_noise(source, file_of):
     study = {
         "world": lambda: {"kind": "world", "criteria": ["polite"]},
         "hacking": lambda: {"kind": "hacking", "biases": ["length"], "mappings": ["standard"]},

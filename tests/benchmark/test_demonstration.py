@@ -146,8 +146,9 @@ def test_a_reward_model_that_is_missing_or_anothers_is_made_again(run, tmp_path,
 
 def test_parts_that_were_made_without_keeping_are_made_again_with_their_reward_models(run, tmp_path):
     reference, _ = run
-    few = {"samples": 1, "judges": [{"judge": "arm_reinforce", "selector": SEARCH | {"examples_per_step": None}}], "studies": [
-        {"kind": "world", "name": "criteria", "unit": "response", "criteria": ["polite"]}]}  # fmt: skip
+    lead = {"judge": "arm_reinforce", "selector": SEARCH | {"examples_per_step": None}}
+    world = {"kind": "world", "name": "criteria", "unit": "response", "criteria": ["polite"]}
+    few = {"samples": 1, "judges": [lead], "studies": [world]}
     run_benchmark(cut(**few, keep_reward_models=False), tmp_path, progress=False)
     assert not (tmp_path / REWARD_MODELS).exists()
     run_benchmark(cut(**few), tmp_path, progress=False)

@@ -19,8 +19,8 @@ SINGLES = [LabelledResponse(f"P{n}", f"{'good' if n % 2 else 'bad'} {n}", n % 2 
 def task_of(*examples, subset="s", benchmark="b"):
     test = TestSet(benchmark, tuple(TestItem(subset, one.id, f"c-{one.id}", one) for one in examples))
     return Task(
-        study=benchmark, subset=subset, n_examples=4, noise=0.1, sample=2, examples=(), criterion_text="", test=test, judges=(),
-        seeds=1,
+        study=benchmark, subset=subset, n_examples=4, noise=0.1, sample=2, examples=(), criterion_text="", test=test,
+        judges=(),        seeds=1,
     )  # fmt: skip
 
 

@@ -54,7 +54,8 @@ def test_a_part_is_another_with_another_model_option_or_setting():
         return {part.digest for part in parts_of(config_of(*judges, **run), weights)}
 
     others = [
-        digests(weights="others"), digests(demonstrations=3), digests(readings=5), digests(batch_size=5), digests(dtype="bfloat16"),
+        digests(weights="others"), digests(demonstrations=3), digests(readings=5), digests(batch_size=5),
+        digests(dtype="bfloat16"),
         digests(judges=[{"judge": "sav", "heads": 5}]), digests(n_examples=[5]), digests(noise=[0.5]),
         digests(judges=[{"judge": "sav", "name": "x", "heads": 4}]), digests(test_items=4),
         digests(threads=2), digests(study={**WORLD, "criteria": ["safe"]}),

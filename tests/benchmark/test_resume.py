@@ -30,17 +30,21 @@ BENCHMARK = {
         {"kind": "hacking", "biases": ["length"], "mappings": ["standard"], "samples": 1},
     ],
 }
+SEARCH = {"kind": "reinforce", "steps": 6, "threshold": 0.3}
 DEMONSTRATION = {
     **SMALL,
     "n_examples": [12],
     "seeds": "sample",
     "keep_reward_models": True,
     "judges": [
-        "zero_shot", "few_shot", "arm_all_heads", {"judge": "arm_random_heads", "selector": {"like": {"steps": 6, "threshold": 0.3}}, "seeds": 2},
-        {"judge": "arm_reinforce", "selector": {"steps": 6, "threshold": 0.3}},
+        "zero_shot",
+        "few_shot",
+        "arm_all_heads",
+        {"judge": "arm_random_heads", "selector": {"like": SEARCH}, "seeds": 2},
+        {"judge": "arm_reinforce", "selector": SEARCH},
     ],
     "studies": [{"kind": "world", "name": "criteria", "criteria": ["polite"], "unit": "response"}],
-}  # fmt: skip
+}
 KILLS = 20
 RUN = """
 from arm_lens.benchmark import run_benchmark

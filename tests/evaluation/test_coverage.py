@@ -126,35 +126,35 @@ def test_intervals_of_brier_scores():
     assert 0.93 <= coverage(brier, 1 / 6) <= 0.97
 
 
-def over_draws_and_seeds(generator, draws, seeds, *, spread, items=200):
-    """Verdicts whose chance depends on the item, the draw and the seed, 0.65 on average."""
-    chance = 0.65 + generator.uniform(-0.3, 0.3, items) + generator.normal(0, spread, (draws, 1, 1))
+def over_samples_and_seeds(generator, samples, seeds, *, spread, items=200):
+    """Verdicts whose chance depends on the item, the sample and the seed, 0.65 on average."""
+    chance = 0.65 + generator.uniform(-0.3, 0.3, items) + generator.normal(0, spread, (samples, 1, 1))
     if seeds > 1:
         chance = chance + generator.normal(0, spread, (1, seeds, 1))
-    return (generator.random((draws, seeds, items)) < chance).astype(float)
+    return (generator.random((samples, seeds, items)) < chance).astype(float)
 
 
 @pytest.mark.parametrize(
-    ("draws", "seeds", "spread"), [(2, 1, 0.0), (3, 1, 0.02), (5, 1, 0.04), (20, 1, 0.06), (6, 6, 0.04)]
+    ("samples", "seeds", "spread"), [(2, 1, 0.0), (3, 1, 0.02), (5, 1, 0.04), (20, 1, 0.06), (6, 6, 0.04)]
 )
-def test_intervals_over_items_draws_and_seeds_err_on_the_wide_side(draws, seeds, spread):
+def test_intervals_over_items_samples_and_seeds_err_on_the_wide_side(samples, seeds, spread):
     def several(generator, number):
-        values = over_draws_and_seeds(generator, draws, seeds, spread=spread)
+        values = over_samples_and_seeds(generator, samples, seeds, spread=spread)
         return mean_estimate(values, bootstrap_of(np.arange(200), number))
 
     assert coverage(several, 0.65) >= 0.93
 
 
-def test_intervals_over_items_alone_do_not_hold_what_other_draws_would_give():
+def test_intervals_over_items_alone_do_not_hold_what_other_samples_would_give():
     def items_alone(generator, number):
-        values = over_draws_and_seeds(generator, 6, 6, spread=0.04).mean(axis=(0, 1), keepdims=True)
+        values = over_samples_and_seeds(generator, 6, 6, spread=0.04).mean(axis=(0, 1), keepdims=True)
         return mean_estimate(values, bootstrap_of(np.arange(200), number))
 
     assert coverage(items_alone, 0.65, samples=300) < 0.90
 
 
-def test_intervals_of_differences_over_draws():
-    """Two judges that see the same five draws, and take from them partly the same."""
+def test_intervals_of_differences_over_samples():
+    """Two judges that see the same five samples, and take from them partly the same."""
 
     def paired(generator, number):
         shared, own = generator.normal(0, 0.05, (1, 5, 1, 1)), generator.normal(0, 0.04, (2, 5, 1, 1))

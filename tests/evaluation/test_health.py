@@ -61,11 +61,11 @@ def test_a_missing_column_is_named_and_an_empty_table_refused():
         health(pd.DataFrame(HEALTHY).iloc[:0], NOTHING)
 
 
-@pytest.mark.parametrize("column, what", [("sd_seeds", "seeds"), ("sd_samples", "draws of the examples")])
+@pytest.mark.parametrize("column, what", [("sd_seeds", "seeds"), ("sd_samples", "example samples")])
 def test_large_spreads_are_found_for_what_varies(column, what):
     rows = [row(), row(subset="polite") | {column: LARGEST_SD + 0.013}]
     assert found(f"Large variance across {what}", *rows) == ["criteria, arm_reinforce: polite (0.063)"]
-    other = ({"seeds", "draws of the examples"} - {what}).pop()
+    other = ({"seeds", "example samples"} - {what}).pop()
     assert found(f"Large variance across {other}", *rows) == []
     assert f"Large variance across {what}" not in names(row() | {column: np.nan})
 
@@ -111,6 +111,29 @@ def test_selected_heads_have_to_be_significantly_better_than_random_ones():
     turned = comparison(-0.1, 0.01, judge="arm_random_heads", other="arm_reinforce")
     assert found(name, row(), comparisons=pd.DataFrame([turned])) == []
     assert name not in names(row(), comparisons=pd.DataFrame(doubtful), lead="sav")
+
+
+def chosen(share: float, **values) -> pd.DataFrame:
+    """A model of ten heads, a share of which is selected."""
+    fixed = {name: DEFAULTS[name] for name in ("benchmark", "judge", "n_examples", "noise")} | {"criterion": "safe"}
+    heads = {"sample": 0, "seed": 0, "layer": 0, "head": range(10), "selected": [i < 10 * share for i in range(10)]}
+    return pd.DataFrame({**heads, **fixed, **values})
+
+
+def test_a_set_of_most_heads_is_no_choice():
+    name = "Most heads selected"
+    assert found(name, row(), heads=chosen(0.6)) == ["criteria, arm_reinforce: safe (60%)"]
+    assert found(name, row(), heads=chosen(0.5)) == []
+    both = pd.concat([chosen(0.6), chosen(0.3, seed=1)])
+    assert found(name, row(), heads=both) == []  # 45 % over two fits
+    assert name not in names(row(), heads=chosen(1.0, judge="arm_all_heads")) and name not in names(row())
+
+
+def test_controls_of_a_search_are_there_to_be_beaten():
+    rows = [row(), row(judge="zero_shot", n_examples=0, accuracy=0.7)]
+    controls = [row(judge=judge, accuracy=0.5, sd_seeds=0.2, brier=0.5, brier_low=0.4)
+                for judge in ("arm_random_heads", "arm_all_heads")]  # fmt: skip
+    assert not any(check.found for check in health(pd.DataFrame([*rows, *controls]), NOTHING))
 
 
 def fit(**values) -> dict:

@@ -300,7 +300,7 @@ def test_pairs_that_make_no_score_are_refused():
         ([math_rows[0] | {"reward": float("nan")}], r"Math/a has no margin of its answers 1-1"),
         ([*math_rows, math_rows[0]], r"Math/a/1-1 occurs twice: pass by="),
         ([math_rows[0] | {"subset": "Maths"}], "unknown subsets: Maths; known are Factuality"),
-        ([math_rows[0] | {"item": "Math/a"}], "the id 'Math/a' is not that of a pair of RewardBench 2"),
+        ([math_rows[0] | {"item": "Math/a"}], "the id 'Math/a' is not that of a RewardBench 2 pair"),
         (pairs_of("Math", "c", [1.0, 2.0], [0.0]), "Math/c has 2 right answers, but is not of the subset Ties"),
         (pairs_of("Ties", "4", [1.0, 2.0], [0.0]), "Ties/4 is no prompt of the Ties subset"),
     ]:

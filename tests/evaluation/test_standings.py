@@ -101,14 +101,14 @@ def test_standings_count_significant_differences_only():
             *compared("better", (-0.3, 0.01), (0.2, 0.05)),
             *compared("both", (-0.3, 0.01), (0.4, 0.01)),
             *compared("alike", (0.3, 0.9), (-0.3, np.nan)),
-            *compared("one draw", (0.09, 0.001), (0.08, 0.001)),  # sure of these draws, with zero in the interval
+            *compared("one sample", (0.09, 0.001), (0.08, 0.001)),  # sure of these samples, with zero in the interval
         ]
     )
     found = standings(table)
-    assert found["other"].to_list() == ["better", "alike", "both", "one draw", "beaten"]  # by the mean difference
+    assert found["other"].to_list() == ["better", "alike", "both", "one sample", "beaten"]  # by the mean difference
     assert found.set_index("other")["standing"].to_dict() == {
         "beaten": "wins", "better": "loses", "both": "mixed", "alike": "open",
-        "one draw": "open",
+        "one sample": "open",
     }  # fmt: skip
     both = found.set_index("other").loc["both"]
     assert (both["better_on"], both["worse_on"], both["better"], both["worse"]) == (["s1"], ["s0"], 1, 1)
@@ -119,7 +119,8 @@ def test_spreads_are_pooled_over_subsets_and_name_the_largest():
     summary = pd.DataFrame(
         {
             "benchmark": "b", "subset": ["x", "y", "z", "x"], "judge": ["a", "a", "a", "fixed"],
-            "n_samples": [3, 3, 3, 1], "n_seeds": [1, 1, 1, 1], "sd_samples": [0.03, 0.04, np.nan, np.nan], "sd_seeds": np.nan,
+            "n_samples": [3, 3, 3, 1], "n_seeds": [1, 1, 1, 1],
+            "sd_samples": [0.03, 0.04, np.nan, np.nan], "sd_seeds": np.nan,
         }
     )  # fmt: skip
     table = spreads(summary)

@@ -114,10 +114,10 @@ def test_one_cluster_says_next_to_nothing():
     assert found.high - found.low > 0.75
 
 
-def test_an_interval_over_draws_and_seeds_adds_their_variances():
+def test_an_interval_over_samples_and_seeds_adds_their_variances():
     generator = np.random.default_rng(2)
-    draws, seeds = generator.uniform(-0.1, 0.1, (6, 1, 1)), generator.uniform(-0.1, 0.1, (1, 4, 1))
-    correct = (generator.random((6, 4, 400)) < 0.6 + draws + seeds).astype(float)
+    samples, seeds = generator.uniform(-0.1, 0.1, (6, 1, 1)), generator.uniform(-0.1, 0.1, (1, 4, 1))
+    correct = (generator.random((6, 4, 400)) < 0.6 + samples + seeds).astype(float)
     found = accuracy(correct, resamples=20000)
     parts = [(correct.mean(axis=others).var(ddof=1) / n, n - 1) for others, n in
              (((0, 1), 400), ((1, 2), 6), ((0, 2), 4))]  # fmt: skip
@@ -127,7 +127,7 @@ def test_an_interval_over_draws_and_seeds_adds_their_variances():
     assert found.n == 400
 
 
-def test_an_interval_over_draws_is_wider_than_one_that_takes_them_for_more_items():
+def test_an_interval_over_samples_is_wider_than_one_that_takes_them_for_more_items():
     generator = np.random.default_rng(2)
     chance = generator.uniform(0.3, 0.9, size=(20, 1))
     correct = (generator.random((20, 50)) < chance).astype(float)
@@ -135,7 +135,7 @@ def test_an_interval_over_draws_is_wider_than_one_that_takes_them_for_more_items
     assert found.high - found.low > 1.5 * (naive.high - naive.low)
 
 
-def test_draws_and_seeds_that_change_nothing_leave_the_interval_as_it_is():
+def test_samples_and_seeds_that_change_nothing_leave_the_interval_as_it_is():
     correct = (np.random.default_rng(3).random(100) < 0.7).astype(float)
     one = accuracy(np.where(np.arange(100) == 0, 0.5, correct))
     many = accuracy(np.tile(np.where(np.arange(100) == 0, 0.5, correct), (3, 2, 1)))
@@ -251,16 +251,16 @@ def test_swapping_the_judges_turns_the_difference_round():
     assert (two.value, two.low, two.high) == pytest.approx((-one.value, -one.high, -one.low))
 
 
-def test_what_a_draw_does_to_both_judges_cancels():
+def test_what_a_sample_does_to_both_judges_cancels():
     generator = np.random.default_rng(9)
-    draws = generator.uniform(-0.2, 0.2, (8, 1, 1))
-    judge, other = (generator.random((2, 8, 1, 400)) < 0.7 + draws).astype(float)
+    samples = generator.uniform(-0.2, 0.2, (8, 1, 1))
+    judge, other = (generator.random((2, 8, 1, 400)) < 0.7 + samples).astype(float)
     bootstrap = ClusterBootstrap(np.arange(400))
     paired, unpaired = (paired_difference(judge, table, bootstrap) for table in (other, other[:-1]))
     assert paired.high - paired.low < 0.5 * (unpaired.high - unpaired.low)
 
 
-def test_a_judge_without_draws_meets_every_draw_of_the_other():
+def test_a_judge_without_samples_meets_every_sample_of_the_other():
     generator = np.random.default_rng(10)
     judge = (generator.random((5, 1, 200)) < generator.uniform(0.4, 0.9, (5, 1, 1))).astype(float)
     other = (generator.random((1, 1, 200)) < 0.6).astype(float)
@@ -280,14 +280,14 @@ def test_judges_that_agree_everywhere_may_still_differ_elsewhere(n):
 # Draws and seeds kept apart
 
 
-def crossed(generator, draws, seeds, clusters, *, sd_samples=0.0, sd_seeds=0.0, sd_both=0.0, size=1):
+def crossed(generator, samples, seeds, clusters, *, sd_samples=0.0, sd_seeds=0.0, sd_both=0.0, size=1):
     chance = 0.6 + sum(
         sd * generator.normal(size=shape)
         for sd, shape in [
-            (sd_samples, (draws, 1, 1)), (sd_seeds, (1, seeds, 1)), (sd_both, (draws, seeds, 1)), (0.1, (1, 1, clusters)),
+            (sd_samples, (samples, 1, 1)), (sd_seeds, (1, seeds, 1)), (sd_both, (samples, seeds, 1)), (0.1, (1, 1, clusters)),
         ]
     )  # fmt: skip
-    return (generator.random((draws, seeds, clusters * size)) < np.repeat(chance, size, axis=2)).astype(float)
+    return (generator.random((samples, seeds, clusters * size)) < np.repeat(chance, size, axis=2)).astype(float)
 
 
 @pytest.mark.filterwarnings("ignore:divide by zero")  # of the F values: there are no residuals
@@ -301,28 +301,28 @@ def test_variances_are_those_of_an_analysis_of_variance():
         zip(table.index.str.replace(r"C\((.)\)", r"\1", regex=True), table["sum_sq"] / table["df"], strict=True)
     )
     found = variation(correct, ClusterBootstrap(np.arange(30)))
-    draws = squares["d"] - squares["d:g"] - squares["d:s"] + squares["d:s:g"]
+    samples = squares["d"] - squares["d:g"] - squares["d:s"] + squares["d:s:g"]
     seeds = squares["s"] - squares["s:g"] - squares["d:s"] + squares["d:s:g"]
-    assert found.var_samples == pytest.approx(draws / (4 * 30))
+    assert found.var_samples == pytest.approx(samples / (4 * 30))
     assert found.var_seeds == pytest.approx(seeds / (3 * 30))
 
 
 @pytest.mark.parametrize("shape", [(4, 3), (6, 1)], ids=["with seeds", "one seed"])
-def test_variances_over_draws_and_seeds_are_right_on_average(shape):
-    """Two items to a cluster, which share what makes them hard; draws and seeds also act together."""
+def test_variances_over_samples_and_seeds_are_right_on_average(shape):
+    """Two items to a cluster, which share what makes them hard; samples and seeds also act together."""
     generator = np.random.default_rng(13)
     bootstrap = ClusterBootstrap(np.repeat(np.arange(40), 2))
     truth = {"sd_samples": 0.06, "sd_seeds": 0.03 if shape[1] > 1 else 0.0, "sd_both": 0.04}
     found = [variation(crossed(generator, *shape, 40, size=2, **truth), bootstrap) for _ in range(1000)]
-    draws = np.array([one.var_samples for one in found])
+    samples = np.array([one.var_samples for one in found])
     expected = 0.06**2 + (0.04**2 if shape[1] == 1 else 0.0)
-    assert draws.mean() == pytest.approx(expected, abs=4 * draws.std() / np.sqrt(1000))
+    assert samples.mean() == pytest.approx(expected, abs=4 * samples.std() / np.sqrt(1000))
     if shape[1] > 1:
         seeds = np.array([one.var_seeds for one in found])
         assert seeds.mean() == pytest.approx(0.03**2, abs=4 * seeds.std() / np.sqrt(1000))
 
 
-def test_without_an_effect_of_draws_the_estimate_is_negative_half_of_the_time_and_then_0():
+def test_without_an_effect_of_samples_the_estimate_is_negative_half_of_the_time_and_then_0():
     generator = np.random.default_rng(14)
     bootstrap = ClusterBootstrap(np.arange(60))
     found = [variation(crossed(generator, 6, 1, 60), bootstrap) for _ in range(300)]
@@ -330,15 +330,15 @@ def test_without_an_effect_of_draws_the_estimate_is_negative_half_of_the_time_an
     assert all(one.sd_samples == pytest.approx(max(0.0, one.var_samples) ** 0.5) for one in found)
 
 
-def test_items_that_are_always_judged_alike_make_no_scatter_between_draws():
-    """The binomial formula would say 0.05; but draws that judge every item alike do not differ."""
+def test_items_that_are_always_judged_alike_make_no_scatter_between_samples():
+    """The binomial formula would say 0.05; but samples that judge every item alike do not differ."""
     found = variation(np.tile((np.arange(100) < 50).astype(float), (5, 1, 1)), ClusterBootstrap(np.arange(100)))
     assert found.var_samples == 0.0
     shifted = np.array([[np.arange(100) < edge] for edge in (40, 50, 60)]).astype(float)
     assert variation(shifted, ClusterBootstrap(np.arange(100))).sd_samples == pytest.approx(0.1, rel=0.1)
 
 
-def test_one_draw_or_one_cluster_has_no_variance():
+def test_one_sample_or_one_cluster_has_no_variance():
     correct = crossed(np.random.default_rng(15), 1, 3, 50)
     found = variation(correct, ClusterBootstrap(np.arange(50)))
     assert np.isnan([found.var_samples, found.sd_samples]).all()
@@ -355,7 +355,7 @@ def ranked(generator, conditions=(2, 3), n=90, strength=1.0):
     return np.round(generator.normal(size=(*conditions, n)) + strength * label, 1), label
 
 
-def test_the_roc_area_is_the_mean_of_those_of_draws_and_seeds():
+def test_the_roc_area_is_the_mean_of_those_of_samples_and_seeds():
     reward, label = ranked(np.random.default_rng(16))
     reward[0] *= 100  # another scale
     one_by_one = reward.reshape(6, -1)

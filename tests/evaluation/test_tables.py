@@ -105,7 +105,7 @@ def test_rows_of_single_verdicts_have_wilsons_interval(tables):
     assert (row["ci_low"], row["ci_high"]) == pytest.approx((expected.low, expected.high))
 
 
-def test_the_summary_is_over_draws_and_seeds(items, tables):
+def test_the_summary_is_over_samples_and_seeds(items, tables):
     row = one(tables.summary, subset="safe", judge="arm_reinforce", n_examples=20)
     chosen = only(items, subset="safe", judge="arm_reinforce", n_examples=20).sort_values(["sample", "seed", "item"])
     correct = chosen["correct"].to_numpy().reshape(3, 2, 60)
@@ -231,12 +231,24 @@ def test_tables_are_in_the_order_of_first_appearance(tables):
     assert first["n_examples"].tolist() == [0, 0, 5, 20, 5, 20]
 
 
-def test_draws_without_every_seed_still_have_an_interval_but_no_separate_variances(items):
-    some = items[~((items["judge"] == "arm_reinforce") & (items["sample"] != items["seed"]))]
+def test_samples_without_every_seed_still_have_an_interval_but_no_separate_variances(items):
+    lead = items["judge"] == "arm_reinforce"
+    some = items[~(lead & (items["sample"] == 1) & (items["seed"] == 1))]
     row = one(benchmark_tables(some).summary, subset="brief", judge="arm_reinforce", n_examples=20)
-    assert (row["n_samples"], row["n_seeds"]) == (2, 2)
+    assert (row["n_samples"], row["n_seeds"]) == (3, 2)
     assert np.isnan([row["sd_samples"], row["sd_seeds"]]).all()
     assert row["ci_low"] < row["accuracy"] < row["ci_high"]
+
+
+def test_where_each_sample_has_a_seed_of_its_own_they_vary_as_one(items):
+    own = items[(items["judge"] != "arm_reinforce") | (items["sample"] == items["seed"])]
+    same = own.assign(seed=own["seed"].where(own["judge"] != "arm_reinforce", 0))
+    tied, plain = (
+        one(benchmark_tables(some).summary, subset="brief", judge="arm_reinforce", n_examples=20)
+        for some in (own, same)
+    )
+    assert (tied["n_samples"], tied["n_seeds"]) == (2, 1) and np.isnan(tied["sd_seeds"])
+    assert tied["sd_samples"] == plain["sd_samples"] and tied["ci_low"] == plain["ci_low"]
 
 
 def test_without_probabilities_the_calibration_table_is_empty_and_has_its_columns(items, tables):
@@ -263,17 +275,20 @@ def edited(items, place, **values):
     [
         (lambda items: items.drop(columns="cluster"), "lacks the column 'cluster'"),
         (lambda items: items.iloc[:0], "is empty"),
-        (lambda items: pd.concat([items, items.iloc[[5]]]), "item 'polite-005' of .* is there twice in draw 0, seed 0"),
+        (
+            lambda items: pd.concat([items, items.iloc[[5]]]),
+            "item 'polite-005' of .* is there twice in sample 0, seed 0",
+        ),
         (lambda items: items.drop(index=3), "'polite-003' is there for .*length.* not for .*zero_shot"),
         (
             lambda items: items.drop(index=60 * 3 + 7),
-            "'polite-007' is there for .*first draw.* not for .*draw 1, seed 0",
+            "'polite-007' is there for .*first sample.* not for .*sample 1, seed 0",
         ),
         (lambda items: edited(items, 4, label=not items.loc[4, "label"]), "'polite-004' .* another cluster or label"),
         (lambda items: edited(items, 4, cluster="elsewhere"), "'polite-004' .* another cluster or label"),
         (lambda items: edited(items, 9, correct=0.7), "'polite-009' .* 0.5 for a tie, not 0.7"),
     ],
-    ids=["column", "empty", "twice", "other judge", "other draw", "label", "cluster", "correct"],
+    ids=["column", "empty", "twice", "other judge", "other sample", "label", "cluster", "correct"],
 )
 def test_errors_name_what_is_wrong_with_the_verdicts(items, spoil, message):
     with pytest.raises(ValueError, match=message):

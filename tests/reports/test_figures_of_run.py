@@ -16,11 +16,11 @@ import plotly.graph_objects as go
 import pytest
 from study.study_support import CRITERIA, kept_study, smallest_study
 
-from arm_lens import Reinforce
-from arm_lens.evaluation import DemoOptions, RunResults, run_demo
+from arm_lens.benchmark import BenchmarkResults, run_benchmark
+from arm_lens.benchmark.config import BenchmarkConfig
 from arm_lens.plots import COLUMN, PAGE, SCREEN, themed
 from arm_lens.plots.theme import base_layout
-from arm_lens.reports.figures import figures_of_run, of_demo, of_study
+from arm_lens.reports.figures import figures_of_run, of_results, of_study
 from arm_lens.study import study_run
 from arm_lens.study.parts import file_names
 
@@ -38,15 +38,24 @@ def smallest(model_of):
     return smallest_study(model_of("llama"))
 
 
+SMALL = {
+    "judges": ["zero_shot", {"judge": "arm_reinforce", "selector": {"steps": 3, "threshold": 0.25}}],
+    "keep_reward_models": True, "n_examples": [12], "demonstrations": 1, "readings": 4, "test_items": 16,
+}  # fmt: skip
+
+
+def config_of(folder_of, *studies, **more) -> BenchmarkConfig:
+    """A small configuration on a random model."""
+    return BenchmarkConfig.model_validate({"model": str(folder_of("llama")), "studies": studies, **SMALL, **more})
+
+
 @pytest.fixture(scope="module")
-def run(model_of, tmp_path_factory):
-    """A run of two seeds, and its results."""
+def run(folder_of, tmp_path_factory):
+    """A run of one criterion with two samples, a seed for each, and its results."""
     folder = tmp_path_factory.mktemp("run")
-    options = DemoOptions(
-        criteria=("positive",), seeds=(0, 1), examples=12, test_items=16, demonstrations=1, random_sets=1,
-        selector=Reinforce(steps=3),
-    )  # fmt: skip
-    return folder, run_demo(folder, options=options, model=model_of("llama"), progress=False)
+    world = {"kind": "world", "criteria": ["positive"], "unit": "response"}
+    config = config_of(folder_of, world, samples=2, seeds="sample")
+    return folder, run_benchmark(config, folder, progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -125,19 +134,33 @@ def test_names_of_files_are_safe_and_differ_even_where_capitals_do_not_count():
 def test_the_reward_models_of_a_run_are_studied_on_its_items_and_all_is_drawn(model_of, run):
     folder, results = run
     before = figures_of_run(folder)
-    assert set(before) == set(of_demo(results)) and "shapley" not in before
+    assert set(before) == set(of_results(results)) and "shapley" not in before
     study = study_run(folder, model=model_of("llama"), examples=12, standard_error=0.5)
     assert set(study.attributions["n"]) <= {0, 6}
     assert "selection_probability" in set(study.attributions["measure"])
     assert len(study.stability) == 1 and study.trajectory["step"].max() == 2
-    pd.testing.assert_frame_equal(study.heads, results.heads)
+    pd.testing.assert_frame_equal(study.heads, results.of_lead("heads"))
     figures = figures_of_run(folder)
     assert set(figures) == set(before) | set(of_study(study))
-    assert {"accuracy", "rewards", "roc", "training-reward", "shapley", "stability", "selection-steps"} <= set(figures)
+    assert {"world-accuracy", "world-rewards", "world-roc", "world-training-reward", "world-selected-heads"} <= set(
+        before
+    )
+    assert {"shapley", "stability", "selection-steps"} <= set(figures) - set(before)
     only_here = {"stability", "selection-steps", "selection-trajectories", *before}
     drawn({name: figures[name] for name in only_here}, COLUMN)
     none = replace(results, heads=results.heads.assign(selected=False))
-    drawn(of_demo(none), SCREEN)
+    drawn(of_results(none), SCREEN)
+
+
+def test_a_run_of_pairs_with_kept_reward_models_is_studied_too(model_of, folder_of, tmp_path):
+    world = {"kind": "world", "criteria": ["positive", "polite"]}
+    results = run_benchmark(config_of(folder_of, world, samples=2, seeds=2), tmp_path, progress=False)
+    assert results.of_lead("heads")["seed"].nunique() == 4  # two samples and two seeds
+    study = study_run(tmp_path, model=model_of("llama"), examples=8, standard_error=0.5)
+    assert list(study.attributions["criterion"].unique()) == ["positive", "polite"]
+    figures = figures_of_run(tmp_path)
+    assert {"world-accuracy", "world_verdicts-accuracy", "world-shared-heads", "overlap"} <= set(figures)
+    drawn({name: make for name, make in figures.items() if name.startswith("world")}, PAGE)
 
 
 def test_a_folder_of_a_study_alone_has_its_figures(kept):
@@ -150,7 +173,7 @@ def test_folders_that_hold_no_run_are_told(run, tmp_path):
         figures_of_run(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"no run's folder to study: it holds no results\.json"):
         study_run(tmp_path)
-    RunResults.load(run[0]).save(tmp_path)
+    BenchmarkResults.load(run[0]).save(tmp_path)
     with pytest.raises(FileNotFoundError, match="holds no reward models"):
         study_run(tmp_path)
 
@@ -185,7 +208,7 @@ def test_the_program_writes_all_figures_an_index_and_latex(smallest, tmp_path, m
 
 
 def test_the_program_says_why_a_folder_cannot_be_studied(run, tmp_path, monkeypatch, capsys):
-    RunResults.load(run[0]).save(tmp_path / "run")
+    BenchmarkResults.load(run[0]).save(tmp_path / "run")
     assert program(monkeypatch, tmp_path / "run", "--study", "--out", tmp_path / "out") == 1
     assert "holds no reward models" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -14,8 +14,9 @@ from reports.page_support import HOSTILE, TRAP, Page, opened_in, results_of_tabl
 
 from arm_lens.evaluation.health import Check, health
 from arm_lens.evaluation.main_setting import main_rows, main_settings
-from arm_lens.plots.theme import JUDGES
+from arm_lens.registry import JUDGES
 from arm_lens.reports import write_report
+from arm_lens.reports.benchmark import HEAD_FIGURES
 
 JUDGES_HERE = ("zero_shot", "few_shot", "arm_reinforce", "arm_random_heads", "sav", "length")
 META = {
@@ -74,7 +75,9 @@ def words(page: Page) -> str:
 def rows_of(page: Page, judge: str) -> list[list[str]]:
     """Every table row of a judge, in order; the first is that of the headline."""
     found = ([" ".join(cell.split()) for cell in row] for row in page.rows)
-    return [row for row in found if row and row[0] in (JUDGES[judge].name, f"{JUDGES[judge].name} {judge}")]
+    return [
+        row for row in found if row and row[0] in (JUDGES[judge].style.label, f"{JUDGES[judge].style.label} {judge}")
+    ]
 
 
 def test_the_headline_table_holds_means_over_subsets_sorted_by_the_first_benchmark(page, main):
@@ -99,7 +102,7 @@ def test_the_words_count_wins_and_losses_after_holm(page, tables):
     for other, rows in table.groupby("other"):
         sure = rows[(rows["p_holm"] < 0.05) & (rows["ci_low"] * rows["ci_high"] > 0)]["difference"]
         better, worse = int((sure > 0).sum()), int((sure < 0).sum())
-        said = re.search(re.escape(JUDGES[other].name) + r" \(([^)]*)\)", summary)[1]
+        said = re.search(re.escape(JUDGES[other].style.label) + r" \(([^)]*)\)", summary)[1]
         assert said.startswith(f"{rows['difference'].mean():+.3f}")
         assert (f"better on {better}" in said) == (better > 0) and (f"worse on {worse}" in said) == (worse > 0)
 
@@ -143,7 +146,7 @@ def test_the_bias_table_starts_with_the_judge_that_follows_it_most(page):
     assert first[1].split()[0] == "+0.733"
 
 
-def test_draws_and_seeds_are_kept_apart(page, main):
+def test_samples_and_seeds_are_kept_apart(page, main):
     own = main[(main["benchmark"] == "criteria") & (main["judge"] == "arm_reinforce")]
     samples, seeds = ((own[name] ** 2).mean() ** 0.5 for name in ("sd_samples", "sd_seeds"))
     row = next(row for row in rows_of(page, "arm_reinforce") if row[1:3] == ["criteria", "3"])
@@ -272,8 +275,7 @@ def only_main(tables):
 
 def test_heads_stand_below_the_verdicts(plain, found, tmp_path):
     page = Page(write(tmp_path, META, [], **only_main(plain), **found))
-    kinds = [f"{kind}-0" for kind in (
-        "selected_heads", "selection_probabilities", "training_reward", "training_expected_heads", "rewards", "shared_heads")]  # fmt: skip
+    kinds = [f"{kind}-0" for kind in HEAD_FIGURES]
     assert page.places[-len(kinds) :] == kinds and page.section("heads")
     assert page.text.index("Heads of REINFORCE heads") > page.text.index("Wins against")
     assert page.places[0] == "accuracy-0"

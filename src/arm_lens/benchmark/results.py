@@ -149,7 +149,7 @@ class BenchmarkResults:
         return rows.reset_index(drop=True)
 
     def __repr__(self) -> str:
-        return f"BenchmarkResults of {self.meta.get('title')!r}; {repr(self.tables).partition('; ')[2]}"
+        return f"BenchmarkResults of {self.meta.get('title')!r}:\n{repr(self.tables).partition('; ')[2]}"
 
     def _repr_html_(self) -> str:
         facts = {name: value for name, value in self.meta.items() if isinstance(value, (str, int))}

@@ -134,7 +134,8 @@ class GenerativeJudge(VerdictJudge[VerdictScores], FittedJudge):
         if sharing() and not self.model.is_hooked() and min(map(len, sequences)) > 1:
             nothing = torch.zeros(self.model.n_layers, self.model.n_heads, dtype=torch.bool)
             values = torch.zeros(*nothing.shape, self.model.d_head)
-            return self._replayed(sequences, nothing, values, None, temperature, progress)
+            bare = not (self.demonstrations if demonstrations is None else any(demonstrations))
+            return self._replayed(sequences, nothing, values, None, temperature, progress, bare=bare)
         logs = torch.empty(2, len(sequences))
         for here, logits in each_last_logits(self.model, sequences, batch_size=self.batch_size, progress=progress):
             scores = verdict_scores(logits.float() / temperature, self.verdict_tokens)
@@ -159,7 +160,8 @@ class GenerativeJudge(VerdictJudge[VerdictScores], FittedJudge):
             injection: how.
             progress: show a progress bar.
         """
-        return self._replayed(self._encode(questions, None), chosen, values, injection, 1.0, progress)
+        sequences, bare = self._encode(questions, None), not self.demonstrations
+        return self._replayed(sequences, chosen, values, injection, 1.0, progress, bare=bare)
 
     def _encode(
         self, questions: Sequence[Question], demonstrations: Sequence[Sequence[Question]] | None
@@ -184,13 +186,16 @@ class GenerativeJudge(VerdictJudge[VerdictScores], FittedJudge):
         injection: Injection | None,
         temperature: float,
         progress: bool,
+        *,
+        bare: bool,
     ) -> VerdictScores:
         replay = Replay(
             self.model,
             sequences,
             self.verdict_tokens,
             injection=injection,
-            batch_size=self.batch_size,
+            # Without demonstrations prompts are several times shorter than those that batch_size was chosen for.
+            batch_size=self.batch_size * (4 if bare else 1),
             progress=progress,
         )
         logs = replay.log_probs(chosen[None], values, temperature=temperature)[:, 0]
@@ -302,7 +307,7 @@ def demonstrations_of(
         pairs = []
         for one in examples if count else ():
             if not isinstance(one, PreferencePair):
-                raise ValueError(f"{one.id} is a single labelled response; a ranked judge is shown pairs")
+                raise ValueError(f"{one.id} is a single labelled response; the demonstrations of a ranked judge are pairs")
             pairs.append(one)
         return pairs[:count]
     singles = unpair(examples)

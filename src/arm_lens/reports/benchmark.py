@@ -24,6 +24,7 @@ from arm_lens.plots.bias_grid import cells_of
 from arm_lens.plots.panels import balanced_columns
 from arm_lens.plots.studies import has_study
 from arm_lens.preferences import text_of
+from arm_lens.registry import Style
 from arm_lens.reports.figures import of_benchmark, of_heads, settings_of
 from arm_lens.reports.page import facts, render_page
 from arm_lens.storage import write_text
@@ -283,7 +284,7 @@ def _score_tables(scores: pd.DataFrame) -> list[Record]:
     return tables
 
 
-def _spread_lines(main: pd.DataFrame, styles: Mapping[str, plots.JudgeStyle]) -> list[Record]:
+def _spread_lines(main: pd.DataFrame, styles: Mapping[str, Style]) -> list[Record]:
     table = spreads(main)
     if table.empty:
         return []
@@ -293,7 +294,7 @@ def _spread_lines(main: pd.DataFrame, styles: Mapping[str, plots.JudgeStyle]) ->
     return sorted(rows, key=lambda row: (places[row["benchmark"]], order[row["judge"]]))
 
 
-def _fit_lines(fits: pd.DataFrame, main: pd.DataFrame, styles: Mapping[str, plots.JudgeStyle]) -> list[Record]:
+def _fit_lines(fits: pd.DataFrame, main: pd.DataFrame, styles: Mapping[str, Style]) -> list[Record]:
     """Per benchmark and judge: accuracy on the examples, on test items, heads kept, and position bias, where known."""
     if fits.empty:
         return []

@@ -29,6 +29,8 @@ from arm_lens.study.parts import file_names
 
 Makers: TypeAlias = dict[str, Callable[[], go.Figure]]
 """Figures by name, each made when it is called."""
+MOST_DOTS = 60
+"""Judges times subsets: more dots with intervals are no longer told apart."""
 MOST_FORESTS = 24
 """Subsets: the differences on more are told in a table only."""
 
@@ -97,6 +99,9 @@ def of_benchmark(results: BenchmarkResults, name: str) -> Makers:
         found: Makers = {"bias": partial(plots.bias_grid, main, names=names)}
     else:
         found = {"accuracy": partial(plots.accuracy_by_judge, main, names=names)}
+        if main["subset"].nunique() > 1 and len(main) <= MOST_DOTS and not tables.rows.empty:
+            rows = main_rows(_part(tables.rows, name), settings)
+            found["subsets"] = partial(plots.accuracy_by_subset, main, rows=rows, names=names)
         versus = against(main_rows(_part(tables.comparisons, name), settings), lead)
         if not versus.empty and versus["subset"].nunique() <= MOST_FORESTS:
             found["differences"] = partial(plots.differences, versus, lead=lead, names=names)
