@@ -10,14 +10,13 @@ import plotly.graph_objects as go
 from arm_lens.frames import ROWS, SUMMARY, checked
 from arm_lens.plots.cuts import one_setting, only
 from arm_lens.plots.judge_rows import accuracy_text, interval_dots
-from arm_lens.plots.notation import HOVER
-from arm_lens.plots.panels import chance_line, legend_above
-from arm_lens.plots.theme import MUTED, JudgeStyle, base_layout, judge_styles, label, literal, narrow, page_width
+from arm_lens.plots.panels import chance_line, facets, row_axis
+from arm_lens.plots.theme import MUTED, judge_styles, label, literal, narrow, page_width
 
 LANE = 18
 """Pixels between the lines of two judges."""
 DROP = 0.36
-"""How far below its judge's line a repetition's dot lies, in lanes, so that no dot hides another mark."""
+"""Lanes by which a repetition's dot lies below its judge's line, so that no dot hides another mark."""
 BAND = 0.8
 """The part of a subset's band that its judges take."""
 
@@ -33,70 +32,55 @@ def accuracy_by_subset(
 
     Args:
         summary: a table like `arm_lens.frames.SUMMARY`; one row per judge and subset.
-        rows: a table like `arm_lens.frames.ROWS`; its accuracies with each example sample and seed are small dots under
+        rows: a table like `arm_lens.frames.ROWS`; its accuracies with each example sample and seed are small dots below
             the lines of judges that have several.
-        benchmark: which one, if the tables hold several.
-        names: names of judges to display instead of the usual ones.
+        benchmark: which one, if the tables have several.
+        names: labels that replace the usual ones, by judge.
 
     Raises:
         ValueError: if a column is missing, there are no rows, or several of a judge and a subset.
     """
     table = one_setting(summary, benchmark, SUMMARY)
     each = table.iloc[:0] if rows is None else only(checked(rows, ROWS), "benchmark", benchmark, ROWS)
-    subsets = [str(subset) for subset in table["subset"].unique()]
+    table, each = (one.assign(subset=one["subset"].astype(str)) for one in (table, each))
+    subsets = list(table["subset"].unique())
     styles = judge_styles(table["judge"], names)
-    figure = go.Figure()
-    for lane, (judge, style) in enumerate(styles.items()):
-        offset = BAND * ((lane + 0.5) / len(styles) - 0.5)
-        place = {subset: index + offset for index, subset in enumerate(subsets)}
-        own = table[table["judge"] == judge]
-        texts = [accuracy_text(row, str(row["subset"]), style.name) for row in own.to_dict("records")]
-        dots = interval_dots(own, [place[str(subset)] for subset in own["subset"]], style, texts)
-        figure.add_trace(dots.update(legendgroup=judge, showlegend=True))
-        setting = own[["subset", "n_examples", "noise"]]
-        repeated = each[each["judge"] == judge].merge(setting, on=list(setting.columns))
-        repeated = repeated[repeated["subset"].astype(str).isin(subsets)]
-        if len(repeated) > len(own):
-            below = DROP * BAND / len(styles)
-            figure.add_trace(_repetitions(repeated, {name: y + below for name, y in place.items()}, style, judge))
-    lowest = float(min([table["ci_low"].min(), *each["accuracy"]]))
-    _frame(figure, subsets, [style.name for style in styles.values()], lowest=lowest)
-    return figure
-
-
-def _repetitions(rows: pd.DataFrame, place: Mapping[str, float], style: JudgeStyle, judge: str) -> go.Scatter:
-    texts = [
-        f"{accuracy_text(row, str(row['subset']), style.name)}<br>sample {row['sample']}, seed {row['seed']}"
-        for row in rows.to_dict("records")
-    ]
-    return go.Scatter(
-        x=rows["accuracy"].to_list(), y=[place[str(subset)] for subset in rows["subset"]], mode="markers",
-        marker={"symbol": "circle", "size": 4.5, "color": style.color, "opacity": 0.75}, legendgroup=judge,
-        name=f"{literal(style.name)}, repetitions", showlegend=False, hovertext=texts, hovertemplate=HOVER,
-    )  # fmt: skip
-
-
-def _frame(figure: go.Figure, subsets: list[str], names: list[str], *, lowest: float) -> None:
-    """Axes, the chance line, and a faint band behind every other subset."""
-    height = max(len(subsets) * (len(names) * LANE / BAND), 90)
     letters = 15 if narrow() else 22
-    left, right, bottom = 24 + 7 * min(letters, max(map(len, subsets))), 24, 52
-    legend, taken = legend_above(names, left=left, width=page_width() - left - right)
-    top = taken + 18
-    margin = {"l": left, "r": right, "t": top, "b": bottom}
-    figure.update_layout(
-        base_layout(width=page_width(), height=top + height + bottom, margin=margin), legend=legend, showlegend=True
+    figure, grid = facets(
+        [""],
+        entries=[style.label for style in styles.values()],
+        height=round(max(len(subsets) * len(styles) * LANE / BAND, 90)),
+        above=18,
+        between=0,
+        left=24 + 7 * min(letters, max(map(len, subsets))),
+        right=24,
+        bottom=52,
+        widest=page_width(),
+        x="accuracy on test items",
     )
-    for index in range(0, len(subsets), 2):
-        figure.add_hrect(y0=index - 0.5, y1=index + 0.5, fillcolor="#f6f6f6", line_width=0, layer="below")
+    row_axis(figure, [label(subset, width=letters, lines=4 if narrow() else 3) for subset in subsets])
     chance_line(figure, x=0.5, span=(-0.5, len(subsets) - 0.5), xref="x", yref="y")
     figure.add_annotation(
         text="chance", x=0.5, y=1, yref="paper", yanchor="bottom", font={"color": MUTED, "size": 12}, yshift=1
     )
-    low = min(0.4, lowest - 0.03)
-    steps = 0.1 if (page_width() - left - right) * 0.1 / (1.01 - low) > 30 else 0.2
-    figure.update_xaxes(title_text="accuracy on test items", range=[low, 1.01], tick0=0, dtick=steps)
-    figure.update_yaxes(
-        range=[len(subsets) - 0.5, -0.5], tickvals=list(range(len(subsets))), showgrid=False, ticks="",
-        ticktext=[label(subset, width=letters, lines=4 if narrow() else 3) for subset in subsets], ticklabelstandoff=6,
-    )  # fmt: skip
+    for lane, (judge, style) in enumerate(styles.items()):
+        offset = BAND * ((lane + 0.5) / len(styles) - 0.5)
+        place = {subset: index + offset for index, subset in enumerate(subsets)}
+        own = table[table["judge"] == judge]
+        texts = [accuracy_text(row, row["subset"], style.label) for row in own.to_dict("records")]
+        dots = interval_dots(own, own["subset"].map(place), style, texts)
+        figure.add_trace(dots.update(legendgroup=judge, showlegend=True))
+        setting = ["subset", "n_examples", "noise"]
+        repeated = each[each["judge"] == judge].merge(own[setting], on=setting)
+        if len(repeated) > len(own):
+            texts = [
+                f"{accuracy_text(row, row['subset'], style.label)}<br>sample {row['sample']}, seed {row['seed']}"
+                for row in repeated.to_dict("records")
+            ]
+            small = interval_dots(repeated, repeated["subset"].map(place) + DROP * BAND / len(styles), style, texts)
+            small.update(marker={"symbol": "circle", "size": 4.5, "opacity": 0.75}, error_x=None, legendgroup=judge)
+            figure.add_trace(small.update(name=f"{literal(style.label)}, repetitions"))
+    low = min(0.4, float(min([table["ci_low"].min(), *each["accuracy"]])) - 0.03)
+    tenth = grid.width * 0.1 / (1.01 - low)
+    figure.update_layout(showlegend=True)
+    return figure.update_xaxes(range=[low, 1.01], tick0=0, dtick=0.1 if tenth > 30 else 0.2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -13,37 +14,39 @@ import plotly.graph_objects as go
 
 from arm_lens.plots.notation import HOVER, whiskers
 from arm_lens.plots.panels import LETTER
-from arm_lens.plots.theme import DIVERGING, INK, JudgeStyle, judge_styles, label, literal
+from arm_lens.plots.theme import DIVERGING, INK, judge_styles, label, literal
+from arm_lens.registry import Style
 
 ROW = 20
 """Pixels from one judge to the next."""
 NAME_WIDTH = 28
 """Characters of a judge's name that are shown."""
+BARE = {"showgrid": False, "showline": False, "ticks": ""}
+"""An axis of which only the texts are drawn."""
 
 
 @dataclass(frozen=True)
 class JudgeRows:
-    """Judges from top to bottom, each group under its name in bold."""
+    """Judges from top to bottom, each group below its name in bold."""
 
-    styles: dict[str, JudgeStyle]
+    styles: dict[str, Style]
     y: dict[str, int]
     """The row of each judge; the rows between are those of the groups' names."""
     headings: dict[int, str]
-    """Row -> the name of the group that begins below it; empty if there is one group only."""
+    """The names of the groups by row; empty if there is one group only."""
 
     @classmethod
     def of(cls, judges: Iterable[str], names: Mapping[str, str] | None = None) -> JudgeRows:
-        """Rows of these judges in their fixed order."""
+        """Rows of these judges in the order of `judge_styles`."""
         styles = judge_styles(judges, names)
-        several = len({style.group for style in styles.values()}) > 1
+        groups = [(name, list(members)) for name, members in groupby(styles, key=lambda judge: styles[judge].group)]
         y: dict[str, int] = {}
         headings: dict[int, str] = {}
-        group = None
-        for judge, style in styles.items():
-            if several and style.group != group:
-                headings[len(y) + len(headings)] = style.group
-            group = style.group
-            y[judge] = len(y) + len(headings)
+        for name, members in groups:
+            if len(groups) > 1:
+                headings[len(y) + len(headings)] = name
+            for judge in members:
+                y[judge] = len(y) + len(headings)
         return cls(styles, y, headings)
 
     @property
@@ -53,111 +56,96 @@ class JudgeRows:
 
     @property
     def height(self) -> int:
-        """Pixels of a panel that holds the rows."""
+        """Pixels of a panel with all rows."""
         return self.count * ROW
 
     @property
     def name_room(self) -> int:
         """Pixels that the names take, with some air."""
         longest = max(
-            [min(len(style.name), NAME_WIDTH) for style in self.styles.values()]
+            [min(len(style.label), NAME_WIDTH) for style in self.styles.values()]
             + [len(text) * 1.08 for text in self.headings.values()]
         )
         return round(22 + LETTER * longest)
 
     def y_axis(self, *, named: bool = True) -> dict[str, object]:
-        """Settings of a y axis that has the judges on it, first at the top."""
-        texts = {y: label(self.styles[judge].name, width=NAME_WIDTH, lines=1) for judge, y in self.y.items()}
+        """Settings of a y axis with the judges on it, the first at the top."""
+        texts = {y: label(self.styles[judge].label, width=NAME_WIDTH, lines=1) for judge, y in self.y.items()}
         texts |= {y: f"<b>{literal(text)}</b>" for y, text in self.headings.items()}
-        return {
-            "range": [self.count - 0.5, -0.5],
-            "tickvals": list(texts),
-            "ticktext": list(texts.values()),
-            "showticklabels": named,
-            "showgrid": False,
-            "showline": False,
-            "ticks": "",
-            "ticklabelstandoff": 6,
-        }
+        ticks = {"tickvals": list(texts), "ticktext": list(texts.values()), "ticklabelstandoff": 6}
+        return {"range": [self.count - 0.5, -0.5], "showticklabels": named, **ticks, **BARE}
 
     def heading_drop(self, angle: int) -> int:
-        """Pixels by which level headings stand lower, beside the name of the first group."""
+        """Pixels by which level headings stand lower, next to the name of the first group."""
         return ROW if 0 in self.headings and not angle else 0
 
-    def heading_axis(self, headings: Sequence[str], angle: int) -> dict[str, object]:
-        """Settings of an x axis with the headings of a table's columns, close above its first row of numbers."""
-        return {
-            "side": "top",
-            "tickvals": list(range(len(headings))),
-            "ticktext": list(headings),
-            "tickangle": angle,
-            "range": [-0.5, len(headings) - 0.5],
-            "showgrid": False,
-            "showline": False,
-            "ticks": "",
-            "tickfont": {"size": 11.5},
-            "ticklabelstandoff": 2 - self.heading_drop(angle),
-        }
+    def add_table(
+        self,
+        figure: go.Figure,
+        axis: int,
+        cells: pd.DataFrame,
+        headings: Mapping[str, str],
+        *,
+        angle: int,
+        cell_width: float | int,
+        named: bool,
+    ) -> None:
+        """Draw a table of coloured cells with their numbers: brown below 0.5, blue above; a dash if there is no number.
 
-
-def add_value_table(
-    figure: go.Figure,
-    rows: JudgeRows,
-    values: pd.DataFrame,
-    hover: pd.DataFrame,
-    *,
-    cell_width: float | int,
-    place: Mapping[str, object],
-) -> None:
-    """A table of coloured cells with their numbers: brown below 0.5, blue above; a dash where there is no number.
-
-    Args:
-        figure: drawn into.
-        rows: where each judge stands.
-        values: judges as index, one column per column of the table, numbers from 0 to 1.
-        hover: likewise, plotly text.
-        cell_width: pixels; narrow cells are printed without the leading zero.
-        place: ``row`` and ``col``, or ``xaxis`` and ``yaxis``, of the panel.
-    """
-    kept = values.reindex(list(rows.y)).to_numpy(dtype=float)
-    texts = hover.reindex(list(rows.y)).to_numpy(dtype=object)
-    z = np.full((rows.count, values.shape[1]), np.nan)
-    shown = np.full(z.shape, "", dtype=object)
-    z[list(rows.y.values())], shown[list(rows.y.values())] = kept, texts
-    axes = {key: place[key] for key in ("xaxis", "yaxis") if key in place}
-    cell = {key: place[key] for key in ("row", "col") if key in place}
-    heat = go.Heatmap(
-        z=z, x=list(range(z.shape[1])), y=list(range(rows.count)), text=shown, hovertemplate="%{text}<extra></extra>",
-        hoverongaps=False, coloraxis="coloraxis", xgap=1, ygap=1, **axes,
-    )  # fmt: skip
-    figure.add_trace(heat, **cell)
-    for dark in (False, True):
-        # White letters on the dark ends of the scale; NaN is neither.
-        where = [
-            (judge, column)
-            for judge, column in np.ndindex(kept.shape)
-            if (abs(kept[judge, column] - 0.5) > 0.24) == dark
-        ]
-        letters = go.Scatter(
-            x=[column for _, column in where],
-            y=[list(rows.y.values())[judge] for judge, _ in where],
-            text=[printed(float(kept[judge, column]), cell_width) for judge, column in where],
-            mode="text", textfont={"size": 11.5, "color": "#ffffff" if dark else INK},
-            hoverinfo="skip", showlegend=False, **axes,
+        Args:
+            figure: drawn into.
+            axis: number of the panel's axes.
+            cells: judge, column, accuracy (from 0 to 1), text (plotly text for hovering).
+            headings: plotly text for each column, in order.
+            angle: degrees by which the headings are turned.
+            cell_width: pixels; narrow cells are printed without the leading zero.
+            named: whether the judges are named at the left.
+        """
+        axes = {"xaxis": f"x{axis}", "yaxis": f"y{axis}"}
+        index, columns = list(self.y), list(headings)
+        wide = [cells.pivot(index="judge", columns="column", values=one) for one in ("accuracy", "text")]
+        numbers, hover = (one.reindex(index=index, columns=columns) for one in wide)
+        values, rows = numbers.to_numpy(dtype=float), np.array(list(self.y.values()))
+        z = np.full((self.count, len(columns)), np.nan)
+        texts = np.full(z.shape, "", dtype=object)
+        z[rows], texts[rows] = values, hover.fillna("").to_numpy()
+        figure.add_heatmap(
+            z=z, x=list(range(z.shape[1])), y=list(range(self.count)), text=texts, hoverongaps=False, xgap=1, ygap=1,
+            hovertemplate="%{text}<extra></extra>", coloraxis="coloraxis", **axes,
         )  # fmt: skip
-        figure.add_trace(letters, **cell)
-    figure.update_coloraxes(cmin=0, cmax=1, colorscale=[list(stop) for stop in DIVERGING], showscale=False)
+        # White letters on the dark ends of the scale; a missing value is not dark.
+        dark = np.abs(values - 0.5) > 0.24
+        for where, color in ((~dark, INK), (dark, "#ffffff")):
+            judge, column = np.nonzero(where)
+            figure.add_scatter(
+                x=column.tolist(), y=rows[judge].tolist(), mode="text", hoverinfo="skip", showlegend=False, **axes,
+                text=[printed(value, cell_width) for value in values[where]], textfont={"size": 11.5, "color": color},
+            )  # fmt: skip
+        figure.update_coloraxes(cmin=0, cmax=1, colorscale=[list(stop) for stop in DIVERGING], showscale=False)
+        figure.layout[f"yaxis{axis}"].update(self.y_axis(named=named))
+        # The headings stand close above the first row of numbers.
+        figure.layout[f"xaxis{axis}"].update(
+            side="top",
+            tickvals=list(range(len(headings))),
+            ticktext=list(headings.values()),
+            tickangle=angle,
+            tickfont={"size": 11.5},
+            ticklabelstandoff=2 - self.heading_drop(angle),
+            range=[-0.5, len(headings) - 0.5],
+            **BARE,
+        )
 
 
 def printed(value: float | int, cell_width: float | int) -> str:
-    """A number of a cell with two digits, which never says 1.00 of what is less, nor 0.50 of what is more or less."""
+    """A number from 0 to 1 with two digits for a cell; less than 1 is never printed as 1.00, nor more than 0 as 0.00."""
     if np.isnan(value):
         return "–"
-    text = f"{value:.2f}"
-    if (text == "1.00" and value < 1) or (text == "0.00" and value > 0):
-        text = f">{0.99}" if value > 0.5 else f"<{0.01}"
-        return literal(text) if cell_width >= 42 else literal(text.replace("0.", "."))
-    return text if cell_width >= 33 else text.replace("0.", ".", 1) if value < 1 else "1"
+    text, needed = f"{value:.2f}", 33
+    if text in ("1.00", "0.00") and value not in (0, 1):
+        text, needed = ">0.99" if value > 0.5 else "<0.01", 42
+    if cell_width < needed:
+        text = "1" if value == 1 else text.replace("0.", ".", 1)
+    return literal(text)
 
 
 def column_headings(names: Sequence[str], width: float | int) -> tuple[list[str], int, int]:
@@ -165,11 +153,11 @@ def column_headings(names: Sequence[str], width: float | int) -> tuple[list[str]
     letters = int(width / 6.1)
     if all(len(word) <= letters for name in names for word in name.split()):
         wrapped = [textwrap.wrap(name, letters) or [""] for name in names]
-        if max(map(len, wrapped)) <= 4:
-            lines = max(map(len, wrapped))
+        lines = max(map(len, wrapped))
+        if lines <= 4:
             return ["<br>".join(map(literal, one)) for one in wrapped], 0, 15 * lines + 8
-    shown = [name if len(name) <= 26 else name[:25].rstrip() + "…" for name in names]
-    return [literal(name) for name in shown], -40, round(10 + 0.65 * LETTER * max(map(len, shown)) + 8)
+    cut = [name if len(name) <= 26 else name[:25].rstrip() + "…" for name in names]
+    return [literal(name) for name in cut], -40, round(10 + 0.65 * LETTER * max(map(len, cut)) + 8)
 
 
 def overhang(names: Sequence[str], angle: int) -> int:
@@ -177,30 +165,30 @@ def overhang(names: Sequence[str], angle: int) -> int:
     return round(0.77 * 6.2 * min(26, max(map(len, names)))) if angle else 0
 
 
+def symbol(style: Style, size: float | int) -> dict[str, Any]:
+    """The marker of a judge. Hollow symbols are only an outline; filled ones have none."""
+    outline = 1.8 if style.symbol.endswith("-open") else 0.0
+    return {"symbol": style.symbol, "size": size, "color": style.color, "line": {"width": outline}}
+
+
 def interval_dots(
-    records: pd.DataFrame, y: Sequence[float | int], style: JudgeStyle, hover: Sequence[str], *, value: str = "accuracy"
+    records: pd.DataFrame,
+    y: Iterable[float | int],
+    style: Style,
+    hover: Sequence[str],
+    *,
+    value: str = "accuracy",
+    ends: tuple[str, str] = ("ci_low", "ci_high"),
 ) -> go.Scatter:
     """Symbols of one style with their intervals as lines."""
     return go.Scatter(
-        x=records[value].to_list(),
-        y=list(y),
-        error_x=whiskers(records, value, style.color),
-        mode="markers",
-        marker={"symbol": style.symbol, "size": 10, "color": style.color, "line": {"width": line_width(style)}},
-        name=literal(style.name),
-        hovertext=list(hover),
-        hovertemplate=HOVER,
-        showlegend=False,
-    )
-
-
-def line_width(style: JudgeStyle) -> float:
-    """Hollow symbols are all outline; filled ones have none."""
-    return 1.8 if style.symbol.endswith("-open") else 0.0
+        x=records[value].to_list(), y=list(y), error_x=whiskers(records, value, style.color, ends=ends), mode="markers",
+        marker=symbol(style, 10), name=literal(style.label), hovertext=list(hover), hovertemplate=HOVER, showlegend=False,
+    )  # fmt: skip
 
 
 def accuracy_text(row: Mapping[Any, Any], *titles: str) -> str:
-    """Hover text of a row of ``summary``."""
+    """Hover text of a row with an accuracy, its interval and, if the row has it, n."""
     first = "<br>".join(f"<b>{label(title, width=60)}</b>" for title in titles)
     size = f"<br>n = {row['n']:.0f}" if "n" in row else ""
     return f"{first}<br>accuracy {row['accuracy']:.3f}, interval {row['ci_low']:.3f} to {row['ci_high']:.3f}{size}"

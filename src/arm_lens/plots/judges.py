@@ -12,26 +12,21 @@ from arm_lens.evaluation.main_setting import against
 from arm_lens.evaluation.standings import mean_over_subsets, significant
 from arm_lens.frames import COMPARISONS, SUMMARY
 from arm_lens.plots.cuts import one_setting
-from arm_lens.plots.judge_rows import (
-    JudgeRows,
-    accuracy_text,
-    add_value_table,
-    column_headings,
-    interval_dots,
-    overhang,
-)
-from arm_lens.plots.panels import Panels, balanced_columns, chance_line, fitting_columns, legend_above, second_line
-from arm_lens.plots.theme import INK, MUTED, JudgeStyle, base_layout, label, narrow, page_width
+from arm_lens.plots.judge_rows import JudgeRows, accuracy_text, column_headings, interval_dots, overhang
+from arm_lens.plots.panels import above_panel, balanced_columns, chance_line, facets
+from arm_lens.plots.sheet import Sheet
+from arm_lens.plots.theme import INK, MUTED, base_layout, judge_styles, label, narrow, page_width
+from arm_lens.registry import Style
 
 BESIDE = 10
 """The most subsets whose table stands beside the dots; the tables of more stand below."""
 MOST_COLUMNS = 14
-"""Of a table below the dots."""
+"""Columns of a table below the dots."""
 DOTS = 270
 NARROWEST_CELL = 34
-"""Pixels of a cell that holds a printed number."""
-
-
+"""Pixels that a cell needs for a printed number."""
+WIDEST_CELL = 72.0
+PLAIN = Style(label="", color=INK, symbol="circle", group="")
 SURE = {"significant after Holm": True, "not significant": False}
 
 
@@ -40,13 +35,13 @@ def accuracy_by_judge(
 ) -> go.Figure:
     """The mean over subsets as a dot with its interval, and a table of judges by subsets with printed values.
 
-    Means, which count every subset the same, and their intervals are those of `mean_over_subsets`; a judge without
-    some subset has none. Chance, at one half, is a dashed line; cells below it are brown, cells above it blue.
+    Means, which count every subset the same, and their intervals are those of `mean_over_subsets`; a judge that lacks a
+    subset has none. Chance, at one half, is a dashed line; cells below it are brown, cells above it blue.
 
     Args:
         summary: a table like `arm_lens.frames.SUMMARY`; one row per judge and subset.
-        benchmark: which one, if the table holds several.
-        names: names of judges to display instead of the usual ones.
+        benchmark: which one, if the table has several.
+        names: labels that replace the usual ones, by judge.
 
     Raises:
         ValueError: if a column is missing, there are no rows, or several of a judge and a subset.
@@ -57,31 +52,35 @@ def accuracy_by_judge(
     left = rows.name_room
     blocks = _blocks(subsets, max(1, int((page_width() - left - 16) / NARROWEST_CELL)))
     beside = len(blocks) <= 1 and not narrow() and len(subsets) <= BESIDE
-    dots_width = DOTS if beside and len(subsets) > 1 else page_width() - left - (16 if narrow() else 70)
+    dots_width = DOTS if beside and blocks else page_width() - left - (16 if narrow() else 70)
     table_left = left + dots_width + 26 if beside else left
     cell, headings, angle, room = _cells(blocks, page_width() - table_left - 16)
     top = max(room, 42) if beside else 42
-    boxes = [(left, top, dots_width, rows.height)]
-    for index in range(len(blocks)):
-        y = top if beside else top + rows.height + 64 + room + index * (rows.height + room + 26)
-        boxes.append((table_left, y, round(cell * len(blocks[index])), rows.height))
-    bottom = max(y + height for _, y, _, height in boxes)
-    figure = _boxed(boxes, height=bottom + (56 if beside or not blocks else 20))
+    first = top if beside else top + rows.height + 64 + room
+    tops = [first + index * (rows.height + room + 26) for index in range(len(blocks))]
+    bottom = max([top, *tops]) + rows.height + (56 if beside or not blocks else 20)
+
+    sheet = Sheet(page_width(), bottom)
+    figure = sheet.figure.update_layout(
+        base_layout(width=page_width(), height=bottom, margin={"l": 0, "r": 0, "t": 0, "b": 0})
+    )
+    sheet.add_axes(left, top, dots_width, rows.height)
     _add_means(figure, table, rows, subsets)
-    for index, block in enumerate(blocks):
-        here = table[table["subset"].isin(block)]
-        here = here.assign(text=_hover(here, rows))
-        wide = here.pivot(index="judge", columns="subset", values="accuracy")[block]
-        hover = here.pivot(index="judge", columns="subset", values="text")[block].fillna("")
-        axes = {"xaxis": f"x{index + 2}", "yaxis": f"y{index + 2}"}
-        add_value_table(figure, rows, wide, hover, cell_width=cell, place=axes)
-        figure.layout[f"xaxis{index + 2}"].update(rows.heading_axis(headings[index], angle))
-        figure.layout[f"yaxis{index + 2}"].update(rows.y_axis(named=not beside))
+    texts = [
+        accuracy_text(row, rows.styles[row["judge"]].label, str(row["subset"]))
+        + f"<br>{row['n_examples']} labelled examples"
+        for row in table.to_dict("records")
+    ]
+    cells = table.assign(text=texts, column=table["subset"].astype(str))
+    for block, y in zip(blocks, tops, strict=True):
+        axis = sheet.add_axes(table_left, y, round(cell * len(block)), rows.height)
+        here, over = cells[cells["column"].isin(block)], {subset: headings[subset] for subset in block}
+        rows.add_table(figure, axis, here, over, angle=angle, cell_width=cell, named=not beside)
     return figure
 
 
 def _blocks(subsets: Sequence[str], most: int) -> list[list[str]]:
-    """The subsets of each table, at most so many in one: none if there is one subset, which the dots show."""
+    """The subsets of each table, at most ``most`` in one; no table for a single subset, which the dots show."""
     if len(subsets) == 1:
         return []
     beside = len(subsets) <= min(BESIDE, most)
@@ -89,74 +88,37 @@ def _blocks(subsets: Sequence[str], most: int) -> list[list[str]]:
     return [list(subsets[start : start + columns]) for start in range(0, len(subsets), columns)]
 
 
-def _cells(blocks: Sequence[Sequence[str]], available: float | int) -> tuple[float, list[list[str]], int, int]:
-    """Width of a cell, headings of each table, their angle, and the pixels they take."""
+def _cells(blocks: Sequence[Sequence[str]], available: float | int) -> tuple[float, dict[str, str], int, int]:
+    """Width of a cell, the heading of each subset, the angle of headings, and the pixels they take upwards."""
     if not blocks:
-        return 0.0, [], 0, 0
+        return 0.0, {}, 0, 0
     names = [name for block in blocks for name in block]
     columns = max(map(len, blocks))
-    cell = min(available / columns, 72.0)
+    cell = min(available / columns, WIDEST_CELL)
     texts, angle, room = column_headings(names, cell)
-    if angle:
-        cell = min((available - overhang(names, angle)) / columns, 72.0)
-    rest = iter(texts)
-    return cell, [[next(rest) for _ in block] for block in blocks], angle, room
-
-
-def _boxed(boxes: Sequence[tuple[int, int, int, int]], *, height: float | int) -> go.Figure:
-    """A figure with one panel in each box (left, top, width, height in pixels)."""
-    margin = {"l": 0, "r": 0, "t": 0, "b": 0}
-    figure = go.Figure().update_layout(base_layout(width=page_width(), height=height, margin=margin))
-    for index, (left, top, wide, high) in enumerate(boxes):
-        number = "" if index == 0 else str(index + 1)
-        across = [left / page_width(), (left + wide) / page_width()]
-        upright = [1 - (top + high) / height, 1 - top / height]
-        figure.update_layout(
-            {
-                f"xaxis{number}": {"domain": across, "anchor": f"y{number}"},
-                f"yaxis{number}": {"domain": upright, "anchor": f"x{number}"},
-            }
-        )
-    return figure
-
-
-def _hover(table: pd.DataFrame, rows: JudgeRows) -> list[str]:
-    return [
-        accuracy_text(row, rows.styles[row["judge"]].name, str(row["subset"]))
-        + f"<br>{row['n_examples']} labelled examples"
-        for row in table.to_dict("records")
-    ]
+    cell = min((available - overhang(names, angle)) / columns, WIDEST_CELL)
+    return cell, dict(zip(names, texts, strict=True)), angle, room
 
 
 def _add_means(figure: go.Figure, table: pd.DataFrame, rows: JudgeRows, subsets: Sequence[str]) -> None:
     means = mean_over_subsets(table).set_index("judge")
+    title = subsets[0] if len(subsets) == 1 else f"mean over {len(subsets)} subsets"
+    grey = {"size": 12, "color": MUTED}
     for judge, style in rows.styles.items():
-        one = means.loc[[judge]]
-        y = rows.y[judge]
+        one, y = means.loc[[judge]], rows.y[judge]
         figure.add_shape(type="line", x0=0, x1=1, xref="x domain", y0=y, y1=y, line={"color": "#eeeeee"}, layer="below")
         if one["accuracy"].isna().all():
-            figure.add_annotation(
-                text="not on every subset", x=0.5, xref="x domain", y=y, font={"size": 12, "color": MUTED}
-            )
-            continue
-        text = accuracy_text(one.iloc[0].to_dict(), style.name, _over(subsets))
-        figure.add_trace(interval_dots(one, [y], style, [text]))
+            figure.add_annotation(text="not on every subset", x=0.5, xref="x domain", y=y, font=grey)
+        else:
+            text = accuracy_text(one.iloc[0].to_dict(), style.label, title)
+            figure.add_trace(interval_dots(one, [y], style, [text]))
     chance_line(figure, x=0.5, span=(-0.5, rows.count - 0.5), xref="x", yref="y")
-    figure.add_annotation(
-        text="chance", x=0.5, y=1, yref="y domain", yanchor="bottom", font={"color": MUTED, "size": 12}, yshift=1
-    )
-    figure.add_annotation(
-        text=f"<b>{label(_over(subsets), width=34)}</b>", x=0, xref="x domain", y=1, yref="y domain",
-        xanchor="left", yanchor="bottom", align="left", yshift=17, font={"size": 13, "color": INK},
-    )  # fmt: skip
+    figure.add_annotation(text="chance", x=0.5, y=1, yref="y domain", yanchor="bottom", font=grey, yshift=1)
+    above_panel(figure, f"<b>{label(title, width=34)}</b>", yshift=17)
     lowest = means[["accuracy", "ci_low"]].min().min()
-    low = min(0.4, lowest - 0.03) if lowest == lowest else 0.4
+    low = 0.4 if pd.isna(lowest) else min(0.4, lowest - 0.03)
     figure.layout.xaxis.update(title_text="accuracy", range=[low, 1.03], dtick=0.1 if low > 0.15 else 0.2)
     figure.layout.yaxis.update(rows.y_axis())
-
-
-def _over(subsets: Sequence[str]) -> str:
-    return subsets[0] if len(subsets) == 1 else f"mean over {len(subsets)} subsets"
 
 
 def differences(
@@ -169,13 +131,13 @@ def differences(
     """Accuracy of the lead judge minus that of every other, on each subset, with intervals.
 
     Right of zero the lead judge is better. A filled symbol is a difference that is significant after Holm's correction
-    (p_holm < 0.05) and whose interval leaves zero out; a hollow one is not.
+    (p_holm < 0.05) and whose interval excludes zero; a hollow one is not.
 
     Args:
         comparisons: a table like `arm_lens.frames.COMPARISONS`.
         lead: the judge that is compared.
-        benchmark: which one, if the table holds several.
-        names: names of judges to display instead of the usual ones.
+        benchmark: which one, if the table has several.
+        names: labels that replace the usual ones, by judge.
 
     Raises:
         ValueError: if a column is missing, ``lead`` is compared with no judge, or several rows compare the same two
@@ -185,43 +147,44 @@ def differences(
     if table.empty:
         raise ValueError(f"the table 'comparisons' compares {lead!r} with no other judge")
     rows = JudgeRows.of(table["other"], names)
-    subsets = [str(subset) for subset in table["subset"].unique()]
-    left, right, gap = rows.name_room, 20, 18
-    columns = fitting_columns(len(subsets), most=4, left=left, right=right, gap=gap, narrowest=88 if narrow() else 130)
-    width = (page_width() - left - right - (columns - 1) * gap) / columns
-    extra = second_line(subsets, min(width, 520))
-    legend, taken = legend_above(SURE, left=left, width=columns * width)
-    grid = Panels(
-        count=len(subsets), columns=columns, width=int(min(width, 520)), height=rows.height, gap_x=gap,
-        gap_y=80 + extra, left=left, right=right, top=taken + 44 + extra, bottom=54,
-    )  # fmt: skip
-    figure = grid.figure(subsets, [_counts(table[table["subset"] == subset]) for subset in subsets])
-    reach = max(0.05, float(table[["ci_low", "ci_high", "difference"]].abs().max().max()) * 1.06)
-    tick = max((step for step in (0.02, 0.05, 0.1, 0.2, 0.5) if step < 0.8 * reach), default=0.02)
-    for index, subset in enumerate(subsets):
-        row, column = grid.cell(index)
-        here = table[table["subset"] == subset]
-        for sure in (True, False):
+    own = judge_styles([lead], names)[lead].label
+    subsets = {str(subset): table[table["subset"] == subset] for subset in table["subset"].unique()}
+    figure, grid = facets(
+        list(subsets),
+        notes=[_counts(here) for here in subsets.values()],
+        entries=SURE,
+        height=rows.height,
+        above=44,
+        between=80,
+        left=rows.name_room,
+        gap_x=18,
+        narrowest=88 if narrow() else 130,
+        x="difference" if narrow() else "accuracy difference",
+    )
+    for index, here in enumerate(subsets.values()):
+        place = grid.place(index)
+        for sure in SURE.values():
             some = here[significant(here) == sure].dropna(subset=["difference"])
             y = [rows.y[judge] for judge in some["other"]]
-            texts = [_difference_text(record, rows, lead, names) for record in some.to_dict("records")]
-            dots = interval_dots(some, y, JudgeStyle("", INK, "circle", group=""), texts, value="difference")
-            dots.marker.update(_marker(sure))
-            figure.add_trace(dots, row=row, col=column)
-        chance_line(figure, x=0, span=(-0.5, rows.count - 0.5), row=row, col=column)
-        figure.update_yaxes(rows.y_axis(named=column == 1), row=row, col=column)
-        lowest = ("difference" if narrow() else "accuracy difference") if grid.is_lowest(index) else None
-        figure.update_xaxes(range=[-reach, reach], tickvals=[-tick, 0, tick], title_text=lowest, row=row, col=column)
+            texts = [
+                _difference_text(record, f"{own} minus {rows.styles[record['other']].label}")
+                for record in some.to_dict("records")
+            ]
+            dots = interval_dots(some, y, PLAIN, texts, value="difference")
+            figure.add_trace(dots.update(marker=_marker(sure)), **place)
+        chance_line(figure, x=0, span=(-0.5, rows.count - 0.5), **place)
+        figure.update_yaxes(rows.y_axis(named=place["col"] == 1), **place)
+    reach = max(0.05, float(table[["ci_low", "ci_high", "difference"]].abs().max().max()) * 1.06)
+    tick = max((step for step in (0.02, 0.05, 0.1, 0.2, 0.5) if step < 0.8 * reach), default=0.02)
+    figure.update_xaxes(range=[-reach, reach], tickvals=[-tick, 0, tick])
     for name, sure in SURE.items():
         figure.add_scatter(x=[None], y=[None], mode="markers", marker=_marker(sure), name=name)
-    figure.update_layout(legend=legend)
     return figure
 
 
 def _marker(sure: bool) -> dict[str, object]:
     """Filled or hollow."""
-    color = INK if sure else "#ffffff"
-    return {"symbol": "circle", "size": 9, "color": color, "line": {"width": 1.6, "color": INK}}
+    return {"symbol": "circle", "size": 9, "color": INK if sure else "#ffffff", "line": {"width": 1.6, "color": INK}}
 
 
 def _counts(rows: pd.DataFrame) -> str:
@@ -230,9 +193,7 @@ def _counts(rows: pd.DataFrame) -> str:
     return f"won {won}, lost {lost}" if narrow() else f"wins {won}, loses {lost} of {len(rows)}"
 
 
-def _difference_text(record: Mapping[Any, Any], rows: JudgeRows, lead: str, names: Mapping[str, str] | None) -> str:
-    own = JudgeRows.of([lead], names).styles[lead].name
-    pair = f"{own} minus {rows.styles[str(record['other'])].name}"
+def _difference_text(record: Mapping[Any, Any], pair: str) -> str:
     return (
         f"<b>{label(pair, width=60)}</b><br>{record['difference']:+.3f}, interval {record['ci_low']:+.3f} to "
         f"{record['ci_high']:+.3f}<br>p = {record['p_holm']:.2g} after Holm, n = {record['n']:.0f}"

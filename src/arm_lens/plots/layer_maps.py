@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ from arm_lens.plots.theme import INK, narrow, page_width, signs
 
 LARGEST_CELL = 28.0
 READABLE = 10.0
-"""Cells of fewer pixels hold a dot, and no minus sign."""
+"""Cells of fewer pixels have a dot instead of a minus sign."""
 UNMEASURED = "#b0b0b0"
 NARROW_BAR = 180
 NARROWEST = 372
@@ -34,7 +35,7 @@ class MapGrid:
 
     @classmethod
     def of(cls, count: int, n_layers: int, n_heads: int, *, bottom: int = 48) -> MapGrid:
-        """As many panels in a row as are legible; cells are square, but in a tiny model."""
+        """As many panels in a row as are legible; cells are square, except in a tiny model."""
         most = 4 if n_heads <= 16 else 3 if n_heads <= 40 else 2
         columns = balanced_columns(count, min(most, 2) if narrow() else most)
         left, right, gap = 52, 16 if narrow() else 110, 34
@@ -49,16 +50,15 @@ class MapGrid:
         return cls(panels, cell, n_layers, n_heads)
 
     def finish(self, figure: go.Figure, bar_title: str, **axis: object) -> None:
-        """Ticks, titles of axes and the colour bar of ``coloraxis``."""
-        figure.update_xaxes(tickvals=self._ticks(self.n_heads, 20), range=[-0.5, self.n_heads - 0.5])
-        figure.update_yaxes(tickvals=self._ticks(self.n_layers, 17), range=[-0.5, self.n_layers - 0.5])
-        figure.update_xaxes(showgrid=False, showline=False, ticks="", ticklabelstandoff=2)
-        figure.update_yaxes(showgrid=False, showline=False, ticks="", ticklabelstandoff=4)
-        for index in range(self.panels.count):
-            row, column = self.panels.cell(index)
-            lowest = "head" if self.panels.is_lowest(index) else None
-            figure.update_xaxes(title_text=lowest, row=row, col=column)
-            figure.update_yaxes(title_text="layer" if column == 1 else None, row=row, col=column)
+        """Add ticks, titles of axes and the colour bar of ``coloraxis``, whose settings are ``axis``."""
+        across, upright = (
+            self._ticks(self.n_heads, self.panels.width, 20),
+            self._ticks(self.n_layers, self.panels.height, 17),
+        )
+        bare = {"showgrid": False, "showline": False, "ticks": ""}
+        figure.update_xaxes(tickvals=across, range=[-0.5, self.n_heads - 0.5], ticklabelstandoff=2, **bare)
+        figure.update_yaxes(tickvals=upright, range=[-0.5, self.n_layers - 0.5], ticklabelstandoff=4, **bare)
+        self.panels.name_axes(figure, "head", "layer")
         bar = self._bar(figure, bar_title)
         bar |= {name: axis.pop(name) for name in ("tickvals", "ticktext") if name in axis}
         figure.update_layout(coloraxis={**axis, "colorbar": bar})
@@ -78,16 +78,13 @@ class MapGrid:
         place = {"y": 1, "yanchor": "top", "x": 1.0, "xpad": 16}
         return {**common, **place, "title": heading, "len": min(max(self.panels.height, 210), 300), "thickness": 14}
 
-    def _ticks(self, size: int, spacing: int) -> list[int]:
+    def _ticks(self, count: int, pixels: int, spacing: int) -> list[int]:
         """Every 1st, 2nd, 4th, 8th... index, so that labels stand at least ``spacing`` pixels apart."""
-        side = max(self.cell, (self.panels.width if size == self.n_heads else self.panels.height) / size)
-        step = 1
-        while step * side < spacing:
-            step *= 2
-        return list(range(0, size, step))
+        side = max(self.cell, pixels / count)
+        return list(range(0, count, 2 ** max(0, math.ceil(math.log2(spacing / side)))))
 
     def table(self, heads: pd.DataFrame, value: str) -> np.ndarray:
-        """``value`` as [layer, head], NaN where there is no row."""
+        """``value`` as [layer, head], NaN if there is no row."""
         z = np.full((self.n_layers, self.n_heads), np.nan)
         z[heads["layer"].to_numpy(int), heads["head"].to_numpy(int)] = heads[value].to_numpy(float)
         return z
@@ -102,31 +99,29 @@ class MapGrid:
         span: float | int | None,
         name: str,
     ) -> None:
-        """A map in panel ``index``; with a ``span``, cells below zero are marked. Heads without a value get a cross."""
-        row, column = self.panels.cell(index)
+        """Add a map to panel ``index``; with a ``span``, cells below zero are marked. Heads without a value get a cross."""
+        place = self.panels.place(index)
         gap = 1 if self.cell >= 9 else 0.5
         marks: Mapping[str, object] = {}
         if span is not None and self.cell >= READABLE:
             size = min(15, max(9, round(0.75 * self.cell)))
             marks = {"text": signs(z, span=span), "texttemplate": "%{text}", "textfont": {"size": size}}
-        heat = go.Heatmap(
+        figure.add_heatmap(
             z=z, x=list(range(self.n_heads)), y=list(range(self.n_layers)), coloraxis="coloraxis", xgap=gap, ygap=gap,
-            hovertext=hover, hovertemplate=HOVER, name=name, **marks,
+            hovertext=hover, hovertemplate=HOVER, name=name, **marks, **place,
         )  # fmt: skip
-        figure.add_trace(heat, row=row, col=column)
         if span is not None and self.cell < READABLE:
             for dark in (True, False):
                 inside = (z < -0.1 * span) & ((z < -0.5 * span) == dark)
-                figure.add_trace(self._symbols(inside, "circle", 1.8, "#ffffff" if dark else INK), row=row, col=column)
+                figure.add_trace(_symbols(inside, "circle", 1.8, "#ffffff" if dark else INK), **place)
         if np.isnan(z).any():
-            cross = max(2.5, 0.3 * self.cell)
-            figure.add_trace(self._symbols(np.isnan(z), "x-thin", cross, UNMEASURED), row=row, col=column)
+            figure.add_trace(_symbols(np.isnan(z), "x-thin", max(2.5, 0.3 * self.cell), UNMEASURED), **place)
 
-    @staticmethod
-    def _symbols(where: np.ndarray, symbol: str, size: float | int, color: str) -> go.Scatter:
-        y, x = np.nonzero(where)
-        line = {"color": color, "width": 1 if symbol == "x-thin" else 0}
-        return go.Scatter(
-            x=x.tolist(), y=y.tolist(), mode="markers", hoverinfo="skip", showlegend=False,
-            marker={"symbol": symbol, "size": size, "color": color, "line": line},
-        )  # fmt: skip
+
+def _symbols(where: np.ndarray, symbol: str, size: float | int, color: str) -> go.Scatter:
+    y, x = np.nonzero(where)
+    line = {"color": color, "width": 1 if symbol == "x-thin" else 0}
+    return go.Scatter(
+        x=x.tolist(), y=y.tolist(), mode="markers", hoverinfo="skip", showlegend=False,
+        marker={"symbol": symbol, "size": size, "color": color, "line": line},
+    )  # fmt: skip

@@ -14,21 +14,21 @@ import plotly.graph_objects as go
 from arm_lens.plots.theme import MUTED, literal
 
 DIGIT = 7.4
-"""Pixels that a character of a bold number in a cell takes, on the wide side."""
+"""Pixels of a wide character of a bold number in a cell."""
 LINE = 16
 HOVER = "%{hovertext}<extra></extra>"
-"""As plotly's ``hovertemplate``: the text as it is, and nothing else."""
+"""Plotly's ``hovertemplate`` for the bare hover text."""
 CAPTION_LETTER = 6.1
 
 
 def largest(values: np.ndarray) -> float | int:
-    """The largest absolute value; 1 if there is none above zero."""
+    """The largest absolute value; 1 if none is above zero."""
     finite = np.abs(values[np.isfinite(values)])
     return float(finite.max()) if finite.size and finite.max() > 0 else 1.0
 
 
 def digits_for(span: float | int) -> int:
-    """Decimals that give a number of this size two significant digits: 2 to 4, or 1 from ten upwards."""
+    """Decimals with which a number of this size has two significant digits: 2 to 4, or 1 from ten upwards."""
     return min(4, max(2 if span < 10 else 1, 1 - math.floor(math.log10(span))))
 
 
@@ -70,25 +70,25 @@ def whiskers(
     thickness: float | int = 1.6,
     width: float | int = 3,
 ) -> dict[str, Any]:
-    """Intervals as plotly's ``error_x`` or ``error_y``; those that are unknown have no length.
+    """Intervals as plotly's ``error_x`` or ``error_y``; unknown ones have no length.
 
     Args:
-        rows: with the columns ``value`` and ``ends``.
-        value: what the intervals are of.
-        color: of the lines.
+        rows: a table with the columns ``value`` and ``ends``.
+        value: the column whose intervals are drawn.
+        color: colour of the lines.
         ends: the columns of the lower and the upper end.
-        thickness: of the lines, in pixels.
-        width: of the strokes at their ends, in pixels.
+        thickness: pixels of the lines.
+        width: pixels of the strokes at their ends.
     """
-    low, high = (rows[end] for end in ends)
+    below, above = rows[value] - rows[ends[0]], rows[ends[1]] - rows[value]
     return {
-        "type": "data", "symmetric": False, "array": (high - rows[value]).fillna(0).to_list(),
-        "arrayminus": (rows[value] - low).fillna(0).to_list(), "thickness": thickness, "width": width, "color": color,
+        "type": "data", "symmetric": False, "array": above.fillna(0).to_list(), "arrayminus": below.fillna(0).to_list(),
+        "thickness": thickness, "width": width, "color": color,
     }  # fmt: skip
 
 
 def caption(figure: go.Figure, sentences: Iterable[str]) -> None:
-    """Grey lines below everything else; the figure grows by the room they take. ``sentences`` are shown as written."""
+    """Write literal ``sentences`` in grey below everything else; the figure grows by the room they take."""
     text = " ".join(filter(None, sentences))
     if not text:
         return

@@ -1,9 +1,9 @@
-"""Small multiples laid out in pixels: panels of a given size, each with its title at its upper left corner."""
+"""Small multiples laid out in pixels: panels of equal size, each with its title at its upper left corner."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import plotly.graph_objects as go
@@ -12,9 +12,11 @@ from plotly.subplots import make_subplots
 from arm_lens.plots.theme import MUTED, base_layout, label, narrow, page_width
 
 LETTER = 6.9
-"""Pixels that a character takes at the sizes of text here, on the wide side."""
+"""Pixels of a wide character at the sizes of text here."""
 NARROWEST = 120
-"""Pixels of a panel that still holds an axis of numbers and a title."""
+"""Pixels that a panel needs for an axis of numbers and a title."""
+WIDEST = 520
+STRIPE = "#f6f6f6"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,13 +44,18 @@ class Panels:
         """Pixels from the left edge of the first panel to the right edge of the last one."""
         return self.columns * self.width + (self.columns - 1) * self.gap_x
 
+    @property
+    def letters(self) -> int:
+        """Characters of a line of a title."""
+        return max(12, int(self.width / 7.5))
+
     def cell(self, index: int) -> tuple[int, int]:
-        """Row and column, from 1 as plotly counts."""
+        """Row and column of a panel, from 1."""
         row, column = divmod(index, self.columns)
         return row + 1, column + 1
 
     def place(self, index: int) -> dict[str, int]:
-        """Likewise, as plotly's keywords."""
+        """Row and column of a panel as plotly's keywords."""
         row, column = self.cell(index)
         return {"row": row, "col": column}
 
@@ -56,9 +63,13 @@ class Panels:
         """Whether no panel stands below this one."""
         return index + self.columns >= self.count
 
-    def figure(self, titles: Sequence[str], notes: Sequence[str]) -> go.Figure:
-        """An empty figure of this layout; a title is a criterion as written, a note is plotly text below it."""
-        inner_width = self.inner_width
+    def figure(self, titles: Sequence[str], notes: Sequence[str] | None = None) -> go.Figure:
+        """An empty figure of this layout.
+
+        Args:
+            titles: literal text for each panel.
+            notes: plotly text below each title.
+        """
         inner_height = self.rows * self.height + (self.rows - 1) * self.gap_y
         cells: list[dict[str, str] | None] = [
             {} if index < self.count else None for index in range(self.rows * self.columns)
@@ -67,38 +78,103 @@ class Panels:
             rows=self.rows,
             cols=self.columns,
             specs=[cells[row * self.columns : (row + 1) * self.columns] for row in range(self.rows)],
-            horizontal_spacing=self.gap_x / inner_width if self.columns > 1 else 0,
+            horizontal_spacing=self.gap_x / self.inner_width if self.columns > 1 else 0,
             vertical_spacing=self.gap_y / inner_height if self.rows > 1 else 0,
         )
         figure.update_layout(
             base_layout(
-                width=self.left + inner_width + self.right,
+                width=self.left + self.inner_width + self.right,
                 height=self.top + inner_height + self.bottom,
                 margin={"l": self.left, "r": self.right, "t": self.top, "b": self.bottom},
             )
         )
-        for index, (title, note) in enumerate(zip(titles, notes, strict=True)):
-            row, column = self.cell(index)
-            text = f"<b>{label(title, width=max(12, int(self.width / 7.5)))}</b>"
+        for index, (title, note) in enumerate(zip(titles, notes or [""] * len(titles), strict=True)):
+            text = f"<b>{label(title, width=self.letters)}</b>" if title else ""
             if note:
                 text += f'<br><span style="font-size:12px;color:{MUTED}">{note}</span>'
-            figure.add_annotation(
-                text=text, x=0, y=1, xref="x domain", yref="y domain", row=row, col=column,
-                xanchor="left", yanchor="bottom", align="left", yshift=3, showarrow=False,
-            )  # fmt: skip
+            if text:
+                above_panel(figure, text, yshift=3, **self.place(index))
         return figure
 
+    def name_axes(self, figure: go.Figure, x: str, y: str | None = None) -> None:
+        """Name the x axes of the lowest panels and, with ``y``, the y axes of the first column."""
+        for index in range(self.count):
+            place = self.place(index)
+            figure.update_xaxes(title_text=x if self.is_lowest(index) else None, **place)
+            figure.update_yaxes(title_text=y if place["col"] == 1 else None, **place)
 
-def name_rows(figure: go.Figure, text: str, *, left: int = 46) -> None:
-    """What all axes upwards show, once and at the left: panels are too low to hold the words in each row."""
-    figure.add_annotation(
-        text=text, textangle=-90, x=0, y=0.5, xref="paper", yref="paper", xanchor="center", xshift=-left
-    )
+
+def line_panels(
+    count: int,
+    *,
+    height: int,
+    columns: int | None = None,
+    most: int = 4,
+    narrowest: int = NARROWEST,
+    widest: int = WIDEST,
+    **sizes: int,
+) -> Panels:
+    """Panels for curves and histograms, as wide as the page allows.
+
+    Args:
+        count: number of panels.
+        height: pixels of a panel.
+        columns: panels in a row; if not given, at most ``most``, of ``narrowest`` pixels or more.
+        most: largest number of panels in a row.
+        narrowest: smallest width of a panel.
+        widest: largest width of a panel.
+        sizes: gaps and margins of `Panels`.
+    """
+    bare = Panels(count=count, columns=1, width=1, height=height, **sizes)
+    available = page_width() - bare.left - bare.right + bare.gap_x
+    columns = columns or balanced_columns(count, max(1, min(most, available // (narrowest + bare.gap_x))))
+    return replace(bare, columns=columns, width=min(available // columns - bare.gap_x, widest))
 
 
-def second_line(titles: Iterable[str], width: float | int) -> int:
-    """Pixels that panels of this width need above them beyond one line, if a title takes two."""
-    return 18 if any(len(title) > max(12, int(width / 7.5)) for title in titles) else 0
+def facets(
+    titles: Sequence[str],
+    *,
+    above: int,
+    between: int,
+    height: int | None = None,
+    notes: Sequence[str] | None = None,
+    entries: Iterable[str] = (),
+    x: str = "",
+    y: str = "",
+    **sizes: int,
+) -> tuple[go.Figure, Panels]:
+    """A figure with a panel for each title, the same axes in all of them, and a legend at the top.
+
+    Args:
+        titles: literal text for each panel; a title may take two lines.
+        above: pixels between the legend and the panels, for titles of one line.
+        between: pixels between rows of panels, for titles of one line.
+        height: pixels of a panel; if not given, panels are square.
+        notes: plotly text below each title.
+        entries: names in the legend.
+        x: title of all x axes, written below the lowest panels.
+        y: title of all y axes, written once to the left of them, since panels are too low to hold it.
+        sizes: for `line_panels`.
+    """
+    grid = line_panels(len(titles), height=1, **sizes)
+    names = list(entries)
+    legend, taken = legend_above(names, left=grid.left, width=grid.inner_width) if names else ({}, 0)
+    extra = 18 if any(len(title) > grid.letters for title in titles) else 0  # for a second line
+    grid = replace(grid, height=height or grid.width, gap_y=between + extra, top=taken + above + extra)
+    figure = grid.figure(titles, notes)
+    grid.name_axes(figure, x)
+    if y:
+        figure.add_annotation(
+            text=y, textangle=-90, x=0, y=0.5, xref="paper", yref="paper", xanchor="center", xshift=12 - grid.left
+        )
+    figure.update_layout(legend=legend)
+    return figure, grid
+
+
+def above_panel(figure: go.Figure, text: str, *, yshift: int, **options: Any) -> None:
+    """Write plotly text that begins at the upper left corner of a panel; ``row`` and ``col`` say which."""
+    place = {"x": 0, "xref": "x domain", "y": 1, "yref": "y domain", "xanchor": "left", "yanchor": "bottom"}
+    figure.add_annotation(text=text, align="left", yshift=yshift, showarrow=False, **place, **options)
 
 
 def balanced_columns(count: int, most: int) -> int:
@@ -107,30 +183,13 @@ def balanced_columns(count: int, most: int) -> int:
     return -(-count // rows)
 
 
-def fitting_columns(
-    count: int, *, most: int, left: float | int, right: float | int, gap: float | int, narrowest: float | int
-) -> int:
-    """The number of columns that balances ``count`` panels of at least ``narrowest`` pixels on the page."""
-    return balanced_columns(count, max(1, min(most, int((page_width() - left - right + gap) // (narrowest + gap)))))
-
-
-def line_panels(count: int, *, height: int, columns: int | None = None, **sizes: int) -> Panels:
-    """Panels for curves and histograms: as wide as the page allows, at most four in a row unless told."""
-    spare = Panels(count=count, columns=1, width=1, height=height, **sizes)
-    columns = columns or fitting_columns(
-        count, most=4, left=spare.left, right=spare.right, gap=spare.gap_x, narrowest=NARROWEST
-    )
-    available = page_width() - spare.left - spare.right - (columns - 1) * spare.gap_x
-    return Panels(count=count, columns=columns, width=min(available // columns, 520), height=height, **sizes)
-
-
 def legend_above(names: Iterable[str], *, left: float | int, width: float | int) -> tuple[dict[str, Any], int]:
-    """A legend at the top of the figure, on one line or in as many equal columns as fit; and the pixels that it takes.
+    """A legend at the top of the figure, on one line or in equal columns; and the pixels that it takes.
 
     Args:
-        names: as displayed.
-        left: the figure's left margin in pixels; on a narrow page the legend begins at the figure's edge all the same.
-        width: pixels from the first panel to the last: whatever its place, plotly makes a legend no wider.
+        names: the entries as displayed.
+        left: the figure's left margin in pixels; on a narrow page the legend begins at the edge of the figure.
+        width: pixels from the first panel to the last; plotly makes no legend wider.
     """
     entries = list(names)
     size, symbol, air, line = (12, 35, 2, 19) if narrow() else (13, 45, 12, 21)
@@ -155,14 +214,13 @@ def chance_line(
     y: float | int | None = None,
     **place: object,
 ) -> None:
-    """A dashed line where guessing would be: upright at ``x``, or level at ``y``, over the grid and under the data.
+    """Draw a dashed line where guessing would be: upright at ``x``, or level at ``y``; over the grid, below the data.
 
     Args:
         figure: drawn into.
-        span: from where to where it goes on the other axis, in that axis' own units: plotly draws no line of this layer
-            in units of the panel.
-        x: where it stands.
-        y: likewise.
+        span: both ends of the line, in units of the other axis: plotly draws no line of this layer in units of the panel.
+        x: position of an upright line.
+        y: position of a level line.
         place: ``row`` and ``col``, or ``xref`` and ``yref``.
     """
     ends = dict(zip(("y0", "y1") if y is None else ("x0", "x1"), span, strict=True))
@@ -171,17 +229,44 @@ def chance_line(
     figure.add_shape(type="line", **ends, **at, line=line, layer="between", **place)
 
 
+def diagonal(figure: go.Figure, name: str, **place: int) -> None:
+    """Draw the dashed line from (0, 0) to (1, 1)."""
+    line = {"color": MUTED, "width": 1.2, "dash": "dash"}
+    figure.add_scatter(
+        x=[0, 1], y=[0, 1], mode="lines", line=line, hoverinfo="skip", showlegend=False, name=name, **place
+    )
+
+
+def row_axis(figure: go.Figure, texts: Sequence[str]) -> None:
+    """Make the y axes rows of text, the first at the top, with a faint stripe behind every other one."""
+    count = len(texts)
+    figure.update_yaxes(
+        range=[count - 0.5, -0.5],
+        tickvals=list(range(count)),
+        ticktext=list(texts),
+        showgrid=False,
+        ticks="",
+        ticklabelstandoff=6,
+    )
+    for row in range(0, count, 2):
+        stripe = {"y0": row - 0.5, "y1": row + 0.5, "fillcolor": STRIPE, "line_width": 0, "layer": "below"}
+        figure.add_hrect(**stripe, row="all", col="all", exclude_empty_subplots=False)
+
+
 def thinned(ticks: Sequence[Any], texts: Sequence[str], places: Sequence[float | int]) -> tuple[list[Any], list[str]]:
-    """Of ticks in ascending order, the first and every further one whose text stands clear of the last one kept.
+    """Leave out ticks whose text would touch that of the last tick before them.
 
     Args:
-        ticks: values.
-        texts: what they read.
-        places: where they stand, in pixels along the axis.
+        ticks: values in ascending order.
+        texts: the text at each tick.
+        places: pixels along the axis of each tick.
+
+    Returns:
+        The ticks that remain, and their texts.
     """
-    kept: list[int] = []
+    clear: list[int] = []
     for index, place in enumerate(places):
-        room = 4 + LETTER * (len(texts[index]) + len(texts[kept[-1]])) / 2 if kept else 0.0
-        if not kept or place - places[kept[-1]] >= room:
-            kept.append(index)
-    return [ticks[index] for index in kept], [texts[index] for index in kept]
+        room = 4 + LETTER * (len(texts[index]) + len(texts[clear[-1]])) / 2 if clear else 0.0
+        if not clear or place - places[clear[-1]] >= room:
+            clear.append(index)
+    return [ticks[index] for index in clear], [texts[index] for index in clear]

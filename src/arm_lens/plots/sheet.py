@@ -12,7 +12,7 @@ from arm_lens.plots.theme import INK
 
 MONO = "'DejaVu Sans Mono', 'Liberation Mono', Menlo, 'Courier New', monospace"
 LETTER = 7.3
-"""Pixels that a character of the fixed-width type takes at 12 pixels."""
+"""Pixels of a character of the fixed-width type at 12 pixels."""
 HEADING = 30
 """Pixels that the heading of a part takes."""
 
@@ -27,7 +27,7 @@ class Sheet:
     axes: int = 0
     notes: list[dict[str, Any]] = field(default_factory=list)
     shapes: list[dict[str, Any]] = field(default_factory=list)
-    """Kept until `finished`: plotly checks all there are each time that one is added."""
+    """Stored until `finished`: whenever one is added, plotly checks them all."""
 
     def axis(
         self, left: float | int, above: float | int, width: float | int, height: float | int
@@ -40,33 +40,36 @@ class Sheet:
         up = {"domain": [low, 1 - above / self.height], "anchor": f"x{number}"}
         return across, up, number
 
+    def add_axes(self, left: float | int, above: float | int, width: float | int, height: float | int) -> int:
+        """Add a pair of axes to the figure; their number."""
+        across, up, number = self.axis(left, above, width, height)
+        self.figure.update_layout({f"xaxis{number}": across, f"yaxis{number}": up})
+        return self.axes
+
     def write(self, text: str, left: float | int, below: float | int, *, size: int = 13, color: str = INK) -> None:
-        """Text whose lower left corner is there."""
+        """Write text whose lower left corner stands ``left`` and ``below`` pixels from that of the figure."""
         self.note(
             text=text, x=left / self.width, y=1, yshift=-below, xref="paper", yref="paper", xanchor="left",
             yanchor="bottom", align="left", font={"size": size, "color": color},
         )  # fmt: skip
 
     def note(self, **options: Any) -> None:
-        """An annotation of plotly's, without an arrow."""
+        """Add an annotation of plotly's, without an arrow."""
         self.notes.append({"showarrow": False, **options})
 
     def finished(self) -> go.Figure:
-        """The figure with everything on it."""
+        """The figure with all notes and shapes."""
         return self.figure.update_layout(annotations=self.notes, shapes=self.shapes)
 
 
 def visible(token: str, most: int) -> str:
-    """A token on one line: spaces at its ends are seen, and it is cut where it is too long."""
+    """A token on one line of at most ``most`` characters; spaces at its ends become visible."""
     inner = token.strip(" ")
-    text = (
-        "␣" * (len(token) - len(token.lstrip(" ")))
-        + inner
-        + "␣" * (len(token) - len(token.rstrip(" ")) if inner else 0)
-    )
+    before = len(token) - len(token.lstrip(" "))
+    text = "␣" * before + inner + "␣" * (len(token) - before - len(inner))
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def cells(text: str) -> int:
-    """How many places a text takes in fixed-width type."""
+    """Columns that a text takes in fixed-width type."""
     return sum(2 if unicodedata.east_asian_width(one) in "WF" else 1 for one in text) or 1

@@ -1,9 +1,9 @@
-"""What happens to accuracy with more labelled examples, and with flipped labels among them."""
+"""How accuracy changes with the number of labelled examples, and with flipped labels among them."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,46 +13,45 @@ import plotly.graph_objects as go
 from arm_lens.evaluation.standings import mean_over_subsets
 from arm_lens.frames import SUMMARY, checked
 from arm_lens.plots.cuts import only
-from arm_lens.plots.judge_rows import accuracy_text, line_width
+from arm_lens.plots.judge_rows import accuracy_text, symbol
 from arm_lens.plots.notation import HOVER, whiskers
-from arm_lens.plots.panels import chance_line, legend_above, line_panels, name_rows, second_line, thinned
-from arm_lens.plots.theme import JudgeStyle, faded, judge_styles, literal, narrow
+from arm_lens.plots.panels import chance_line, facets, thinned
+from arm_lens.plots.theme import faded, judge_styles, literal, narrow
+from arm_lens.registry import Style
 
 MEAN = "mean over subsets"
 SPREAD = 0.6
-"""The part of the distance between two neighbouring values over which judges are spread, lest their intervals hide
-each other."""
+"""The part of the distance between two neighbouring values over which judges are spread, so that their intervals do not
+hide each other."""
 REFERENCES = ("zero_shot", "length")
-"""Without examples: what any judge that reads some ought to beat."""
+"""Judges without examples, which any judge that reads some should beat."""
 EDGE = 0.9
 """Steps that an axis reaches beyond its first and last value."""
-GAP = 38
-"""Pixels between panels."""
 CROWD = 6
-"""From this many lines in a panel, intervals are drawn faintly and the lead's boldly."""
+"""The largest number of lines in a panel whose intervals are all drawn boldly; of more, only those of the lead are."""
 
 
 @dataclass(frozen=True)
 class _Study:
-    """What is varied, and how its axis reads."""
+    """What is varied, and its axis."""
 
     varied: str
     axis: str
     logarithmic: bool
 
-    def place(self, values: Sequence[float | int]) -> list[float]:
+    def places(self, values: Sequence[float | int]) -> list[float]:
         """Positions on the axis."""
         return [float(np.log2(value)) if self.logarithmic else float(value) for value in values]
 
     def tick(self, value: float | int) -> str:
-        """What the axis says at a value."""
+        """Text of the axis at a value."""
         if self.logarithmic:
             return f"{value:.0f}"
         return f"{100 * value:.0f}" if narrow() else f"{value:.0%}"
 
     @property
     def title(self) -> str:
-        """Of the axis."""
+        """Title of the axis."""
         return self.axis if self.logarithmic or not narrow() else f"{self.axis.removeprefix('share of ')} (%)"
 
 
@@ -71,12 +70,12 @@ def accuracy_by_examples(
     """A line per judge against the number of labelled examples, on a logarithmic axis; a panel for each subset.
 
     The first panel is the mean over subsets, if there are several. Judges measured at one number only are left out.
-    Symbols of one number of examples stand a little apart, so that their intervals show.
+    Symbols of one number of examples stand a little apart, so that their intervals can be seen.
 
     Args:
         summary: a table like `arm_lens.frames.SUMMARY`; the rows with the least noise are drawn.
-        benchmark: which one, if the table holds several.
-        names: names of judges to display instead of the usual ones.
+        benchmark: which one, if the table has several.
+        names: labels that replace the usual ones, by judge.
         lead: the judge whose line is bolder.
         references: judges that read no examples, drawn as level dotted lines.
 
@@ -97,14 +96,8 @@ def accuracy_by_noise(
 ) -> go.Figure:
     """A line per judge against the share of flipped labels among the examples; a panel for each subset.
 
-    Drawn like `accuracy_by_examples`, at the number of examples for which most shares were measured.
-
-    Args:
-        summary: a table like `arm_lens.frames.SUMMARY`.
-        benchmark: which one, if the table holds several.
-        names: names of judges to display instead of the usual ones.
-        lead: the judge whose line is bolder.
-        references: judges that read no examples, drawn as level dotted lines.
+    Drawn like `accuracy_by_examples`, with the same arguments, at the number of examples for which most shares were
+    measured.
 
     Raises:
         ValueError: if a column is missing, there are no rows, or no judge was measured at two shares.
@@ -143,23 +136,40 @@ def _study(
         means = [_mean(varied[varied[study.varied] == value], subsets) for value in varied[study.varied].unique()]
         panels = {f"{MEAN} ({len(subsets)})": (pd.concat(means), _mean(level, subsets)), **panels}
     styles = judge_styles([*varied["judge"], *level["judge"]], names)
-    bare = line_panels(len(panels), height=1, gap_x=GAP)
-    extra = second_line(list(panels), bare.width)
-    shown = [_short(style) for style in styles.values()]
-    legend, top = legend_above(shown, left=bare.left, width=bare.inner_width)
+    entries = [style.label if len(style.label) <= 28 else style.label[:27] + "…" for style in styles.values()]
     height, between = (130, 46) if narrow() else (210, 66)
-    grid = line_panels(len(panels), height=height, gap_x=GAP, gap_y=between + extra, top=top + 26 + extra, bottom=50)
-    figure = grid.figure(list(panels), [""] * len(panels))
+    figure, grid = facets(
+        list(panels),
+        entries=entries,
+        height=height,
+        above=26,
+        between=between,
+        gap_x=38,
+        bottom=50,
+        x=study.title,
+        y="accuracy",
+    )
     ticks: list[float | int] = sorted(varied[study.varied].unique().tolist())
+    at = study.places(ticks)
+    step = min((b - a for a, b in itertools.pairwise(at)), default=1.0)
+    low, high = at[0] - step * EDGE, at[-1] + step * EDGE
     for index, (title, (lines, flat)) in enumerate(panels.items()):
+        chance_line(figure, y=0.5, span=(low, high), **grid.place(index))
         row, column = grid.cell(index)
-        _draw(figure, lines, flat, study=study, ticks=ticks, styles=styles, lead=lead, title=title, place=(row, column))
-        lowest = study.title if grid.is_lowest(index) else None
-        figure.update_xaxes(title_text=lowest, row=row, col=column)
-    _axes(figure, pd.concat([varied, level]), study, ticks, grid.width)
-    for style in styles.values():
-        figure.add_trace(_entry(style))
-    figure.update_layout(legend=legend)
+        traces = [*_levels(flat, styles, title, at, step), *_lines(lines, study, styles, title, at, step, lead)]
+        figure.add_traces(traces, rows=row, cols=column)
+    shown, texts = thinned(
+        at, [study.tick(value) for value in ticks], [(value - low) / (high - low) * grid.width for value in at]
+    )
+    figure.update_xaxes(tickvals=shown, ticktext=texts, tickangle=0, range=[low, high])
+    lowest = float(np.nanmin(pd.concat([varied, level])[["ci_low", "accuracy"]].to_numpy(dtype=float)))
+    bottom = min(0.45, lowest - 0.02)
+    figure.update_yaxes(range=[bottom, 1.02], dtick=0.1 if bottom > 0.2 else 0.2, tickformat=".1f")
+    for entry, style in zip(entries, styles.values(), strict=True):
+        figure.add_scatter(
+            x=[None], y=[None], mode="lines+markers", line={"color": style.color, "width": 1.6}, marker=symbol(style, 9),
+            name=literal(entry),
+        )  # fmt: skip
     return figure
 
 
@@ -172,95 +182,54 @@ def _mean(rows: pd.DataFrame, subsets: Sequence[str]) -> pd.DataFrame:
     return means.merge(shared, on="judge")
 
 
-def _draw(
-    figure: go.Figure,
-    lines: pd.DataFrame,
-    flat: pd.DataFrame,
-    *,
-    study: _Study,
-    ticks: Sequence[float | int],
-    styles: Mapping[str, JudgeStyle],
-    lead: str,
-    title: str,
-    place: tuple[int, int],
-) -> None:
-    at = study.place(ticks)
-    step = min((b - a for a, b in itertools.pairwise(at)), default=1.0)
-    row, column = place
-    chance_line(figure, y=0.5, span=(at[0] - step * EDGE, at[-1] + step * EDGE), row=row, col=column)
+def _levels(
+    flat: pd.DataFrame, styles: Mapping[str, Style], title: str, at: Sequence[float], step: float
+) -> Iterator[go.Scatter]:
+    """Level dotted lines of the references, each with its symbol at the left edge, before the first value."""
+    ends = [at[0] - step / 2, (at[0] + at[-1]) / 2, at[-1] + step / 2]
     for record in flat.to_dict("records"):
-        style = styles[record["judge"]]
-        middle = (at[0] + at[-1]) / 2
-        ends = [at[0] - step / 2, middle, at[-1] + step / 2]
-        text = accuracy_text(record, style.name, title)
-        trace = go.Scatter(
-            x=ends, y=[record["accuracy"]] * 3, mode="lines", line={"color": style.color, "width": 1.4, "dash": "dot"},
-            hovertext=text, hovertemplate=HOVER, showlegend=False, name=literal(style.name),
+        style, y = styles[record["judge"]], record["accuracy"]
+        yield go.Scatter(
+            x=ends, y=[y] * 3, mode="lines", line={"color": style.color, "width": 1.4, "dash": "dot"}, showlegend=False,
+            hovertext=accuracy_text(record, style.label, title), hovertemplate=HOVER, name=literal(style.label),
         )  # fmt: skip
-        figure.add_trace(trace, row=row, col=column)
-        # The symbol stands at the left edge, before the first value.
-        end = go.Scatter(
-            x=ends[:1], y=[record["accuracy"]], mode="markers", marker=_marker(style, 5 if narrow() else 7), hoverinfo="skip",
+        yield go.Scatter(
+            x=ends[:1], y=[y], mode="markers", marker=symbol(style, 5 if narrow() else 7), hoverinfo="skip",
             showlegend=False, cliponaxis=False,
         )  # fmt: skip
-        figure.add_trace(end, row=row, col=column)
-    drawn = [judge for judge in styles if (lines["judge"] == judge).any()]
-    # The lead comes last, on top.
+
+
+def _lines(
+    rows: pd.DataFrame,
+    study: _Study,
+    styles: Mapping[str, Style],
+    title: str,
+    at: Sequence[float],
+    step: float,
+    lead: str,
+) -> Iterator[go.Scatter]:
+    """A line for each judge, side by side at each value; that of the lead last, on top."""
+    drawn = [judge for judge in styles if (rows["judge"] == judge).any()]
+    spread = SPREAD * min(step, (at[-1] - at[0]) / 4)
     for index, judge in sorted(enumerate(drawn), key=lambda pair: pair[1] == lead):
-        some = lines[lines["judge"] == judge].sort_values(study.varied)
-        shift = SPREAD * min(step, (at[-1] - at[0]) / 4) * ((index + 0.5) / len(drawn) - 0.5)
+        style, bold = styles[judge], judge == lead
+        own = rows[rows["judge"] == judge].sort_values(study.varied)
+        shift = spread * ((index + 0.5) / len(drawn) - 0.5)
         texts = [
-            accuracy_text(record, styles[judge].name, title)
+            accuracy_text(record, style.label, title)
             + f"<br>{record[study.varied]:{'.0f' if study.logarithmic else '.0%'}} {study.axis.removeprefix('share of ')}"
-            for record in some.to_dict("records")
+            for record in own.to_dict("records")
         ]
-        faint = len(drawn) > CROWD and judge != lead
-        x = [value + shift for value in study.place(some[study.varied].to_list())]
-        figure.add_trace(_line(some, x, styles[judge], texts, bold=judge == lead, faint=faint), row=row, col=column)
-
-
-def _line(
-    rows: pd.DataFrame, x: Sequence[float | int], style: JudgeStyle, texts: Sequence[str], *, bold: bool, faint: bool
-) -> go.Scatter:
-    color = faded(style.color, 0.35 if faint else 0.9)
-    return go.Scatter(
-        x=list(x),
-        y=rows["accuracy"].to_list(),
-        error_y=whiskers(rows, "accuracy", color, thickness=1.8 if bold else 1.2, width=0),
-        mode="lines+markers",
-        line={"color": style.color, "width": 2.6 if bold else 1.3},
-        marker=_marker(style, (9 if bold else 7) - 2 * narrow()),
-        hovertext=list(texts),
-        hovertemplate=HOVER,
-        name=literal(style.name),
-        showlegend=False,
-    )
-
-
-def _marker(style: JudgeStyle, size: int) -> dict[str, object]:
-    return {"symbol": style.symbol, "size": size, "color": style.color, "line": {"width": line_width(style)}}
-
-
-def _entry(style: JudgeStyle) -> go.Scatter:
-    """A judge's entry in the legend."""
-    return go.Scatter(
-        x=[None], y=[None], mode="lines+markers", line={"color": style.color, "width": 1.6}, marker=_marker(style, 9),
-        name=literal(_short(style)),
-    )  # fmt: skip
-
-
-def _short(style: JudgeStyle) -> str:
-    return style.name if len(style.name) <= 28 else style.name[:27] + "…"
-
-
-def _axes(figure: go.Figure, table: pd.DataFrame, study: _Study, ticks: Sequence[float | int], width: int) -> None:
-    """Both axes of every panel, ``width`` pixels wide."""
-    at = study.place(ticks)
-    step = min((b - a for a, b in itertools.pairwise(at)), default=1.0)
-    low, high = at[0] - step * EDGE, at[-1] + step * EDGE
-    places = [(value - low) / (high - low) * width for value in at]
-    shown, texts = thinned(at, [study.tick(value) for value in ticks], places)
-    figure.update_xaxes(tickvals=shown, ticktext=texts, tickangle=0, range=[low, high])
-    low = min(0.45, float(np.nanmin(table[["ci_low", "accuracy"]].to_numpy(dtype=float))) - 0.02)
-    figure.update_yaxes(range=[low, 1.02], dtick=0.1 if low > 0.2 else 0.2, tickformat=".1f")
-    name_rows(figure, "accuracy")
+        color = faded(style.color, 0.35 if len(drawn) > CROWD and not bold else 0.9)
+        yield go.Scatter(
+            x=[value + shift for value in study.places(own[study.varied].to_list())],
+            y=own["accuracy"].to_list(),
+            error_y=whiskers(own, "accuracy", color, thickness=1.8 if bold else 1.2, width=0),
+            mode="lines+markers",
+            line={"color": style.color, "width": 2.6 if bold else 1.3},
+            marker=symbol(style, (9 if bold else 7) - 2 * narrow()),
+            hovertext=texts,
+            hovertemplate=HOVER,
+            name=literal(style.label),
+            showlegend=False,
+        )
