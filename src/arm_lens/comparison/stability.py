@@ -86,10 +86,10 @@ def stability_index(chosen: Float[np.ndarray, "set head"]) -> float:
     return float(1 - count / (count - 1) * (often * (1 - often)).mean() / by_chance)
 
 
-def _of_sets(sets: dict[str, HeadSet]) -> dict[str, float]:
+def _of_sets(sets: dict[str, HeadSet]) -> dict[str, float | int]:
     chosen = np.stack([one.mask.flatten().numpy() for one in sets.values()]).astype(float)
     count = len(sets)
-    row: dict[str, float] = {"n_sets": count, "mean_heads": float(chosen.sum(axis=1).mean())}
+    row: dict[str, float | int] = {"n_sets": count, "mean_heads": float(chosen.sum(axis=1).mean())}
     if count < 2:
         return row | dict.fromkeys([*STABILITY.required][3:], np.nan)
     every = [(one, two) for *_, one, two in pairs(sets, "sets")]

@@ -1,7 +1,8 @@
-"""What every head is worth, on a map of the model: brown cells cost the criterion something, blue ones help it.
+"""What every head is worth, on a map of the model: brown cells harm the criterion, blue cells help it.
 
-Colours are centred at zero. Measures are in different units (a probability of being selected is no gain in accuracy), so that
-panels of several measures are each scaled to their own largest value, and say their range; those of one share a scale.
+Colours are centred at zero. Measures are in different units (a probability of being selected is not a gain in accuracy), so
+panels of several measures are each scaled to their own largest value, and say their range. Panels of one measure share a
+scale.
 """
 
 from __future__ import annotations
@@ -31,88 +32,80 @@ def attribution_maps(
 ) -> go.Figure:
     """Layer by head maps of scores: a panel per criterion for one measure, or a panel per measure for one criterion.
 
-    A minus stands in cells notably below zero, a cross where a head was not measured. Hovering tells a head's score, its
-    interval, and all other measures of it in the table.
+    A minus stands in cells notably below zero, a cross where a head was not measured. Hovering shows a head's score with its
+    interval, and all other measures of the head in the table.
 
     Args:
         attributions: one or several, also by the criterion's name; or a table like `arm_lens.frames.ATTRIBUTIONS`.
         outcome: whose scores.
-        measure: which one; needed if the table holds several measures of several criteria.
+        measure: which one; needed if the table has several measures of several criteria.
         criterion: which one; likewise.
 
     Raises:
-        ValueError: if a column is missing, there are no such rows, or several measures of several criteria are left.
+        ValueError: if a column is missing, no row is left, or several measures of several criteria are left.
     """
     every = checked(attributions_frame(attributions), ATTRIBUTIONS)
     known = having(every, "outcome", outcome, ATTRIBUTIONS)
     known = known if criterion is None else having(known, "criterion", criterion, ATTRIBUTIONS)
     shown = known if measure is None else having(known, "measure", measure, ATTRIBUTIONS)
     measures, criteria = list(measure_styles(shown["measure"])), criteria_of(shown)
-    if len(measures) > 1 and len(criteria) > 1:
+    by_measure = len(measures) > 1
+    if by_measure and len(criteria) > 1:
         raise ValueError(
             f"{len(measures)} measures of {len(criteria)} criteria: name a measure ({', '.join(measures)}) or a criterion"
         )
-    by_measure = len(measures) > 1
-    panels = [(criteria[0], one) for one in measures] if by_measure else [(one, measures[0]) for one in criteria]
+    panels = [(name, one) for name in criteria for one in measures]
     grid = MapGrid.of(len(panels), int(known["layer"].max()) + 1, int(known["head"].max()) + 1)
     tables = [
         grid.table(shown[(shown["criterion"] == name) & (shown["measure"] == one)], "score") for name, one in panels
     ]
     titles = [measure_name(one) if by_measure else name for name, one in panels]
     figure = grid.panels.figure(titles, [_range(table) for table in tables])
-    common = largest(np.stack(tables))
-    texts = head_texts(known)
+    common = 1.0 if by_measure else largest(np.stack(tables))
+    texts: dict[tuple[str, int, int], dict[str, str]] = {}
+    for row in known.to_dict("records"):
+        texts.setdefault((row["criterion"], row["layer"], row["head"]), {})[row["measure"]] = score_text(row)
     for index, ((name, one), table) in enumerate(zip(panels, tables, strict=True)):
-        own = largest(table)
-        hover = np.full(table.shape, "", dtype=object)
-        for layer, head in np.ndindex(*table.shape):
-            hover[layer, head] = _hover(name, layer, head, one, texts.get((name, layer, head), {}))
-        z, span = (table / own, 1.0) if by_measure else (table, common)
-        grid.add(figure, index, z, hover, span=span, name=label(titles[index]))
-    reach = 1.0 if by_measure else common
-    bar = {"colorscale": [list(stop) for stop in DIVERGING], "cmin": -reach, "cmax": reach}
+        hover = [_hover((name, *head), one, texts.get((name, *head), {})) for head in np.ndindex(*table.shape)]
+        z = table / largest(table) if by_measure else table
+        hovers = np.array(hover, dtype=object).reshape(table.shape)
+        grid.add(figure, index, z, hovers, span=common, name=label(titles[index]))
+    bar = {"colorscale": [list(stop) for stop in DIVERGING], "cmin": -common, "cmax": common}
     if by_measure:
         grid.finish(figure, "share of each<br>panel's largest", tickvals=[-1, -0.5, 0, 0.5, 1], **bar)
     else:
         grid.finish(figure, "score", **bar)
     what = f"{criteria[0]}: scores" if by_measure else measure_name(measures[0])
-    gaps = any(np.isnan(table).any() for table in tables)
+    left_out = sorted(set(every["measure"]) - set(known["measure"])) if by_measure else []
     notes = [
         "A minus marks cells notably below zero." if min(map(np.nanmin, tables)) < 0 else "",
-        "×: not measured." if gaps else "",
+        "×: not measured." if np.isnan(tables).any() else "",
+        f"Without {' and '.join(map(measure_name, left_out))}, which is on no outcome." if left_out else "",
+        _trust(dict(zip(measures, tables, strict=True))) if by_measure else "",
     ]
-    left_out = sorted(set(every["measure"]) - set(known["measure"])) if by_measure else []
-    if left_out:
-        notes.append(f"Without {' and '.join(measure_name(one) for one in left_out)}, which is on no outcome.")
-    caption(figure, [f"{what} on {outcome_name(outcome)}.", *notes, _trust(panels, tables) if by_measure else ""])
+    caption(figure, [f"{what} on {outcome_name(outcome)}.", *notes])
     return figure
 
 
-def _trust(panels: list[tuple[str, str]], tables: list[np.ndarray]) -> str:
-    """How far the cheap measures agree with the first causal one: none is shown without."""
-    styles = measure_styles(measure for _, measure in panels)
-    of = {measure: table.ravel() for (_, measure), table in zip(panels, tables, strict=True)}
+def _trust(tables: dict[str, np.ndarray]) -> str:
+    """How far the cheap measures agree with the first causal one, which every figure of cheap measures says."""
+    scores = pd.DataFrame({measure: table.ravel() for measure, table in tables.items()})
+    styles = measure_styles(tables)
     causal = next((measure for measure, style in styles.items() if style.causal), None)
     cheap = [measure for measure, style in styles.items() if not style.causal]
     if causal is None or not cheap:
         return ""
-    frame = pd.DataFrame(of)
-    told = [f"{measure_name(one)} {signed(frame[causal].corr(frame[one], 'spearman'), digits=2)}" for one in cheap]
-    return f"Rank correlation with {measure_name(causal)}: {', '.join(told)}."
+    rho = {measure_name(one): signed(scores[causal].corr(scores[one], "spearman"), digits=2) for one in cheap}
+    return (
+        f"Rank correlation with {measure_name(causal)}: {', '.join(f'{name} {value}' for name, value in rho.items())}."
+    )
 
 
-def head_texts(scores: pd.DataFrame) -> dict[tuple[str, int, int], dict[str, str]]:
-    """By criterion, layer and head: each measure's score with its interval and n, as text."""
-    texts: dict[tuple[str, int, int], dict[str, str]] = {}
-    for row in scores.to_dict("records"):
-        texts.setdefault((str(row["criterion"]), row["layer"], row["head"]), {})[str(row["measure"])] = score_text(row)
-    return texts
-
-
-def _hover(criterion: str, layer: int, head: int, measure: str, texts: dict[str, str]) -> str:
+def _hover(head: tuple[str, int, int], measure: str, texts: dict[str, str]) -> str:
+    criterion, *place = head
     others = [f"{literal(measure_name(one))} {texts[one]}" for one in measure_styles(texts) if one != measure]
     own = f"<b>{literal(measure_name(measure))} {texts.get(measure, 'not measured')}</b>"
-    return "<br>".join([f"<b>{label(criterion, width=60)}</b>", head_name(layer, head), own, *others])
+    return "<br>".join([f"<b>{label(criterion, width=60)}</b>", head_name(*place), own, *others])
 
 
 def _range(table: np.ndarray) -> str:

@@ -16,7 +16,7 @@ from scipy.cluster import hierarchy
 
 from arm_lens.frames import AGREEMENT, COSINES, OVERLAP, RANK_CORRELATION, TRANSFER, Schema, checked, criteria_of
 from arm_lens.plots.cuts import having
-from arm_lens.plots.matrices import ACCURACY, Cells, Layout, Scale, matrices, rule
+from arm_lens.plots.matrices import ACCURACY, Cells, Entry, Layout, Scale, matrices, rule
 from arm_lens.plots.measures import measure_styles, outcome_name
 from arm_lens.plots.notation import caption, score_text, signed
 from arm_lens.plots.theme import INK, label, narrow
@@ -255,7 +255,7 @@ def _overlap_text(row: Mapping[Any, Any]) -> str:
     )
 
 
-def _transfer_entry(row: Mapping[Any, Any]) -> tuple[str, str, float, bool, str]:
+def _transfer_entry(row: Mapping[Any, Any]) -> Entry:
     heads, criterion, means = (label(row[key], width=40) for key in ("heads_of", "used_for", "means_of"))
     text = (
         f"<b>heads of {heads}</b><br>used for {criterion}<br>means of {means}<br>accuracy {row['accuracy']:.3f}, interval "

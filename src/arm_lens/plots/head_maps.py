@@ -20,15 +20,15 @@ Known = Sequence[ScoredLike] | Named[ScoredLike] | pd.DataFrame
 
 
 def selected_heads(heads: Chosen | Named[Chosen] | pd.DataFrame, *, attributions: Known | None = None) -> go.Figure:
-    """In what fraction of the seeds each head is in the selected set.
+    """The fraction of seeds in which each head is in the selected set.
 
     Args:
         heads: head sets, selections or reward models, also by name, and several of each name; or a table like
             `arm_lens.frames.HEADS`, with a row for every head of the model.
-        attributions: what else is known of the heads, told when pointed at; as `arm_lens.plots.attribution_maps` takes it.
+        attributions: scores of the heads to show on hovering; as `arm_lens.plots.attribution_maps` takes them.
 
     Raises:
-        ValueError: if a column is missing or there are no rows.
+        ValueError: if a column is missing or the table is empty.
     """
     table = checked(heads_frame(heads), HEADS)
     counts = table.astype({"selected": int}).groupby(["criterion", "seed"], sort=False)["selected"].sum()
@@ -51,15 +51,14 @@ def selection_probabilities(
     """The selection probability of each head, as the search left it: the mean over seeds.
 
     Args:
-        heads: as `selected_heads` takes it; of a table, with the column ``probability``.
-        attributions: likewise.
+        heads: as `selected_heads` takes them; a table needs the column ``probability``.
+        attributions: scores of the heads to show on hovering; as `arm_lens.plots.attribution_maps` takes them.
 
     Raises:
-        ValueError: if a column is missing, there are no rows, or the search went by something else than probabilities.
+        ValueError: if a column is missing, the table is empty, or a search used something else than probabilities.
     """
     table = checked(heads_frame(heads), WHOLE)
-    unknown = table.loc[table["probability"].isna(), "criterion"]
-    for criterion in unknown:
+    for criterion in table.loc[table["probability"].isna(), "criterion"]:
         raise ValueError(f"the search for {criterion!r} went by no probability of being selected")
     expected = table.groupby(["criterion", "seed"], sort=False)["probability"].sum().groupby("criterion").mean()
     notes = [f"{expected[criterion]:.1f} heads expected" for criterion in criteria_of(table)]
@@ -69,7 +68,7 @@ def selection_probabilities(
 def _maps(
     heads: pd.DataFrame, values: pd.Series, notes: list[str], title: str, attributions: Known | None, **ticks: object
 ) -> go.Figure:
-    """One heat map per criterion of the mean of ``values`` over seeds, on one scale from 0 to 1, which has a title."""
+    """One heat map per criterion of the mean of ``values`` over seeds, on one titled scale from 0 to 1."""
     known = None if attributions is None else checked(attributions_frame(attributions), ATTRIBUTIONS)
     criteria = criteria_of(heads)
     grid = MapGrid.of(len(criteria), int(heads["layer"].max()) + 1, int(heads["head"].max()) + 1)
@@ -85,18 +84,19 @@ def _maps(
 def _hover_texts(
     heads: pd.DataFrame, attributions: pd.DataFrame | None, criterion: str, shape: tuple[int, ...]
 ) -> np.ndarray:
-    texts = np.full(shape, "", dtype=object)
     title = label(criterion, width=60)
-    for layer, head in np.ndindex(*shape):
-        texts[layer, head] = f"<b>{title}</b><br>layer {layer}, head {head}"
+    texts = np.array(
+        [f"<b>{title}</b><br>layer {layer}, head {head}" for layer, head in np.ndindex(*shape)], dtype=object
+    )
+    texts = texts.reshape(shape)
     for row in heads[heads["criterion"] == criterion].to_dict("records"):
         probability = f"probability {row['probability']:.3f}" if row.get("probability", np.nan) >= 0 else ""
-        told = ", ".join(filter(None, [probability, "selected" * bool(row["selected"])])) or "not selected"
-        texts[row["layer"], row["head"]] += f"<br>seed {row['seed']}: {told}"
+        facts = ", ".join(filter(None, [probability, "selected" * bool(row["selected"])])) or "not selected"
+        texts[row["layer"], row["head"]] += f"<br>seed {row['seed']}: {facts}"
     if attributions is not None:
         own = attributions[(attributions["criterion"] == criterion) & attributions["score"].notna()]
         for row in own[(own["layer"] < shape[0]) & (own["head"] < shape[1])].to_dict("records"):
-            on = "" if row["outcome"] == "search" else f" on {outcome_name(row['outcome'])}"
-            what = literal(measure_name(row["measure"]) + on)
+            outcome = "" if row["outcome"] == "search" else f" on {outcome_name(row['outcome'])}"
+            what = literal(measure_name(row["measure"]) + outcome)
             texts[row["layer"], row["head"]] += f"<br>{what}: {score_text(row)}"
     return texts

@@ -9,6 +9,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import plotly.graph_objects as go
@@ -30,6 +31,8 @@ BAR = 84
 NAME_LINES = 2
 ACCURACY = "accuracy"
 RING = "∘"
+Entry: TypeAlias = tuple[Hashable, Hashable, float | int, bool | None, str]
+"""One cell: row, column, value, whether its number is bold (None if no number of the matrix can be), and hover text."""
 
 
 @dataclass(frozen=True)
@@ -78,12 +81,12 @@ class Cells:
         cls,
         rows: Sequence[Hashable],
         columns: Sequence[Hashable],
-        entries: Iterable[tuple[Hashable, Hashable, float, bool | None, str]],
+        entries: Iterable[Entry],
         *,
         blank: str = "",
         title: str = "",
     ) -> Cells:
-        """The matrix of these entries: row, column, value, whether bold (None if no entry can be), and hover text.
+        """The matrix of these entries.
 
         Args:
             rows: from the top; an empty name is a gap.
@@ -113,7 +116,7 @@ class Cells:
     def of_pairs(
         cls,
         names: Sequence[Hashable],
-        entries: Iterable[tuple[Hashable, Hashable, float, bool | None, str]],
+        entries: Iterable[Entry],
         diagonal: Mapping[Hashable, tuple[str, str]] | None = None,
     ) -> Cells:
         """The symmetric matrix of these pairs of names, each given once; its diagonal has a text and a hover text."""

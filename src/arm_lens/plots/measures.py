@@ -1,7 +1,7 @@
 """How measures and outcomes are named, ordered and drawn in every figure.
 
 Causal measures say what the outcome does when heads are written or removed, and come first. The cheap ones (a gradient,
-a direct path to the verdict's logits, the search's own probability) stand in for them as far as they agree with them.
+a direct path to the verdict's logits, the search's own probability) may replace causal measures as far as they agree.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ CONTROLS: dict[str, MeasureStyle] = {
     "random": MeasureStyle("Random heads", "Random", "#7a7a7a", "triangle-down", "dash", False),
     "selected": MeasureStyle("Selected heads", "Selected", "#111111", "star-diamond", "solid", False),
 }
-"""Rankings that are no measure."""
+"""Rankings that are not measures."""
 _OTHERS = (("x", "solid"), ("hourglass", "dash"), ("bowtie", "dot"), ("hexagon", "dashdot"))
 
 
@@ -63,10 +63,10 @@ def measure_styles(measures: Iterable[str]) -> dict[str, MeasureStyle]:
 
 
 def measure_name(measure: str) -> str:
-    """How a measure reads, e.g. "Shapley value"; another's own name is left as it is."""
+    """A measure's displayed name, e.g. "Shapley value"; an unknown measure keeps its own."""
     return measure_styles([measure])[measure].name
 
 
 def outcome_name(outcome: str) -> str:
-    """How an outcome reads, with its unit."""
+    """An outcome's displayed name, with its unit."""
     return OUTCOME_NAMES.get(outcome, outcome)

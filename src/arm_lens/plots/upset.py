@@ -1,7 +1,7 @@
-"""Which heads several names share: an UpSet plot, which stays legible where a Venn diagram of eight sets does not.
+"""Which heads several names share: an UpSet plot, which is legible for eight sets, unlike a Venn diagram.
 
-Every head belongs to exactly one intersection, the names that have it and no other. A column of dots says which names these
-are, the bar above it how many heads, and the bars at the left how many heads each name has in all.
+Every head belongs to exactly one intersection: the names that have the head. A column of dots shows these names, the bar
+above it the number of heads, and the bars at the left how many heads each name has in all.
 
 Source: Lex, Gehlenborg, Strobelt, Vuillemot, Pfister: UpSet: Visualization of Intersecting Sets, IEEE TVCG 20 (2014).
 """
@@ -11,9 +11,11 @@ from __future__ import annotations
 import textwrap
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from arm_lens.display import counted
 from arm_lens.frames import HEADS, checked, criteria_of, repeats_in
 from arm_lens.heads import Chosen, Head, Named, heads_frame
 from arm_lens.plots.notation import HOVER, caption
@@ -26,13 +28,15 @@ COLUMN = (15, 30)
 BARS = 150
 """Pixels of the height of the upper bars."""
 GAP = 14
+EDGES = (12, 14)
+"""Pixels free at the left and at the right."""
 ABSENT = "#d9d9d9"
 HEADS_SHOWN = 40
 
 
 @dataclass(frozen=True)
 class Intersection:
-    """The heads that these names have in common and no other name has."""
+    """The heads that all these names have and no other name has."""
 
     names: tuple[str, ...]
     heads: tuple[Head, ...]
@@ -42,14 +46,11 @@ def memberships_of(heads: Chosen | Named[Chosen] | pd.DataFrame) -> dict[str, se
     """Each criterion's heads: those that at least half of its searches selected.
 
     Raises:
-        ValueError: if a column is missing or there are no rows.
+        ValueError: if a column is missing or the table is empty.
     """
     table = checked(heads_frame(heads), HEADS.needing("criterion", "layer", "head", "selected"))
-    shares = (
-        table.assign(selected=table["selected"].astype(float))
-        .groupby(["criterion", "layer", "head"], sort=False)["selected"]
-        .mean()
-    )
+    keys = ["criterion", "layer", "head"]
+    shares = table.astype({"selected": float}).groupby(keys, sort=False)["selected"].mean()
     sets: dict[str, set[Head]] = {criterion: set() for criterion in criteria_of(table)}
     for criterion, layer, head in shares.index[shares >= 0.5]:
         sets[str(criterion)].add(Head(int(layer), int(head)))
@@ -57,17 +58,13 @@ def memberships_of(heads: Chosen | Named[Chosen] | pd.DataFrame) -> dict[str, se
 
 
 def intersections_of(sets: dict[str, set[Head]]) -> list[Intersection]:
-    """All intersections that hold a head: the largest first, of equal ones those of fewer names, then in the names' order."""
-    owners: dict[Head, list[str]] = {}
-    for name, heads in sets.items():
-        for head in heads:
-            owners.setdefault(head, []).append(name)
+    """All intersections with a head: the largest first, then by the number of names, then in the names' order."""
     groups: dict[tuple[str, ...], list[Head]] = {}
-    for head in sorted(owners):
-        groups.setdefault(tuple(owners[head]), []).append(head)
-    place = {name: index for index, name in enumerate(sets)}
+    for head in sorted(set().union(*sets.values())):
+        groups.setdefault(tuple(name for name in sets if head in sets[name]), []).append(head)
+    place = list(sets).index
     found = [Intersection(names, tuple(heads)) for names, heads in groups.items()]
-    return sorted(found, key=lambda one: (-len(one.heads), len(one.names), [place[name] for name in one.names]))
+    return sorted(found, key=lambda one: (-len(one.heads), len(one.names), list(map(place, one.names))))
 
 
 def upset(heads: Chosen | Named[Chosen] | pd.DataFrame, *, most: int | None = None) -> go.Figure:
@@ -79,28 +76,23 @@ def upset(heads: Chosen | Named[Chosen] | pd.DataFrame, *, most: int | None = No
         most: how many intersections at most; without it, as many as there is room for.
 
     Raises:
-        ValueError: if a column is missing, there are no rows, no head is selected at all, or ``most`` is below 1.
+        ValueError: if a column is missing, the table is empty, no head is selected at all, or ``most`` is below 1.
     """
     sets = memberships_of(heads)
     found = intersections_of(sets)
     if not found:
         raise ValueError("no head is selected: there is nothing to intersect")
     if most is not None and most < 1:
-        raise ValueError(f"most is {most}: at least one intersection is shown")
-    letters = 14 if narrow() else 24
+        raise ValueError(f"most is {most}: at least one intersection is drawn")
+    letters, left = (14, 56) if narrow() else (24, 96)
     longest = max(len(line) for name in sets for line in (textwrap.wrap(name, letters) or [""])[:2])
-    left, names_room, right = (56 if narrow() else 96), round(LETTER * longest) + 18, 14
-    bars_left = 12
-    room = page_width() - bars_left - left - names_room - right
+    names_room = round(LETTER * longest) + 18
+    room = page_width() - EDGES[0] - left - names_room - EDGES[1]
     shown = found[: min(most or len(found), max(1, room // COLUMN[0]))]
-    step = min(COLUMN[1], room / len(shown))
-    figure = _frame(sets, shown, pixels=(bars_left, left, names_room, round(step * len(shown)), right), letters=letters)
-    _sizes(figure, sets)
-    _columns(figure, sets, shown)
-    rest = found[len(shown) :]
-    left_out = (
-        f" {len(rest)} further intersections of {_span([len(one.heads) for one in rest])} are left out." if rest else ""
-    )
+    figure = _frame(sets, shown, letters, left, names_room, max(round(min(COLUMN[1] * len(shown), room)), 90))
+    _draw(figure, sets, shown)
+    rest = [len(one.heads) for one in found[len(shown) :]]
+    left_out = f" {len(rest)} further intersections of {_span(rest)} are left out." if rest else ""
     table = heads_frame(heads)
     searches = int(table.drop_duplicates(["criterion", *repeats_in(table)])["criterion"].value_counts().max())
     rule = "" if searches == 1 else f" A head counts if at least half of the {searches} searches selected it."
@@ -109,43 +101,35 @@ def upset(heads: Chosen | Named[Chosen] | pd.DataFrame, *, most: int | None = No
 
 
 def _frame(
-    sets: dict[str, set[Head]],
-    shown: list[Intersection],
-    *,
-    pixels: tuple[int, int, int, int, int],
-    letters: int,
+    sets: dict[str, set[Head]], shown: list[Intersection], letters: int, left: int, names_room: int, matrix: int
 ) -> go.Figure:
-    bars_left, left, names_room, matrix, right = pixels
-    matrix = max(matrix, 90)
+    """The axes: x and y of the sets' bars, x2 and y2 of the dots, x2 and y3 of the bars above them; sizes in pixels."""
     row = 32 if any(len(textwrap.wrap(name, letters)) > 1 for name in sets) else ROW
     height, top, bottom = row * len(sets), 20, 44
     inner, upright = left + names_room + matrix, BARS + GAP + height
-    figure = go.Figure()
-    level = height / upright
     quiet = {"showgrid": False, "showline": False, "ticks": "", "zeroline": False}
-    largest = max(map(len, sets.values()))
+    lines = {"domain": [0, height / upright], "range": [len(sets) - 0.5, -0.5], **quiet}
+    most = max(len(one.heads) for one in shown)
+    figure = go.Figure()
     figure.update_layout(
         base_layout(
-            width=bars_left + inner + right,
+            width=EDGES[0] + inner + EDGES[1],
             height=top + upright + bottom,
-            margin={"l": bars_left, "r": right, "t": top, "b": bottom},
+            margin={"l": EDGES[0], "r": EDGES[1], "t": top, "b": bottom},
         ),
         showlegend=False,
         bargap=0.35,
-        # The sets' sizes, growing to the left.
-        xaxis={"domain": [0, left / inner], "range": [largest * 1.45 + 0.5, 0], "anchor": "y", "showticklabels": False,
-               "title": {"text": "heads", "standoff": 6}, **quiet},
-        yaxis={"domain": [0, level], "range": [len(sets) - 0.5, -0.5], "anchor": "x", "side": "right",
-               "tickvals": list(range(len(sets))), "ticklabelstandoff": 8,
-               "ticktext": [label(name, width=letters) for name in sets], **quiet},
+        xaxis={"domain": [0, left / inner], "range": [max(map(len, sets.values())) * 1.45 + 0.5, 0], "anchor": "y",
+               "showticklabels": False, "title": {"text": "heads", "standoff": 6}, **quiet},
+        yaxis={"anchor": "x", "side": "right", "tickvals": list(range(len(sets))), "ticklabelstandoff": 8,
+               "ticktext": [label(name, width=letters) for name in sets], **lines},
         xaxis2={"domain": [(left + names_room) / inner, 1], "range": [-0.5, len(shown) - 0.5], "anchor": "y2",
                 "showticklabels": False, **quiet},
-        yaxis2={"domain": [0, level], "range": [len(sets) - 0.5, -0.5], "anchor": "x2", "showticklabels": False, **quiet},
-        yaxis3={"domain": [(height + GAP) / upright, 1], "range": [0, max(len(one.heads) for one in shown) * 1.14],
-                "anchor": "x2", "nticks": 5, "tickformat": "d", "gridcolor": GRID,
-                "title": {"text": "heads in common", "standoff": 6}},
+        yaxis2={"anchor": "x2", "showticklabels": False, **lines},
+        yaxis3={"domain": [(height + GAP) / upright, 1], "range": [0, most * 1.14], "anchor": "x2", "nticks": 5,
+                "tickformat": "d", "gridcolor": GRID, "title": {"text": "heads in common", "standoff": 6}},
     )  # fmt: skip
-    if max(len(one.heads) for one in shown) <= 5:
+    if most <= 5:
         figure.update_layout(yaxis3_dtick=1)
     for index in range(0, len(sets), 2):
         figure.add_shape(
@@ -155,53 +139,40 @@ def _frame(
     return figure
 
 
-def _sizes(figure: go.Figure, sets: dict[str, set[Head]]) -> None:
-    sizes = [len(heads) for heads in sets.values()]
-    bars = go.Bar(
-        x=sizes, y=list(range(len(sets))), orientation="h", marker_color="#6e6e6e", text=sizes, textposition="outside",
-        textfont={"size": 12}, cliponaxis=False, hovertext=[_listing(name, sorted(heads)) for name, heads in sets.items()],
-        hovertemplate=HOVER, name="set sizes", xaxis="x", yaxis="y",
+def _draw(figure: go.Figure, sets: dict[str, set[Head]], shown: list[Intersection]) -> None:
+    columns, rows = list(range(len(shown))), list(range(len(sets)))
+    bar = {"textposition": "outside", "textfont": {"size": 12}, "cliponaxis": False, "hovertemplate": HOVER}
+    sizes, counts = [len(heads) for heads in sets.values()], [len(one.heads) for one in shown]
+    figure.add_bar(
+        x=sizes, y=rows, orientation="h", marker_color="#6e6e6e", text=sizes, name="set sizes", xaxis="x", yaxis="y",
+        hovertext=[_listing(name, sorted(heads)) for name, heads in sets.items()], **bar,
     )  # fmt: skip
-    figure.add_trace(bars)
-
-
-def _columns(figure: go.Figure, sets: dict[str, set[Head]], shown: list[Intersection]) -> None:
-    place = {name: index for index, name in enumerate(sets)}
     texts = [_listing(" and ".join(one.names) + " only" * (len(one.names) == 1), list(one.heads)) for one in shown]
-    counts = [len(one.heads) for one in shown]
-    bars = go.Bar(
-        x=list(range(len(shown))), y=counts, marker_color=MEETS, text=counts, textposition="outside", textfont={"size": 12},
-        textangle=0, cliponaxis=False, hovertext=texts, hovertemplate=HOVER, name="intersections",
-        xaxis="x2", yaxis="y3",
+    figure.add_bar(
+        x=columns, y=counts, marker_color=MEETS, text=counts, textangle=0, name="intersections", xaxis="x2", yaxis="y3",
+        hovertext=texts, **bar,
     )  # fmt: skip
-    figure.add_trace(bars)
-    lines_x: list[int | None] = []
-    lines_y: list[int | None] = []
-    for index, one in enumerate(shown):
-        rows = [place[name] for name in one.names]
-        lines_x += [index, index, None]
-        lines_y += [min(rows), max(rows), None]
-    line = go.Scatter(
-        x=lines_x, y=lines_y, mode="lines", line={"color": INK, "width": 2}, hoverinfo="skip", xaxis="x2", yaxis="y2"
-    )
-    figure.add_trace(line)
-    for inside, color, name in ((False, ABSENT, "absent"), (True, INK, "present")):
-        at = [(index, place[each]) for index, one in enumerate(shown) for each in sets if (each in one.names) == inside]
-        dots = go.Scatter(
-            x=[x for x, _ in at], y=[y for _, y in at], mode="markers", marker={"size": 10, "color": color},
-            hovertext=[texts[x] for x, _ in at], hovertemplate=HOVER, name=name, xaxis="x2",
-            yaxis="y2", cliponaxis=False,
+    inside = np.array([[name in one.names for name in sets] for one in shown])
+    ends = [(int(np.flatnonzero(own)[0]), int(np.flatnonzero(own)[-1])) for own in inside]
+    figure.add_scatter(
+        x=[x for column in columns for x in (column, column, None)],
+        y=[y for first, last in ends for y in (first, last, None)], mode="lines", line={"color": INK, "width": 2}, hoverinfo="skip", xaxis="x2", yaxis="y2",
+    )  # fmt: skip
+    for where, color, name in ((~inside, ABSENT, "absent"), (inside, INK, "present")):
+        x, y = (index.tolist() for index in np.nonzero(where))
+        figure.add_scatter(
+            x=x, y=y, mode="markers", marker={"size": 10, "color": color}, hovertext=[texts[column] for column in x],
+            hovertemplate=HOVER, name=name, xaxis="x2", yaxis="y2", cliponaxis=False,
         )  # fmt: skip
-        figure.add_trace(dots)
 
 
 def _listing(title: str, heads: list[Head]) -> str:
     names = ", ".join(map(str, heads[:HEADS_SHOWN]))
     more = f" and {len(heads) - HEADS_SHOWN} more" if len(heads) > HEADS_SHOWN else ""
     listed = label(names + more, width=60, lines=12)
-    return f"<b>{label(title, width=60, lines=6)}</b><br>{len(heads)} head{'s' * (len(heads) != 1)}<br>{listed}"
+    return f"<b>{label(title, width=60, lines=6)}</b><br>{counted(len(heads), 'head')}<br>{listed}"
 
 
 def _span(sizes: list[int]) -> str:
     low, high = min(sizes), max(sizes)
-    return f"{low} head{'s' * (low != 1)}" + (" each" if low == high else f" to {high}")
+    return counted(low, "head") + (" each" if low == high else f" to {high}")
