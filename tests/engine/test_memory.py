@@ -171,7 +171,7 @@ def test_the_check_and_parts_of_batches_stay_within_the_budget_too(judge_of_clas
     masks, values = masks_and_values(model, 48)
 
     def unknown(some, memory_budget):
-        monkeypatch.setattr(language_model(model).findings, "replayed", (0, 0))
+        monkeypatch.setattr(language_model(model).findings, "replayed", [])
         return Replay(model, some, VERDICTS, memory_budget=memory_budget)
 
     least, _ = peak(lambda: unknown([max(sequences, key=len)], 1).verdict_logits(masks[:1], values))

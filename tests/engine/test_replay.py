@@ -221,7 +221,7 @@ def test_masks_that_would_see_each_other_get_a_row_each(fresh, model_class, monk
     replay = Replay(model, SEQUENCES, VERDICTS)
     assert_same(replay.logits(masks, values), expected)
     monkeypatch.setattr("arm_lens.engine.replay.differs", lambda *_: None)
-    monkeypatch.setattr(language_model(model).findings, "replayed", (0, 0))
+    monkeypatch.setattr(language_model(model).findings, "replayed", [])
     trusting = Replay(model, SEQUENCES, VERDICTS).logits(masks, values)
     assert (trusting - expected).abs().max() > 100 * TOLERANCE  # it was the check that helped
 

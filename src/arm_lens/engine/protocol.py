@@ -77,8 +77,8 @@ class ModelInfo:
 class Findings:
     """What was found out about one model by trying; it holds no reference to the model."""
 
-    replayed: tuple[int, int] = (0, 0)
-    """The longest prompt, and the most masks in a pass, for which its replay was found exact."""
+    replayed: list[tuple[int, int]] = field(default_factory=list)
+    """With how long a prompt, and how many masks in a pass, its replay was found exact; so it is with no more of either."""
     extended: tuple[int, int] | None = (0, -1)
     """The longest prompt, and the most padding, with which reading on was found exact; None if it is not."""
     warned: bool = False

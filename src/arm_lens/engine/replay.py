@@ -307,13 +307,14 @@ class Replay:
         longest, count = max(map(len, self.sequences)), min(len(masks), MASKS_PER_PASS)
         if self._refusal is None and not self._masks_as_rows and count > self._checked:
             foreign = self.model.has_foreign_hooks()
-            known = (0, 0) if foreign else self.model.findings.replayed
-            if longest > known[0] or count > known[1]:
+            known = [] if foreign else self.model.findings.replayed
+            if not any(longest <= tokens and count <= most for tokens, most in known):
                 self._refusal = self._difference(count, values)
+                if self._refusal is None and not foreign:
+                    others = (one for one in known if one[0] > longest or one[1] > count)
+                    self.model.findings.replayed = [(longest, count), *others]
             if self._refusal is None:
                 self._checked = count
-                if not foreign and longest >= known[0] and count >= known[1]:
-                    self.model.findings.replayed = (longest, count)
             else:
                 self._masks_as_rows = True
                 self._refusal = self._difference(1, values)
