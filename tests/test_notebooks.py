@@ -1,4 +1,4 @@
-"""Every notebook runs from a clean kernel, shows what it promises, warns of nothing, and is kept without outputs."""
+"""Every notebook runs from a clean kernel, shows what it promises, warns of nothing, and is stored without outputs."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ EXPECTED = [
     "06_your_own_model",
 ]
 PLOTLY = "application/vnd.plotly.v1+json"
+each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
 def test_the_notebooks_are_those_that_the_readme_names():
     assert [path.stem for path in NOTEBOOKS] == EXPECTED
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_is_kept_without_outputs(path):
+@each_notebook
+def test_a_notebook_is_stored_without_outputs(path):
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
     for cell in notebook.cells:
@@ -39,7 +40,7 @@ def test_a_notebook_is_kept_without_outputs(path):
     assert notebook.metadata.kernelspec.name == "python3"
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@each_notebook
 def test_a_notebook_teaches_in_prose(path):
     cells = nbformat.read(path, as_version=4).cells
     words = sum(len(cell.source.split()) for cell in cells if cell.cell_type == "markdown")
@@ -47,7 +48,8 @@ def test_a_notebook_teaches_in_prose(path):
     assert words > 300
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.notebook
+@each_notebook
 def test_a_notebook_runs_from_a_clean_kernel(path, tmp_path, monkeypatch, chromium):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))
@@ -57,6 +59,6 @@ def test_a_notebook_runs_from_a_clean_kernel(path, tmp_path, monkeypatch, chromi
     client.execute()  # a cell that raises, raises here
     assert time.monotonic() - started < 180
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
-    told = "".join(output.text for output in outputs if output.output_type == "stream" and output.name == "stderr")
-    assert "Warning" not in told, told
+    stderr = "".join(output.text for output in outputs if output.output_type == "stream" and output.name == "stderr")
+    assert "Warning" not in stderr, stderr
     assert any(PLOTLY in output.get("data", {}) for output in outputs)
