@@ -1,9 +1,8 @@
 """A head card as a figure: what one head attends to, what its mean writes, and how it scores.
 
-Three sections, each from a table of a head card (`arm_lens.attribution.head_card`): prompts whose tokens stand on a
-ground as dark as the attention they get; the tokens that the mean promotes and suppresses by the direct path; and,
-measure by measure (each has an axis of its own, for their units differ), the score for every criterion with its
-interval and rank.
+Three sections, each from a table of a head card (`arm_lens.attribution.head_card`): prompts whose tokens have a background
+as dark as the attention they get; the tokens that the mean promotes and suppresses by the direct path; and, measure by
+measure (each with its own axis, as their units differ), the score for every criterion with its interval and rank.
 """
 
 from __future__ import annotations
@@ -29,27 +28,23 @@ POSITIVE, NEGATIVE = "#2f7fb5", "#c46a1b"
 
 @runtime_checkable
 class CardLike(Protocol):
-    """What a head card holds (`arm_lens.attribution.HeadCard`)."""
+    """What a head card has (`arm_lens.attribution.HeadCard`)."""
 
     @property
     def name(self) -> str:
-        """As it is called in titles."""
-        ...
+        """Its name in titles."""
 
     @property
     def attention(self) -> pd.DataFrame:
         """A table like `arm_lens.frames.ATTENTION`."""
-        ...
 
     @property
     def tokens(self) -> pd.DataFrame:
         """A table like `arm_lens.frames.TOKENS`."""
-        ...
 
     @property
     def scores(self) -> pd.DataFrame:
         """A table like `arm_lens.frames.ATTRIBUTIONS`, of this head."""
-        ...
 
 
 def head_card_figure(
@@ -66,16 +61,17 @@ def head_card_figure(
     """One head: the tokens it attends to, the tokens its mean promotes and suppresses, its score for each criterion.
 
     Args:
-        attention: a head card, which has all the rest; or a table like `arm_lens.frames.ATTENTION`. With a column
-            ``setting`` only the first of its values is drawn.
+        attention: a head card, which has everything else; or a table like `arm_lens.frames.ATTENTION`. If it has a column
+            ``setting``, only the first setting is drawn.
         tokens: a table like `arm_lens.frames.TOKENS`.
         scores: a table like `arm_lens.frames.ATTRIBUTIONS` of this head, and if known rank and heads; without it the section
             is left out.
-        title: of the figure, as written; a card has one.
-        outcome: whose scores are drawn; a measure without it is drawn by the first outcome it has.
+        title: of the figure, literal; by default the card's name.
+        outcome: whose scores are drawn; a measure without it is drawn by its first outcome.
         shown: prompts, at most, both verdicts in turn; by default 3, in one column of a paper 2.
         top: tokens promoted and suppressed, at most; by default 8, in one column of a paper 6.
-        lines: of a prompt, at most: the last, and those with the most attention; by default 6, in one column of a paper 4.
+        lines: lines of a prompt, at most: the last, and those with the most attention; by default 6, in one column of a
+            paper 4.
 
     Raises:
         ValueError: if a column is missing, a table is empty, or the figure would be higher than the page.
@@ -84,7 +80,7 @@ def head_card_figure(
         card = attention
         attention, tokens, scores, title = card.attention, card.tokens, card.scores, title or card.name
     if tokens is None:
-        raise ValueError("a table of attention needs one of tokens beside it; a head card has both")
+        raise ValueError("a table of attention needs one of tokens too; a head card has both")
     checked(attention, ATTENTION)
     checked(tokens, TOKENS)
     shown, top, lines = shown or (2 if narrow() else 3), top or (6 if narrow() else 8), lines or (4 if narrow() else 6)
@@ -92,8 +88,7 @@ def head_card_figure(
     bars = pd.concat([tokens[tokens["direction"] == direction].head(top) for direction in ("promoted", "suppressed")])
     forest = ScoreForest.of(scores, outcome) if scores is not None and len(scores) else None
     width = page_width() - 2 * SIDE
-    bar_width = width if forest is None or narrow() else round(0.36 * width)
-    bar_width = min(bar_width, 520)
+    bar_width = min(520, width if forest is None or narrow() else round(0.36 * width))
     bar_height = HEADING + BAR * (len(bars) + 1) + 40
     forest_width = width if narrow() else width - bar_width - 24
     forest_height = forest.height(forest_width) if forest is not None else 0
@@ -117,50 +112,45 @@ def head_card_figure(
 
 
 def _draw_bars(sheet: Sheet, bars: pd.DataFrame, width: float | int, above: float | int) -> None:
-    """Promoted tokens above suppressed ones, each with its number."""
-    figure = sheet.figure
+    """Draw promoted tokens above suppressed ones, each with its number."""
     effects = bars["effect"].to_numpy(dtype=float)
     texts = [visible(str(token), 16) for token in bars["token"]]
     gutter = max(LETTER * max(map(cells, texts)) + 12, 40)
     room = width - gutter
-    split = int((bars["direction"] == "promoted").sum())
-    y = [place + (0.8 if place >= split else 0.0) for place in range(len(bars))]
+    y = np.arange(len(bars)) + 0.8 * (bars["direction"] != "promoted").to_numpy()
     rows = y[-1] + 1
-    across, up, number = sheet.axis(gutter, above + HEADING, room, BAR * rows)
+    axis = sheet.add_axes(gutter, above + HEADING, room, BAR * rows)
     sheet.write("<b>What its mean writes</b>" + ("" if narrow() else " (direct path only)"), 0, above + 22)
     numbers = [signed(one, digits=digits_for(largest(effects))) for one in effects]
     # A bar's number stands beyond its end; the axis is longer by as much.
-    beside = 6.8 * max(map(len, numbers)) + 16
+    beyond = 6.8 * max(map(len, numbers)) + 16
     low, high = min(0.0, np.nanmin(effects)), max(0.0, np.nanmax(effects))
-    span = (high - low) or 1.0
-    per_pixel = span / max(room - beside * ((low < 0) + (high > 0)), 40)
-    figure.add_trace(
-        go.Bar(
-            x=effects,
-            y=y,
-            orientation="h",
-            width=0.72,
-            marker={"color": [POSITIVE if one >= 0 else NEGATIVE for one in effects]},
-            text=numbers,
-            textposition="outside",
-            textfont={"size": 12, "color": INK},
-            cliponaxis=False,
-            hovertext=[
-                f"{literal(repr(token))}: logit {number}" for token, number in zip(bars["token"], numbers, strict=True)
-            ],
-            hovertemplate=HOVER,
-            xaxis=f"x{number}",
-            yaxis=f"y{number}",
-            showlegend=False,
-            name="tokens",
-        )
+    per_pixel = ((high - low) or 1.0) / max(room - beyond * ((low < 0) + (high > 0)), 40)
+    sheet.figure.add_bar(
+        x=effects,
+        y=y,
+        orientation="h",
+        width=0.72,
+        marker={"color": [POSITIVE if one >= 0 else NEGATIVE for one in effects]},
+        text=numbers,
+        textposition="outside",
+        textfont={"size": 12, "color": INK},
+        cliponaxis=False,
+        hovertext=[
+            f"{literal(repr(token))}: logit {number}" for token, number in zip(bars["token"], numbers, strict=True)
+        ],
+        hovertemplate=HOVER,
+        xaxis=f"x{axis}",
+        yaxis=f"y{axis}",
+        showlegend=False,
+        name="tokens",
     )
-    figure.layout[f"xaxis{number}"] = {
-        **across, "range": [low - beside * per_pixel * (low < 0), high + beside * per_pixel * (high > 0)],
-        "title": {"text": "change of the logit", "standoff": 4}, "nticks": max(3, int(room / 60)), "zeroline": True,
-        "zerolinecolor": "#999999", "zerolinewidth": 1, "showgrid": False, "exponentformat": "none",
-    }  # fmt: skip
-    figure.layout[f"yaxis{number}"] = {
-        **up, "range": [rows - 0.5, -0.5], "tickvals": y, "ticktext": [literal(text) for text in texts], "showgrid": False,
-        "tickfont": {"family": MONO, "size": 12}, "ticks": "", "showline": False, "ticklabelstandoff": 4,
-    }  # fmt: skip
+    sheet.figure.layout[f"xaxis{axis}"].update(
+        range=[low - beyond * per_pixel * (low < 0), high + beyond * per_pixel * (high > 0)],
+        title={"text": "change of the logit", "standoff": 4}, nticks=max(3, int(room / 60)), zeroline=True,
+        zerolinecolor="#999999", zerolinewidth=1, showgrid=False, exponentformat="none",
+    )  # fmt: skip
+    sheet.figure.layout[f"yaxis{axis}"].update(
+        range=[rows - 0.5, -0.5], tickvals=y, ticktext=[literal(text) for text in texts], showgrid=False,
+        tickfont={"family": MONO, "size": 12}, ticks="", showline=False, ticklabelstandoff=4,
+    )  # fmt: skip

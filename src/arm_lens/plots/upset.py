@@ -156,7 +156,8 @@ def _draw(figure: go.Figure, sets: dict[str, set[Head]], shown: list[Intersectio
     ends = [(int(np.flatnonzero(own)[0]), int(np.flatnonzero(own)[-1])) for own in inside]
     figure.add_scatter(
         x=[x for column in columns for x in (column, column, None)],
-        y=[y for first, last in ends for y in (first, last, None)], mode="lines", line={"color": INK, "width": 2}, hoverinfo="skip", xaxis="x2", yaxis="y2",
+        y=[y for first, last in ends for y in (first, last, None)],
+        mode="lines", line={"color": INK, "width": 2}, hoverinfo="skip", xaxis="x2", yaxis="y2",
     )  # fmt: skip
     for where, color, name in ((~inside, ABSENT, "absent"), (inside, INK, "present")):
         x, y = (index.tolist() for index in np.nonzero(where))

@@ -20,6 +20,7 @@ import plotly.graph_objects as go
 from arm_lens import plots
 from arm_lens.benchmark.results import BenchmarkResults
 from arm_lens.comparison import cluster
+from arm_lens.display import head_name
 from arm_lens.evaluation.main_setting import MainSetting, against, main_rows, main_settings
 from arm_lens.plots.bias_grid import cells_of
 from arm_lens.plots.studies import has_study
@@ -194,4 +195,6 @@ def _card(study: HeadStudy, criterion: str) -> go.Figure:
     attention, tokens = (table[table["criterion"] == criterion] for table in (study.card_attention, study.card_tokens))
     layer, head = (int(attention[column].iloc[0]) for column in ("layer", "head"))
     scores = study.attributions[(study.attributions["layer"] == layer) & (study.attributions["head"] == head)]
-    return plots.head_card_figure(attention, tokens, scores, title=f"L{layer}H{head}, the first for '{criterion}'")
+    return plots.head_card_figure(
+        attention, tokens, scores, title=f"{head_name(layer, head)}, the first for '{criterion}'"
+    )

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from arm_lens.attribution import scores_of
-from arm_lens.display import card, frame_table, frame_text, sizes, small_print, strongest
+from arm_lens.display import card, frame_table, frame_text, head_name, sizes, small_print, strongest
 from arm_lens.storage import DamagedFileError, digest_of_bytes, write_bytes, write_json
 
 RECORD = "study.json"
@@ -93,7 +93,9 @@ class HeadStudy:
         rows = {}
         for criterion, scores in scores_of(self.attributions).items():
             found = strongest(scores.values, count)
-            rows[criterion] = [f"L{layer}H{head} {float(scores.values[layer, head]):+.3f}" for layer, head in found]
+            rows[criterion] = [
+                f"{head_name(layer, head)} {float(scores.values[layer, head]):+.3f}" for layer, head in found
+            ]
         return pd.DataFrame.from_dict(rows, orient="index").rename(columns=lambda place: str(place + 1))
 
     def _size(self) -> str:
