@@ -11,7 +11,7 @@ from arm_lens.frames import ROWS, SUMMARY, checked
 from arm_lens.plots.cuts import one_setting, only
 from arm_lens.plots.judge_rows import accuracy_text, interval_dots
 from arm_lens.plots.panels import chance_line, facets, row_axis
-from arm_lens.plots.theme import MUTED, judge_styles, label, literal, narrow, page_width
+from arm_lens.plots.theme import judge_styles, label, literal, narrow, page_width
 
 LANE = 18
 """Pixels between the lines of two judges."""
@@ -59,10 +59,7 @@ def accuracy_by_subset(
         x="accuracy on test items",
     )
     row_axis(figure, [label(subset, width=letters, lines=4 if narrow() else 3) for subset in subsets])
-    chance_line(figure, x=0.5, span=(-0.5, len(subsets) - 0.5), xref="x", yref="y")
-    figure.add_annotation(
-        text="chance", x=0.5, y=1, yref="paper", yanchor="bottom", font={"color": MUTED, "size": 12}, yshift=1
-    )
+    chance_line(figure, x=0.5, span=(-0.5, len(subsets) - 0.5), named=True, xref="x", yref="y")
     for lane, (judge, style) in enumerate(styles.items()):
         offset = BAND * ((lane + 0.5) / len(styles) - 0.5)
         place = {subset: index + offset for index, subset in enumerate(subsets)}

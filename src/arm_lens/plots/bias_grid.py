@@ -7,6 +7,7 @@ has one colour over all cells. A judge that follows the bias has 0 in one cell a
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -71,28 +72,25 @@ def bias_grid(
         for row in table.to_dict("records")
     ]
     table = table.assign(text=texts, column=table["cell"])
-    biases, mappings, cells = (
-        table["bias"].unique(),
-        _ordered(table["mapping"], MAPPINGS),
-        _ordered(table["cell"], CELLS),
-    )
+    mappings, cells = _ordered(table["mapping"], MAPPINGS), _ordered(table["cell"], CELLS)
+    panels = list(itertools.product(mappings, table["bias"].unique()))
     grid = line_panels(
-        len(biases), height=rows.height, most=3, narrowest=36 * len(cells), widest=max(76 * len(cells), NARROWEST),
-        left=rows.name_room, right=14, gap_x=16, bottom=14,
+        len(panels) // len(mappings), height=rows.height, most=3, narrowest=36 * len(cells),
+        widest=max(76 * len(cells), NARROWEST), left=rows.name_room, right=14, gap_x=16, bottom=14,
     )  # fmt: skip
     letters = max(8, int(grid.width / 7.5) - len(",  examples") - max(map(len, mappings)))
     headings, angle, room = column_headings(cells, grid.width / len(cells))
     room -= rows.heading_drop(angle)
     slant = overhang(cells, angle)
     grid = replace(
-        grid, count=len(mappings) * len(biases), width=grid.width - slant // grid.columns, right=grid.right + slant,
+        grid, count=len(panels), width=grid.width - slant // grid.columns, right=grid.right + slant,
         top=room + 48, gap_y=room + 52,
     )  # fmt: skip
     figure = grid.figure([])
-    for index, (mapping, bias) in enumerate((mapping, bias) for mapping in mappings for bias in biases):
+    over = dict(zip(cells, headings, strict=True))
+    for index, (mapping, bias) in enumerate(panels):
         place = grid.place(index)
         here = table[(table["mapping"] == mapping) & (table["bias"] == bias)]
-        over = dict(zip(cells, headings, strict=True))
         rows.add_table(
             figure, index + 1, here, over, angle=angle, cell_width=grid.width / len(cells), named=place["col"] == 1
         )
@@ -103,5 +101,4 @@ def bias_grid(
 
 def _ordered(values: pd.Series, known: Sequence[str]) -> list[str]:
     """The different values, known ones first in their order."""
-    found = list(values.unique())
-    return [one for one in known if one in found] + [one for one in found if one not in known]
+    return sorted(values.unique(), key=lambda value: known.index(value) if value in known else len(known))

@@ -1,4 +1,4 @@
-"""What figures cut out of their tables: one outcome, one criterion, one benchmark in one setting."""
+"""Parts of tables that figures draw: one outcome, one criterion, one benchmark in one setting."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def having(table: pd.DataFrame, column: str, value: str, schema: Schema) -> pd.D
     """The rows with this value in a column.
 
     Raises:
-        ValueError: if there is none such, naming the values that there are.
+        ValueError: if there are none; the error names the values of the column.
     """
     there = [str(one) for one in table[column].unique()]
     if value not in there:
@@ -20,10 +20,10 @@ def having(table: pd.DataFrame, column: str, value: str, schema: Schema) -> pd.D
 
 
 def only(table: pd.DataFrame, column: str, value: str | None, schema: Schema) -> pd.DataFrame:
-    """The rows with this value in a column; without one, the whole table, which may then hold only one.
+    """The rows with this value in a column; if no value is given, the whole table, which may then have only one.
 
     Raises:
-        ValueError: if there is none such, or there are several and none is named.
+        ValueError: if there are none, or if there are several values and none is given.
     """
     there = [str(one) for one in table[column].unique()]
     if value is None and len(there) > 1:
@@ -32,11 +32,11 @@ def only(table: pd.DataFrame, column: str, value: str | None, schema: Schema) ->
 
 
 def one_setting(table: pd.DataFrame, benchmark: str | None, schema: Schema) -> pd.DataFrame:
-    """The rows of one benchmark, where each judge (or pair of judges) has a single one on each subset.
+    """The rows of one benchmark, in which each judge (or pair of judges) has one row on each subset.
 
     Raises:
-        ValueError: naming a missing column, the benchmarks if there are several and none is named, or a judge and a subset
-            with several rows.
+        ValueError: if a column is missing, there are several benchmarks and none is given, or a judge has several rows on
+            a subset.
     """
     here = only(checked(table, schema), "benchmark", benchmark, schema)
     keys = [column for column in ("benchmark", "subset", "judge", "other", "bin") if column in schema.required]

@@ -1,9 +1,9 @@
 """Figures as files, without the network.
 
-A figure remembers what it was laid out for (`theme.base_layout`). One for paper is written at the size at which it is
-printed, so that a paper includes it unscaled and its text has the size it was designed for: with :math:`r` layout pixels
-to an inch, a figure of :math:`w` pixels is :math:`w / r` inches wide. In PDF and SVG an inch is 96 pixels, so that both
-are drawn at :math:`96 / r` of the layout's size; a PNG has 300 pixels to the inch, and says so.
+A figure records the page that it was laid out for (`theme.base_layout`). A figure for paper is written at the size at
+which it is printed, so that a paper includes it unscaled and its text has the size that it was designed for: with
+:math:`r` layout pixels to an inch, a figure of :math:`w` pixels is :math:`w / r` inches wide. In PDF and SVG an inch is 96
+pixels, so that both are drawn at :math:`96 / r` of the layout's size; a PNG has 300 pixels to the inch, and says so.
 """
 
 from __future__ import annotations
@@ -18,15 +18,10 @@ from pathlib import Path
 
 import plotly.graph_objects as go
 
-IMAGES = (".png", ".svg", ".pdf")
+IMAGES = {".png": (300.0, 2.0), ".svg": (96.0, 1.0), ".pdf": (96.0, 1.0)}
+"""Pixels of the image to an inch of print, and to a layout pixel of a figure for the screen."""
 QUIET = {"displaylogo": False, "modeBarButtons": [["toImage", "resetScale2d"]]}
 """No logo and no button that leads to a server."""
-CSS_PIXELS = 96.0
-"""To an inch, in PDF and SVG."""
-PRINT_PIXELS = 300.0
-"""To an inch, in a PNG for print."""
-SCREEN_SCALE = 2.0
-"""Pixels of a PNG for the screen per layout pixel."""
 
 
 def save_figure(
@@ -43,17 +38,17 @@ def save_figure(
 
     Args:
         figure: the figure.
-        path: where to; its folder must exist.
-        width: in layout pixels; the figure's own if not given.
-        height: likewise.
-        scale: pixels of a PNG per layout pixel; if not given, 2, or what makes 300 pixels to an inch of print.
+        path: the file to write; its folder must exist.
+        width: width in layout pixels; the figure's own if not given.
+        height: height in layout pixels; the figure's own if not given.
+        scale: pixels of a PNG per layout pixel; if not given, 2, or such that an inch of print has 300.
 
     Returns:
         The path.
 
     Raises:
-        ValueError: if the suffix is none of .png, .svg, .pdf, .html.
-        RuntimeError: if an image is asked for and kaleido or a Chromium is missing.
+        ValueError: if the suffix is not one of .png, .svg, .pdf, .html.
+        RuntimeError: if the file is an image and kaleido or a Chromium is missing.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -63,33 +58,29 @@ def save_figure(
         return path
     if suffix not in IMAGES:
         raise ValueError(f"cannot write {path.name}: a figure is saved as {', '.join(IMAGES)} or .html")
-    if find_spec("kaleido") is None:
-        raise RuntimeError("images need kaleido: pip install 'arm-lens[images]', or save the figure as .html")
-    per_inch = pixels_per_inch(figure)
-    if suffix == ".png":
-        scale = scale or (PRINT_PIXELS / per_inch if per_inch else SCREEN_SCALE)
-    else:
-        scale = CSS_PIXELS / per_inch if per_inch else 1.0
+    _check_kaleido()
+    per_inch, (in_print, on_screen) = pixels_per_inch(figure), IMAGES[suffix]
+    if scale is None or suffix != ".png":
+        scale = in_print / per_inch if per_inch else on_screen
     image = _image(sized, suffix[1:], scale)
     path.write_bytes(_with_density(image, per_inch * scale) if suffix == ".png" and per_inch else image)
     return path
 
 
 def pixels_per_inch(figure: go.Figure) -> float | None:
-    """Layout pixels to an inch of paper of a figure that was laid out for print; None for one for the screen."""
+    """Layout pixels to an inch of paper of a figure that was laid out for print; None for the screen."""
     meta = figure.layout.meta
     return meta.get("pixels_per_inch") if isinstance(meta, dict) else None
 
 
 @contextlib.contextmanager
 def one_browser() -> Iterator[None]:
-    """Within, `save_figure` draws all images in one Chromium, which saves a second or more for each.
+    """Let `save_figure` draw all images of this context in one Chromium, which saves a second or more for each.
 
     Raises:
         RuntimeError: if kaleido is missing.
     """
-    if find_spec("kaleido") is None:
-        raise RuntimeError("images need kaleido: pip install 'arm-lens[images]'")
+    _check_kaleido()
     import kaleido
 
     kaleido.start_sync_server(n=1, mathjax=False, silence_warnings=True)
@@ -99,21 +90,23 @@ def one_browser() -> Iterator[None]:
         kaleido.stop_sync_server(silence_warnings=True)
 
 
+def _check_kaleido() -> None:
+    if find_spec("kaleido") is None:
+        raise RuntimeError("images need kaleido: pip install 'arm-lens[images]', or save the figure as .html")
+
+
 def _image(figure: go.Figure, image_format: str, scale: float) -> bytes:
     # kaleido is optional, and slow to import.
     import kaleido
     from kaleido.errors import ChromeNotFoundError
 
     options = {"format": image_format, "width": figure.layout.width, "height": figure.layout.height, "scale": scale}
+    given = {key: value for key, value in options.items() if value is not None}
     try:
         with warnings.catch_warnings():
-            # Without mathjax=False kaleido's page asks a server for MathJax. A browser that is kept open has its own.
+            # Without mathjax=False kaleido's page asks a server for MathJax. The browser of `one_browser` has its own.
             warnings.filterwarnings("ignore", message="The kopts argument is ignored")
-            image: bytes = kaleido.calc_fig_sync(
-                figure.to_dict(),
-                opts={key: value for key, value in options.items() if value is not None},
-                kopts={"mathjax": False},
-            )
+            image: bytes = kaleido.calc_fig_sync(figure.to_dict(), opts=given, kopts={"mathjax": False})
     except ChromeNotFoundError as error:
         raise RuntimeError(
             "kaleido draws images with Chromium and found none: apt-get install chromium, or run plotly_get_chrome, "
@@ -123,7 +116,7 @@ def _image(figure: go.Figure, image_format: str, scale: float) -> bytes:
 
 
 def _with_density(png: bytes, per_inch: float) -> bytes:
-    """The same picture with its pixels per inch on record (chunk pHYs, in pixels per metre), as LaTeX and Word read them."""
+    """Add the chunk pHYs (in pixels per metre), from which LaTeX and Word read the size of a picture."""
     per_metre = round(per_inch / 0.0254)
     chunk = b"pHYs" + struct.pack(">IIB", per_metre, per_metre, 1)
     header = 33  # signature and IHDR, which must come first

@@ -103,17 +103,16 @@ def _cells(blocks: Sequence[Sequence[str]], available: float | int) -> tuple[flo
 def _add_means(figure: go.Figure, table: pd.DataFrame, rows: JudgeRows, subsets: Sequence[str]) -> None:
     means = mean_over_subsets(table).set_index("judge")
     title = subsets[0] if len(subsets) == 1 else f"mean over {len(subsets)} subsets"
-    grey = {"size": 12, "color": MUTED}
     for judge, style in rows.styles.items():
         one, y = means.loc[[judge]], rows.y[judge]
         figure.add_shape(type="line", x0=0, x1=1, xref="x domain", y0=y, y1=y, line={"color": "#eeeeee"}, layer="below")
         if one["accuracy"].isna().all():
+            grey = {"size": 12, "color": MUTED}
             figure.add_annotation(text="not on every subset", x=0.5, xref="x domain", y=y, font=grey)
         else:
             text = accuracy_text(one.iloc[0].to_dict(), style.label, title)
             figure.add_trace(interval_dots(one, [y], style, [text]))
-    chance_line(figure, x=0.5, span=(-0.5, rows.count - 0.5), xref="x", yref="y")
-    figure.add_annotation(text="chance", x=0.5, y=1, yref="y domain", yanchor="bottom", font=grey, yshift=1)
+    chance_line(figure, x=0.5, span=(-0.5, rows.count - 0.5), named=True, xref="x", yref="y")
     above_panel(figure, f"<b>{label(title, width=34)}</b>", yshift=17)
     lowest = means[["accuracy", "ci_low"]].min().min()
     low = 0.4 if pd.isna(lowest) else min(0.4, lowest - 0.03)

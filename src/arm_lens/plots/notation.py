@@ -70,15 +70,9 @@ def whiskers(
     thickness: float | int = 1.6,
     width: float | int = 3,
 ) -> dict[str, Any]:
-    """Intervals as plotly's ``error_x`` or ``error_y``; unknown ones have no length.
+    """Intervals of the column ``value`` as plotly's ``error_x`` or ``error_y``; unknown ones have no length.
 
-    Args:
-        rows: a table with the columns ``value`` and ``ends``.
-        value: the column whose intervals are drawn.
-        color: colour of the lines.
-        ends: the columns of the lower and the upper end.
-        thickness: pixels of the lines.
-        width: pixels of the strokes at their ends.
+    ``ends`` are the columns of the lower and the upper end, ``width`` the pixels of the strokes at the ends of a line.
     """
     below, above = rows[value] - rows[ends[0]], rows[ends[1]] - rows[value]
     return {

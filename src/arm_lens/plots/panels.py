@@ -54,7 +54,7 @@ class Panels:
         row, column = divmod(index, self.columns)
         return row + 1, column + 1
 
-    def place(self, index: int) -> dict[str, int]:
+    def place(self, index: int) -> dict[str, Any]:
         """Row and column of a panel as plotly's keywords."""
         row, column = self.cell(index)
         return {"row": row, "col": column}
@@ -114,16 +114,10 @@ def line_panels(
     widest: int = WIDEST,
     **sizes: int,
 ) -> Panels:
-    """Panels for curves and histograms, as wide as the page allows.
+    """Panels for curves and histograms, as wide as the page allows but at most ``widest`` pixels.
 
-    Args:
-        count: number of panels.
-        height: pixels of a panel.
-        columns: panels in a row; if not given, at most ``most``, of ``narrowest`` pixels or more.
-        most: largest number of panels in a row.
-        narrowest: smallest width of a panel.
-        widest: largest width of a panel.
-        sizes: gaps and margins of `Panels`.
+    If ``columns`` is not given, at most ``most`` panels of at least ``narrowest`` pixels stand in a row. ``sizes`` are
+    the gaps and margins of `Panels`.
     """
     bare = Panels(count=count, columns=1, width=1, height=height, **sizes)
     available = page_width() - bare.left - bare.right + bare.gap_x
@@ -212,21 +206,21 @@ def chance_line(
     span: tuple[float | int, float | int],
     x: float | int | None = None,
     y: float | int | None = None,
-    **place: object,
+    named: bool = False,
+    **place: Any,
 ) -> None:
     """Draw a dashed line where guessing would be: upright at ``x``, or level at ``y``; over the grid, below the data.
 
-    Args:
-        figure: drawn into.
-        span: both ends of the line, in units of the other axis: plotly draws no line of this layer in units of the panel.
-        x: position of an upright line.
-        y: position of a level line.
-        place: ``row`` and ``col``, or ``xref`` and ``yref``.
+    The ends are at ``span`` in units of the other axis: plotly draws no line of this layer in units of the panel. With
+    ``named``, the word "chance" stands above an upright line. ``place`` is ``row`` and ``col``, or ``xref`` and ``yref``.
     """
     ends = dict(zip(("y0", "y1") if y is None else ("x0", "x1"), span, strict=True))
     at = {"x0": x, "x1": x} if y is None else {"y0": y, "y1": y}
     line = {"color": "#444444", "width": 1.4, "dash": "dash"}
     figure.add_shape(type="line", **ends, **at, line=line, layer="between", **place)
+    if named:
+        font = {"color": MUTED, "size": 12}
+        figure.add_annotation(text="chance", x=x, y=1, yref="y domain", yanchor="bottom", font=font, yshift=1)
 
 
 def diagonal(figure: go.Figure, name: str, **place: int) -> None:
@@ -254,16 +248,7 @@ def row_axis(figure: go.Figure, texts: Sequence[str]) -> None:
 
 
 def thinned(ticks: Sequence[Any], texts: Sequence[str], places: Sequence[float | int]) -> tuple[list[Any], list[str]]:
-    """Leave out ticks whose text would touch that of the last tick before them.
-
-    Args:
-        ticks: values in ascending order.
-        texts: the text at each tick.
-        places: pixels along the axis of each tick.
-
-    Returns:
-        The ticks that remain, and their texts.
-    """
+    """Leave out ticks whose text would touch the text before it; ``places`` are the pixels of each along the axis."""
     clear: list[int] = []
     for index, place in enumerate(places):
         room = 4 + LETTER * (len(texts[index]) + len(texts[clear[-1]])) / 2 if clear else 0.0

@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 from arm_lens.frames import DEPTH, STABILITY, checked
 from arm_lens.plots.judge_rows import interval_dots
 from arm_lens.plots.notation import HOVER, caption
-from arm_lens.plots.panels import LETTER, balanced_columns, legend_above, line_panels, row_axis
+from arm_lens.plots.panels import LETTER, facets, line_panels, row_axis
 from arm_lens.plots.theme import MEETS, MUTED, label, narrow
 from arm_lens.registry import Style
 
@@ -107,20 +107,10 @@ def depth_profile(depth: pd.DataFrame) -> go.Figure:
     names = list(rows)
     together = len(names) <= len(PALETTE)
     titles = [""] if together else names
-    panels = line_panels(
-        len(titles),
-        height=230 if together else 130,
-        columns=balanced_columns(len(titles), 2 if narrow() else 4),
-        gap_x=34,
-        gap_y=56,
-        left=58,
-        right=18,
-        top=34,
-        bottom=46,
-    )
-    legend, taken = legend_above([name[:40] for name in names], left=panels.left, width=panels.width)
-    panels = replace(panels, top=taken + 10) if together else panels
-    figure = panels.figure(titles)
+    figure, panels = facets(
+        titles, entries=[name[:40] for name in names] if together else (), height=230 if together else 130,
+        above=10 if together else 34, between=56, most=2 if narrow() else 4, gap_x=34, left=58, right=18, bottom=46,
+    )  # fmt: skip
     panels.name_axes(figure, "relative depth", "share of heads chosen" if together else "share")
     for index, title in enumerate(titles):
         order = names if together else [*(name for name in names if name != title), title]
@@ -130,7 +120,7 @@ def depth_profile(depth: pd.DataFrame) -> go.Figure:
     most = max(0.1, float(depth["share"].max()))
     figure.update_xaxes(range=[-0.03, 1.03], **QUARTERS)
     figure.update_yaxes(range=[-0.03 * most, 1.06 * most], nticks=5)
-    figure.update_layout(showlegend=together, legend=legend if together else None)
+    figure.update_layout(showlegend=together)
     caption(figure, ["Depth 0 is the first layer, 1 the last." + ("" if together else " Grey: the other names.")])
     return figure
 

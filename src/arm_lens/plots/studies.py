@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -31,34 +30,6 @@ CROWD = 6
 """The largest number of lines in a panel whose intervals are all drawn boldly; of more, only those of the lead are."""
 
 
-@dataclass(frozen=True)
-class _Study:
-    """What is varied, and its axis."""
-
-    varied: str
-    axis: str
-    logarithmic: bool
-
-    def places(self, values: Sequence[float | int]) -> list[float]:
-        """Positions on the axis."""
-        return [float(np.log2(value)) if self.logarithmic else float(value) for value in values]
-
-    def tick(self, value: float | int) -> str:
-        """Text of the axis at a value."""
-        if self.logarithmic:
-            return f"{value:.0f}"
-        return f"{100 * value:.0f}" if narrow() else f"{value:.0%}"
-
-    @property
-    def title(self) -> str:
-        """Title of the axis."""
-        return self.axis if self.logarithmic or not narrow() else f"{self.axis.removeprefix('share of ')} (%)"
-
-
-EXAMPLES = _Study("n_examples", "labelled examples", True)
-NOISE = _Study("noise", "share of flipped labels", False)
-
-
 def accuracy_by_examples(
     summary: pd.DataFrame,
     *,
@@ -83,7 +54,7 @@ def accuracy_by_examples(
         ValueError: if a column is missing, there are no rows, or no judge was measured at two numbers of examples.
     """
     table = _measured(summary, benchmark)
-    return _study(table[table["noise"] == table["noise"].min()], EXAMPLES, names, lead, references)
+    return _study(table[table["noise"] == table["noise"].min()], "n_examples", names, lead, references)
 
 
 def accuracy_by_noise(
@@ -105,7 +76,7 @@ def accuracy_by_noise(
     table = _measured(summary, benchmark)
     shares = table[table["n_examples"] > 0].groupby("n_examples")["noise"].nunique()
     chosen = shares.index[shares == shares.max()].max() if len(shares) else 0
-    return _study(table[table["n_examples"].isin([0, chosen])], NOISE, names, lead, references)
+    return _study(table[table["n_examples"].isin([0, chosen])], "noise", names, lead, references)
 
 
 def has_study(summary: pd.DataFrame, varied: str) -> bool:
@@ -120,47 +91,44 @@ def _measured(summary: pd.DataFrame, benchmark: str | None) -> pd.DataFrame:
 
 
 def _study(
-    table: pd.DataFrame, study: _Study, names: Mapping[str, str] | None, lead: str, references: Sequence[str]
+    table: pd.DataFrame, by: str, names: Mapping[str, str] | None, lead: str, references: Sequence[str]
 ) -> go.Figure:
+    """The figure of what depends on the column ``by``, ``n_examples`` or ``noise``."""
     learning = table[table["n_examples"] > 0]
-    counts = learning.groupby(["subset", "judge"])[study.varied].transform("nunique")
-    varied = learning[counts > 1]
+    varied = learning[learning.groupby(["subset", "judge"])[by].transform("nunique") > 1]
     if varied.empty:
-        raise ValueError(f"no judge of the table 'summary' was measured at two values of {study.varied!r}")
+        raise ValueError(f"no judge of the table 'summary' was measured at two values of {by!r}")
     level = table[(table["n_examples"] == 0) & table["judge"].isin(references)]
     level = level[level["subset"].isin(varied["subset"])]
     level = level[level["noise"] == level["noise"].min()]
     subsets = [str(subset) for subset in varied["subset"].unique()]
     panels = {subset: (varied[varied["subset"] == subset], level[level["subset"] == subset]) for subset in subsets}
     if len(subsets) > 1:
-        means = [_mean(varied[varied[study.varied] == value], subsets) for value in varied[study.varied].unique()]
+        means = [_mean(varied[varied[by] == value], subsets) for value in varied[by].unique()]
         panels = {f"{MEAN} ({len(subsets)})": (pd.concat(means), _mean(level, subsets)), **panels}
     styles = judge_styles([*varied["judge"], *level["judge"]], names)
     entries = [style.label if len(style.label) <= 28 else style.label[:27] + "…" for style in styles.values()]
     height, between = (130, 46) if narrow() else (210, 66)
-    figure, grid = facets(
-        list(panels),
-        entries=entries,
-        height=height,
-        above=26,
-        between=between,
-        gap_x=38,
-        bottom=50,
-        x=study.title,
-        y="accuracy",
+    title = (
+        "labelled examples" if by == "n_examples" else "flipped labels (%)" if narrow() else "share of flipped labels"
     )
-    ticks: list[float | int] = sorted(varied[study.varied].unique().tolist())
-    at = study.places(ticks)
-    step = min((b - a for a, b in itertools.pairwise(at)), default=1.0)
-    low, high = at[0] - step * EDGE, at[-1] + step * EDGE
+    figure, grid = facets(
+        list(panels), entries=entries, height=height, above=26, between=between, gap_x=38, bottom=50, x=title, y="accuracy"
+    )  # fmt: skip
+    values = sorted(varied[by].unique().tolist())
+    at = dict(zip(values, map(float, np.log2(values) if by == "n_examples" else values), strict=True))
+    first, last = at[values[0]], at[values[-1]]
+    step = min((b - a for a, b in itertools.pairwise(at.values())), default=1.0)
+    low, high = first - step * EDGE, last + step * EDGE
     for index, (title, (lines, flat)) in enumerate(panels.items()):
         chance_line(figure, y=0.5, span=(low, high), **grid.place(index))
         row, column = grid.cell(index)
-        traces = [*_levels(flat, styles, title, at, step), *_lines(lines, study, styles, title, at, step, lead)]
-        figure.add_traces(traces, rows=row, cols=column)
-    shown, texts = thinned(
-        at, [study.tick(value) for value in ticks], [(value - low) / (high - low) * grid.width for value in at]
-    )
+        levels = _levels(flat, styles, title, (first - step / 2, (first + last) / 2, last + step / 2))
+        spread = SPREAD * min(step, (last - first) / 4)
+        figure.add_traces([*levels, *_lines(lines, by, at, spread, styles, title, lead)], rows=row, cols=column)
+    percent = "" if narrow() else "%"
+    texts = [f"{value:.0f}" if by == "n_examples" else f"{100 * value:.0f}{percent}" for value in values]
+    shown, texts = thinned(list(at.values()), texts, [(x - low) / (high - low) * grid.width for x in at.values()])
     figure.update_xaxes(tickvals=shown, ticktext=texts, tickangle=0, range=[low, high])
     lowest = float(np.nanmin(pd.concat([varied, level])[["ci_low", "accuracy"]].to_numpy(dtype=float)))
     bottom = min(0.45, lowest - 0.02)
@@ -182,11 +150,8 @@ def _mean(rows: pd.DataFrame, subsets: Sequence[str]) -> pd.DataFrame:
     return means.merge(shared, on="judge")
 
 
-def _levels(
-    flat: pd.DataFrame, styles: Mapping[str, Style], title: str, at: Sequence[float], step: float
-) -> Iterator[go.Scatter]:
+def _levels(flat: pd.DataFrame, styles: Mapping[str, Style], title: str, ends: Sequence[float]) -> Iterator[go.Scatter]:
     """Level dotted lines of the references, each with its symbol at the left edge, before the first value."""
-    ends = [at[0] - step / 2, (at[0] + at[-1]) / 2, at[-1] + step / 2]
     for record in flat.to_dict("records"):
         style, y = styles[record["judge"]], record["accuracy"]
         yield go.Scatter(
@@ -201,28 +166,26 @@ def _levels(
 
 def _lines(
     rows: pd.DataFrame,
-    study: _Study,
+    by: str,
+    at: Mapping[float, float],
+    spread: float,
     styles: Mapping[str, Style],
     title: str,
-    at: Sequence[float],
-    step: float,
     lead: str,
 ) -> Iterator[go.Scatter]:
     """A line for each judge, side by side at each value; that of the lead last, on top."""
     drawn = [judge for judge in styles if (rows["judge"] == judge).any()]
-    spread = SPREAD * min(step, (at[-1] - at[0]) / 4)
     for index, judge in sorted(enumerate(drawn), key=lambda pair: pair[1] == lead):
         style, bold = styles[judge], judge == lead
-        own = rows[rows["judge"] == judge].sort_values(study.varied)
-        shift = spread * ((index + 0.5) / len(drawn) - 0.5)
+        own = rows[rows["judge"] == judge].sort_values(by)
         texts = [
-            accuracy_text(record, style.label, title)
-            + f"<br>{record[study.varied]:{'.0f' if study.logarithmic else '.0%'}} {study.axis.removeprefix('share of ')}"
+            f"{accuracy_text(record, style.label, title)}<br>"
+            + (f"{record[by]:.0f} labelled examples" if by == "n_examples" else f"{record[by]:.0%} flipped labels")
             for record in own.to_dict("records")
         ]
         color = faded(style.color, 0.35 if len(drawn) > CROWD and not bold else 0.9)
         yield go.Scatter(
-            x=[value + shift for value in study.places(own[study.varied].to_list())],
+            x=(own[by].map(at) + spread * ((index + 0.5) / len(drawn) - 0.5)).to_list(),
             y=own["accuracy"].to_list(),
             error_y=whiskers(own, "accuracy", color, thickness=1.8 if bold else 1.2, width=0),
             mode="lines+markers",

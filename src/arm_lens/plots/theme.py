@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
+from plotly.colors import hex_to_rgb
 
 from arm_lens.registry import JUDGES, Style
 
@@ -156,7 +157,7 @@ def literal(text: str) -> str:
 
 def faded(color: str, opacity: float | int) -> str:
     """A hexadecimal colour with an opacity, as ``rgba(...)``."""
-    red, green, blue = (int(color[start : start + 2], 16) for start in (1, 3, 5))
+    red, green, blue = hex_to_rgb(color)
     return f"rgba({red},{green},{blue},{opacity:g})"
 
 
@@ -181,33 +182,30 @@ def signs(values: np.ndarray, *, span: float | int) -> np.ndarray:
     return np.where(np.asarray(values, dtype=float) < -0.05 * span, "−", "").astype(object)
 
 
-def _template() -> go.layout.Template:
-    axis = {
-        "showgrid": True,
-        "gridcolor": GRID,
-        "zeroline": False,
-        "showline": True,
-        "linecolor": "#999999",
-        "linewidth": 1,
-        "ticks": "outside",
-        "ticklen": 4,
-        "tickcolor": "#999999",
-        "tickfont": {"size": 12, "color": INK},
-        "title": {"font": {"size": 13, "color": INK}, "standoff": 8},
-    }
-    layout = {
+_AXIS = {
+    "showgrid": True,
+    "gridcolor": GRID,
+    "zeroline": False,
+    "showline": True,
+    "linecolor": "#999999",
+    "linewidth": 1,
+    "ticks": "outside",
+    "ticklen": 4,
+    "tickcolor": "#999999",
+    "tickfont": {"size": 12, "color": INK},
+    "title": {"font": {"size": 13, "color": INK}, "standoff": 8},
+}
+TEMPLATE = go.layout.Template(
+    layout={
         "font": {"family": FONT, "size": 13, "color": INK},
         "paper_bgcolor": "#ffffff",
         "plot_bgcolor": "#ffffff",
-        "xaxis": axis,
-        "yaxis": axis,
+        "xaxis": _AXIS,
+        "yaxis": _AXIS,
         "hoverlabel": {"bgcolor": "#ffffff", "bordercolor": "#999999", "font": {"color": INK}, "align": "left"},
         "legend": {"orientation": "h", "x": 0, "xanchor": "left", "font": {"size": 13}, "itemsizing": "trace"},
         "coloraxis": {"colorscale": [list(stop) for stop in HEAT], "colorbar": {"outlinewidth": 0, "thickness": 14}},
         "annotationdefaults": {"font": {"size": 13, "color": INK}, "showarrow": False},
     }
-    return go.layout.Template(layout=layout)
-
-
-TEMPLATE = _template()
+)
 """White background, pale grid, and sizes of text for pages and print."""
