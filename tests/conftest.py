@@ -138,6 +138,13 @@ def raw_of(folder_of):
     return load
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What draws images or opens pages needs a browser, whether a test says so or one of its fixtures."""
+    for item in items:
+        if "chromium" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.browser)
+
+
 MODEL_CLASSES = [
     "TransformerBridge",
     pytest.param(

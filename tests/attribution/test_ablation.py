@@ -19,6 +19,8 @@ from arm_lens.judges.questions import questions_of
 from arm_lens.reward.fitting import judging_objective
 from arm_lens.selection import JudgingObjective
 
+pytestmark = pytest.mark.tl4
+
 SEQUENCES = [[1, 9, 30, 41, 52], [1, 77, 14], [1, 20, 21, 22, 23, 24, 25], [1, 8, 100, 3]]
 LABELS = [True, False, False, True]
 VERDICTS = VerdictTokens((5,), (6, 7))
@@ -143,7 +145,7 @@ def test_resampling_with_every_other_question_is_exact(both, positions):
             for number in range(4)
         ]
         expected[layer, head] = torch.tensor(rows)
-    found = ablation(objective_of(model), "resample", positions=positions, draws=8)
+    found = ablation(objective_of(model), "resample", positions=positions, resamples=8)
     compare(found, expected, before)
     assert all(float(one.abs().max()) == 0 for one in found.sampling_errors.values())
 
@@ -153,11 +155,11 @@ def test_the_sampling_error_is_how_far_draws_scatter_around_all_of_them(model_of
     generator = torch.Generator().manual_seed(5)
     sequences = [[1, *torch.randint(3, 200, (4,), generator=generator).tolist()] for _ in range(8)]
     objective = JudgingObjective(Replay(model, sequences, VERDICTS), torch.zeros(3, 4, 12), LABELS * 2)
-    exact = ablation(objective, "resample", draws=7)
-    some = [ablation(objective, "resample", draws=3, seed=seed) for seed in range(15)]
+    exact = ablation(objective, "resample", resamples=7)
+    some = [ablation(objective, "resample", resamples=3, seed=seed) for seed in range(15)]
     z = torch.stack([(one.values["gap"] - exact.values["gap"]) / one.sampling_errors["gap"] for one in some])
     assert 0.7 < float(z.square().mean().sqrt()) < 1.4
-    torch.testing.assert_close(some[0].values["gap"], ablation(objective, "resample", draws=3).values["gap"])
+    torch.testing.assert_close(some[0].values["gap"], ablation(objective, "resample", resamples=3).values["gap"])
     assert not torch.equal(some[0].values["gap"], some[1].values["gap"])
 
 
@@ -190,7 +192,7 @@ def planted_objective(planted):
 @pytest.mark.parametrize("positions", ["last", "all"])
 @pytest.mark.parametrize("kind", ["zero", "mean", "resample"])
 def test_only_the_reader_tells_questions_apart(planted, planted_objective, kind, positions):
-    found = ablation(planted_objective, kind, positions=positions, draws=11)
+    found = ablation(planted_objective, kind, positions=positions, resamples=11)
     gap = found.values["gap"]
     others = ~HeadSet.of(3, 4, [planted.reader]).mask
     # The planted heads lean towards No by the same on all questions, of which half are to be answered Yes: no gap is won
@@ -246,8 +248,8 @@ def test_no_question_is_shown_its_own_prompt(judge):
 
 
 def test_one_draw_cannot_tell_its_own_error(planted_objective):
-    with pytest.raises(ValueError, match="at least 2 draws"):
-        ablation(planted_objective, "resample", draws=1)
+    with pytest.raises(ValueError, match="at least 2 resamples"):
+        ablation(planted_objective, "resample", resamples=1)
 
 
 def test_one_question_cannot_be_resampled(planted):

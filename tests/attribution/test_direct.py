@@ -18,6 +18,8 @@ from arm_lens.attribution.direct import direct_contributions, direct_logit_attri
 from arm_lens.engine import Replay, VerdictTokens, last_logits, pad, read_batch
 from arm_lens.selection import JudgingObjective
 
+pytestmark = pytest.mark.tl4
+
 SEQUENCES = [[1, 9, 30, 41, 52], [1, 77, 14], [1, 20, 21, 22, 23, 24, 25, 26, 27], [1, 8]]
 LABELS = [True, False, False, True]
 VERDICTS = VerdictTokens((5,), (6, 7))

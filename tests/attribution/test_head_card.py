@@ -22,6 +22,8 @@ from arm_lens.engine import VerdictTokens, language_model
 from arm_lens.judge_model import labelled_responses
 from arm_lens.judges.options import QuestionOptions, ReadingOptions
 
+pytestmark = pytest.mark.tl4
+
 SEQUENCES = [[1, 9, 30, 41, 52], [1, 77, 14], [1, 20, 21, 22, 23, 24, 25], [1, 8, 100, 3]]
 VERDICTS = VerdictTokens((5,), (6, 7))
 OLD_CLASS = "HookedTransformer" if HOOKED else "TransformerBridge"
@@ -169,7 +171,7 @@ def bundled(judge):
 @pytest.fixture(scope="module")
 def card(bundled):
     reward, questions, pool, frame = bundled
-    return head_card(reward, (4, 3), questions, attributions=frame, demonstrations_from=pool, top=4, examples_shown=2)
+    return head_card(reward, (4, 3), questions, attributions=frame, demonstrations_from=pool, top=4, max_examples=2)
 
 
 def test_a_card_knows_every_token_of_every_prompt(card, bundled):
@@ -202,10 +204,10 @@ def test_scores_come_with_the_rank_among_all_heads(card, bundled):
         others = frame[frame["outcome"] == row.outcome]["score"]
         assert row.rank == (others > row.score).sum() + 1 and row.heads == 48
     assert set(card.frame()["outcome"]) == {"accuracy", "probability", "gap"}
-    assert card.shown_scores()["outcome"].tolist() == ["probability"]
+    assert card.displayed_scores()["outcome"].tolist() == ["probability"]
     other = card.scores.assign(measure="direct", outcome="gap").head(1)
     mixed = replace(card, scores=pd.concat([card.scores, other]))
-    assert mixed.shown_scores()[["measure", "outcome"]].to_numpy().tolist() == [
+    assert mixed.displayed_scores()[["measure", "outcome"]].to_numpy().tolist() == [
         ["ablation_zero", "probability"],
         ["direct", "gap"],
     ]
@@ -295,9 +297,11 @@ def test_what_is_wrong_is_said(bundled):
         head_card(reward, (0, 0), [])
     with pytest.raises(ValueError, match="lacks the column 'score'"):
         head_card(reward, (0, 0), questions, attributions=frame.drop(columns="score"))
-    with pytest.raises(ValueError, match="several rows of criterion 'positive', measure 'ablation_zero'.*layer 0, head 0"):
+    with pytest.raises(
+        ValueError, match="several rows of criterion 'positive', measure 'ablation_zero'.*layer 0, head 0"
+    ):
         head_card(reward, (0, 0), questions, attributions=pd.concat([frame, frame]))
-    with pytest.raises(ValueError, match="do not know L4H3"):
+    with pytest.raises(ValueError, match="have no row of L4H3"):
         head_card(reward, (4, 3), questions, attributions=frame[frame["layer"] < 2])
     with pytest.raises(ValueError, match="40 demonstrations are wanted"):
         head_card(reward, (0, 0), questions, demonstrations_from=pool, demonstrations=40)

@@ -38,6 +38,8 @@ from arm_lens.registry import JUDGES
 from arm_lens.reward.fitting import read_means
 from arm_lens.reward.model import ActivationRewardModel
 
+pytestmark = pytest.mark.tl4
+
 SEARCH = {"steps": 20, "head_penalty": 0.0}
 OPTIONS = {
     "arm": {"selector": "top_effect"},

@@ -15,6 +15,8 @@ from arm_lens.engine.gates import gated_verdicts
 from arm_lens.engine.replay import SlowReplayWarning
 from arm_lens.selection import JudgingObjective, PooledObjective
 
+pytestmark = pytest.mark.tl4
+
 SEQUENCES = [[1, 9, 30, 41, 52], [1, 77, 14], [1, 20, 21, 22, 23, 24, 25, 26, 27], [1, 8]]
 LABELS = [True, False, False, True]
 VERDICTS = VerdictTokens((5,), (6, 7))

@@ -8,6 +8,8 @@ import torch
 from arm_lens import load_model, steer
 from arm_lens.engine import Replay, VerdictTokens, last_logits, pad
 
+pytestmark = pytest.mark.tl4
+
 SEQUENCES = [[1, 9, 30, 41, 52], [1, 77, 14], [1, 20, 21, 22, 23, 24, 25, 26, 27]]
 VERDICTS = VerdictTokens((5,), (6, 7))
 

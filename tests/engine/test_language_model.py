@@ -10,6 +10,8 @@ from arm_lens import load_model
 from arm_lens.engine import describe, fingerprint, language_model, last_logits, pad
 from arm_lens.judges.template import default_template
 
+pytestmark = pytest.mark.tl4
+
 SEQUENCES = [[1, 9, 30, 41, 52], [1, 77, 14]]
 
 

@@ -29,6 +29,8 @@ from arm_lens.engine import (
 )
 from arm_lens.judge_model.tokenizer import build_tokenizer
 
+pytestmark = pytest.mark.tl4
+
 SEQUENCES = [[1, 9, 30, 41, 52], [1, 77, 14], [1, 20, 21, 22, 23, 24, 25, 26, 27]]
 VERDICTS = VerdictTokens((5,), (6, 7))
 KINDS = ["bridge", "hooked", "bare", "with its tokenizer", "adapter"]

@@ -19,6 +19,8 @@ from arm_lens.judges.options import QuestionOptions
 from arm_lens.judges.questions import Question, encode_questions, questions_of
 from arm_lens.judges.template import default_template
 
+pytestmark = pytest.mark.tl4
+
 TOLERANCE = 1e-4  # float32
 COMMON = [1, 9, 30, 41, 52, 8, 12, 13, 14, 15]
 RESTS = [[20, 21, 22, 23, 24], [77], [60, 61, 62]]

@@ -10,6 +10,8 @@ from tests_support import OUTPUT_PROJECTION
 from arm_lens.engine import mean_heads, pad, read_batch, read_heads
 from arm_lens.engine.reading import RunningMean
 
+pytestmark = pytest.mark.tl4
+
 
 def raw_projection_inputs(folder, family, sequence):
     """[layer, head, d_head] entering each output projection at the last token, by hooks on raw modules."""

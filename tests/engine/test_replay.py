@@ -14,6 +14,8 @@ from arm_lens.engine import Replay, VerdictTokens, bridge, hooked, language_mode
 from arm_lens.engine.memory import MASKS_PER_PASS
 from arm_lens.engine.replay import SlowReplayWarning
 
+pytestmark = pytest.mark.tl4
+
 SEQUENCES = [[1, 9, 30, 41, 52], [1, 77, 14], [1, 20, 21, 22, 23, 24, 25, 26, 27], [1, 8]]
 VERDICTS = VerdictTokens((5,), (6, 7))
 TOLERANCE = 1e-4  # float32

@@ -16,6 +16,8 @@ from arm_lens import HeadSet, steer
 from arm_lens.engine import last_logits, pad
 from arm_lens.engine.sampling import _draw, sample_tokens
 
+pytestmark = pytest.mark.tl4
+
 SEQUENCES = [[1, 9, 30, 41, 52, 8], [5], [7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17], [1, 9], [90, 80, 70, 60, 50, 40]]
 STEPS = 7
 

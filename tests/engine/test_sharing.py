@@ -22,6 +22,8 @@ from arm_lens.engine import (
     shared_readings,
 )
 
+pytestmark = pytest.mark.tl4
+
 COMMON = [1, 9, 30, 41, 52, 8, 12, 13, 14, 15]
 SEQUENCES = [COMMON + rest for rest in ([20, 21, 22, 23, 24], [77, 3], [60, 61, 62], [5, 4, 3, 6])]
 OTHERS = [COMMON + rest for rest in ([20, 21, 22, 23, 24], [77, 3], [60, 61, 62], [5, 4, 3, 7])]

@@ -10,6 +10,8 @@ from tests_support import raw_inputs_while
 from arm_lens import HeadSet, Injection, steer
 from arm_lens.engine import last_logits, pad, read_batch
 
+pytestmark = pytest.mark.tl4
+
 SEQUENCES = [[1, 9, 30, 41, 52], [1, 77, 14], [1, 20, 21, 22, 23, 24, 25, 26, 27]]
 
 

@@ -17,6 +17,8 @@ from arm_lens.judges.artefact import ArtefactError, read_artefact, write_artefac
 from arm_lens.judges.options import ReadingOptions
 from arm_lens.storage import LOCK, digest_of, digest_of_bytes
 
+pytestmark = pytest.mark.tl4
+
 KIND = "reward model"
 
 

@@ -23,6 +23,8 @@ from arm_lens.judges.template import JudgeTemplate
 from arm_lens.preferences import PreferencePair
 from arm_lens.registry import JUDGES, OptionsError, OptionsModel, UnknownNameError
 
+pytestmark = pytest.mark.tl4
+
 TEMPLATE = JudgeTemplate(
     header="", scalar="request: {prompt} reply: {response}", cue=" verdict:", yes=("yes",), no=("no",),
     ranked="request: {prompt} reply: {response_a} reply: {response_b}", first=("warm",), second=("cold",),

@@ -13,6 +13,8 @@ from arm_lens.judges.generative import GenerativeJudge
 from arm_lens.judges.options import QuestionOptions
 from arm_lens.judges.template import JudgeTemplate
 
+pytestmark = pytest.mark.tl4
+
 TEMPLATE = JudgeTemplate(
     header="", scalar="request: {prompt} reply: {response}", ranked="request: {prompt} {response_a} , {response_b}",
     cue=" verdict:", separator=" ", first=("warm",), second=("cold",), chat=False,

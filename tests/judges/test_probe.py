@@ -18,6 +18,8 @@ from arm_lens.judges.options import QuestionOptions
 from arm_lens.judges.probe import HeadProbe
 from arm_lens.judges.template import JudgeTemplate
 
+pytestmark = pytest.mark.tl4
+
 TEXT = "Request: {}\nReply: {}\nVerdict:"
 
 

@@ -5,6 +5,8 @@ import pytest
 from arm_lens import JudgeTemplate, LabelledResponse, PreferencePair, PromptTooLongError
 from arm_lens.judges.questions import Question, encode_questions, questions_of, sample_demonstrations, verdict_tokens
 
+pytestmark = pytest.mark.tl4
+
 TEMPLATE = JudgeTemplate(
     header="", scalar="request: {prompt} reply: {response}", ranked="request: {prompt} {response_a} , {response_b}",
     cue=" verdict:", separator=" ", yes=("Yes",), no=("No",), first=("warm",), second=("cold",), chat=False,

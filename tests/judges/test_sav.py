@@ -12,6 +12,8 @@ from arm_lens.engine import bundled_model_path
 from arm_lens.judge_model import labelled_responses, preference_pairs
 from arm_lens.judges.sav import SparseAttentionVectors, leave_one_out_accuracy
 
+pytestmark = pytest.mark.tl4
+
 
 def raw_head_outputs(texts):
     """What enters each output projection at the last token, [text, layer, head, d_head], by Hugging Face alone."""

@@ -21,6 +21,8 @@ from arm_lens.judges.questions import scalar_questions
 from arm_lens.judges.template import JudgeTemplate, default_template
 from arm_lens.judges.voting import Rationale, VotingJudge, _ends_of_turn
 
+pytestmark = pytest.mark.tl4
+
 ITEMS = labelled_responses("polite", 6, split="test", seed=5)
 PROMPTS, RESPONSES = [one.prompt for one in ITEMS], [one.response for one in ITEMS]
 SHOWN = labelled_responses("polite", 4, split="train", seed=6)

@@ -26,6 +26,8 @@ from arm_lens.reward.denoising import Denoise
 from arm_lens.reward.fitting import judging_objective, means_and_objective, read_means
 from arm_lens.selection import Greedy, SoftGate, TopEffect
 
+pytestmark = pytest.mark.tl4
+
 TEMPLATE = JudgeTemplate(
     header="", scalar="request: {prompt} reply: {response}", ranked="request: {prompt} {response_a} , {response_b}",
     cue=" verdict:", separator=" ", first=("warm",), second=("cold",), chat=False,

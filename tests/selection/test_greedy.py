@@ -15,6 +15,8 @@ from arm_lens.judges.questions import questions_of
 from arm_lens.reward.fitting import judging_objective
 from arm_lens.selection import Greedy, Selector
 
+pytestmark = pytest.mark.tl4
+
 SETS = [frozenset(some) for size in range(7) for some in itertools.combinations(range(6), size)]
 
 
