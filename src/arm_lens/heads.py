@@ -222,37 +222,12 @@ class HeadScores:
 
 
 @runtime_checkable
-class SearchLike(Protocol):
-    """What a search for heads gives (`arm_lens.selection.Selection`)."""
+class HasHeads(Protocol):
+    """A search for heads (`arm_lens.selection.Selection`), or a reward model, whose ``selection`` is its search or None."""
 
     @property
     def heads(self) -> HeadSet:
         """The chosen heads."""
-
-    @property
-    def head_scores(self) -> HeadScores:
-        """What they were chosen by."""
-
-    @property
-    def history(self) -> pd.DataFrame:
-        """A row per step: step, reward, ..."""
-
-    @property
-    def trajectory(self) -> Float[Tensor, "step layer head"] | None:
-        """The probabilities at each step, if the search has them."""
-
-
-@runtime_checkable
-class FittedLike(Protocol):
-    """What writes at heads (`arm_lens.ActivationRewardModel`)."""
-
-    @property
-    def heads(self) -> HeadSet:
-        """Where it writes."""
-
-    @property
-    def selection(self) -> SearchLike | None:
-        """How they were found; None if they were given."""
 
 
 @runtime_checkable
@@ -269,10 +244,9 @@ class ScoredLike(Protocol):
 Thing = TypeVar("Thing")
 Named: TypeAlias = Mapping[str, Thing | Sequence[Thing]]
 """Things by name, or several repetitions (seeds, example samples) of each name."""
-Searched: TypeAlias = SearchLike | FittedLike
-Chosen: TypeAlias = HeadSet | Searched
+Chosen: TypeAlias = HeadSet | HasHeads
 """What has a set of heads."""
-Scored: TypeAlias = HeadScores | Searched | ScoredLike
+Scored: TypeAlias = HeadScores | HasHeads | ScoredLike
 """What has a score for each head."""
 
 
@@ -297,7 +271,7 @@ def heads_frame(heads: Chosen | Named[Chosen] | pd.DataFrame) -> pd.DataFrame:
     return _gathered(heads, rows)
 
 
-def history_frame(searches: Searched | Named[Searched] | pd.DataFrame) -> pd.DataFrame:
+def history_frame(searches: HasHeads | Named[HasHeads] | pd.DataFrame) -> pd.DataFrame:
     """How searches went, as a table like `arm_lens.frames.HISTORY`; heads that were not searched for are left out.
 
     Args:
@@ -306,7 +280,7 @@ def history_frame(searches: Searched | Named[Searched] | pd.DataFrame) -> pd.Dat
     return _gathered(searches, lambda one: None if (search := _search_of(one)) is None else search.history)
 
 
-def trajectory_frame(searches: Searched | Named[Searched] | pd.DataFrame, *, steps: int | None = None) -> pd.DataFrame:
+def trajectory_frame(searches: HasHeads | Named[HasHeads] | pd.DataFrame, *, steps: int | None = None) -> pd.DataFrame:
     """Every head's probability at every step, as a table like `arm_lens.frames.TRAJECTORY`.
 
     Args:
@@ -315,7 +289,7 @@ def trajectory_frame(searches: Searched | Named[Searched] | pd.DataFrame, *, ste
         steps: how many, evenly spaced, the first and the last among them; all if not given.
     """
 
-    def rows(one: Searched) -> pd.DataFrame | None:
+    def rows(one: HasHeads) -> pd.DataFrame | None:
         search = _search_of(one)
         values = None if search is None else search.trajectory
         if values is None:

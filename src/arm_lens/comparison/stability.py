@@ -28,7 +28,7 @@ from jaxtyping import Float
 from scipy import stats
 from scipy.spatial.distance import squareform
 
-from arm_lens.comparison.chance import expected_jaccard, shared_by_chance
+from arm_lens.comparison.overlaps import expected_jaccard, shared_by_chance
 from arm_lens.comparison.tables import pairs
 from arm_lens.evaluation.statistics import LEVEL, wilson
 from arm_lens.frames import HEADS, REPEATS, STABILITY, checked, repeats_in

@@ -1,14 +1,25 @@
 """How results show themselves: quiet HTML in a notebook, plain characters in a terminal.
 
-A notebook asks an object for ``_repr_html_``, a terminal for its ``repr``, ``print`` for its ``str``. What is given here
-is made of numbers, texts and tables alone, so that every other module can use it.
+A notebook asks an object for ``_repr_html_``, a terminal for its ``repr``, ``print`` for its ``str``. This package takes only
+numbers, texts and tables, so that every other module can use it.
 """
 
 from arm_lens.display.maps import score_map, set_map
 from arm_lens.display.notebook import card, code_line, frame_table, small_print
-from arm_lens.display.tables import accuracies, extremes, of_each_verdict, sizes
 from arm_lens.display.terminal import LINE_WIDTH, frame_text, text_map
-from arm_lens.display.words import counted, first_and_last, head_name, listed, size, strongest, with_values
+from arm_lens.display.words import (
+    accuracies,
+    counted,
+    extremes,
+    first_and_last,
+    head_name,
+    listed,
+    of_each_verdict,
+    size,
+    sizes,
+    strongest,
+    with_values,
+)
 
 __all__ = [
     "LINE_WIDTH",

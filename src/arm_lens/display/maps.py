@@ -1,10 +1,11 @@
 """Maps of heads as inline SVG: layers upwards from layer 0 and heads to the right, as in the figures.
 
-Shades are opacities: what is weak fades into the page, be it light or dark. A tooltip on each cell has its value.
+Shades are opacities: weak values fade into the page, light or dark. A tooltip on each cell has its value.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -16,17 +17,17 @@ from arm_lens.display.words import as_array, head_name, number
 
 POSITIVE = "#2f7fb5"
 NEGATIVE = "#c46a1b"
-"""The two hues of the figures' diverging scale, at a strength that contrasts alike with white and with black."""
+"""The two hues of the figures' diverging scale, at a strength that contrasts equally with white and with black."""
 LEVELS = 20
 """Steps of shade."""
 MOST_CELLS = 5500
-"""No more cells than this are drawn one by one; each costs about 60 bytes, in every saved notebook."""
+"""The most cells that are drawn; each takes about 60 bytes in every saved notebook."""
 MOST_FRAMES = 400
-"""No more chosen heads than this are framed one by one."""
+"""The most chosen heads that are framed one by one."""
 
 
 def set_map(mask: Bool[Tensor, "layer head"]) -> str:
-    """Heads in a set: its cells are filled, and say which they are."""
+    """The heads of a set as filled cells, with their names as tooltips."""
     cells = {(layer, head): (head_name(layer, head), POSITIVE, LEVELS) for layer, head in mask.nonzero().tolist()}
     n_layers, n_heads = mask.shape
     return _svg(n_layers, n_heads, cells, label=f"{len(cells)} of {n_layers * n_heads} heads")
@@ -39,13 +40,13 @@ def score_map(
     low: float | None = None,
     high: float | None = None,
 ) -> str:
-    """A shade per head, and its value where the pointer rests.
+    """A shade per head, with its value as a tooltip.
 
     With values below 0 the scale has two hues and is centred at 0; without, one hue from ``low`` to ``high``. A head that
     was not measured is a stroke.
 
     Args:
-        values: one per head, or not a number.
+        values: one per head; NaN if it was not measured.
         chosen: heads to outline.
         low: the faint end of a scale without values below 0; by default the lowest value.
         high: its other end; by default the highest value.
@@ -110,16 +111,7 @@ def _svg(
     absent: Bool[np.ndarray, "layer head"] | None = None,
     label: str,
 ) -> str:
-    """A map of heads.
-
-    Args:
-        n_layers: of the model.
-        n_heads: per layer.
-        cells: by layer and head: what the tooltip says, the hue and the level of the shade.
-        outlined: heads with a frame.
-        absent: heads with a stroke.
-        label: what the map shows, for those who cannot see it.
-    """
+    """A map of heads: tooltip, hue and level of the shade of each cell, heads to frame, heads to strike, and a label."""
     side = max(min(16.0, 480 / n_heads, 400 / n_layers), 4.0)
     left, top, bottom = 30.0, 16.0, 28.0
     # Cells have the side 1; a line of that width along the middle of the cell takes fewer bytes than a rectangle.
@@ -162,7 +154,7 @@ def _svg(
 
 
 def _frames(outlined: list[list[bool]], n_layers: int) -> str:
-    """A frame around each chosen head; where there are many, one around neighbours, which keeps the map small."""
+    """A frame around each chosen head; if there are many, one around all neighbours, to save space."""
     path, many = "", sum(map(sum, outlined)) > MOST_FRAMES
     for layer, row in enumerate(outlined):
         edges = np.flatnonzero(np.diff([0, *map(int, row), 0]))
@@ -175,7 +167,4 @@ def _frames(outlined: list[list[bool]], n_layers: int) -> str:
 
 def _ticks(size: int, side: float, apart: int) -> range:
     """Every 1st, 2nd, 4th, 8th... index, so that labels stand at least ``apart`` pixels apart."""
-    step = 1
-    while step * side < apart:
-        step *= 2
-    return range(0, size, step)
+    return range(0, size, 2 ** max(0, math.ceil(math.log2(apart / side))))

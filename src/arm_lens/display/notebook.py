@@ -1,7 +1,7 @@
 """Self-contained fragments of HTML for notebooks: a card, a table, a line of code.
 
-Inline styles, no script, nothing fetched. There is no background, and text has the colour of the page, so that a fragment
-stands on a light and on a dark one. Every text may come from users' data and is escaped.
+Styles are inline; there is no script and nothing is fetched. Fragments have no background, and text has the page's colour, so
+that they fit light and dark pages. Every text may come from users' data and is escaped.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ def card(title: str, facts: Mapping[str, object] | None = None, *parts: str) -> 
 
     Args:
         title: plain text.
-        facts: by name, plain text; those that are None are left out.
-        parts: HTML, as other functions here give it, below the facts.
+        facts: plain text by name; a fact that is None is left out.
+        parts: HTML from other functions of this package, below the facts.
     """
-    told = "".join(
+    rows = "".join(
         f'<span style="opacity:.7">{escaped(name)}</span><span>{escaped(fact)}</span>'
         for name, fact in (facts or {}).items()
         if fact is not None
     )
-    if told:
+    if rows:
         style = "display:grid;grid-template-columns:max-content minmax(0,1fr);gap:1px 12px;margin:4px 0"
-        told = f'<div style="{style};overflow-wrap:anywhere">{told}</div>'
+        rows = f'<div style="{style};overflow-wrap:anywhere">{rows}</div>'
     style = "display:inline-block;max-width:100%;box-sizing:border-box;padding:8px 14px;text-align:left;line-height:1.4"
     style += ";border:1px solid rgba(128,128,128,.45);border-radius:4px"
     heading = f'<div style="font-weight:600;overflow-wrap:anywhere">{escaped(title)}</div>'
-    return f'<div style="{style}">{heading}{told}{"".join(parts)}</div>'
+    return f'<div style="{style}">{heading}{rows}{"".join(parts)}</div>'
 
 
 def small_print(text: str) -> str:
@@ -45,18 +45,11 @@ def code_line(text: str) -> str:
 
 
 def frame_table(frame: pd.DataFrame, *, digits: int = 3, rows: int = 30) -> str:
-    """A data frame, with its index; of more than ``rows`` rows, the first and the last."""
-    text = frame.to_html(
-        border=0,
-        escape=True,
-        max_rows=rows,
-        float_format=lambda value: f"{value:.{digits}f}",
-        na_rep="",
-        notebook=False,
-    )
+    """A data frame with its index; beyond ``rows`` rows, the first and the last ones."""
+    text = frame.to_html(border=0, max_rows=rows, float_format=f"{{:.{digits}f}}".format, na_rep="")
     return f'<div style="overflow-x:auto;margin:4px 0;text-align:right;white-space:nowrap">{text}</div>'
 
 
 def escaped(text: object) -> str:
-    """Text that HTML shows as it is, in an element or in a quoted attribute."""
+    """Text that HTML shows unchanged, in an element or in a quoted attribute."""
     return html.escape(str(text), quote=True)

@@ -17,16 +17,16 @@ LINE_WIDTH = 100
 QUANTILES = (0.5, 0.75, 0.9, 0.97)
 SHADES = "·░▒▓█"
 NEGATIVE_SHADES = "·-=≡#"
-"""Where there is no room for a sign and a shade."""
+"""If there is no room for a sign and a shade."""
 NOT_MEASURED = "×"
 
 
 def text_map(values: Float[Tensor, "layer head"]) -> str:
     """A line per layer, layer 0 the lowest, then the heads' numbers and what the shades mean.
 
-    Shades go by the rank of the absolute value among all heads; half of the heads are a dot. With room to spare, a minus
-    stands before the shade of a negative value; without, negative values have shades of their own. Where even that is
-    too wide, neighbouring heads share a place, and the strongest of them is seen.
+    Shades show the rank of the absolute value among all heads; half of the heads are a dot. If there is room, a minus stands
+    before the shade of a negative value; if not, negative values have shades of their own. If even that is too wide,
+    neighbouring heads share a place, which shows the strongest of them.
     """
     grid = as_array(values)
     n_layers, n_heads = grid.shape
@@ -62,7 +62,7 @@ def text_map(values: Float[Tensor, "layer head"]) -> str:
 
 
 def _shared(grid: Float[np.ndarray, "layer head"], share: int) -> Float[np.ndarray, "layer column"]:
-    """Of each ``share`` neighbours, the one that is largest in size."""
+    """The largest in size of each ``share`` neighbours."""
     padded = np.pad(grid, ((0, 0), (0, -grid.shape[1] % share)), constant_values=np.nan)
     parts = rearrange(padded, "layer (column one) -> layer column one", one=share)
     best = np.where(np.isnan(parts), -1.0, np.abs(parts)).argmax(axis=-1)

@@ -54,7 +54,8 @@ def measures_against_each_other(
     table = table if criterion is None else having(table, "criterion", criterion, ATTRIBUTIONS)
     keys = ["criterion", "layer", "head"]
     right, up = (having(table, "measure", measure, ATTRIBUTIONS).set_index(keys) for measure in (x, y))
-    both = right.join(up, how="inner", lsuffix="_x", rsuffix="_y").dropna(subset=["score_x", "score_y"]).reset_index()
+    both = right.merge(up, left_index=True, right_index=True, suffixes=("_x", "_y")).reset_index()
+    both = both.dropna(subset=["score_x", "score_y"])
     parts = {criterion: both[both["criterion"] == criterion] for criterion in criteria_of(table)}
     parts = {criterion: part for criterion, part in parts.items() if len(part) >= 3}
     if not parts:

@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 
 from arm_lens.display import head_name
 from arm_lens.frames import TRAJECTORY, checked, criteria_of
-from arm_lens.heads import Named, Searched, evenly_spaced, trajectory_frame
+from arm_lens.heads import HasHeads, Named, evenly_spaced, trajectory_frame
 from arm_lens.plots.layer_maps import MapGrid
 from arm_lens.plots.notation import caption
 from arm_lens.plots.panels import balanced_columns, line_panels
@@ -28,7 +28,7 @@ LEADER = 14
 UNCHOSEN = "#b5b5b5"
 
 
-def selection_steps(trajectory: Searched | Named[Searched] | pd.DataFrame) -> go.Figure:
+def selection_steps(trajectory: HasHeads | Named[HasHeads] | pd.DataFrame) -> go.Figure:
     """Layer by head maps of selection probabilities, one per criterion, with a slider over the steps.
 
     The figure shows the last step, so that a saved image shows the result; laid out for print it has no slider. At most
@@ -89,7 +89,7 @@ def selection_steps(trajectory: Searched | Named[Searched] | pd.DataFrame) -> go
     return figure
 
 
-def selection_trajectories(trajectory: Searched | Named[Searched] | pd.DataFrame) -> go.Figure:
+def selection_trajectories(trajectory: HasHeads | Named[HasHeads] | pd.DataFrame) -> go.Figure:
     """A line per head: its probability of being selected against the step; a panel per criterion.
 
     Heads above one half at the end are drawn in blue and named at the right, in the order of their probability. If there is

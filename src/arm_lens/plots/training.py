@@ -8,7 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from arm_lens.frames import HISTORY, checked, criteria_of
-from arm_lens.heads import Named, Searched, history_frame
+from arm_lens.heads import HasHeads, Named, history_frame
 from arm_lens.plots.panels import facets
 from arm_lens.plots.theme import MEETS, narrow
 
@@ -21,7 +21,7 @@ MEAN, BAND = "mean over seeds", "lowest to highest seed"
 
 
 def training_curves(
-    history: Searched | Named[Searched] | pd.DataFrame,
+    history: HasHeads | Named[HasHeads] | pd.DataFrame,
     *,
     value: Literal["reward", "expected_heads", "entropy"] = "reward",
 ) -> go.Figure:
