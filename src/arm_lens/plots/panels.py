@@ -59,10 +59,6 @@ class Panels:
         row, column = self.cell(index)
         return {"row": row, "col": column}
 
-    def is_lowest(self, index: int) -> bool:
-        """Whether no panel stands below this one."""
-        return index + self.columns >= self.count
-
     def figure(self, titles: Sequence[str], notes: Sequence[str] | None = None) -> go.Figure:
         """An empty figure of this layout.
 
@@ -100,7 +96,7 @@ class Panels:
         """Name the x axes of the lowest panels and, with ``y``, the y axes of the first column."""
         for index in range(self.count):
             place = self.place(index)
-            figure.update_xaxes(title_text=x if self.is_lowest(index) else None, **place)
+            figure.update_xaxes(title_text=x if index + self.columns >= self.count else None, **place)
             figure.update_yaxes(title_text=y if place["col"] == 1 else None, **place)
 
 

@@ -29,21 +29,13 @@ class Sheet:
     shapes: list[dict[str, Any]] = field(default_factory=list)
     """Stored until `finished`: whenever one is added, plotly checks them all."""
 
-    def axis(
-        self, left: float | int, above: float | int, width: float | int, height: float | int
-    ) -> tuple[dict[str, Any], dict[str, Any], str]:
-        """The places of a new pair of axes, and its number as plotly appends it."""
-        self.axes += 1
-        number = "" if self.axes == 1 else str(self.axes)
-        low = max(1 - (above + height) / self.height, 0.0)
-        across = {"domain": [left / self.width, min((left + width) / self.width, 1.0)], "anchor": f"y{number}"}
-        up = {"domain": [low, 1 - above / self.height], "anchor": f"x{number}"}
-        return across, up, number
-
     def add_axes(self, left: float | int, above: float | int, width: float | int, height: float | int) -> int:
-        """Add a pair of axes to the figure; their number."""
-        across, up, number = self.axis(left, above, width, height)
-        self.figure.update_layout({f"xaxis{number}": across, f"yaxis{number}": up})
+        """Add a pair of axes to the figure; their number, from 1."""
+        self.axes += 1
+        across = [left / self.width, min((left + width) / self.width, 1.0)]
+        upright = [max(1 - (above + height) / self.height, 0.0), 1 - above / self.height]
+        self.figure.layout[f"xaxis{self.axes}"] = {"domain": across, "anchor": f"y{self.axes}"}
+        self.figure.layout[f"yaxis{self.axes}"] = {"domain": upright, "anchor": f"x{self.axes}"}
         return self.axes
 
     def write(self, text: str, left: float | int, below: float | int, *, size: int = 13, color: str = INK) -> None:

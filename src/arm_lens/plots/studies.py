@@ -167,7 +167,7 @@ def _levels(flat: pd.DataFrame, styles: Mapping[str, Style], title: str, ends: S
 def _lines(
     rows: pd.DataFrame,
     by: str,
-    at: Mapping[float, float],
+    at: Mapping[float | int, float],
     spread: float,
     styles: Mapping[str, Style],
     title: str,
