@@ -121,7 +121,7 @@ def bundled_problem(criterion: str, seed: int, examples: int) -> tuple[Activatio
 def end_to_end(examples: int, steps: int) -> list[dict[str, Any]]:
     """The published search in full, as published and on the replay, with the same means, examples and random draws."""
     bare, pooled = bundled_problem("positive", 0, examples)
-    model, given = bare.judge.model, pooled.objectives[0]
+    model, given = bare.model.raw, pooled.objectives[0]
     values, labels = given.values, given.labels.tolist()
     sequences, verdicts = given.replay.sequences, bare.judge.verdict_tokens
     targets = [verdicts.positive if label else verdicts.negative for label in labels]

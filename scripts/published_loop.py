@@ -1,7 +1,8 @@
 """The published search for heads, as a TransformerLens user would write it: one hooked forward pass for every mask.
 
 This is what `arm_lens.PUBLISHED` on the replay is measured against (bench_selection.py) and must agree with (tests). It
-draws from its generator in the same order as `arm_lens.selection.reinforce`, so that both see the same masks and the same examples.
+takes random numbers from its generator in the same order as `arm_lens.selection.reinforce`, so that both see the same
+masks and the same examples.
 """
 
 from __future__ import annotations
