@@ -76,7 +76,9 @@ def scores(rows, columns, seed=0):
 
 
 def attribution(per_example, criterion=""):
-    return Attribution.of("injection", {"probability": per_example}, range(len(per_example)), criterion=criterion)
+    return Attribution.of(
+        {"probability": per_example}, range(len(per_example)), measure="injection", criterion=criterion
+    )
 
 
 def tables(judges):

@@ -86,7 +86,7 @@ def outcome(margin, kind):
 
 
 def compare(found, expected_margins, before):
-    """``expected_margins`` maps a head to its margins [prompt, draw]."""
+    """``expected_margins`` maps a head to its margins [prompt, resample]."""
     for (layer, head), margins in expected_margins.items():
         for kind in ("gap", "probability", "accuracy"):
             lost = outcome(before, kind)[:, None] - outcome(margins, kind)
@@ -150,7 +150,7 @@ def test_resampling_with_every_other_question_is_exact(both, positions):
     assert all(float(one.abs().max()) == 0 for one in found.sampling_errors.values())
 
 
-def test_the_sampling_error_is_how_far_draws_scatter_around_all_of_them(model_of):
+def test_the_sampling_error_is_how_far_samples_scatter_around_all_of_them(model_of):
     model = model_of("llama")
     generator = torch.Generator().manual_seed(5)
     sequences = [[1, *torch.randint(3, 200, (4,), generator=generator).tolist()] for _ in range(8)]
@@ -247,7 +247,7 @@ def test_no_question_is_shown_its_own_prompt(judge):
         few_shot_objective(reward, examples, examples, demonstrations=6)
 
 
-def test_one_draw_cannot_tell_its_own_error(planted_objective):
+def test_one_resample_cannot_estimate_its_own_error(planted_objective):
     with pytest.raises(ValueError, match="at least 2 resamples"):
         ablation(planted_objective, "resample", resamples=1)
 

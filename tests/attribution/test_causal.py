@@ -169,7 +169,7 @@ def test_ablations_of_the_unsteered_model_have_their_planted_signs(circuit, obje
         "harmful": 0.0,
     }
     for kind in ("zero", "mean", "resample"):
-        found = ablation(objective, kind, draws=11)
+        found = ablation(objective, kind, resamples=11)
         for name, effect in expected.items():
             if kind == "resample" and name in ("reader", "direct", "hindering"):
                 # Another reply's signal is the opposite one 6 times of 11, and the same 5 times.
@@ -435,7 +435,7 @@ def test_frames_hold_a_row_per_outcome_and_head_with_interval_and_n():
 
 
 def test_no_change_in_a_few_examples_is_no_certainty():
-    found = Attribution.of("odd", {"accuracy": torch.zeros(12, 1, 1)}, range(12)).frame().iloc[0]
+    found = Attribution.of({"accuracy": torch.zeros(12, 1, 1)}, range(12), measure="odd").frame().iloc[0]
     assert found["ci_low"] < -0.2 and found["ci_high"] > 0.2
     assert (1 - found["ci_high"]) ** 12 == pytest.approx(0.025)  # as many changes would have gone unseen so often
 
@@ -448,7 +448,7 @@ def test_heads_that_were_not_measured_are_never_at_the_top():
 
 
 def test_an_outcome_that_was_not_measured_is_named():
-    found = Attribution.of("odd", {"gap": torch.rand(5, 2, 3)}, range(5))
+    found = Attribution.of({"gap": torch.rand(5, 2, 3)}, range(5), measure="odd")
     with pytest.raises(ValueError, match="'odd' was measured on 'gap', not on 'accuracy'"):
         found.head_scores("accuracy")
 
@@ -458,7 +458,7 @@ def test_selection_probabilities_answer_for_every_outcome():
     selection = Selection(HeadSet.none(2, 3), HeadScores("selection probability", values), pd.DataFrame())
     found = selection_probabilities(selection)
     other = Selection(HeadSet.none(2, 3), HeadScores("gain when the head was added", values), pd.DataFrame())
-    with pytest.raises(ValueError, match="'gain when the head was added', which is no probability"):
+    with pytest.raises(ValueError, match="'gain when the head was added', which is not a probability"):
         selection_probabilities(other)
     assert torch.allclose(found.head_scores("gap").values, values) and set(found.frame()["outcome"]) == {"search"}
 

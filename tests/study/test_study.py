@@ -131,7 +131,7 @@ def test_interactions_are_sampled_as_well_as_was_asked_for(rewards, halves):
     many = rewards[ODD].with_heads(HeadSet.all(3, 4))
     first, second = halves[ODD]
     few = [next(one for one in first if one.label is label) for label in (True, False)]
-    found = study_part(ODD, many, (few, second), PartOptions(standard_error=2.0, random_sets=1, seed=3)).interactions
+    found = study_part(ODD, many, (few, second), PartOptions(standard_error=2.0, random_sets=1, seed=3))["interactions"]
     direct = interactions(many.objective(few), many.heads, standard_error=2.0, seed=3, criterion=ODD)
     assert (found["sampling_se"] > 0).any()
     pd.testing.assert_frame_equal(found, direct.frame(), rtol=1e-4, atol=1e-6)
@@ -274,7 +274,7 @@ def test_another_standard_error_goes_on_from_what_was_sampled(study, rewards, ha
     # The tables are made anew; what was sampled is good enough for them, and nothing is sampled.
     assert sampled.stat().st_mtime_ns == 0 and len(list(sampled.parent.glob("positive curve *.parquet"))) == 2
     known = study.attributions[study.attributions["criterion"] == "positive"].reset_index(drop=True)
-    pd.testing.assert_frame_equal(found.attributions, known)
+    pd.testing.assert_frame_equal(found["attributions"], known)
 
 
 # Refusals
@@ -294,7 +294,7 @@ def test_a_criterion_by_a_name_that_tables_need_is_refused(name, rewards, exampl
 def test_a_criterion_without_examples_is_named(rewards, examples, tmp_path):
     refused("study 'positive', not 0", rewards, examples | {"positive": []}, tmp_path / "out")
     refused("no reward models", {}, {}, tmp_path / "out")
-    refused("one random draw", rewards, examples, tmp_path / "out", random_sets=0)
+    refused("one random set", rewards, examples, tmp_path / "out", random_sets=0)
 
 
 def test_a_reward_model_that_cannot_be_studied_is_named(rewards, examples, tmp_path):

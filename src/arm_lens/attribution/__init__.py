@@ -1,8 +1,11 @@
 """Which heads carry a criterion: one module per measure, all giving an `Attribution`.
 
-Causal measures write or take away what a head puts out and see what the verdicts gain or lose; cheap ones (gradients,
-direct logit attribution, what the search for heads thought) do not, and may disagree with them. `attribute` gives several
-at once, `arm_lens.comparison.agreement` how far they agree. Whichever the measure, positive helps the criterion.
+Causal measures write or remove the output of a head and measure what the verdicts gain or lose; cheap ones (gradients,
+direct logit attribution, what the search for heads left) do not, and may disagree with them. `attribute` gives several
+at once, `arm_lens.comparison.agreement` how far they agree. For every measure, positive helps the criterion.
+
+All measures take an ``objective``, labelled examples such as ``reward.objective(held_out)``, and ``criterion``, its name for
+the column of the frame.
 
 >>> objective = reward.objective(held_out)
 >>> shapley = shapley_values(objective, progress=True)

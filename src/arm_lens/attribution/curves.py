@@ -1,16 +1,16 @@
 """Accuracy against the number of heads: how many of the best heads by some ranking it takes.
 
-A ranking is as good as its curve: the sooner it rises, the more of what matters the first heads hold. Random rankings are
-the control.
+A ranking is as good as its curve: the sooner the curve rises, the more of the effect is in the first heads. Random rankings
+are the control.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import pandas as pd
 import torch
+from einops import rearrange
 
 from arm_lens.attribution.outcomes import Judged, outcomes_of
 from arm_lens.evaluation import accuracy
@@ -32,9 +32,9 @@ def accuracy_by_heads(
 
     Args:
         objective: labelled examples, e.g. ``reward.objective(held_out)``.
-        rankings: by name; heads without a score (not a number) come last.
+        rankings: head scores by name; heads without a score (not a number) come last.
         sizes: values of k; by default 0, 1, 2, 3, 4, 6, 8, 12, ... up to all heads.
-        random_rankings: so many random rankings are averaged into one named ``random``; 0 for none.
+        random_rankings: how many random rankings are averaged into one named ``random``; 0 for none.
         seed: of the random rankings and the intervals.
         criterion: its name, for the frame.
 
@@ -43,38 +43,32 @@ def accuracy_by_heads(
         examples (clusters count as one) and, for random rankings, over those too.
 
     Raises:
-        ValueError: if a size is more than there are heads, or a ranking is named ``random`` beside the random ones.
+        ValueError: if a size is more than there are heads, or a ranking is named ``random`` and there are random ones.
     """
     if random_rankings and RANDOM in rankings:
         raise ValueError(f"a ranking is named {RANDOM!r}, which is the name of the random ones; set random_rankings=0")
     n_layers, n_heads = objective.shape
     sizes = default_sizes(n_layers * n_heads) if sizes is None else list(sizes)
-    generator = torch.Generator().manual_seed(seed)
-    groups = {name: [_last_if_unknown(scores)] for name, scores in rankings.items()}
+    # Heads without a score come last.
+    groups = {
+        name: scores.values.nan_to_num(nan=-torch.inf, neginf=-torch.inf)[None] for name, scores in rankings.items()
+    }
     if random_rankings:
-        draws = torch.rand(random_rankings, n_layers, n_heads, generator=generator)
-        groups[RANDOM] = [HeadScores(RANDOM, draw) for draw in draws]
-    orders = [order for group in groups.values() for order in group]
+        generator = torch.Generator().manual_seed(seed)
+        groups[RANDOM] = torch.rand(random_rankings, n_layers, n_heads, generator=generator)
+    rows = []
+    orders = [HeadScores(name, values) for name, group in groups.items() for values in group]
     masks = torch.stack([order.top(size).mask for order in orders for size in sizes])
-    correct = outcomes_of(objective.margins(masks))["accuracy"].reshape(len(objective), len(orders), len(sizes)).numpy()
-    rows, start = [], 0
-    for name, group in groups.items():
-        of_group = correct[:, start : start + len(group)]
-        start += len(group)
-        for place, size in enumerate(sizes):
-            found = accuracy(np.ascontiguousarray(of_group[:, :, place].T), clusters=objective.clusters, seed=seed)
-            rows.append(
-                {
-                    "criterion": criterion,
-                    "ranking": name,
-                    "heads": size,
-                    "accuracy": found.accuracy,
-                    "ci_low": found.low,
-                    "ci_high": found.high,
-                    "n": found.n,
-                }
-            )
-    return pd.DataFrame(rows)
+    correct = rearrange(
+        outcomes_of(objective.margins(masks))["accuracy"], "example (order size) -> size order example", size=len(sizes)
+    )
+    for name, of_group in zip(
+        groups, torch.split(correct, [len(group) for group in groups.values()], dim=1), strict=True
+    ):
+        for size, verdicts in zip(sizes, of_group, strict=True):
+            found = accuracy(verdicts.contiguous().numpy(), clusters=objective.clusters, seed=seed)
+            rows.append((criterion, name, size, found.accuracy, found.low, found.high, found.n))
+    return pd.DataFrame(rows, columns=["criterion", "ranking", "heads", "accuracy", "ci_low", "ci_high", "n"])
 
 
 def default_sizes(count: int) -> list[int]:
@@ -84,7 +78,3 @@ def default_sizes(count: int) -> list[int]:
         sizes |= {step, step * 3 // 2}
         step *= 2
     return sorted(size for size in sizes if size <= count)
-
-
-def _last_if_unknown(scores: HeadScores) -> HeadScores:
-    return HeadScores(scores.name, scores.values.nan_to_num(nan=-float("inf"), neginf=-float("inf")))

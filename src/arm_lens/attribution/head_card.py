@@ -1,27 +1,28 @@
-"""A head card: everything there is to know about one head on one page.
+"""A head card: one head on one page.
 
-Which tokens it attends to where the verdict is due, on given examples; which tokens the mean that is written at it promotes
-and suppresses, by the direct path alone; and how it scores, for every criterion and measure given, among all heads. The
-card is a set of tidy tables that shows itself in a notebook and in a terminal; `arm_lens.plots.head_card_figure` draws it.
+Which tokens it attends to at the end of a question, on given examples; which tokens the mean that is written at it promotes
+and suppresses, by the direct path alone; and its scores and ranks among all heads, for given criteria and measures. The
+card is a set of tidy tables with a view for notebooks and one for terminals; `arm_lens.plots.head_card_figure` draws it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from arm_lens.attribution.few_shot import asked_about, few_shot_prompts
-from arm_lens.attribution.head_card_views import ZERO_SHOT, FEW_SHOT, HeadCard
+from arm_lens.attribution.few_shot import few_shot_prompts, questions_about
+from arm_lens.attribution.head_card_views import FEW_SHOT, ZERO_SHOT, HeadCard
 from arm_lens.attribution.outcomes import Outcome
 from arm_lens.attribution.reading import attention_rows, direct_logits, token_texts
 from arm_lens.engine.reading import mean_heads
 from arm_lens.frames import ATTRIBUTIONS, checked
 from arm_lens.heads import Head, HeadSet, Named, ScoredLike, attributions_frame
-from arm_lens.judges.questions import Question, encode_questions, verdicts_of
+from arm_lens.judges.questions import Question, verdicts_of
 from arm_lens.preferences import Preference
 from arm_lens.reward.model import ActivationRewardModel
 
@@ -38,58 +39,48 @@ def head_card(
     demonstrations: int | None = None,
     centred: bool = False,
     top: int = 10,
-    examples_shown: int = 3,
+    max_examples: int = 3,
     outcome: Outcome = "probability",
     seed: int = 0,
 ) -> HeadCard:
     """Everything about one head of a reward model's language model, which is read unsteered.
 
     Args:
-        reward: the reward model; the head need not be one of those it writes at.
+        reward: the reward model; it need not write at the head.
         head: (layer, head).
-        examples: what the model is asked about while the head is watched.
-        attributions: scores of heads, of any criteria and measures together: attributions, also by the criterion's name, or
+        examples: what the questions are about while the head is watched.
+        attributions: scores of heads, for any criteria and measures: attributions, also by the name of the criterion, or
             their table.
-        demonstrations_from: read each question a second time, after demonstrations taken from these, as the means were.
+        demonstrations_from: read each question a second time, after demonstrations from these examples, as for the means.
         demonstrations: how many; by default as many as the means were read with.
-        centred: what the mean writes is told without the head's own mean on these questions: injection by replacing puts
-            the mean in the place of what is there, and changes only what differs.
+        centred: subtract the head's own mean on these questions from the mean that is written: injection by replacing puts
+            the one in the place of the other, and changes only the difference.
         top: tokens promoted, and suppressed, at most.
-        examples_shown: examples that the card shows; its tables have all.
-        outcome: which outcome's scores the card shows.
-        seed: of the drawing of demonstrations.
+        max_examples: examples that the card displays; its tables have all.
+        outcome: the outcome whose scores the card displays.
+        seed: of the choice of demonstrations.
 
     Raises:
         ValueError: if the head is not the model's, there is no example, a column of the attributions is missing, or they
-            know the head twice.
-        RuntimeError: if the model does not show its attention pattern.
+            have the head twice.
+        RuntimeError: if the model does not expose its attention pattern.
     """
     judge, values = reward.judge, reward.means.values
-    n_layers, n_heads = values.shape[:2]
-    (place,) = HeadSet.of(n_layers, n_heads, [head])
+    (place,) = HeadSet.of(values.shape[0], values.shape[1], [head])
     scores = _scores_of(place, None if attributions is None else attributions_frame(attributions))
-    questions = asked_about(reward, examples)
-    sequences = encode_questions(
-        judge.model, judge.template, questions, layout=judge.layout, criterion_text=judge.criterion_text
-    )
+    questions = questions_about(reward, examples)
+    sequences = judge.encode(questions)
     positive, negative = (side[0] for side in verdicts_of(judge.template, judge.layout))
-    prompts = {ZERO_SHOT: sequences}
+    right = {name: positive if question.positive else negative for name, question in _named(questions).items()}
+    attention = [_attention(reward, place, ZERO_SHOT, right, sequences)]
     if demonstrations_from is not None:
-        demonstrations = reward.record.demonstrations if demonstrations is None else demonstrations
-        prompts[FEW_SHOT] = few_shot_prompts(
-            reward, examples, demonstrations_from, demonstrations=demonstrations, seed=seed
-        )
-    attention = pd.concat(
-        [
-            _attention(reward, place, setting, questions, (positive, negative), some)
-            for setting, some in prompts.items()
-        ],
-        ignore_index=True,
-    )
-    vector = values[place.layer, place.head]
+        count = reward.record.demonstrations if demonstrations is None else demonstrations
+        prompts = few_shot_prompts(reward, examples, demonstrations_from, demonstrations=count, seed=seed)
+        attention.append(_attention(reward, place, FEW_SHOT, right, prompts))
+    table = pd.concat(attention, ignore_index=True)
+    vector = values[place]
     if centred:
-        own = mean_heads(judge.model, sequences, batch_size=judge.batch_size).values
-        vector = vector - own[place.layer, place.head]
+        vector = vector - mean_heads(judge.model, sequences, batch_size=judge.batch_size).values[place]
     logits, gap = direct_logits(
         judge.model, sequences, *place, vector, judge.verdict_tokens, batch_size=judge.batch_size
     )
@@ -99,68 +90,65 @@ def head_card(
         model=reward.info.name,
         chosen=place in reward.heads,
         n=len(questions),
-        attention=attention,
-        attention_by_token=_by_token(attention),
+        attention=table,
+        attention_by_token=_by_token(table),
         tokens=_extreme_tokens(reward, logits, top),
         gap_effect=gap,
         verdicts=(positive, negative),
         centred=centred,
         scores=scores,
         outcome=outcome,
-        examples_shown=examples_shown,
+        max_examples=max_examples,
     )
+
+
+def _named(questions: Sequence[Question]) -> dict[str, Question]:
+    """The questions by names that differ: the two responses of a pair may share one."""
+    seen: Counter[str] = Counter()
+    named = {}
+    for question in questions:
+        seen[question.name] += 1
+        count = seen[question.name]
+        named[question.name if count == 1 else f"{question.name} ({count})"] = question
+    return named
 
 
 def _attention(
     reward: ActivationRewardModel,
     head: Head,
     setting: str,
-    questions: Sequence[Question],
-    verdicts: tuple[str, str],
+    right: Mapping[str, str],
     sequences: Sequence[Sequence[int]],
 ) -> pd.DataFrame:
-    """One row for each token of each prompt."""
+    """One row for each token of each prompt, given the right verdict of each example."""
     judge = reward.judge
     rows = attention_rows(judge.model, sequences, *head, batch_size=judge.batch_size)
     parts = [
         pd.DataFrame(
             {
                 "setting": setting,
-                "example": question.name,
-                "verdict": verdicts[0] if question.positive else verdicts[1],
+                "example": name,
+                "verdict": verdict,
                 "position": range(len(sequence)),
                 "token": token_texts(judge.model.tokenizer, sequence),
                 "weight": row.double().numpy(),
             }
         )
-        for question, sequence, row in zip(_named(questions), sequences, rows, strict=True)
+        for (name, verdict), sequence, row in zip(right.items(), sequences, rows, strict=True)
     ]
     return pd.concat(parts, ignore_index=True)
 
 
-def _named(questions: Sequence[Question]) -> list[Question]:
-    """The questions with names that differ: a pair's two responses share one."""
-    seen: dict[str, int] = {}
-    named = []
-    for question in questions:
-        seen[question.name] = count = seen.get(question.name, 0) + 1
-        name = question.name if count == 1 else f"{question.name} ({count})"
-        named.append(Question(question.text, question.positive, name))
-    return named
-
-
 def _by_token(attention: pd.DataFrame) -> pd.DataFrame:
-    prompts = attention.groupby("setting", sort=False)["example"].nunique()
+    prompts = attention.groupby("setting")["example"].nunique()
     tokens = attention.groupby(["setting", "token"], sort=False).agg(
-        total=("weight", "sum"), weight=("weight", "mean"), places=("weight", "size"), prompts=("example", "nunique")
+        share=("weight", "sum"), weight=("weight", "mean"), places=("weight", "size"), prompts=("example", "nunique")
     )
     tokens = tokens.reset_index()
     tokens["n"] = tokens["setting"].map(prompts)
-    tokens.insert(2, "share", tokens.pop("total") / tokens["n"])
-    order = {ZERO_SHOT: 0, FEW_SHOT: 1}
-    by = tokens.assign(order=tokens["setting"].map(order))
-    by = by.sort_values(["order", "share"], ascending=[True, False], kind="stable")
-    return by.drop(columns="order").reset_index(drop=True)
+    tokens["share"] /= tokens["n"]
+    # Of the settings' names the zero-shot one is the last in the alphabet.
+    return tokens.sort_values(["setting", "share"], ascending=False, kind="stable", ignore_index=True)
 
 
 def _extreme_tokens(reward: ActivationRewardModel, logits: Float[Tensor, " vocab"], top: int) -> pd.DataFrame:
@@ -168,15 +156,14 @@ def _extreme_tokens(reward: ActivationRewardModel, logits: Float[Tensor, " vocab
     known = logits[: len(tokenizer)]  # beyond it are rows that pad the unembedding
     count = min(top, len(known))
     parts = []
-    for direction, largest in (("promoted", True), ("suppressed", False)):
-        found = torch.topk(known, count, largest=largest)
-        ids = found.indices.tolist()
+    for direction in ("promoted", "suppressed"):
+        effects, ids = torch.topk(known, count, largest=direction == "promoted")
         columns = {
             "direction": direction,
             "rank": range(1, count + 1),
-            "token": token_texts(tokenizer, ids),
-            "token_id": ids,
-            "effect": found.values.double().numpy(),
+            "token": token_texts(tokenizer, ids.tolist()),
+            "token_id": ids.tolist(),
+            "effect": effects.double().numpy(),
         }
         parts.append(pd.DataFrame(columns))
     return pd.concat(parts, ignore_index=True)
@@ -184,14 +171,12 @@ def _extreme_tokens(reward: ActivationRewardModel, logits: Float[Tensor, " vocab
 
 def _scores_of(head: Head, attributions: pd.DataFrame | None) -> pd.DataFrame:
     """A head's rows, with its rank among all heads of the same criterion, measure and outcome."""
-    if attributions is None:
-        return pd.DataFrame(columns=[*SCORES.required, "rank", "heads"])
-    if len(attributions):
-        checked(attributions, SCORES)
-    keys = ["criterion", "measure", "outcome"]
-    groups = attributions.groupby(keys, sort=False)["score"]
+    columns = [*SCORES.required, "rank", "heads"]
+    if attributions is None or attributions.empty:
+        return pd.DataFrame(columns=columns)
+    groups = checked(attributions, SCORES).groupby(["criterion", "measure", "outcome"], sort=False)["score"]
     ranked = attributions.assign(rank=groups.rank(ascending=False, method="min"), heads=groups.transform("count"))
     own = ranked[(ranked["layer"] == head.layer) & (ranked["head"] == head.head)]
-    if own.empty and len(attributions):
-        raise ValueError(f"the attributions do not know {head}")
-    return own[[*SCORES.required, "rank", "heads"]].reset_index(drop=True)
+    if own.empty:
+        raise ValueError(f"the attributions have no row of {head}")
+    return own[columns].reset_index(drop=True)

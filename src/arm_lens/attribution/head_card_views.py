@@ -1,7 +1,7 @@
-"""A head card and how it looks in a notebook and in a terminal.
+"""A head card and its views in a notebook and in a terminal.
 
-The HTML is of inline styles only, without scripts; texts of prompts, tokens and criteria are escaped. Shades are opacities,
-so that it stands on a light and on a dark page.
+The HTML has inline styles only, without scripts; texts of prompts, tokens and criteria are escaped. Shades are opacities,
+which suit a light and a dark page.
 """
 
 from __future__ import annotations
@@ -20,18 +20,16 @@ from arm_lens.heads import Head
 
 ZERO_SHOT, FEW_SHOT = "zero-shot", "few-shot"
 """The two kinds of prompts: the bare question, and the question behind demonstrations."""
-
-
+HUES = {"promoted": POSITIVE, "suppressed": NEGATIVE}
 MOST_TOKENS = 8
-"""Of the list of tokens attended to."""
+"""In a list of tokens attended to."""
 LONGEST = 24
 """Characters of a token in a table."""
-ONLY_DIRECT = "Direct path only: what later layers make of it is left out."
 
 
 @dataclass(frozen=True, eq=False)
 class HeadCard:
-    """What one head reads, what its mean writes, and how it scores; see `head_card`."""
+    """What one head reads, what its mean writes, and its scores; see `head_card`."""
 
     head: Head
     criterion: str
@@ -45,43 +43,42 @@ class HeadCard:
     one), position, token, weight; one row for each token of each prompt."""
     attention_by_token: pd.DataFrame
     """The same by the token's text: setting, token, share (of a prompt's attention, all its places together; mean over
-    prompts), weight (mean over its places), places, prompts (in which it stands), n (prompts); highest share first."""
+    prompts), weight (mean over its places), places, prompts (that contain it), n (prompts); highest share first."""
     tokens: pd.DataFrame
     """What the mean does to logits by the direct path: direction (``promoted``, ``suppressed``), rank, token, token_id,
     effect (change of the logit)."""
     gap_effect: float
-    """What it does to the gap between the verdicts, positive minus negative, by the direct path."""
+    """The change of the gap between the verdicts, positive minus negative, by the direct path."""
     verdicts: tuple[str, str]
-    """How the positive and the negative verdict are spelt."""
+    """The spellings of the positive and the negative verdict."""
     centred: bool
-    """Whether the head's own mean on these questions was taken away before."""
+    """Whether the head's own mean on these questions was subtracted."""
     scores: pd.DataFrame
     """Rows of the given attributions for this head, with rank (1 for the highest score) and heads (how many there are)."""
     outcome: Outcome
-    """Which of the outcomes the card shows; measures without it show the first they have."""
-    examples_shown: int
-    """How many examples the card shows."""
+    """The outcome whose scores the card displays; for measures without it, the first outcome they have."""
+    max_examples: int
+    """How many examples the card displays."""
 
     @property
     def name(self) -> str:
-        """As it is called in titles."""
+        """Its title."""
         return f"Head {self.head}" + (f" for '{self.criterion}'" if self.criterion else "")
 
     def frame(self) -> pd.DataFrame:
         """The scores; the other tables are `attention`, `attention_by_token` and `tokens`."""
         return self.scores
 
-    def shown_attention(self, setting: str = ZERO_SHOT) -> pd.DataFrame:
-        """The rows of `attention` for the examples that the card shows, both verdicts in turn."""
+    def displayed_attention(self, setting: str = ZERO_SHOT) -> pd.DataFrame:
+        """The rows of `attention` for the examples that the card displays, both verdicts in turn."""
         rows = self.attention[self.attention["setting"] == setting]
-        return rows[rows["example"].isin(of_each_verdict(rows, self.examples_shown))]
+        return rows[rows["example"].isin(of_each_verdict(rows, self.max_examples))]
 
-    def shown_scores(self) -> pd.DataFrame:
-        """The rows of `scores` that the card shows: of each measure one outcome."""
-        known = self.scores.groupby("measure")["outcome"].transform(lambda one: (one == self.outcome).any())
-        first = self.scores.groupby("measure")["outcome"].transform("first")
-        wanted = first.where(~known.astype(bool), self.outcome)
-        return self.scores[self.scores["outcome"] == wanted]
+    def displayed_scores(self) -> pd.DataFrame:
+        """The rows of `scores` that the card displays: one outcome of each measure."""
+        outcomes = self.scores.groupby("measure")["outcome"]
+        known = outcomes.transform(lambda of_measure: (of_measure == self.outcome).any()).astype(bool)
+        return self.scores[self.scores["outcome"] == outcomes.transform("first").where(~known, self.outcome)]
 
     def __repr__(self) -> str:
         return card_text(self)
@@ -95,18 +92,16 @@ def card_html(head: HeadCard) -> str:
     facts = {"model": head.model, "written at": "yes" if head.chosen else "no, not a chosen head", "questions": head.n}
     parts = []
     for setting in head.attention["setting"].unique():
-        parts.append(_heading(f"Attends to, from the last token ({setting})"))
-        rows = head.shown_attention(setting)
+        rows = head.displayed_attention(setting)
         top = rows["weight"].max()
-        parts += [_shaded(rows[rows["example"] == example], top) for example in rows["example"].unique()]
-        listed = ", ".join(f"{token.strip() or repr(token)} {share:.2f}" for token, share in _most(head, setting))
-        parts.append(small_print(f"Darkest: weight {number(top)}. Mean share over {head.n} questions: {listed}."))
+        parts.append(_heading(f"Attends to, from the last token ({setting})"))
+        parts += [_shaded(str(name), example, top) for name, example in rows.groupby("example", sort=False)]
+        shares = _most_attended(head, setting)
+        parts.append(small_print(f"Darkest: weight {number(top)}. Mean share over {head.n} questions: {shares}."))
+    tables = "".join(f'<div style="flex:0 1 auto">{_token_table(head, direction)}</div>' for direction in HUES)
     parts.append(_heading(_written(head)))
-    tables = "".join(
-        f'<div style="flex:0 1 auto">{_token_table(head, direction)}</div>' for direction in ("promoted", "suppressed")
-    )
     parts.append(f'<div style="display:flex;gap:28px;flex-wrap:wrap">{tables}</div>')
-    parts.append(small_print(f"{_gap(head)}. {ONLY_DIRECT}"))
+    parts.append(small_print(f"{_gap(head)}. Direct path only: what later layers make of it is left out."))
     if len(head.scores):
         parts.append(_heading("Scores, with the rank among all heads"))
         parts.append(frame_table(_score_table(head), rows=60))
@@ -120,27 +115,20 @@ def card_text(head: HeadCard) -> str:
     lines = [f"{head.name} ({chosen}), {head.model}, {head.n} questions"]
     for setting in head.attention["setting"].unique():
         lines += ["", f"Attends to, from the last token ({setting}), mean share:"]
-        lines += _wrapped(
-            ", ".join(f"{token.strip() or repr(token)} {share:.2f}" for token, share in _most(head, setting))
-        )
-        rows = head.shown_attention(setting)
-        for example in rows["example"].unique():
-            one = rows[rows["example"] == example]
-            most = one.sort_values("weight", ascending=False, kind="stable").head(MOST_TOKENS)
-            told = ", ".join(
-                f"{t.strip() or repr(t)} {w:.2f}" for t, w in zip(most["token"], most["weight"], strict=True)
-            )
-            lines += _wrapped(f"{example} [{one['verdict'].iloc[0]}]: {told}")
+        lines += _wrapped(_most_attended(head, setting))
+        for name, rows in head.displayed_attention(setting).groupby("example", sort=False):
+            most = rows.sort_values("weight", ascending=False, kind="stable").head(MOST_TOKENS)
+            lines += _wrapped(f"{name} [{rows['verdict'].iloc[0]}]: {_listed(most, 'weight')}")
     lines += ["", f"{_written(head)} (direct path only):"]
-    for direction in ("promoted", "suppressed"):
+    for direction in HUES:
         rows = head.tokens[head.tokens["direction"] == direction]
-        told = ", ".join(f"{_cut(t)} {e:+.2f}" for t, e in zip(rows["token"], rows["effect"], strict=True))
-        lines += _wrapped(f"{direction}: {told}")
+        effects = [f"{_cut(token)} {effect:+.2f}" for token, effect in zip(rows["token"], rows["effect"], strict=True)]
+        lines += _wrapped(f"{direction}: {', '.join(effects)}")
     lines += _wrapped(_gap(head))
     if len(head.scores):
         lines += ["", "Scores, with the rank among all heads:"]
-        table = _score_table(head)
-        lines += [f"  {line}" for line in _narrow(table)]
+        table = _score_table(head).to_string(line_width=LINE_WIDTH - 2)
+        lines += [f"  {line}" for line in table.splitlines()]
         lines += _wrapped(_outcomes(head))
     return "\n".join(lines)
 
@@ -155,52 +143,43 @@ def _gap(head: HeadCard) -> str:
 
 
 def _outcomes(head: HeadCard) -> str:
-    shown = head.shown_scores()
-    others = shown.loc[shown["outcome"] != head.outcome, ["measure", "outcome"]].drop_duplicates()
-    told = [f"Scores are of the outcome '{head.outcome}'; positive helps the criterion"]
-    told += [f"{row.measure} is of '{row.outcome}'" for row in others.itertuples()]
-    return "; ".join(told) + "."
+    scores = head.displayed_scores()
+    others = scores.loc[scores["outcome"] != head.outcome, ["measure", "outcome"]].drop_duplicates()
+    notes = [f"Scores are of the outcome '{head.outcome}'; positive helps the criterion"]
+    notes += [f"{row.measure} is of '{row.outcome}'" for row in others.itertuples()]
+    return "; ".join(notes) + "."
 
 
-def _most(head: HeadCard, setting: str) -> list[tuple[str, float]]:
-    rows = head.attention_by_token[head.attention_by_token["setting"] == setting].head(MOST_TOKENS)
-    return list(zip(rows["token"], rows["share"], strict=True))
+def _most_attended(head: HeadCard, setting: str) -> str:
+    rows = head.attention_by_token
+    return _listed(rows[rows["setting"] == setting].head(MOST_TOKENS), "share")
+
+
+def _listed(rows: pd.DataFrame, column: str) -> str:
+    pairs = zip(rows["token"], rows[column], strict=True)
+    return ", ".join(f"{token.strip() or repr(token)} {value:.2f}" for token, value in pairs)
 
 
 def _score_table(head: HeadCard) -> pd.DataFrame:
-    """A row per measure and a column per criterion, of texts."""
-    rows = head.shown_scores()
+    """A row per measure and a column per criterion, as text."""
+    rows = head.displayed_scores()
     cells = [
         "" if pd.isna(score) else f"{score:+.3f} ({rank:.0f} of {heads})"
         for score, rank, heads in zip(rows["score"], rows["rank"], rows["heads"], strict=True)
     ]
     table = rows.assign(cell=cells).pivot(index="measure", columns="criterion", values="cell")
     table = table.loc[rows["measure"].unique(), rows["criterion"].unique()].fillna("")
-    table.index.name = table.columns.name = None
-    return table
-
-
-def _narrow(table: pd.DataFrame) -> list[str]:
-    """A table in lines that fit a terminal, its columns in as many blocks as that takes."""
-    lines: list[str] = []
-    columns = list(table.columns)
-    while columns:
-        count = len(columns)
-        while count > 1 and len(table[columns[:count]].to_string().splitlines()[0]) > LINE_WIDTH - 2:
-            count -= 1
-        lines += table[columns[:count]].to_string().splitlines()
-        columns = columns[count:]
-    return lines
+    return table.rename_axis(index=None, columns=None)
 
 
 def _heading(text: str) -> str:
     return f'<div style="font-weight:600;margin:8px 0 2px;font-size:.95em">{escaped(text)}</div>'
 
 
-def _shaded(rows: pd.DataFrame, top: float) -> str:
-    """The tokens of a prompt, each on a ground as dark as its weight."""
-    red, green, blue = (int(POSITIVE[place : place + 2], 16) for place in (1, 3, 5))
-    # Words' tokens bring the space before them along, unless all tokens are words.
+def _shaded(name: str, rows: pd.DataFrame, top: float) -> str:
+    """The tokens of a prompt, each on a background as dark as its weight."""
+    red, green, blue = bytes.fromhex(POSITIVE[1:])
+    # Tokens of words begin with the space before them, unless all tokens are words.
     gap = "" if rows["token"].str.startswith(" ").any() else " "
     spans = []
     for token, weight in zip(rows["token"], rows["weight"], strict=True):
@@ -209,20 +188,17 @@ def _shaded(rows: pd.DataFrame, top: float) -> str:
         if shade >= 0.01:  # a long prompt has hundreds of tokens without
             text = f'<span title="{weight:.3f}" style="background:rgba({red},{green},{blue},{shade:.2f})">{text}</span>'
         spans.append(text + ("<br>" if token.endswith("⏎") else ""))
-    name = (
-        f'<span style="opacity:.7">{escaped(rows["example"].iloc[0])}, right: {escaped(rows["verdict"].iloc[0])}</span>'
-    )
+    title = f'<span style="opacity:.7">{escaped(name)}, right: {escaped(rows["verdict"].iloc[0])}</span>'
     style = "max-height:180px;overflow-y:auto;line-height:1.55;overflow-wrap:anywhere;white-space:pre-wrap"
-    return f'<div style="margin:4px 0">{name}<div style="{style}">{gap.join(spans)}</div></div>'
+    return f'<div style="margin:4px 0">{title}<div style="{style}">{gap.join(spans)}</div></div>'
 
 
 def _token_table(head: HeadCard, direction: str) -> str:
     rows = head.tokens[head.tokens["direction"] == direction]
     reach = head.tokens["effect"].abs().max()
-    hue = POSITIVE if direction == "promoted" else NEGATIVE
     lines = "".join(
         f'<tr><td style="text-align:left;white-space:pre">{escaped(_cut(token))}</td><td style="text-align:right">'
-        f'{effect:+.3f}</td><td style="text-align:left"><div style="background:{hue};height:8px;width:'
+        f'{effect:+.3f}</td><td style="text-align:left"><div style="background:{HUES[direction]};height:8px;width:'
         f'{90 * abs(effect) / reach if reach > 0 else 0:.0f}px"></div></td></tr>'
         for token, effect in zip(rows["token"], rows["effect"], strict=True)
     )
@@ -233,7 +209,7 @@ def _token_table(head: HeadCard, direction: str) -> str:
 
 
 def _cut(token: str) -> str:
-    """A token for a table: the space it begins with is seen, and it does not fill the line."""
+    """A token for a table, with a visible first space, cut to `LONGEST`."""
     text = "␣" + token[1:] if token.startswith(" ") else token
     return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
 

@@ -1,14 +1,14 @@
 r"""What a head is credited with: accuracy, probability and verdict gap, with one meaning of the sign.
 
-Every measure comes down to a change of the *margin* of an example, the gap between the verdicts' log-probabilities
-counted towards the right one,
+Every measure is a change of the *margin* of an example, the gap between the log-probabilities of the verdicts, counted
+towards the right one,
 
 .. math:: g_i = \log P(\text{right}_i) - \log P(\text{wrong}_i).
 
-From margins follow three outcomes: the ``gap`` itself, the ``probability`` :math:`\sigma(g)` of the right verdict of the
-two, and the ``accuracy``, 1 where :math:`g > 0` and one half at a tie. A head's score is always what the outcome gains by
-the head (by writing its mean, or by its being there at all), so that positive helps the criterion, whichever the measure
-and the outcome. A head that merely leans towards Yes gains nothing on balanced examples.
+Margins give three outcomes: the ``gap`` itself, the ``probability`` :math:`\sigma(g)` of the right verdict of the two, and
+the ``accuracy``, 1 if :math:`g > 0` and one half at a tie. The score of a head is always what the outcome gains by the head
+(because its mean is written, or because the head is there at all), so that positive helps the criterion, for every
+measure and outcome. A head that merely leans towards Yes gains nothing on balanced examples.
 """
 
 from __future__ import annotations
@@ -20,14 +20,16 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from arm_lens.engine.verdict_tokens import VerdictTokens
+
 Outcome = Literal["accuracy", "probability", "gap", "search"]
-"""``search`` is what a search for heads went by; it belongs to no effect and is compared with each of the others."""
+"""``search`` is what a search for heads went by. It is not an effect, and is compared with each of the other outcomes."""
 OUTCOMES: tuple[Outcome, ...] = ("accuracy", "probability", "gap")
 
 
 @runtime_checkable
 class Judged(Protocol):
-    """Labelled examples that say how well they are judged under a head mask; `JudgingObjective` is one."""
+    """Labelled examples with their margins under any head mask; `JudgingObjective` is one."""
 
     clusters: list[Hashable]
     """Which examples belong together, so that they count as one for standard errors."""
@@ -56,3 +58,22 @@ def outcomes_of(margins: Float[Tensor, "*shape"]) -> dict[Outcome, Float[Tensor,
         "probability": torch.sigmoid(margins),
         "gap": margins,
     }
+
+
+def gains(
+    without: Float[Tensor, "*#shape"], with_head: Float[Tensor, "*#shape"]
+) -> dict[Outcome, Float[Tensor, "*#shape"]]:
+    """What each outcome gains from the margins without a head to those with it."""
+    before, after = outcomes_of(without), outcomes_of(with_head)
+    return {outcome: after[outcome] - before[outcome] for outcome in OUTCOMES}
+
+
+def verdict_gap(logits: Float[Tensor, "batch vocab"], verdicts: VerdictTokens) -> Float[Tensor, " batch"]:
+    """Log P(positive) - log P(negative), all spellings together."""
+    positive, negative = (logits[:, list(side)].logsumexp(dim=-1) for side in (verdicts.positive, verdicts.negative))
+    return positive - negative
+
+
+def towards_right(gaps: Float[Tensor, "example ..."], labels: Bool[Tensor, " example"]) -> Float[Tensor, "example ..."]:
+    """Turn positive minus negative into right minus wrong: change the sign if the negative verdict is right."""
+    return torch.einsum("e, e ... -> e ...", torch.where(labels, 1.0, -1.0).to(gaps), gaps)

@@ -1,16 +1,16 @@
-r"""What one head reads and writes: its attention from the last token, and what a vector at its place does to the logits.
+r"""What one head reads and writes: its attention from the last token, and what a vector in its output does to the logits.
 
-*Reads.* The attention pattern's last row, :math:`A[l, m][\text{last}, \cdot]`: how much of each token's value vector goes
-into the head's output where the verdict is due. Weights say where a head looks, not what it does with what it sees.
+*Reads.* The last row of the attention pattern, :math:`A[l, m][\text{last}, \cdot]`: how much of each token's value vector
+goes into the head's output where the verdict is due. The weights say where a head looks, not what it does with it.
 
-*Writes.* A vector :math:`v` at the head's place in ``hook_z`` goes through the head's slice of the output projection into the
-residual stream, and, left alone by all later layers, through the final norm and the unembedding into every token's logit,
+*Writes.* A vector :math:`v` in the head's ``hook_z`` goes through the head's slice of the output projection into the
+residual stream, and, unchanged by all later layers, through the final norm and the unembedding into every token's logit,
 
 .. math:: \Delta(v) = \frac{1}{n} \sum_i W_U^\top\, \Big(w \odot \frac{C\, W_O[l, m]^\top v}{s(x_i)}\Big),
 
 where C centres (in a layer norm) or does nothing (in an RMS norm), and the scale :math:`s` is the norm's own on each
-prompt's final residual :math:`x_i`, held fixed: see `arm_lens.engine.direct_path`. It is the direct path only. What
-later layers make of the vector may be more, and may be the opposite.
+prompt's final residual :math:`x_i`, held fixed: see `arm_lens.engine.direct_path`. This is the direct path only: the
+effect of the vector through later layers may be larger, and opposite.
 """
 
 from __future__ import annotations
@@ -18,14 +18,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd.functional import jvp
 from transformers import PreTrainedTokenizerBase
 
+from arm_lens.attribution.outcomes import verdict_gap
 from arm_lens.engine.direct_path import direct_paths
 from arm_lens.engine.gradients import differentiating
 from arm_lens.engine.language_model import ModelLike, language_model
-from arm_lens.engine.tokens import chunks, pad
+from arm_lens.engine.tokens import TokenBatch, chunks, pad
 from arm_lens.engine.verdict_tokens import VerdictTokens
 
 NEWLINE = "⏎"
@@ -47,28 +50,23 @@ def attention_rows(
 
     Raises:
         ValueError: if the layer has no attention heads.
-        RuntimeError: if the model does not show its attention pattern, as one loaded with a fused attention.
+        RuntimeError: if the model does not expose its attention pattern, because it was loaded with a fused attention.
     """
     model = language_model(model)
     seen: list[Tensor] = []
     found: list[Tensor] = []
-    watched = model.hook_pattern(layer).register_forward_hook(lambda *args: seen.append(args[2].detach()))
-    try:
+    with model.hook_pattern(layer).register_forward_hook(lambda *args: seen.append(args[2].detach())):
         for span in chunks(len(sequences), batch_size):
             model.last_logits(pad(sequences[span], device=model.device))
             if not seen:
                 raise RuntimeError(
-                    f"{model.info.name} does not show the attention pattern of layer {layer}: load it with "
+                    f"{model.info.name} does not expose the attention pattern of layer {layer}: load it with "
                     "attn_implementation='eager', as arm_lens.load_model does"
                 )
-            rows = seen.pop()[:, head, -1].float().cpu()
+            for row, sequence in zip(seen[-1][:, head, -1].float().cpu(), sequences[span], strict=True):
+                # Padding is on the left; a sliding layer may have fewer slots than there are tokens.
+                found.append(F.pad(row[-len(sequence) :], (max(len(sequence) - len(row), 0), 0)))
             seen.clear()
-            # Padding is on the left; a sliding layer may hold fewer slots than there are tokens.
-            for row, sequence in zip(rows, sequences[span], strict=True):
-                kept = row[-min(len(sequence), len(row)) :]
-                found.append(torch.cat([torch.zeros(len(sequence) - len(kept)), kept]))
-    finally:
-        watched.remove()
     return found
 
 
@@ -89,7 +87,7 @@ def direct_logits(
         sequences: prompts over whose final norms the effect is averaged.
         layer: of the head.
         head: its index in the layer.
-        vector: in the place of the head's ``hook_z``.
+        vector: what is added to the head's ``hook_z``.
         verdicts: the tokens of the two verdicts.
         batch_size: prompts per pass.
 
@@ -98,41 +96,34 @@ def direct_logits(
         positive minus negative).
     """
     model = language_model(model)
-    logits = torch.zeros(0)
-    gap = 0.0
+    logits, gap = torch.zeros(model.d_vocab), 0.0
     for span in chunks(len(sequences), batch_size):
         batch = pad(sequences[span], device=model.device)
-        with differentiating(model), direct_paths(model):
-            moved: list[Tensor] = []
 
-            def move(z: Tensor, moved: list[Tensor] = moved) -> Tensor:
-                step = torch.zeros(z.shape[-1], dtype=z.dtype, device=z.device, requires_grad=True)
-                moved.append(step)
-                last = z[:, -1].detach().clone()
-                last = torch.cat([last[:, :head], (last[:, head] + step)[:, None], last[:, head + 1 :]], dim=1)
+        def moved(step: Tensor, batch: TokenBatch = batch) -> tuple[Tensor, Tensor]:
+            """The logits and the gap, summed over the batch, after a step of the head's output."""
+
+            def move(z: Tensor) -> Tensor:
+                last = z[:, -1].detach()
+                last = torch.cat([last[:, :head], (last[:, head] + step.to(z))[:, None], last[:, head + 1 :]], dim=1)
                 return torch.cat([z[:, :-1].detach(), last[:, None]], dim=1)
 
             with model.hooked({layer: move}):
                 each = model.last_logits_with_gradient(batch).float()
-            step = moved[-1]
-            along = vector.detach().clone().to(step)
-            sides = (each[:, list(side)].logsumexp(dim=-1) for side in (verdicts.positive, verdicts.negative))
-            positive, negative = sides
-            (slope,) = torch.autograd.grad((positive - negative).sum(), step, retain_graph=True)
-            gap += float((slope * along).sum()) / len(sequences)
-            # The slope of all logits at once: a product with the Jacobian, as the derivative of one with its transpose.
-            weights = torch.zeros_like(each[0]).requires_grad_()
-            (back,) = torch.autograd.grad((each.sum(dim=0) * weights).sum(), step, create_graph=True)
-            (forth,) = torch.autograd.grad((back * along).sum(), weights)
-        part = forth.detach().float().cpu() / len(sequences)
-        logits = part if not logits.numel() else logits + part
+            return each.sum(dim=0), verdict_gap(each, verdicts).sum()
+
+        with differentiating(model), direct_paths(model):
+            along = vector.detach().clone().to(model.device, model.dtype)
+            _, (logit_change, gap_change) = jvp(moved, torch.zeros_like(along), along)  # type: ignore[no-untyped-call]
+        logits += logit_change.detach().float().cpu() / len(sequences)
+        gap += float(gap_change) / len(sequences)
     return logits, gap
 
 
 def token_texts(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> list[str]:
-    """Each token as a person reads it, with the space that it may begin with.
+    """Each token in readable form, with the space that it may begin with.
 
-    A line's end is ⏎; a part of a character is as the tokenizer writes its bytes.
+    A line break is ⏎; a part of a character is as the tokenizer writes its bytes.
     """
     pieces = tokenizer.convert_ids_to_tokens(list(tokens))
     texts = []

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
-import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
@@ -19,58 +19,80 @@ from arm_lens.frames import ATTRIBUTIONS, checked
 from arm_lens.heads import HeadScores, Named, ScoredLike, attributions_frame
 
 SCORED = ATTRIBUTIONS.needing("criterion", "measure", "outcome", "layer", "head", "score")
+Estimated = TypeVar("Estimated", bound="Estimates")
 
 
-@dataclass(frozen=True, eq=False)
-class Attribution:
-    """One measure of every head: what each outcome gains by it. Positive helps the criterion."""
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Estimates:
+    """By outcome, means over examples with their standard errors. Positive helps the criterion."""
 
-    measure: str
-    """``injection``, ``shapley``, ...: as in the column ``measure`` of frames."""
-    values: Mapping[Outcome, Float[Tensor, "layer head"]]
-    """The mean over examples; not a number at heads that were not measured."""
-    errors: Mapping[Outcome, Float[Tensor, "layer head"]]
-    """Standard errors of those means as estimates for other examples of their kind; examples of one cluster count as one.
-    Not a number where there is no telling."""
-    sampling_errors: Mapping[Outcome, Float[Tensor, "layer head"]]
-    """Standard errors by random sampling alone, on these very examples; 0 where nothing was sampled."""
+    values: Mapping[Outcome, Float[Tensor, "row column"]]
+    """The mean over examples; not a number if it was not measured."""
+    errors: Mapping[Outcome, Float[Tensor, "row column"]]
+    """Standard errors of those means as estimates for other examples of their kind, sampling included; examples of one
+    cluster count as one. Not a number if they are unknown."""
+    sampling_errors: Mapping[Outcome, Float[Tensor, "row column"]]
+    """Standard errors by random sampling alone, on these very examples; 0 if nothing was sampled."""
     n: int
-    """Examples; 0 for a measure that is no mean over examples."""
+    """Examples; 0 for a measure that is not a mean over examples."""
     n_clusters: int
     criterion: str = ""
 
     @classmethod
     def of(
-        cls,
-        measure: str,
-        per_example: Mapping[Outcome, Float[Tensor, "example layer head"]],
+        cls: type[Estimated],
+        per_example: Mapping[Outcome, Float[Tensor, "example row column"]],
         clusters: Sequence[Hashable],
         *,
-        sampling_errors: Mapping[Outcome, Float[Tensor, "layer head"]] | None = None,
-        criterion: str = "",
-    ) -> Attribution:
+        sampling_errors: Mapping[Outcome, Float[Tensor, "row column"]] | None = None,
+        **about: Any,
+    ) -> Estimated:
         """The means over examples, with standard errors that take clusters, not examples, as independent.
 
         Args:
-            measure: its name.
-            per_example: what each example's outcome gains by each head.
-            clusters: to which cluster each example belongs.
-            sampling_errors: by outcome, if something was sampled. As the same samples serve all examples, this error is not
-                seen in the spread over examples, and is added to it (as squares).
-            criterion: its name.
+            per_example: what the outcome of each example gains.
+            clusters: the cluster of each example.
+            sampling_errors: by outcome, if something was sampled. As the same samples serve all examples, this error does
+                not appear in the spread over examples, and is added to it (as squares).
+            about: the other fields.
         """
-        values = {outcome: one.double().mean(dim=0) for outcome, one in per_example.items()}
-        sampled = sampling_errors or {outcome: torch.zeros_like(one) for outcome, one in values.items()}
+        values = {outcome: gained.double().mean(dim=0) for outcome, gained in per_example.items()}
+        sampled = sampling_errors or {outcome: torch.zeros_like(mean) for outcome, mean in values.items()}
         errors = {
-            outcome: (clustered_error(one, clusters).square() + sampled[outcome].square()).sqrt()
-            for outcome, one in per_example.items()
+            outcome: torch.hypot(clustered_error(gained, clusters), sampled[outcome])
+            for outcome, gained in per_example.items()
         }
-        return cls(measure, values, errors, sampled, len(clusters), len(set(clusters)), criterion)
+        n_clusters = len(set(clusters))
+        return cls(
+            values=values, errors=errors, sampling_errors=sampled, n=len(clusters), n_clusters=n_clusters, **about
+        )
 
     @property
     def outcomes(self) -> tuple[Outcome, ...]:
         """What was measured."""
         return tuple(self.values)
+
+    def _values(self, outcome: Outcome, measure: str) -> Float[Tensor, "row column"]:
+        if outcome not in self.values:
+            known = ", ".join(map(repr, self.outcomes))
+            raise ValueError(f"{measure!r} was measured on {known}, not on {outcome!r}")
+        return self.values[outcome]
+
+    def _columns(self, outcome: Outcome, score: str) -> pd.DataFrame:
+        """A row per value: score, se, ci_low, ci_high (95 %, Student's t over clusters), sampling_se, n."""
+        names = {score: self.values, "se": self.errors, "sampling_se": self.sampling_errors}
+        columns = {name: tensors[outcome].flatten().numpy() for name, tensors in names.items()}
+        reach = stats.t.ppf((1 + LEVEL) / 2, max(self.n_clusters - 1, 1)) * columns["se"]
+        table = pd.DataFrame(columns | {"ci_low": columns[score] - reach, "ci_high": columns[score] + reach})
+        return table[[score, "se", "ci_low", "ci_high", "sampling_se"]].assign(n=self.n)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Attribution(Estimates):
+    """One measure of every head, ``[layer head]``: what each outcome gains by it."""
+
+    measure: str
+    """``injection``, ``shapley``, ...: as in the column ``measure`` of frames."""
 
     def head_scores(self, outcome: Outcome = "probability") -> HeadScores:
         """The scores as `HeadScores`, for ``top(k)`` and everything else that takes them.
@@ -79,61 +101,52 @@ class Attribution:
             ValueError: if the outcome was not measured.
         """
         outcome = "search" if "search" in self.values else outcome
-        if outcome not in self.values:
-            known = ", ".join(map(repr, self.outcomes))
-            raise ValueError(f"{self.measure!r} was measured on {known}, not on {outcome!r}")
-        return HeadScores(f"{self.measure} on {outcome}", self.values[outcome].float())
+        return HeadScores(f"{self.measure} on {outcome}", self._values(outcome, self.measure).float())
 
     def for_criterion(self, criterion: str) -> Attribution:
-        """The same under a criterion's name."""
+        """The same under the name of a criterion."""
         return replace(self, criterion=criterion)
 
     def frame(self) -> pd.DataFrame:
         """Tidy table, a row per outcome and head.
 
         Columns: criterion, measure, outcome, layer, head, score, se, ci_low, ci_high (95 %, Student's t over clusters),
-        sampling_se, n. Where all of C clusters had the same change of accuracy, mostly none, the interval reaches as far as
+        sampling_se, n. If all of C clusters had the same change of accuracy, mostly none, the interval reaches as far as
         C clusters without exception allow, 1 - 0.025^(1/C), instead of having no width.
         """
         parts = []
         for outcome in self.outcomes:
-            scored = HeadScores("", self.values[outcome]).frame()
-            score, error = self.values[outcome].flatten().numpy(), self.errors[outcome].flatten().numpy()
-            reach = stats.t.ppf((1 + LEVEL) / 2, max(self.n_clusters - 1, 1)) * error
+            heads = HeadScores("", self.values[outcome]).frame()[["layer", "head"]]
+            table = heads.join(self._columns(outcome, "score"))
             if outcome == "accuracy":
-                reach = np.where(error == 0, 1 - ((1 - LEVEL) / 2) ** (1 / max(self.n_clusters, 1)), reach)
-            columns = {
-                "criterion": self.criterion,
-                "measure": self.measure,
-                "outcome": outcome,
-                "layer": scored["layer"],
-                "head": scored["head"],
-                "score": score,
-                "se": error,
-                "ci_low": score - reach,
-                "ci_high": score + reach,
-                "sampling_se": self.sampling_errors[outcome].flatten().numpy(),
-                "n": self.n,
-            }
-            parts.append(pd.DataFrame(columns))
-        return pd.concat(parts, ignore_index=True)
+                reach = 1 - ((1 - LEVEL) / 2) ** (1 / max(self.n_clusters, 1))
+                varied = table["se"] != 0
+                table["ci_low"] = table["ci_low"].where(varied, table["score"] - reach)
+                table["ci_high"] = table["ci_high"].where(varied, table["score"] + reach)
+            table.insert(0, "outcome", outcome)
+            parts.append(table)
+        table = pd.concat(parts, ignore_index=True)
+        table.insert(0, "criterion", self.criterion)
+        table.insert(1, "measure", self.measure)
+        return table
+
+    def _extremes(self) -> tuple[Outcome, pd.DataFrame]:
+        """The outcome on display, and its highest and lowest scores."""
+        outcome: Outcome = "probability" if "probability" in self.values else self.outcomes[0]
+        frame = self.frame()
+        return outcome, extremes(frame[frame["outcome"] == outcome], name=outcome)
 
     def __repr__(self) -> str:
         of = f" of {self.criterion!r}" if self.criterion else ""
         first = f"Attribution({self.measure!r}{of} on {', '.join(self.outcomes)}, n = {self.n})"
-        shown = "probability" if "probability" in self.values else next(iter(self.outcomes), None)
-        frame = self.frame() if shown else pd.DataFrame()
-        rows = extremes(frame[frame["outcome"] == shown], name=shown).to_string().splitlines() if shown else []
-        return "\n  ".join([first, *rows])
+        return "\n  ".join([first, *self._extremes()[1].to_string().splitlines()])
 
     def _repr_html_(self) -> str:
         facts = {"criterion": self.criterion or None, "outcomes": ", ".join(self.outcomes), "n": self.n or None}
-        shown = "probability" if "probability" in self.values else next(iter(self.outcomes), None)
-        if shown is None:
-            return card(f"Attribution: {self.measure}", facts)
-        frame = self.frame()
-        rows = extremes(frame[frame["outcome"] == shown], name=shown)
-        return card(f"Attribution: {self.measure} on {shown}", facts, score_map(self.values[shown]), frame_table(rows))
+        outcome, rows = self._extremes()
+        return card(
+            f"Attribution: {self.measure} on {outcome}", facts, score_map(self.values[outcome]), frame_table(rows)
+        )
 
 
 def scores_of(
@@ -144,12 +157,13 @@ def scores_of(
     """The scores of each criterion, out of attributions: what comparisons and rankings take.
 
     Args:
-        attributions: several, also by the criterion's name; or their table: criterion, measure, outcome, layer, head, score.
+        attributions: several, also by the name of the criterion; or their table: criterion, measure, outcome, layer, head,
+            score.
         measure: which; ``selection_probability`` serves for every outcome.
         outcome: which.
 
     Raises:
-        ValueError: if there are no such rows, or a head of a criterion is there twice.
+        ValueError: if there are no such rows, or a criterion has two scores of a head.
     """
     table = checked(attributions_frame(attributions), SCORED)
     wanted = table[(table["measure"] == measure) & table["outcome"].isin([outcome, "search"])]
@@ -164,13 +178,13 @@ def scores_of(
 def clustered_error(values: Float[Tensor, "example ..."], clusters: Sequence[Hashable]) -> Float[Tensor, " *shape"]:
     r"""The standard error of a mean over examples that come in clusters.
 
-    :math:`\sqrt{\frac{C}{C - 1} \sum_c (\sum_{i \in c} (x_i - \bar x))^2} / n`, the usual standard error where each cluster
+    :math:`\sqrt{\frac{C}{C - 1} \sum_c (\sum_{i \in c} (x_i - \bar x))^2} / n`, the usual standard error if each cluster
     has one example; not a number with a single cluster.
     """
-    number = {cluster: place for place, cluster in enumerate(dict.fromkeys(clusters))}
+    number = {cluster: index for index, cluster in enumerate(dict.fromkeys(clusters))}
     if len(number) < 2:
-        return torch.full(values.shape[1:], float("nan"), dtype=torch.float64)
+        return torch.full(values.shape[1:], torch.nan, dtype=torch.float64)
     centred = values.double() - values.double().mean(dim=0)
-    places = torch.tensor([number[cluster] for cluster in clusters])
-    sums = torch.zeros(len(number), *values.shape[1:], dtype=torch.float64).index_add_(0, places, centred)
+    numbers = torch.tensor([number[cluster] for cluster in clusters])
+    sums = torch.zeros(len(number), *values.shape[1:], dtype=torch.float64).index_add_(0, numbers, centred)
     return (sums.square().sum(dim=0) * len(number) / (len(number) - 1)).sqrt() / len(clusters)

@@ -1,7 +1,6 @@
 """Several measures of one reward model at once, in one tidy frame.
 
-A cheap measure is never to be shown without how far it can be trusted: put the frame through
-`arm_lens.comparison.agreement`.
+Report a cheap measure only together with its agreement with a causal one: `arm_lens.comparison.agreement` takes the frame.
 """
 
 from __future__ import annotations
@@ -21,7 +20,6 @@ from arm_lens.attribution.result import Attribution
 from arm_lens.attribution.shapley import shapley_values
 from arm_lens.preferences import Preference
 from arm_lens.reward.model import ActivationRewardModel
-from arm_lens.selection import JudgingObjective
 
 MEASURES = (
     "shapley",
@@ -34,7 +32,7 @@ MEASURES = (
     "direct",
     "selection_probability",
 )
-"""Every measure, the causal ones of writing means first, then those of the unsteered model, then the cheap ones."""
+"""Every measure: first those that write means, then those of the unsteered model, then the cheap ones."""
 
 
 def attribute(
@@ -50,13 +48,13 @@ def attribute(
     """Every head's score by several measures.
 
     Args:
-        reward: a fitted reward model. Its heads are what ``leave_one_out`` leaves them out of.
+        reward: a fitted reward model. ``leave_one_out`` is relative to its heads.
         examples: labelled examples that it was not fitted on.
-        measures: some of `MEASURES`; by default all, but for ``selection_probability`` if heads were not searched for by
-            probabilities.
+        measures: some of `MEASURES`; by default all, except ``selection_probability`` if no search by probabilities chose
+            the heads.
         standard_error: of the Shapley values, see `shapley_values`.
         seed: of everything random.
-        checkpoint: a file in which the Shapley values, which take longest, are kept while they are sampled.
+        checkpoint: a file that stores the samples of the Shapley values, which take longest, while they are sampled.
         progress: show progress bars.
 
     Returns:
@@ -64,7 +62,7 @@ def attribute(
 
     Raises:
         ValueError: if a measure is unknown, or needs a search by probabilities and there was none; or if the reward model
-            ended in soft gates, which are no set of heads to attribute.
+            ended in soft gates, which are not a set of heads.
     """
     if isinstance(reward.chosen, Tensor):
         raise ValueError(
@@ -76,27 +74,12 @@ def attribute(
     if unknown:
         raise ValueError(f"there is no measure {unknown[0]!r}; there are {', '.join(MEASURES)}")
     if not wanted:
-        raise ValueError("no measure was asked for")
+        raise ValueError("measures is empty; give at least one")
     objective = reward.objective(examples, progress=progress)
-    take = _measures(reward, objective, seed, progress)
-    take["shapley"] = lambda: shapley_values(
-        objective, standard_error=standard_error, seed=seed, checkpoint=checkpoint, progress=progress
-    )
-    # The dear ones last: what a cheap one refuses is then known at once.
-    order = tqdm(reversed([one for one in MEASURES if one in wanted]), desc="measures", disable=not progress)
-    found = {measure: take[measure]().for_criterion(reward.record.criterion).frame() for measure in order}
-    return pd.concat([found[measure] for measure in wanted], ignore_index=True)
-
-
-def _measures(
-    reward: ActivationRewardModel, objective: JudgingObjective, seed: int, progress: bool
-) -> dict[str, Callable[[], Attribution]]:
-    def search() -> Attribution:
-        if reward.selection is None:
-            raise ValueError("the heads of this reward model were given: there is no selection probability")
-        return selection_probabilities(reward.selection)
-
-    return {
+    measure_heads: dict[str, Callable[[], Attribution]] = {
+        "shapley": lambda: shapley_values(
+            objective, standard_error=standard_error, seed=seed, checkpoint=checkpoint, progress=progress
+        ),
         "leave_one_out": lambda: leave_one_out_effects(objective, reward.heads),
         "injection": lambda: injection_effects(objective),
         "ablation_zero": lambda: ablation(objective, "zero", progress=progress),
@@ -104,5 +87,9 @@ def _measures(
         "ablation_resample": lambda: ablation(objective, "resample", seed=seed, progress=progress),
         "gradient": lambda: gradient_attribution(objective),
         "direct": lambda: direct_logit_attribution(objective),
-        "selection_probability": search,
+        "selection_probability": lambda: selection_probabilities(reward.selection),
     }
+    # Expensive measures last, so that the errors of cheap ones come at once.
+    order = tqdm([one for one in reversed(MEASURES) if one in wanted], desc="measures", disable=not progress)
+    found = {measure: measure_heads[measure]().for_criterion(reward.record.criterion).frame() for measure in order}
+    return pd.concat([found[measure] for measure in wanted], ignore_index=True)

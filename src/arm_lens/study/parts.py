@@ -1,12 +1,13 @@
-"""One criterion of a study: its attributions, interactions and curve, each in the store as soon as it is there.
+"""One criterion of a study: its attributions, interactions and curve, each stored as soon as it is finished.
 
-The sampled Shapley values, ``NAME shapley DIGEST.checkpoint``, are found by everything that sampling depends on but how
-long it goes on: the reward model, the language model, the halves of the examples, the seed. Another standard error goes on
-from them. The finished tables are found by that, the standard error and the number of random rankings.
+The samples of the Shapley values, ``NAME shapley DIGEST.checkpoint``, are found by everything that sampling depends on
+except its length: the reward model, the language model, the halves of the examples, the seed. Another standard error
+continues from them. The finished tables are found by the same, the standard error and the number of random rankings.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -30,34 +31,27 @@ class PartOptions:
     """How a criterion is studied."""
 
     standard_error: float
-    """Of what is sampled: Shapley values, interactions of many heads."""
+    """Of samples: Shapley values, interactions of many heads."""
     random_sets: int
     """Random rankings."""
     seed: int
     progress: bool = False
 
 
-@dataclass(frozen=True, eq=False)
-class Part:
-    """The tables of one criterion."""
-
-    attributions: pd.DataFrame
-    interactions: pd.DataFrame
-    """Empty with fewer than two chosen heads."""
-    curve: pd.DataFrame
-
-
 def study_part(
     name: str, reward: ActivationRewardModel, halves: Halves, options: PartOptions, *, out: Path | None = None
-) -> Part:
-    """Attribute on the first half, and judge the rankings on the second; tables that are kept in ``out`` are read.
+) -> dict[str, pd.DataFrame]:
+    """Attribute on the first half, and judge the rankings on the second; read the tables that ``out`` already has.
 
     Args:
         name: of the criterion, in the tables.
         reward: its reward model.
         halves: its examples.
-        options: how.
+        options: standard error, random rankings, seed.
         out: the folder of all parts.
+
+    Returns:
+        Tables by name: ``attributions``, ``interactions`` (empty with fewer than two chosen heads) and ``curve``.
     """
     sampled = _digest(name, reward, halves, options)
     checkpoint = None if out is None else out / f"{file_names([name])[name]} shapley {sampled}.checkpoint"
@@ -76,45 +70,45 @@ def study_part(
             objective, reward.heads, standard_error=error, seed=seed, criterion=name, progress=progress
         ).frame()
 
-    def kept(table: str, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+    def stored(table: str, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
         if out is None:
             return make()
-        digest = digest_of([sampled, table, options.standard_error, options.random_sets])
+        digest = digest_of([sampled, table, error, options.random_sets])
         return Store(out).frame(digest, make, name=f"{name} {table}")
 
-    attributions = kept("attributions", attributed)
-    measured = set(attributions["measure"])
+    attributions = stored("attributions", attributed)
 
     def curve() -> pd.DataFrame:
-        rankings = {measure: scores_of(attributions, measure)[name] for measure in CURVES if measure in measured}
+        measured = [measure for measure in CURVES if measure in set(attributions["measure"])]
+        rankings = {measure: scores_of(attributions, measure)[name] for measure in measured}
         objective = reward.objective(halves[1], progress=progress)
         return accuracy_by_heads(objective, rankings, random_rankings=options.random_sets, seed=seed, criterion=name)
 
-    return Part(attributions, kept("interactions", interacting), kept("curve", curve))
+    return {
+        "attributions": attributions,
+        "interactions": stored("interactions", interacting),
+        "curve": stored("curve", curve),
+    }
 
 
 def file_names(names: Sequence[str], *, most: int = 60) -> dict[str, str]:
-    """A file name for each name, of ASCII letters, digits, ``_`` and ``-``, no two alike even where capitals do not count.
+    """A file name for each name, of ASCII letters, digits, ``_`` and ``-``, all different even without regard to case.
 
     Args:
         names: all different.
-        most: characters, but for the number that tells apart those that come to the same.
+        most: characters, without the number that distinguishes equal file names.
     """
     found: dict[str, str] = {}
-    taken: set[str] = set()
     for name in names:
         stem = re.sub(r"[^A-Za-z0-9-]+", "_", name)[:most].strip("_-") or "criterion"
-        safe, count = stem, 1
-        while safe.lower() in taken:
-            count += 1
-            safe = f"{stem}-{count}"
-        taken.add(safe.lower())
-        found[name] = safe
+        taken = {used.lower() for used in found.values()}
+        candidates = (stem if count == 1 else f"{stem}-{count}" for count in itertools.count(1))
+        found[name] = next(candidate for candidate in candidates if candidate.lower() not in taken)
     return found
 
 
 def _digest(name: str, reward: ActivationRewardModel, halves: Halves, options: PartOptions) -> str:
-    """Of all that attribution depends on but how long sampling goes on."""
+    """A digest of everything that attribution depends on, except the length of sampling."""
     tensors = [fingerprint(reward.judge.model), reward.means.values]
     if reward.selection is not None:
         tensors.append(reward.selection.head_scores.values.detach().float().cpu())

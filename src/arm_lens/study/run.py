@@ -1,12 +1,12 @@
-"""Making a study: criterion by criterion what takes long, then the criteria against each other."""
+"""Making a study: first each criterion by itself, which takes long, then the criteria against each other."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
-import torch
 from tqdm.auto import tqdm
 
 from arm_lens.attribution import head_card, scores_of
@@ -14,17 +14,18 @@ from arm_lens.benchmark.parts import REWARD_MODELS, head_frames
 from arm_lens.benchmark.results import BenchmarkResults
 from arm_lens.comparison import agreement, depth_profile, mean_cosines, overlap, rank_correlation, stability, transfer
 from arm_lens.engine.language_model import ModelLike
+from arm_lens.heads import HeadScores, trajectory_frame
 from arm_lens.preferences import LabelledResponse, Preference
 from arm_lens.reward.model import ActivationRewardModel
 from arm_lens.storage import locked
 from arm_lens.study.halves import Halves, check, in_halves
-from arm_lens.study.parts import Part, PartOptions, study_part
+from arm_lens.study.parts import PartOptions, study_part
 from arm_lens.study.tables import HeadStudy
 
 STEPS = 40
-"""So many steps of a search are kept, evenly spread."""
+"""Steps of a search in the table, evenly spread."""
 FOLDER = "study"
-"""Where the study of a run is kept in the run's folder."""
+"""The folder of a run's study, in the run's folder."""
 
 
 def study_heads(
@@ -45,9 +46,9 @@ def study_heads(
         examples: labelled examples per criterion that its reward model was not fitted on, both kinds; one half is for
             attribution, the other for the curves and for transfer (`in_halves`).
         heads: the table of chosen heads over several seeds, for stability; by default that of ``rewards``.
-        out: a folder to write the study to; what is finished in it of a criterion, made of the same, is not made again.
+        out: a folder to write the study to; finished tables in it that are made of the same are read.
         standard_error: of the Shapley values and interactions, see `arm_lens.attribution.shapley_values`. Shapley values
-            that ``out`` holds at a smaller one are taken as they are.
+            that ``out`` has at a smaller one are used unchanged.
         random_sets: random sets and rankings that the chosen ones are compared with.
         seed: of everything random, the halves included.
         progress: show progress bars.
@@ -57,34 +58,23 @@ def study_heads(
             examples that give two halves, cannot be asked about them, has a name that tables need (``all``,
             ``random heads``, ``none``), or a reward model by soft gates or of another language model than the first.
         StoreBusyError: if another process is writing a study to ``out``.
-        DamagedFileError: naming the file, if what is finished in ``out`` was changed since.
+        DamagedFileError: naming the file, if a finished table in ``out`` was changed since.
     """
     check(rewards, examples)
     if random_sets < 1:
-        raise ValueError(f"the controls need at least one random draw, not {random_sets}")
+        raise ValueError(f"the controls need at least one random set, not {random_sets}")
     halves = {
         name: in_halves(examples[name], criterion=name, layout=reward.judge.layout, seed=seed)
         for name, reward in rewards.items()
     }
     among = _among_criteria(rewards, _heads(rewards) if heads is None else heads)
-    parts_folder = None if out is None else Path(out) / "parts"
     options = PartOptions(standard_error=standard_error, random_sets=random_sets, seed=seed, progress=progress)
-
-    def study() -> HeadStudy:
-        parts = [
-            study_part(name, reward, halves[name], options, out=parts_folder)
-            for name, reward in tqdm(rewards.items(), desc="criteria", unit="criterion", disable=not progress)
-        ]
-        judged = {name: second for name, (_, second) in halves.items()}
-        transferred = transfer(rewards, judged, random_sets=random_sets, seed=seed, progress=progress)
-        return _gathered(rewards, halves, parts, among, transferred)
-
     if out is None:
-        return study()
+        return _study(rewards, halves, among, options, None)
     with locked(out):
-        made = study()
-        made.save(out)
-    return made
+        study = _study(rewards, halves, among, options, Path(out) / "parts")
+        study.save(out)
+    return study
 
 
 def study_run(
@@ -96,11 +86,11 @@ def study_run(
     seed: int = 0,
     progress: bool = False,
 ) -> HeadStudy:
-    """Study the reward models of a run's first seed, on items the run judged, and keep the study in the run's folder.
+    """Study the reward models of a run's first seed, on items the run judged, and write the study to the run's folder.
 
     Args:
-        folder: what ``arm-lens demo`` wrote, or ``arm-lens benchmark`` with ``keep_reward_models``. The first benchmark is
-            studied in which the lead judge chose heads.
+        folder: what ``arm-lens demo`` wrote, or ``arm-lens benchmark`` with ``keep_reward_models``. The study is of the
+            first benchmark in which the lead judge chose heads.
         model: the language model; by default the recorded one is loaded.
         examples: items per criterion, at most; half of them for attribution.
         standard_error: of the Shapley values and interactions.
@@ -108,8 +98,8 @@ def study_run(
         progress: show progress bars.
 
     Raises:
-        FileNotFoundError: if the folder holds no such run.
-        ValueError: as `study_heads`.
+        FileNotFoundError: if the folder has no such run.
+        ValueError: like `study_heads`.
     """
     folder = Path(folder)
     if not (folder / "results.json").exists():
@@ -119,7 +109,7 @@ def study_run(
     if heads.empty or "reward_model" not in fits or not (folder / REWARD_MODELS).is_dir():
         raise FileNotFoundError(
             f"{folder} holds no reward models, whose heads are studied; `arm-lens demo` keeps them, and `arm-lens "
-            "benchmark` does where its configuration says keep_reward_models"
+            "benchmark` does if its configuration has keep_reward_models"
         )
     first = heads["seed"].min()
     rewards: dict[str, ActivationRewardModel] = {}
@@ -141,13 +131,13 @@ def study_run(
 
 
 def _among_criteria(rewards: Mapping[str, ActivationRewardModel], heads: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """The tables that need no example, made first: they take no time, and may refuse what they are given."""
+    """The tables that need no example, made first: they take no time, and may raise errors."""
     sets = {name: reward.heads for name, reward in rewards.items()}
     means = {name: reward.means for name, reward in rewards.items()}
     several = heads.groupby("criterion")["seed"].nunique().min() > 1
     return {
         "heads": heads,
-        "trajectory": _trajectories(rewards),
+        "trajectory": trajectory_frame(rewards, steps=STEPS),
         "overlap": overlap(sets, within_layers=True) if len(sets) > 1 else pd.DataFrame(),
         "cosines": mean_cosines(means) if len(means) > 2 else pd.DataFrame(),
         "stability": stability(heads) if several else pd.DataFrame(),
@@ -155,31 +145,36 @@ def _among_criteria(rewards: Mapping[str, ActivationRewardModel], heads: pd.Data
     }
 
 
-def _gathered(
+def _study(
     rewards: Mapping[str, ActivationRewardModel],
     halves: Mapping[str, Halves],
-    parts: Sequence[Part],
     among: Mapping[str, pd.DataFrame],
-    transferred: pd.DataFrame,
+    options: PartOptions,
+    out: Path | None,
 ) -> HeadStudy:
-    attributions = pd.concat([part.attributions for part in parts], ignore_index=True)
-    scores = scores_of(attributions)
-    attention, tokens = _cards(rewards, {name: first for name, (first, _) in halves.items()}, attributions)
+    parts = [
+        study_part(name, reward, halves[name], options, out=out)
+        for name, reward in tqdm(rewards.items(), desc="criteria", unit="criterion", disable=not options.progress)
+    ]
+    tables = {name: pd.concat([part[name] for part in parts], ignore_index=True) for name in parts[0]}
+    scores = scores_of(tables["attributions"])
+    attention, tokens = _cards(rewards, halves, scores)
+    held_out = {name: second for name, (_, second) in halves.items()}
     return HeadStudy(
         **among,
-        attributions=attributions,
-        agreement=agreement(attributions),
-        interactions=pd.concat([part.interactions for part in parts], ignore_index=True),
-        curve=pd.concat([part.curve for part in parts], ignore_index=True),
+        **tables,
+        agreement=agreement(tables["attributions"]),
         rank_correlation=rank_correlation(scores) if len(scores) > 1 else pd.DataFrame(),
-        transfer=transferred,
+        transfer=transfer(
+            rewards, held_out, random_sets=options.random_sets, seed=options.seed, progress=options.progress
+        ),
         card_attention=attention,
         card_tokens=tokens,
     )
 
 
 def _balanced(items: pd.DataFrame, count: int) -> list[Preference]:
-    """So many items, half of them of each kind, as labelled responses."""
+    """At most ``count`` items, half of them of each kind, as labelled responses."""
     some = pd.concat([rows.head(count // 2) for _, rows in items.groupby("label")])
     return [
         LabelledResponse(row["prompt"], row["response"], bool(row["label"]), id=str(row["item"]))
@@ -188,18 +183,16 @@ def _balanced(items: pd.DataFrame, count: int) -> list[Preference]:
 
 
 def _cards(
-    rewards: Mapping[str, ActivationRewardModel],
-    examples: Mapping[str, Sequence[Preference]],
-    attributions: pd.DataFrame,
+    rewards: Mapping[str, ActivationRewardModel], halves: Mapping[str, Halves], scores: Mapping[str, HeadScores]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Attention and tokens of the head with the highest Shapley value of each criterion."""
-    attention: list[pd.DataFrame] = []
-    tokens: list[pd.DataFrame] = []
-    for name, scores in scores_of(attributions).items():
-        (head,) = scores.top(1)
-        card = head_card(rewards[name], head, examples[name])
-        for tables, table in ((attention, card.shown_attention()), (tokens, card.tokens)):
-            tables.append(table.assign(criterion=name, layer=head.layer, head=head.head))
+    """Attention and tokens of the head with the highest score of each criterion, on the first half."""
+    attention, tokens = [], []
+    for name, values in scores.items():
+        (head,) = values.top(1)
+        card = head_card(rewards[name], head, halves[name][0])
+        about: dict[str, Any] = {"criterion": name, "layer": head.layer, "head": head.head}
+        attention.append(card.displayed_attention().assign(**about))
+        tokens.append(card.tokens.assign(**about))
     return pd.concat(attention, ignore_index=True), pd.concat(tokens, ignore_index=True)
 
 
@@ -208,19 +201,3 @@ def _heads(rewards: Mapping[str, ActivationRewardModel]) -> pd.DataFrame:
         head_frames(reward)[0].assign(criterion=name, seed=reward.record.seed) for name, reward in rewards.items()
     ]
     return pd.concat(frames, ignore_index=True)
-
-
-def _trajectories(rewards: Mapping[str, ActivationRewardModel]) -> pd.DataFrame:
-    """The searches' probabilities at some steps, the last among them."""
-    frames = []
-    for name, reward in rewards.items():
-        trajectory = None if reward.selection is None else reward.selection.trajectory
-        if trajectory is None:
-            continue
-        steps = sorted({round(step) for step in torch.linspace(0, len(trajectory) - 1, STEPS).tolist()})
-        grid = pd.MultiIndex.from_product(
-            [steps, range(trajectory.shape[1]), range(trajectory.shape[2])], names=["step", "layer", "head"]
-        )
-        frame = grid.to_frame(index=False)
-        frames.append(frame.assign(criterion=name, probability=trajectory[steps].flatten().numpy()))
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()

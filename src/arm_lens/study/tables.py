@@ -1,4 +1,4 @@
-"""The tables of a study of heads: in memory, on disk and back, and in a few lines for whoever looks at them."""
+"""The tables of a study of heads: in memory, on disk, and in a few lines."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from arm_lens.display import card, frame_table, frame_text, head_name, sizes, sm
 from arm_lens.storage import DamagedFileError, digest_of_bytes, write_bytes, write_json
 
 RECORD = "study.json"
-"""The digest of every table. It is written last: where it is, all are."""
+"""The digest of every table. It is written last: if it exists, all tables do."""
 FIRST_HEADS = 3
-"""Heads per criterion that a study shows of itself."""
+"""Heads per criterion in the view of a study."""
+COUNTED = {"criterion": "criteria", "measure": "measures"}
 ABOUT = "Heads with the highest Shapley values, in probability of the right verdict"
 
 
 @dataclass(frozen=True, eq=False)
 class HeadStudy:
-    """The tables of a study; columns as the functions that make them say."""
+    """The tables of a study; the functions that make them document their columns."""
 
     heads: pd.DataFrame
-    """criterion, seed, layer, head, probability, selected; of all seeds that are known."""
+    """criterion, seed, layer, head, probability, selected; for all known seeds."""
     trajectory: pd.DataFrame
     """criterion, step, layer, head, probability: the search, thinned; empty if no search has a trajectory."""
     attributions: pd.DataFrame
@@ -42,26 +43,24 @@ class HeadStudy:
     transfer: pd.DataFrame
     depth: pd.DataFrame
     card_attention: pd.DataFrame
-    """What the card of each criterion's head of the highest Shapley value shows: criterion, layer, head, and the columns of
-    `HeadCard.attention`."""
+    """`HeadCard.displayed_attention` of each criterion's head with the highest Shapley value, with criterion, layer, head."""
     card_tokens: pd.DataFrame
     """criterion, layer, head, and the columns of `HeadCard.tokens`."""
 
     def save(self, folder: str | Path) -> Path:
-        """Write one Parquet file per table, and ``study.json`` last: where it is, the study is whole."""
-        folder = Path(folder)
-        (folder / RECORD).unlink(missing_ok=True)  # no mixture of this study and an older one looks whole
-        digests = {}
-        for field in fields(self):
-            content = getattr(self, field.name).to_parquet(index=False)
-            write_bytes(folder / f"{field.name}.parquet", content)
-            digests[field.name] = digest_of_bytes(content)
+        """Write one Parquet file per table, and ``study.json`` last: if that exists, the study is complete."""
+        folder, digests = Path(folder), {}
+        (folder / RECORD).unlink(missing_ok=True)  # no mixture of this study and an older one seems complete
+        for name, table in self._tables().items():
+            content = table.to_parquet(index=False)
+            write_bytes(folder / f"{name}.parquet", content)
+            digests[name] = digest_of_bytes(content)
         write_json(folder / RECORD, {"tables": digests})
         return folder
 
     @staticmethod
     def is_in(folder: str | Path) -> bool:
-        """Whether a whole study was saved there."""
+        """Whether a complete study was saved there."""
         return (Path(folder) / RECORD).exists()
 
     @classmethod
@@ -72,51 +71,47 @@ class HeadStudy:
             FileNotFoundError: naming the file that is missing.
             DamagedFileError: naming the file that is not what was written.
         """
-        folder, tables = Path(folder), {}
-        for name in (RECORD, *(f"{field.name}.parquet" for field in fields(cls))):
-            if not (folder / name).exists():
-                raise FileNotFoundError(f"{folder} holds no study of heads: {name} is missing")
+        record, tables = Path(folder) / RECORD, {}
+        paths = {field.name: record.with_name(f"{field.name}.parquet") for field in fields(cls)}
+        for path in (record, *paths.values()):
+            if not path.exists():
+                raise FileNotFoundError(f"{folder} holds no study of heads: {path.name} is missing")
         try:
-            digests = dict(json.loads((folder / RECORD).read_bytes())["tables"])
+            digests = dict(json.loads(record.read_bytes())["tables"])
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise DamagedFileError(f"{folder / RECORD} is damaged; make the study again") from error
-        for field in fields(cls):
-            path = folder / f"{field.name}.parquet"
+            raise DamagedFileError(f"{record} is damaged; make the study again") from error
+        for name, path in paths.items():
             content = path.read_bytes()
-            if digest_of_bytes(content) != digests.get(field.name):
+            if digest_of_bytes(content) != digests.get(name):
                 raise DamagedFileError(f"{path} was changed or damaged since it was written; make the study again")
-            tables[field.name] = pd.read_parquet(io.BytesIO(content))
+            tables[name] = pd.read_parquet(io.BytesIO(content))
         return cls(**tables)
 
+    def _tables(self) -> dict[str, pd.DataFrame]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
     def first_heads(self, count: int = FIRST_HEADS) -> pd.DataFrame:
-        """The heads with the highest Shapley values of each criterion, as text; a row per criterion, a column per place."""
+        """The heads with the highest Shapley values of each criterion, as text; a row per criterion, a column per rank."""
         rows = {}
         for criterion, scores in scores_of(self.attributions).items():
             found = strongest(scores.values, count)
             rows[criterion] = [
                 f"{head_name(layer, head)} {float(scores.values[layer, head]):+.3f}" for layer, head in found
             ]
-        return pd.DataFrame.from_dict(rows, orient="index").rename(columns=lambda place: str(place + 1))
-
-    def _size(self) -> str:
-        return sizes(self.attributions, {"criterion": "criteria", "measure": "measures"})
+        return pd.DataFrame.from_dict(rows, orient="index").rename(columns=lambda rank: str(rank + 1))
 
     def _rows(self) -> str:
-        counts = {field.name: len(getattr(self, field.name)) for field in fields(self)}
-        return ", ".join(f"{name} {count}" for name, count in counts.items() if count)
+        return ", ".join(f"{name} {len(table)}" for name, table in self._tables().items() if len(table))
 
     def __repr__(self) -> str:
         if self.attributions.empty:
             return "HeadStudy: no attributions"
-        first = f"HeadStudy of {self._size()}\n{ABOUT}\n{frame_text(self.first_heads())}"
-        return f"{first}\nrows: {self._rows()}"
+        size = sizes(self.attributions, COUNTED)
+        return f"HeadStudy of {size}\n{ABOUT}\n{frame_text(self.first_heads())}\nrows: {self._rows()}"
 
     def _repr_html_(self) -> str:
         if self.attributions.empty:
             return card("Study of heads", {"attributions": "none"})
-        facts = {
-            "size": self._size(),
-            "measures": ", ".join(self.attributions["measure"].unique()),
-            "rows": self._rows(),
-        }
+        measures = ", ".join(self.attributions["measure"].unique())
+        facts = {"size": sizes(self.attributions, COUNTED), "measures": measures, "rows": self._rows()}
         return card("Study of heads", facts, small_print(f"{ABOUT}."), frame_table(self.first_heads()))
