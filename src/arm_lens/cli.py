@@ -100,7 +100,7 @@ def demo(
     values |= {"samples": seeds, "test_items": test_items}
     for study in values["studies"]:
         study.update({"criteria": criterion} if criterion else {})
-    results = run_benchmark(BenchmarkConfig.model_validate(values), out)
+    results = run_benchmark(BenchmarkConfig.model_validate(values), out, command="arm-lens demo")
     _show_subsets(results)
     _finish(results, out)
 

@@ -277,7 +277,7 @@ def test_heads_stand_below_the_verdicts(plain, found, tmp_path):
     page = Page(write(tmp_path, META, [], **only_main(plain), **found))
     kinds = [f"{kind}-0" for kind in HEAD_FIGURES]
     assert page.places[-len(kinds) :] == kinds and page.section("heads")
-    assert page.text.index("Heads of REINFORCE heads") > page.text.index("Wins against")
+    assert page.text.index("What REINFORCE heads selected") > page.text.index("Wins against")
     assert page.places[0] == "accuracy-0"
 
 

@@ -158,20 +158,23 @@ class BenchmarkResults:
         return card("Results of a benchmark", facts, small_print("Accuracy, mean over subsets."), means)
 
 
-def run_benchmark(config: BenchmarkConfig, out: str | Path, *, progress: bool = True) -> BenchmarkResults:
+def run_benchmark(
+    config: BenchmarkConfig, out: str | Path, *, progress: bool = True, command: str = "arm-lens benchmark"
+) -> BenchmarkResults:
     """Run what is missing of a benchmark, and write tables of all of it to the folder; see `run_parts` and `save`.
 
     Args:
         config: what is run.
         out: folder. A run that was stopped, however it was, goes on where it stopped.
         progress: show a progress bar.
+        command: what was called, for the page.
 
     Raises:
         StoreBusyError: if another process writes to the folder.
         ChildProcessError, BenchmarkConfigError, BenchmarkJudgeError, ValueError: see `run_parts`.
     """
     with locked(out):
-        results = results_of(_meta(config), run_parts(config, out, progress=progress))
+        results = results_of(_meta(config, command), run_parts(config, out, progress=progress))
         results = replace(results, sections=_sections(config, results.items, results.tables.rows))
         results.save(out)
     return results
@@ -218,25 +221,26 @@ def _scores(format: str, items: pd.DataFrame, rows: pd.DataFrame, by: list[str])
     return with_intervals_2(rewardbench_2_scores(items, by=by), by=by).rename(columns={"subset": "section"})
 
 
-def _meta(config: BenchmarkConfig) -> dict[str, Any]:
+def _meta(config: BenchmarkConfig, command: str) -> dict[str, Any]:
     judges = {one.label: one.judge for study in config.studies for one in config.settings(study).judges or ()}
+    ranked = " (ranked ones 4)" if "ranked_few_shot" in judges.values() else ""
     return {
         "title": config.title,
         "model": config.model or "arm_lens judge model",
         "lead": config.lead,
         "n_examples": config.n_examples[0],
         "samples": config.samples,
-        "seeds": config.seeds,
+        "seeds": "one for each sample" if config.seeds == "sample" else config.seeds,
         "versions": {name: version(name) for name in RECORDED_VERSIONS},
         "subsets": dict(CRITERION_WORDING) if any(isinstance(one, WorldStudy) for one in config.studies) else {},
         "benchmarks": {name: text for study in config.studies for name, text in _about(study).items()},
         "judges": {label: JUDGES[judge].summary for label, judge in judges.items()},
         "notes": [
-            f"Few-shot prompts hold {config.demonstrations} demonstrations at most (ranked ones 4), however many examples a "
-            "judge is given. All other judges read all of them.",
+            f"Few-shot prompts hold {config.demonstrations} demonstrations at most{ranked}, however many examples a judge is "
+            "given. All other judges read all of them.",
             "A judge that reads no examples is run once, and stands beside the others at every number of examples.",
         ],
-        "command": "arm-lens benchmark",
+        "command": command,
         "config": _published(config),
     }
 

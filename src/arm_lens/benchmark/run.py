@@ -42,6 +42,10 @@ from arm_lens.engine.memory import memory_limit
 from arm_lens.engine.sharing import shared_readings
 from arm_lens.judges.base import FittedJudge
 
+WORKER_ENVIRONMENT = {"LOKY_MAX_MEMORY_LEAK_SIZE": "1e15"}
+"""What a worker reads once, when its libraries are loaded. What it remembers of prompts grows, within ``memory_gib``: that is
+no leak, for which loky would start it afresh."""
+
 
 class BenchmarkJudgeError(ValueError):
     """A judge failed on a task; both are named, and what it failed of is the cause."""
@@ -106,7 +110,7 @@ def _run_in_workers(config: BenchmarkConfig, out: Path, missing: Sequence[Part],
         config.n_workers,
         initializer=_start,
         initargs=(config, out, os.getpid()),
-        env={"OMP_NUM_THREADS": str(config.threads)},  # read once, when a worker's libraries are loaded
+        env=WORKER_ENVIRONMENT | {"OMP_NUM_THREADS": str(config.threads)},
     )
     groups = [[part.digest for part in group] for group in _by_task(missing)]
     wanted, store, seen = {part.digest for part in missing}, store_in(out), 0
