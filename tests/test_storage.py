@@ -274,7 +274,7 @@ def test_digests_are_not_those_of_types_alone_and_of_nothing_unknown():
 
 def test_an_entry_is_found_by_what_it_depends_on(tmp_path):
     store = Store(tmp_path / "parts", ".bin")
-    assert store.find("a" * 20) is None and store.found() == {} and not (tmp_path / "parts").exists()
+    assert "a" * 20 not in store and store.found() == {} and not (tmp_path / "parts").exists()
     with pytest.raises(KeyError, match="has no entry"):
         store.read("a" * 20)
     one = store.put("a" * 20, b"one", name="a/b: c*[x] é.bin")
@@ -284,7 +284,7 @@ def test_an_entry_is_found_by_what_it_depends_on(tmp_path):
         b"one", b"two", {"a" * 20: one, "b" * 20: two},
     )  # fmt: skip
     again = store.put("a" * 20, b"other")
-    assert not one.exists() and store.find("a" * 20) == again and store.read("a" * 20) == b"other"
+    assert not one.exists() and store.found()["a" * 20] == again and store.read("a" * 20) == b"other"
     assert "a" * 20 in store and "c" * 20 not in store and 3 not in store
 
 

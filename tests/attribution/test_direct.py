@@ -276,7 +276,7 @@ def test_a_norm_of_an_unknown_kind_is_refused_by_name(model_of, monkeypatch):
 
     model = model_of("llama")
     monkeypatch.setitem(model.original_model.model._modules, "norm", TanhNorm())
-    with pytest.raises(ValueError, match="direct path cannot be told: TanhNorm is neither"):
+    with pytest.raises(ValueError, match="direct path cannot be followed: TanhNorm is neither"):
         direct_contributions(model, SEQUENCES, VERDICTS)
 
 

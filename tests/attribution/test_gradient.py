@@ -211,7 +211,7 @@ def test_neither_gradient_nor_graph_nor_hook_is_left(model_of, model_class):
 
 def test_the_graph_of_a_batch_is_gone_before_the_next_is_made(model_of, model_class, monkeypatch):
     model, kept, at_start = model_of("llama", model_class), weakref.WeakSet(), []
-    passes = gating._last_logits
+    passes = gating._verdicts
 
     class Kept:
         def __init__(self, tensor):
@@ -222,7 +222,7 @@ def test_the_graph_of_a_batch_is_gone_before_the_next_is_made(model_of, model_cl
         at_start.append(len(kept))
         return passes(*arguments)
 
-    monkeypatch.setattr(gating, "_last_logits", counted)
+    monkeypatch.setattr(gating, "_verdicts", counted)
     replay = Replay(model, SEQUENCES, VERDICTS, batch_size=1)
     with torch.autograd.graph.saved_tensors_hooks(Kept, lambda one: one.tensor):
         gap_slopes(replay, values_for(model))

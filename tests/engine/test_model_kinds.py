@@ -27,6 +27,7 @@ from arm_lens.engine import (
     pad,
     read_batch,
 )
+from arm_lens.engine.kv_segments import NewTokens
 from arm_lens.judge_model.tokenizer import build_tokenizer
 
 pytestmark = pytest.mark.tl4
@@ -92,10 +93,8 @@ def test_logits_after_segments_are_those_of_whole_prompts_and_so_are_some_rows_o
     past = [model.prefill(pad([common[:2]]))]
     past.append(model.prefill(pad([common[2:]]), past))
     torch.testing.assert_close(model.last_logits_after(past, pad(rests)), expected, atol=1e-4, rtol=1e-4)
-    tokens, positions = torch.tensor([[52]]), torch.tensor([[4]])
-    itself, wanted = torch.ones(1, 1, 1, dtype=torch.bool), torch.tensor([5, 7])
-    whole = model.extend(tokens, past, positions, itself)
-    torch.testing.assert_close(model.extend(tokens, past, positions, itself, rows=wanted), whole[..., wanted])
+    new, wanted = NewTokens.following(pad([[52]]), past), torch.tensor([5, 7])
+    torch.testing.assert_close(model.extend(new, rows=wanted), model.extend(new)[..., wanted])
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 
 import pytest
@@ -10,7 +11,8 @@ import transformers
 from conftest import HOOKED
 
 from arm_lens import Injection, load_model, steer
-from arm_lens.engine import Replay, VerdictTokens, bridge, hooked, language_model, last_logits, pad, read_batch
+from arm_lens.engine import Replay, VerdictTokens, language_model, last_logits, pad, read_batch
+from arm_lens.engine.kv_segments import NewTokens
 from arm_lens.engine.memory import MASKS_PER_PASS
 from arm_lens.engine.replay import SlowReplayWarning
 
@@ -213,13 +215,13 @@ def test_masks_that_would_see_each_other_get_a_row_each(fresh, model_class, monk
     model = fresh(transformers.LlamaConfig(**SMALL), model_class)
     masks, values = problem(model)
     expected = one_full_pass_per_mask(model, masks, values)
-    seen = bridge.visible
+    seen = NewTokens.visible
 
-    def siblings_too(past, positions, sees, window):
-        return seen(past, positions, sees | (positions[:, :, None] == positions[:, None, :]), window)
+    def siblings_too(new, window):
+        siblings = new.positions[:, :, None] == new.positions[:, None, :]
+        return seen(dataclasses.replace(new, sees=new.sees | siblings), window)
 
-    monkeypatch.setattr(bridge, "visible", siblings_too)
-    monkeypatch.setattr(hooked, "visible", siblings_too)
+    monkeypatch.setattr(NewTokens, "visible", siblings_too)
     replay = Replay(model, SEQUENCES, VERDICTS)
     assert_same(replay.logits(masks, values), expected)
     monkeypatch.setattr("arm_lens.engine.replay.differs", lambda *_: None)
@@ -252,7 +254,7 @@ def test_a_model_that_carries_more_from_token_to_token_than_keys_and_values_is_f
     handle = model.embed.register_forward_hook(add_token_before)
     try:
         replay = Replay(model, SEQUENCES, VERDICTS, batch_size=1)
-        with pytest.warns(SlowReplayWarning, match="come out different"):
+        with pytest.warns(SlowReplayWarning, match="logits differ"):
             found = replay.logits(masks, values)
         assert_same(found, one_full_pass_per_mask(model, masks, values))
         assert not replay.exact

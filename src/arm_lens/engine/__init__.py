@@ -1,7 +1,7 @@
 """Everything that touches a model: reading and writing ``hook_z``, prefix cache, exact replay, gates, verdict tokens.
 
-Every function takes a `TransformerBridge`, a `HookedTransformer`, or a Hugging Face model with its tokenizer, and speaks of
-it as a `LanguageModel`.
+Every function takes a `TransformerBridge`, a `HookedTransformer`, or a Hugging Face model with its tokenizer, and uses it as
+a `LanguageModel`.
 """
 
 from arm_lens.engine.gates import gap_slopes, gated_verdicts
@@ -9,12 +9,12 @@ from arm_lens.engine.kv_segments import KVSegment
 from arm_lens.engine.language_model import ModelLike, describe, language_model, last_logits
 from arm_lens.engine.loading import load_model
 from arm_lens.engine.memory import memory_limit
-from arm_lens.engine.prefix_cache import Prefixes, each_last_logits
+from arm_lens.engine.prefix_cache import Prefixes
 from arm_lens.engine.protocol import BUNDLED_NAME, LanguageModel, ModelClass, ModelInfo, bundled_model_path
 from arm_lens.engine.reading import HeadMeans, fingerprint, mean_heads, read_all, read_batch, read_heads
 from arm_lens.engine.replay import Replay, SlowReplayWarning
 from arm_lens.engine.sampling import sample_tokens
-from arm_lens.engine.sharing import remembered, shared_readings
+from arm_lens.engine.sharing import shared_readings
 from arm_lens.engine.steering import Injection, steer
 from arm_lens.engine.tokens import PromptTooLongError, TokenBatch, chunks, pad
 from arm_lens.engine.verdict_tokens import (
@@ -45,7 +45,6 @@ __all__ = [
     "bundled_model_path",
     "chunks",
     "describe",
-    "each_last_logits",
     "fingerprint",
     "gap_slopes",
     "gated_verdicts",
@@ -58,7 +57,6 @@ __all__ = [
     "read_all",
     "read_batch",
     "read_heads",
-    "remembered",
     "resolve_verdicts",
     "sample_tokens",
     "shared_readings",

@@ -1,17 +1,17 @@
 r"""The direct path: from a head's output to the logits without passing through any later attention or MLP.
 
-The residual stream is a sum, so what a head writes into it reaches the unembedding in two ways: as it is, and as read and
-answered by later blocks. Within `direct_paths` gradients see the first way only. Every part of a block that reads the
-stream reads a copy without gradient, and every norm on the path is the linear map it is at the present input,
+The residual stream is a sum, so what a head writes into it reaches the unembedding in two ways: directly, and through later
+blocks that read it. Within `direct_paths` gradients follow the direct way only. Every part of a block that reads the stream
+reads a copy without gradient, and every norm on the path is linear around the present input,
 
 .. math:: N(x') = N(x) + w \odot C(x' - x) / s(x), \qquad N(x) = w \odot C x / s(x) + b
 
 with the scale :math:`s(x)` held fixed (the convention of direct logit attribution), where C takes the mean away in a layer
 norm and does nothing in an RMS norm. Values are those of the ordinary pass; only gradients differ.
 
-Which parts of a block read the stream is told by the modules its layer is made of, and what a norm is (its weight, its
-bias, whether it centres) by what it does to three known vectors: both hold for raw and folded weights, for either class, for
-norms after the attention (Gemma 2, OLMo 2) and for blocks whose attention and MLP stand side by side.
+The parts of a block that read the stream are found among the modules of its layer, and a norm's weight, bias and centring
+from its output for three known vectors. Both work for raw and folded weights, for either class, for norms after the
+attention (Gemma 2, OLMo 2) and for parallel attention and MLP.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from arm_lens.engine.gradients import forget
 from arm_lens.engine.protocol import LanguageModel
 
 TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-3, torch.float16: 0.02}
-"""By dtype, how far a norm may be from its formula, as a share of its largest output; else 0.05."""
+"""By how much a norm may differ from its formula, relative to its largest output; 0.05 in other dtypes."""
 LARGE = 100.0
-"""The size of a probing vector: a norm's epsilon does not show beside it, and its square fits into float16."""
+"""The size of a probing vector: large enough that a norm's epsilon is negligible, and its square fits into float16."""
 
 
 @contextlib.contextmanager
 def direct_paths(model: LanguageModel) -> Iterator[None]:
-    """Within, gradients at the last position follow the direct paths alone; see the module.
+    """Within, gradients at the last position follow the direct paths only; see the module.
 
     Raises:
         RuntimeError: on exit, if a block's attention was not called as a module, so that its path was not cut.
@@ -45,12 +45,13 @@ def direct_paths(model: LanguageModel) -> Iterator[None]:
 
     def cut(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         called.add(module)
-        forget(module)  # a bridge's attention may hold the stream from before its norm
-        # BLOOM's parts are also given the stream that they add their answer to, second: that one stays on the path.
+        forget(module)  # a bridge's attention may store the stream from before its norm
+        # The second argument of BLOOM's parts is the stream to which they add their output: it stays on the path.
         return (*map(_detached, args[:1]), *args[1:]), {name: _detached(one) for name, one in kwargs.items()}
 
-    handles = [reader.register_forward_pre_hook(cut, with_kwargs=True) for reader in readers(model)]
-    handles += [norm.register_forward_hook(_with_fixed_scale, with_kwargs=True) for norm in norms(model)]
+    handles = [reader.register_forward_pre_hook(cut, with_kwargs=True) for reader in _readers(model)]
+    norms = filter(_is_norm, model.modules())  # of a bridge, both the bridge's modules and those that they wrap
+    handles += [norm.register_forward_hook(_with_fixed_scale, with_kwargs=True) for norm in norms]
     try:
         yield
         uncut = [layer for layer, block in enumerate(model.blocks) if block.get_submodule("attn") not in called]
@@ -62,24 +63,15 @@ def direct_paths(model: LanguageModel) -> Iterator[None]:
             handle.remove()
 
 
-def readers(model: LanguageModel) -> list[nn.Module]:
-    """What reads the residual stream in each block, past its norms: attention, MLP, or whatever takes their places."""
+def _readers(model: LanguageModel) -> list[nn.Module]:
+    """The modules that read the residual stream in each block: attention, MLP, or what takes their places."""
+    on_path = (HookPoint, nn.Dropout, nn.Identity)
     parts = (part for block in model.blocks for part in model.parts_of(block))
-    return list(dict.fromkeys(part for part in parts if not _passes_on(part)))
-
-
-def norms(model: LanguageModel) -> list[nn.Module]:
-    """Every norm of the model; of a bridge, both the bridge's and the module that it wraps."""
-    return [module for module in model.modules() if _is_norm(module)]
+    return list(dict.fromkeys(part for part in parts if not (_is_norm(part) or isinstance(part, on_path))))
 
 
 def _is_norm(module: nn.Module) -> bool:
     return "Norm" in type(module).__name__
-
-
-def _passes_on(module: nn.Module) -> bool:
-    """Whether a module may stand on the direct path."""
-    return _is_norm(module) or isinstance(module, (HookPoint, nn.Dropout, nn.Identity))
 
 
 def _detached(value: Any) -> Any:
@@ -104,7 +96,7 @@ def _with_fixed_scale(norm: nn.Module, args: tuple[Any, ...], kwargs: dict[str, 
     if not off <= TOLERANCE.get(output.dtype, 0.05):
         kind = type(getattr(norm, "_original_component", norm)).__name__
         raise ValueError(
-            f"the direct path cannot be told: {kind} is neither a layer norm nor an RMS norm (off by {float(off):.1g})"
+            f"the direct path cannot be followed: {kind} is neither a layer norm nor an RMS norm (off by {float(off):.1g})"
         )
     moved = inverse * weighted((last - last.detach()).to(weight))
     return torch.cat([output[:, :-1].detach(), made + moved.to(made)], dim=1)

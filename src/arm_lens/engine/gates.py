@@ -8,10 +8,11 @@ is read once and without gradients; one token per prompt is differentiated.
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from arm_lens.engine.gradients import differentiating, frozen_weights
+from arm_lens.engine.kv_segments import NewTokens
 from arm_lens.engine.replay import Replay
 from arm_lens.engine.steering import steer
 from arm_lens.engine.tokens import pad
@@ -23,60 +24,63 @@ def gated_verdicts(
     values: Float[Tensor, "layer head d_head"],
     normalised: bool,
 ) -> Float[Tensor, "example verdict"]:
-    """The two verdicts' logits, all spellings together, on each prompt of a replay; in float32 on the CPU.
+    """Logits of the two verdicts, all spellings together, after each prompt of a replay; in float32 on the CPU.
 
     Args:
-        replay: prompts that were or will be read.
-        gates: in [0, 1], the same for all prompts or each prompt's own; the result is differentiable with respect to them.
+        replay: the prompts, read before or at this call.
+        gates: numbers in [0, 1], the same for all prompts or each prompt's own; the result is differentiable in them.
         values: what is written.
         normalised: give log-probabilities over the whole vocabulary instead.
 
     Raises:
-        ValueError: if gates of their own are given to another number of prompts.
+        ValueError: if there are gates for each prompt, but not for as many prompts as the replay has.
     """
     if gates.ndim == 3 and len(gates) != len(replay):
-        raise ValueError(f"there are gates for {len(gates)} prompts, and {len(replay)} prompts")
+        raise ValueError(f"there are gates for {len(gates)} prompts, but {len(replay)} prompts")
     _find_out(replay, values)
-    found: list[Tensor] = [torch.empty(0)] * len(replay)
     with frozen_weights(replay.model):
-        for number, batch in enumerate(replay.prefixes.batches):
-            verdicts = _verdicts(replay, number, gates if gates.ndim == 2 else gates[batch], values, normalised)
-            for place, example in enumerate(batch):
-                found[example] = verdicts[place]
-    return torch.stack(found)
+        verdicts = [
+            _verdicts(replay, number, gates if gates.ndim == 2 else gates[batch], values, normalised)
+            for number, batch in enumerate(replay.prefixes.batches)
+        ]
+    return torch.cat(verdicts)[_order(replay)]
 
 
 def gap_slopes(
     replay: Replay, values: Float[Tensor, "layer head d_head"]
 ) -> tuple[Float[Tensor, "example layer head"], Float[Tensor, " example"]]:
-    r"""The derivative of each prompt's verdict gap with respect to each gate, where all are closed; and the gap there.
+    r"""The derivative of each prompt's verdict gap with respect to each gate, where all gates are closed; and the gap there.
 
-    At gates of 0, where the model is as it is, :math:`\partial\,\text{gap} / \partial g[l, m] = (w[l, m] - z[l, m])
-    \cdot \partial\,\text{gap} / \partial z[l, m]`. Batch by batch: a batch's graph is gone before the next one's is made.
+    At gates of 0, which leave the model unsteered, :math:`\partial\,\text{gap} / \partial g[l, m] = (w[l, m] - z[l, m])
+    \cdot \partial\,\text{gap} / \partial z[l, m]`. A batch's graph is freed before the next one is built.
 
     Args:
-        replay: prompts that were or will be read.
+        replay: the prompts, read before or at this call.
         values: what is written.
 
     Returns:
         Slopes and gaps (positive verdict minus negative, in logits), in float32 on the CPU.
     """
     _find_out(replay, values)
-    slopes: list[Tensor] = [torch.empty(0)] * len(replay)
-    gaps = slopes.copy()
+    slopes, gaps = list[Tensor](), list[Tensor]()
     for number, batch in enumerate(replay.prefixes.batches):
         with differentiating(replay.model):
             gates = torch.zeros(len(batch), *values.shape[:2], requires_grad=True)
             verdicts = _verdicts(replay, number, gates, values.clone(), False)  # they may come from an inference mode
             gap = verdicts[:, 0] - verdicts[:, 1]
-            slope = torch.autograd.grad(gap.sum(), gates)[0]
-        for place, example in enumerate(batch):
-            slopes[example], gaps[example] = slope[place], gap[place].detach()
-    return torch.stack(slopes), torch.stack(gaps)
+            slopes.append(torch.autograd.grad(gap.sum(), gates)[0])
+            gaps.append(gap.detach())
+    order = _order(replay)
+    return torch.cat(slopes)[order], torch.cat(gaps)[order]
+
+
+def _order(replay: Replay) -> Int[Tensor, " example"]:
+    """Where each prompt is among the prompts of all batches, one batch after the other."""
+    return torch.tensor([example for batch in replay.prefixes.batches for example in batch]).argsort()
 
 
 def _find_out(replay: Replay, values: Float[Tensor, "layer head d_head"]) -> None:
-    """The first use decides whether the model can be replayed."""
+    """Have the replay decide whether it is exact, which its first use does."""
     with torch.inference_mode():
         replay.verdict_logits(torch.zeros(1, *values.shape[:2], dtype=torch.bool, device="cpu"), values, [0])
 
@@ -88,23 +92,16 @@ def _verdicts(
     values: Float[Tensor, "layer head d_head"],
     normalised: bool,
 ) -> Float[Tensor, "batch verdict"]:
-    """The same of one of the replay's batches."""
+    """`gated_verdicts` of one of the replay's batches."""
+    sequences = [replay.sequences[example] for example in replay.prefixes.batches[number]]
     with steer(replay.model, gates, values, injection=replay.injection):
-        logits = _last_logits(replay, number, replay.prefixes.batches[number]).float()
-    sides = (replay.verdicts.positive, replay.verdicts.negative)
-    verdicts = torch.stack([logits[:, list(side)].logsumexp(dim=-1) for side in sides], dim=-1)
+        if replay.exact:
+            past = [segment.outside_inference_mode() for segment in replay.prefixes.of_batch(number)]
+            last = pad([sequence[-1:] for sequence in sequences], device=replay.device)
+            logits = replay.model.extend(NewTokens.following(last, past))[:, -1].float()
+        else:
+            logits = replay.model.last_logits_with_gradient(pad(sequences, device=replay.device)).float()
+    verdicts = replay.verdicts.sums(logits)
     if normalised:
         verdicts = verdicts - logits.logsumexp(dim=-1, keepdim=True)
     return verdicts.cpu()
-
-
-def _last_logits(replay: Replay, number: int, batch: list[int]) -> Float[Tensor, "example vocab"]:
-    """Next-token logits of one batch of prompts, with a gradient."""
-    sequences = [replay.sequences[example] for example in batch]
-    if not replay.exact:
-        return replay.model.last_logits_with_gradient(pad(sequences, device=replay.device))
-    past = [segment.outside_inference_mode() for segment in replay.prefixes.of_batch(number)]
-    last = torch.tensor([sequence[-1:] for sequence in sequences], device=replay.device)
-    positions = torch.tensor([[len(sequence) - 1] for sequence in sequences], device=replay.device)
-    itself = torch.ones(len(batch), 1, 1, dtype=torch.bool, device=replay.device)
-    return replay.model.extend(last, past, positions, itself)[:, -1]

@@ -1,4 +1,4 @@
-"""Gradients through a model, of activations and gates, never of weights; and nothing of them is left behind."""
+"""Gradients through a model, of activations and gates, never of weights; they leave nothing in the model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from arm_lens.engine.protocol import LanguageModel
 
 @contextlib.contextmanager
 def frozen_weights(model: LanguageModel) -> Iterator[None]:
-    """Within, weights take no part in gradients: nothing is kept on their behalf, and ``backward`` leaves none in them."""
+    """Within, weights take no part in gradients: nothing is stored for them, and ``backward`` gives them none."""
     learning = [weight for weight in model.parameters() if weight.requires_grad]
     try:
         for weight in learning:
@@ -26,7 +26,7 @@ def frozen_weights(model: LanguageModel) -> Iterator[None]:
 
 @contextlib.contextmanager
 def differentiating(model: LanguageModel) -> Iterator[None]:
-    """Within, gradients are recorded, whatever the caller's mode, but not those of weights; afterwards no graph is left."""
+    """Within, gradients are recorded whatever the caller's mode, but not for weights; afterwards no graph is left."""
     try:
         with frozen_weights(model), torch.inference_mode(False), torch.enable_grad():
             yield
@@ -36,7 +36,7 @@ def differentiating(model: LanguageModel) -> Iterator[None]:
 
 
 def forget(module: nn.Module) -> None:
-    """Detach what a module remembers of its last pass (some bridges keep the attention pattern), and its graph with it."""
+    """Detach what a module stores of its last pass (some bridges store the attention pattern), which frees its graph."""
     for name, held in list(vars(module).items()):
         if isinstance(held, Tensor) and held.requires_grad:
             setattr(module, name, held.detach())

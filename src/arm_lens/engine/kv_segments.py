@@ -1,14 +1,14 @@
-r"""KV segments: tokens that were read, kept as the keys and values that later tokens attend to.
+"""KV segments: tokens that were read, stored as the keys and values that later tokens attend to.
 
-Attention is causal: what a model makes of a token does not depend on what comes later. So a prompt may be read in parts.
-A `KVSegment` is one part, and new tokens can be read after any number of segments. They need not follow one another: each
-new token has a position and a row of an attention mask of its own, so that alternatives can stand side by side in one
-pass (the mask of tree-shaped speculative decoding, arXiv 2305.09781).
+Attention is causal: a token's keys and values do not depend on later tokens, so a prompt may be read in parts. A `KVSegment`
+is one part, and new tokens can be read after any number of segments. They need not follow one another: each new token has
+its own position and its own row of an attention mask, so that alternatives can stand side by side in one pass (the mask of
+tree-shaped speculative decoding, arXiv 2305.09781).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +20,7 @@ from arm_lens.engine.tokens import TokenBatch
 
 @dataclass(frozen=True, eq=False)
 class KVSegment:
-    """Consecutive tokens of prompts, read: per layer their keys and values, in the model class's own form."""
+    """Consecutive tokens that were read: their keys and values by layer, laid out as the model class does it."""
 
     keys: list[Tensor]
     values: list[Tensor]
@@ -28,52 +28,63 @@ class KVSegment:
     """The position of each token in its prompt; -1 at padding."""
 
     def rows(self, rows: Int[Tensor, " row"]) -> KVSegment:
-        """Some rows; one row that is shared by all stays as it is."""
+        """Select rows; a segment with one row, which all prompts share, stays as it is."""
         if len(self.positions) == 1:
             return self
-        return KVSegment(
-            [keys[rows.to(keys.device)] for keys in self.keys],
-            [values[rows.to(values.device)] for values in self.values],
-            self.positions[rows.to(self.positions.device)],
-        )
+        return self._with_each(lambda part: part[rows.to(part.device)])
 
     def outside_inference_mode(self) -> KVSegment:
         """A copy that may take part in a computation with gradients."""
-        return KVSegment(
-            [keys.clone() for keys in self.keys], [values.clone() for values in self.values], self.positions.clone()
-        )
+        return self._with_each(torch.clone)
+
+    def _with_each(self, change: Callable[[Tensor], Tensor]) -> KVSegment:
+        return KVSegment(list(map(change, self.keys)), list(map(change, self.values)), change(self.positions))
 
     @property
     def nbytes(self) -> int:
-        """The memory it takes."""
+        """The memory that keys and values take."""
         return sum(part.nbytes for part in (*self.keys, *self.values))
 
 
-def positions_after(batch: TokenBatch, past: Sequence[KVSegment]) -> Int[Tensor, "batch pos"]:
-    """The position of each token of a left-padded batch that follows what was read before; -1 at padding."""
-    positions = batch.attention_mask.cumsum(dim=1) - 1
-    for segment in past:
-        positions = positions + (segment.positions >= 0).sum(dim=1, keepdim=True).to(positions.device)
-    return positions.masked_fill(batch.attention_mask == 0, -1)
+@dataclass(frozen=True, eq=False)
+class NewTokens:
+    """Tokens to read after KV segments."""
 
+    tokens: Int[Tensor, "row new"]
+    past: Sequence[KVSegment]
+    """What was read before, in order; each segment has one row, or as many as ``tokens``."""
+    positions: Int[Tensor, "row new"]
+    """The position of each new token in its prompt; -1 at padding."""
+    sees: Bool[Tensor, "row new new"]
+    """Which new tokens each new token attends to, in addition to the past."""
 
-def one_after_another(positions: Int[Tensor, "row new"]) -> Bool[Tensor, "row new new"]:
-    """Each new token sees itself and the real ones before it. Padding sees itself: softmax needs something."""
-    itself = torch.eye(positions.shape[1], dtype=torch.bool, device=positions.device)
-    return ((positions >= 0)[:, None, :] & torch.ones_like(itself).tril()) | itself
+    @classmethod
+    def following(cls, batch: TokenBatch, past: Sequence[KVSegment]) -> NewTokens:
+        """A left-padded batch whose tokens follow one another, and the past."""
+        positions = batch.attention_mask.cumsum(dim=1) - 1
+        for segment in past:
+            positions = positions + (segment.positions >= 0).sum(dim=1, keepdim=True).to(positions.device)
+        positions = positions.masked_fill(batch.attention_mask == 0, -1)
+        # Padding sees itself, because a softmax needs something to attend to.
+        itself = torch.eye(positions.shape[1], dtype=torch.bool, device=positions.device)
+        sees = ((positions >= 0)[:, None, :] & torch.ones_like(itself).tril()) | itself
+        return cls(batch.tokens, past, positions, sees)
 
+    @classmethod
+    def side_by_side(
+        cls, tokens: Int[Tensor, "row new"], past: Sequence[KVSegment], positions: Int[Tensor, "row new"]
+    ) -> NewTokens:
+        """Alternatives: each token attends to the past and to itself, and not to the others."""
+        sees = torch.eye(tokens.shape[1], dtype=torch.bool, device=tokens.device).expand(len(tokens), -1, -1)
+        return cls(tokens, past, positions, sees)
 
-def visible(
-    past: Sequence[KVSegment],
-    positions: Int[Tensor, "row new"],
-    sees: Bool[Tensor, "row new new"],
-    window: int | None,
-) -> Bool[Tensor, "row 1 new slot"]:
-    """Which slots each new token attends to, those of the past first, as far back as a sliding window reaches."""
-    before = [segment.positions.to(positions.device).expand(len(positions), -1) for segment in past]
-    slots = torch.cat([*before, positions], dim=1)
-    real = (slots[:, : slots.shape[1] - positions.shape[1]] >= 0)[:, None, :]
-    seen = torch.cat([real.expand(-1, positions.shape[1], -1), sees], dim=2)
-    if window is not None:
-        seen = seen & (positions[:, :, None] - slots[:, None, :] < window)
-    return seen[:, None]
+    def visible(self, window: int | None) -> Bool[Tensor, "row 1 new slot"]:
+        """Which slots each new token attends to, those of the past first, as far back as a sliding window reaches."""
+        positions = self.positions
+        before = [segment.positions.to(positions.device).expand(len(positions), -1) for segment in self.past]
+        slots = torch.cat([*before, positions], dim=1)
+        real = (slots[:, : slots.shape[1] - positions.shape[1]] >= 0)[:, None, :]
+        seen = torch.cat([real.expand(-1, positions.shape[1], -1), self.sees], dim=2)
+        if window is not None:
+            seen = seen & (positions[:, :, None] - slots[:, None, :] < window)
+        return seen[:, None]

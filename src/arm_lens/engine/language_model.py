@@ -1,9 +1,9 @@
 """From a user's model to a `LanguageModel`: every function of the engine that takes a model begins here.
 
-Accepted are a `TransformerBridge` and a `HookedTransformer`, loaded in whichever way, and a plain Hugging Face model with
-its tokenizer, which is wrapped in a bridge that shares its weights and leaves it as it is. The adapter of a model is the
-same for as long as anybody holds it, and what was found out about a model (that it can be replayed exactly, say) is
-remembered as long as the model lives, and no longer.
+Accepted are a `TransformerBridge`, a `HookedTransformer`, and a plain Hugging Face model with its tokenizer, which is
+wrapped in a bridge that shares its weights and leaves it as it is. A model has one adapter as long as the adapter is in
+use, and what was found out about a model (that it can be replayed exactly, say) is remembered exactly as long as the model
+lives.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
         | PreTrainedModel
         | tuple[PreTrainedModel, PreTrainedTokenizerBase]
     )
-    """What is accepted wherever a model is taken."""
+    """The models that every function with a ``model`` accepts."""
 else:
-    ModelLike: TypeAlias = object  # anything else is refused in the user's words, not a run-time type checker's
+    ModelLike: TypeAlias = object  # anything else is refused by `language_model`, not by a run-time type checker
 
 ACCEPTED = (
     "a TransformerBridge, a HookedTransformer (arm_lens.load_model gives either), or a Hugging Face model together with its "
@@ -42,11 +42,11 @@ ACCEPTED = (
 
 @dataclass(eq=False)
 class _Wrapped:
-    """What is known of a Hugging Face model. It shares weights with the model and holds no reference to it."""
+    """What is known about a Hugging Face model; it shares the model's weights and has no reference to the model."""
 
     tokenizer: PreTrainedTokenizerBase
     state: tuple[object, ...]
-    """Its weights, and the hooks on it."""
+    """The model's weights and hooks."""
     findings: Findings = field(default_factory=Findings)
     bridge: TransformerBridge | None = None
 
@@ -56,15 +56,16 @@ _WRAPPED: weakref.WeakKeyDictionary[PreTrainedModel, _Wrapped] = weakref.WeakKey
 
 
 def language_model(model: ModelLike, tokenizer: PreTrainedTokenizerBase | None = None) -> LanguageModel:
-    """The `LanguageModel` of a model; of a `LanguageModel`, itself.
+    """The `LanguageModel` of a model; a `LanguageModel` is returned as it is.
 
     Args:
-        model: a `TransformerBridge`, a `HookedTransformer`, a Hugging Face model, or a tuple of the last and its tokenizer.
-        tokenizer: of a Hugging Face model; without one, the one that was given before, or that is found under the model's
-            ``name_or_path``.
+        model: a `TransformerBridge`, a `HookedTransformer`, a Hugging Face model, or a tuple (Hugging Face model, tokenizer).
+        tokenizer: the tokenizer of a Hugging Face model; by default the one that was given before, or else the one that is
+            found under the model's ``name_or_path``.
 
     Raises:
-        TypeError: if the model is anything else, or its tokenizer cannot be found, or one is given to a model that has one.
+        TypeError: if the model is anything else, if its tokenizer cannot be found, or if a tokenizer is given for a model
+            that has one.
     """
     if isinstance(model, tuple) and len(model) == 2 and isinstance(model[0], PreTrainedModel) and tokenizer is None:
         model, tokenizer = model
@@ -81,7 +82,7 @@ def language_model(model: ModelLike, tokenizer: PreTrainedTokenizerBase | None =
         return _in_use(findings) or BridgeModel(model, model, findings)
     if HookedTransformer is not None and isinstance(model, HookedTransformer):
         findings = _FINDINGS.setdefault(model, Findings())
-        return _in_use(findings) or HookedModel(model, findings)
+        return _in_use(findings) or HookedModel(model, model, findings)
     raise TypeError(f"expected {ACCEPTED}, not {type(model).__name__}")
 
 
@@ -101,7 +102,7 @@ def _of_hugging_face(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase 
     adapter = _in_use(known.findings)
     if adapter is None:
         bridge = bridge_of(model, known.tokenizer) if known.bridge is None else known.bridge
-        if not hooks:  # a hook may hold the model itself, which must not be kept alive from here
+        if not hooks:  # a hook may refer to the model, which this table must not keep alive
             known.bridge = bridge
         adapter = BridgeModel(model, bridge, known.findings, known.tokenizer)
     return adapter
@@ -124,5 +125,5 @@ def describe(model: ModelLike) -> ModelInfo:
 
 
 def last_logits(model: ModelLike, batch: TokenBatch) -> Float[Tensor, "batch vocab"]:
-    """Next-token logits after each sequence's last real token; hooks already on the model take part."""
+    """Next-token logits after each sequence's last real token; hooks on the model take part."""
     return language_model(model).last_logits(batch)

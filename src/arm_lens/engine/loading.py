@@ -1,6 +1,6 @@
-"""Loading models, with their weights as they are.
+"""Loading models with unchanged weights.
 
-Both classes then compute the same activations: what is fitted on one may be used on the other.
+Both classes then compute the same activations, so what is fitted on one may be used on the other.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import tempfile
 import warnings
 from importlib import import_module
 from pathlib import Path
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import torch
 from transformer_lens.model_bridge import TransformerBridge
@@ -46,19 +46,6 @@ def load_model(
 ) -> HookedTransformer: ...
 
 
-@overload
-def load_model(
-    name_or_path: str | Path | None = ...,
-    *,
-    model_class: ModelClass,
-    device: str | torch.device | None = ...,
-    dtype: torch.dtype = ...,
-    revision: str | None = ...,
-    tokenizer: PreTrainedTokenizerBase | None = ...,
-    trust_remote_code: bool = ...,
-) -> TransformerBridge | HookedTransformer: ...
-
-
 def load_model(
     name_or_path: str | Path | None = None,
     *,
@@ -69,18 +56,16 @@ def load_model(
     tokenizer: PreTrainedTokenizerBase | None = None,
     trust_remote_code: bool = False,
 ) -> TransformerBridge | HookedTransformer:
-    """Load a model with its weights as they are: no layer norm folded, nothing centred.
-
-    Both classes then compute the same activations, so what is fitted on one may be used on the other.
+    """Load a model with its weights unchanged: no layer norm folded, nothing centred.
 
     Args:
         name_or_path: a Hugging Face hub name or local folder; by default the bundled judge model.
         model_class: `HookedTransformer` needs TransformerLens 3.
-        device: by default CUDA where there is one, else the CPU.
-        dtype: of the weights and activations.
+        device: by default CUDA if there is one, else the CPU.
+        dtype: the dtype of weights and activations.
         revision: hub branch, tag or commit.
-        tokenizer: instead of the model's own. (Transformers takes some families' own tokenizer class, Qwen2's for one,
-            whatever the folder's tokenizer files say.)
+        tokenizer: used instead of the model's own. (For some families, such as Qwen2, Transformers takes the family's
+            tokenizer class whatever the folder's tokenizer files say.)
         trust_remote_code: passed to Hugging Face.
 
     Raises:
@@ -91,32 +76,23 @@ def load_model(
     if Path(path).is_dir() and not (Path(path) / "config.json").exists():
         raise FileNotFoundError(f"{path} is a folder without a config.json: not a model in Hugging Face format")
     if Path(path).is_dir():
-        path = str(Path(path).resolve())  # what is recorded must be found again from another folder
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        path = str(Path(path).resolve())  # so that a recorded path is valid in every working directory
+    options: dict[str, Any] = {
+        "device": device or ("cuda" if torch.cuda.is_available() else "cpu"),
+        "dtype": dtype,
+        "tokenizer": tokenizer,
+        "trust_remote_code": trust_remote_code,
+    }
     if model_class == "TransformerBridge":
-        return TransformerBridge.boot_transformers(
-            path,
-            device=device,
-            dtype=dtype,
-            revision=revision,
-            tokenizer=tokenizer,
-            trust_remote_code=trust_remote_code,
-        )
+        return TransformerBridge.boot_transformers(path, revision=revision, **options)
     if model_class != "HookedTransformer":
         raise ValueError(f"model_class must be 'TransformerBridge' or 'HookedTransformer', not {model_class!r}")
     if HookedTransformer is None:
         raise ValueError("this TransformerLens has no HookedTransformer (removed in 4.0); use TransformerBridge")
     if not Path(path).is_dir():
-        hooked: HookedTransformer = HookedTransformer.from_pretrained_no_processing(
-            path,
-            device=device,
-            dtype=dtype,
-            revision=revision,
-            tokenizer=tokenizer,
-            trust_remote_code=trust_remote_code,
-        )
+        hooked: HookedTransformer = HookedTransformer.from_pretrained_no_processing(path, revision=revision, **options)
         return hooked
-    return _hooked_from_folder(path, device, dtype, tokenizer, trust_remote_code)
+    return _hooked_from_folder(path, **options)
 
 
 def _hooked_from_folder(
@@ -126,12 +102,12 @@ def _hooked_from_folder(
     tokenizer: PreTrainedTokenizerBase | None,
     trust_remote_code: bool,
 ) -> HookedTransformer:
-    """`HookedTransformer.from_pretrained` takes hub names only; this is its way, for a folder."""
+    """Do for a folder what `HookedTransformer.from_pretrained` does for hub names only."""
     loading = import_module("transformer_lens.loading_from_pretrained")
     hf_config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
     with tempfile.TemporaryDirectory() as neutral:
-        # The conversion guesses the architecture from the path's letters ("llama") before it looks into the config, and
-        # wants of GPT-2 a field that only old configs have.
+        # The conversion guesses the architecture from the path ("llama") before it looks into the config, and needs a field
+        # of GPT-2 that only old configs have.
         known = hf_config.to_dict()
         known.setdefault("n_ctx", known.get("n_positions"))
         (Path(neutral) / "config.json").write_text(json.dumps(known), encoding="utf-8")
@@ -140,7 +116,7 @@ def _hooked_from_folder(
     # TransformerLens caps or fixes some families' context; never let it exceed the model's own.
     config["n_ctx"] = min(config["n_ctx"], getattr(hf_config, "max_position_embeddings", None) or config["n_ctx"])
     d_head = getattr(hf_config, "head_dim", None)
-    if d_head and d_head != config["d_head"]:  # for some families d_model // n_heads is taken
+    if d_head and d_head != config["d_head"]:  # for some families TransformerLens takes d_model // n_heads
         rotary = {"rotary_dim": d_head} if config.get("rotary_dim") == config["d_head"] else {}
         config |= {"d_head": d_head, **rotary}
     cfg = import_module("transformer_lens").HookedTransformerConfig.from_dict(config)

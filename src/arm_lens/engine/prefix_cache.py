@@ -1,14 +1,12 @@
-"""Prefixes: what prompts have in common, read once.
+"""Prefixes: the part that prompts have in common, read once.
 
-Prompts that begin alike (with the same demonstrations, say) need their common part read once; the rest of each is then
-read after it. Whether a model can go on from keys and values is not taken on trust, but compared with a full pass.
+If prompts begin alike (with the same demonstrations, say), the common part is read once, and the rest of each prompt after
+it. That a model can read on from keys and values is checked against a full pass.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
@@ -23,14 +21,14 @@ from arm_lens.engine.sharing import readings_key, remembered
 from arm_lens.engine.tokens import chunks, pad
 
 TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}
-"""How far logits may be off, relative to the largest, to count as the same up to rounding; in other dtypes 0.05."""
+"""By how much logits may differ, relative to the largest, to count as the same up to rounding; 0.05 in other dtypes."""
 SHORTEST_SHARED = 8
 """Common beginnings shorter than this are not worth a pass of their own."""
 
 
 def common_prefix(sequences: Sequence[Sequence[int]]) -> list[int]:
-    """The tokens with which all sequences begin, of each at most all but its last."""
-    # What the first and the last in lexicographic order share is shared by all.
+    """The tokens with which all sequences begin; at most all but the last token of each."""
+    # A prefix that the first and the last in lexicographic order share is shared by all.
     first, last = min(map(tuple, sequences)), max(map(tuple, sequences))
     shared = 0
     while shared < min(map(len, sequences)) - 1 and first[shared] == last[shared]:
@@ -38,30 +36,18 @@ def common_prefix(sequences: Sequence[Sequence[int]]) -> list[int]:
     return list(first[:shared])
 
 
-@dataclass(eq=False)
-class _Read:
-    """What was read of prompts: what all begin with, and batch by batch the rest, as far as there was room."""
-
-    beginning: list[KVSegment]
-    own: dict[int, KVSegment] = field(default_factory=dict)
-
-    @property
-    def nbytes(self) -> int:
-        return sum(segment.nbytes for segment in (*self.beginning, *self.own.values()))
-
-
 class Prefixes:
-    """All tokens but the last of prompts, read batch by batch: once, as far as memory allows, else whenever needed.
+    """All tokens but the last of prompts, read batch by batch: once if memory allows, else whenever needed.
 
-    What all prompts begin with is read once for all. Reading begins at the first question. Within
-    `arm_lens.engine.sharing.shared_readings` equal prompts that are read in equal batches are read once, whoever asks;
+    The common beginning of all prompts is read once. Reading begins at the first use. Within
+    `arm_lens.engine.sharing.shared_readings` equal prompts that are read in equal batches are read once for all users;
     what is remembered there stays within one budget, and what was not used for longest goes first.
 
     Args:
         model: any that `arm_lens.engine.language_model` accepts.
         sequences: the prompts, of at least two tokens.
-        batch_size: prompts read together, at most.
-        memory_budget: bytes that what is kept may take; half as much may be taken by reading a batch.
+        batch_size: the most prompts read together.
+        memory_budget: bytes that the stored segments may take; reading a batch may take half as much.
         progress: show a bar while prompts are read.
     """
 
@@ -83,54 +69,51 @@ class Prefixes:
         sizes = Footprint.of(self.model)
         self.batches = list(sizes.batches(new, len(self._common), batch_size, memory_budget / 2))
         """Which prompts are read together, by index."""
-        self._expected = min(memory_budget, sizes.kept(sum(new) + len(self._common)))
+        self._expected = min(memory_budget, sizes.stored(sum(new) + len(self._common)))
         self._what = ("prefixes", batch_size, memory_budget)
         self._beginning: list[KVSegment] | None = None
-        self._read: _Read | None = None
+        self._own: list[KVSegment] | None = None
 
     def of_batch(self, number: int) -> list[KVSegment]:
-        """What was read of one of the batches: the part common to all prompts, and their own."""
-        if self._read is None:
-            self._read = self._shared_or_read()
-            self._beginning = self._read.beginning
-        own = self._read.own.get(number)
-        return [*self._read.beginning, self._segment(self.batches[number]) if own is None else own]
+        """The segments of one of the batches: the beginning that all prompts share, and the prompts' own part."""
+        if self._own is None:
+            self._beginning, self._own = self._shared_or_read()
+        own = self._own[number] if number < len(self._own) else self._segment(self.batches[number])
+        return [*self._common_segment(), own]
 
     def read(self, examples: Sequence[int]) -> list[KVSegment]:
-        """The same of any prompts, read now and not kept."""
+        """The segments of any prompts, read now and not stored."""
         return [*self._common_segment(), self._segment(examples)]
 
     @property
     def nbytes(self) -> int:
-        """The memory taken by what is kept."""
-        if self._read is not None:
-            return self._read.nbytes
-        return sum(segment.nbytes for segment in self._beginning or ())
+        """The memory that the stored segments take."""
+        return _nbytes((self._beginning or [], self._own or []))
 
-    def _shared_or_read(self) -> _Read:
+    def _shared_or_read(self) -> tuple[list[KVSegment], list[KVSegment]]:
         key = readings_key(self.model, self._what, self.sequences)
         if key is None:
             return self._read_all()
-        known: OrderedDict[object, _Read] = remembered("prefixes", OrderedDict)
-        if key in known:
-            known.move_to_end(key)
-            return known[key]
-        while known and sum(one.nbytes for one in known.values()) + self._expected > self._budget:
-            known.popitem(last=False)
-        known[key] = found = self._read_all()
+        known: dict[object, tuple[list[KVSegment], list[KVSegment]]] = remembered("prefixes", dict)
+        found = known.pop(key, None)
+        if found is None:
+            while known and sum(map(_nbytes, known.values())) + self._expected > self._budget:
+                del known[next(iter(known))]
+            found = self._read_all()
+        known[key] = found  # in the order of their last use
         return found
 
-    def _read_all(self) -> _Read:
-        found = _Read(self._common_segment())
+    def _read_all(self) -> tuple[list[KVSegment], list[KVSegment]]:
+        """The shared beginning, and each batch's own segment as far as there is room."""
+        own: list[KVSegment] = []
         room = self._budget
-        bar = tqdm(self.batches, desc="reading prompts", unit="batch", disable=not self._progress)
-        for place, examples in enumerate(bar):
+        for examples in tqdm(self.batches, desc="reading prompts", unit="batch", disable=not self._progress):
             segment = self._segment(examples)
             room -= segment.nbytes
             if room < 0:
                 break
-            found.own[place] = segment
-        return found
+            own.append(segment)
+        return self._common_segment(), own
 
     def _common_segment(self) -> list[KVSegment]:
         if self._beginning is None:
@@ -143,12 +126,16 @@ class Prefixes:
         return self.model.prefill(pad(rest, device=self.model.device), self._common_segment())
 
 
+def _nbytes(segments: tuple[list[KVSegment], list[KVSegment]]) -> int:
+    return sum(segment.nbytes for part in segments for segment in part)
+
+
 def each_last_logits(
     model: ModelLike, sequences: Sequence[Sequence[int]], *, batch_size: int = 16, progress: bool = False
 ) -> Iterator[tuple[list[int], Float[Tensor, "batch vocab"]]]:
-    """Next-token logits after each of many prompts, batch by batch: which prompts, and theirs. Hooks take part.
+    """Next-token logits after each of many prompts, batch by batch: the prompts' indices and logits. Hooks take part.
 
-    Prompts of like length go together, as they waste least on padding; what all begin with is read once.
+    Prompts of similar length go together, which wastes least on padding; their common beginning is read once.
     """
     model = language_model(model)
     order = sorted(range(len(sequences)), key=lambda index: len(sequences[index]))
@@ -162,9 +149,9 @@ def each_last_logits(
 
 
 def shared_beginning(model: ModelLike, sequences: Sequence[Sequence[int]]) -> list[int]:
-    """The tokens that are worth reading once for all these prompts; none if the model cannot go on from them exactly.
+    """The tokens that are worth reading once for all these prompts; none if the model cannot read on from them exactly.
 
-    With hooks other than those of arm_lens on the model nothing is shared: they may expect whole prompts.
+    Nothing is shared if there are hooks on the model that are not arm_lens's: they may expect whole prompts.
     """
     model = language_model(model)
     common = common_prefix(sequences)
@@ -176,14 +163,14 @@ def shared_beginning(model: ModelLike, sequences: Sequence[Sequence[int]]) -> li
 
 
 def extends_exactly(model: LanguageModel, sequences: Sequence[Sequence[int]], common: int | None = None) -> bool:
-    """Whether prompts that are read in two parts give the logits of whole ones: the longest and the shortest must show it.
+    """Whether prompts that are read in two parts give the logits of whole prompts, tried on the longest and the shortest.
 
-    What was found out is remembered with the model, up to the longest prompt and the most padding that were tried.
+    The result is remembered with the model, up to the longest prompt and the most padding that were tried.
 
     Args:
         model: the model.
         sequences: the prompts.
-        common: so many tokens are the first part, the same of all; by default all tokens but the last.
+        common: length of the first part, which all prompts share; by default all tokens but the last.
     """
     longest, shortest = max(sequences, key=len), min(sequences, key=len)
     padding, known = len(longest) - len(shortest), model.findings.extended
@@ -200,7 +187,7 @@ def extends_exactly(model: LanguageModel, sequences: Sequence[Sequence[int]], co
         difference = differs(model.last_logits_after([model.prefill(before)], rest), model.last_logits(whole))
     except torch.OutOfMemoryError:
         raise
-    except Exception as error:  # whatever an unknown architecture makes of it is the answer
+    except Exception as error:  # of an unknown architecture any error is the answer
         difference = f"{type(error).__name__}: {error}"
     reach = max(len(longest), known[0]), max(padding, known[1])
     model.findings.extended = None if difference else reach
@@ -208,8 +195,8 @@ def extends_exactly(model: LanguageModel, sequences: Sequence[Sequence[int]], co
 
 
 def differs(found: Float[Tensor, "*batch logit"], expected: Float[Tensor, "*batch logit"]) -> str | None:
-    """What to say of logits that differ by more than rounding; None if they do not."""
+    """A description of how logits differ; None if they are the same up to rounding."""
     off = (found.float() - expected.float()).abs().max() / expected.float().abs().max().clamp(min=1.0)
     if off <= TOLERANCE.get(expected.dtype, 0.05):
         return None
-    return f"its logits come out different by {float(off):.1g} of the largest"
+    return f"its logits differ by {float(off):.1g} of the largest"

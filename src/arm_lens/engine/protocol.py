@@ -1,9 +1,9 @@
-"""What arm_lens needs of a language model, whatever class holds it: the `LanguageModel` protocol.
+"""What arm_lens needs of a language model, whatever its class: the `LanguageModel` protocol.
 
-The activation read and written everywhere is ``blocks.{layer}.attn.hook_z``: the output of each attention head before
-the output projection, ``[batch, pos, head, d_head]``. Beside it a model is asked for next-token logits, for keys and values
-(`KVSegment`), and for the parts of its blocks. `arm_lens.engine.bridge` and `arm_lens.engine.hooked` say how each class
-of TransformerLens answers; nothing else asks which class a model is of.
+The activation that is read and written everywhere is ``blocks.{layer}.attn.hook_z``: the output of each attention head
+before the output projection, ``[batch, pos, head, d_head]``. A model also gives next-token logits, keys and values
+(`KVSegment`), and the parts of its blocks. `arm_lens.engine.bridge` and `arm_lens.engine.hooked` implement this for the two
+classes of TransformerLens; no other module asks for a model's class.
 """
 
 from __future__ import annotations
@@ -16,18 +16,22 @@ from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field, fields
 from importlib import resources
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 import torch
 from einops import rearrange
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformer_lens.config import TransformerLensConfig
 from transformer_lens.hook_points import HookPoint, LensHandle
 from transformers import PreTrainedTokenizerBase
 
-from arm_lens.engine.kv_segments import KVSegment, one_after_another, positions_after
+from arm_lens.engine.kv_segments import KVSegment, NewTokens
 from arm_lens.engine.tokens import PromptTooLongError, TokenBatch
+
+if TYPE_CHECKING:
+    from transformer_lens import HookedTransformer
+    from transformer_lens.model_bridge import TransformerBridge
 
 ModelClass = Literal["TransformerBridge", "HookedTransformer"]
 Hook: TypeAlias = Callable[[Float[Tensor, "batch pos head d_head"]], Float[Tensor, "batch pos head d_head"] | None]
@@ -44,12 +48,12 @@ def bundled_model_path() -> Path:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelInfo:
-    """What has to be known about a model to read activations of it, or to trust activations read before."""
+    """What identifies a model, as far as its activations depend on it."""
 
     name: str
     """Hub name or folder, or `BUNDLED_NAME`."""
     revision: str | None
-    """Hub commit, where Hugging Face recorded one."""
+    """Hub commit, if Hugging Face recorded one."""
     architecture: str
     """Hugging Face class, e.g. ``LlamaForCausalLM``."""
     model_class: ModelClass
@@ -75,22 +79,20 @@ class ModelInfo:
 
 @dataclass(eq=False)
 class Findings:
-    """What was found out about one model by trying; it holds no reference to the model."""
+    """What was found out about one model by trying, without a reference to the model."""
 
     replayed: list[tuple[int, int]] = field(default_factory=list)
-    """With how long a prompt, and how many masks in a pass, its replay was found exact; so it is with no more of either."""
+    """Prompt lengths and numbers of masks in a pass for which replays were exact, and so are with no more of either."""
     extended: tuple[int, int] | None = (0, -1)
-    """The longest prompt, and the most padding, with which reading on was found exact; None if it is not."""
+    """The longest prompt and the most padding for which reading on was exact; None if it is not."""
     warned: bool = False
-    """Whether it was said that it cannot be replayed."""
-    identity: object = field(default_factory=object)
-    """Stands for the model in keys of `arm_lens.engine.sharing`."""
+    """Whether the user was warned that the model cannot be replayed."""
     adapter: weakref.ref[LanguageModel] | None = None
     """The adapter in use."""
 
 
 def weights_state(weights: Iterable[Tensor]) -> tuple[object, ...]:
-    """Another value once any of the weights was moved, cast, exchanged, or changed in place."""
+    """A value that changes once any of the weights is moved, cast, exchanged, or changed in place."""
     return tuple(
         (id(weight), weight.data_ptr(), weight.device, weight.dtype, 0 if weight.is_inference() else weight._version)
         for weight in weights
@@ -100,15 +102,15 @@ def weights_state(weights: Iterable[Tensor]) -> tuple[object, ...]:
 _OURS: set[int] = set()
 """Ids of the hooks that `LanguageModel.hooked` has put on any model."""
 _SILENCE: ContextVar[object] = ContextVar("silence", default=None)
-"""The innermost `silenced` block that runs; a hook acts in the one it was put on in, and in no other."""
+"""The innermost `silenced` block that runs; a hook acts only in the block in which it was added."""
 
 
 @contextlib.contextmanager
 def silenced() -> Iterator[None]:
-    """Within, hooks of `LanguageModel.hooked` that were put on outside do nothing.
+    """Within, hooks of `LanguageModel.hooked` that were added outside do nothing.
 
-    What is read is a part of prompts that does not end where they end, or the model as nobody steers it. Hooks put on within
-    act, and act there alone: another thread that uses the model meanwhile does not run into them.
+    It is for reading a part of prompts that does not end where the prompts end, or the unsteered model. Hooks that are added
+    within act only within: they do not affect another thread that uses the model meanwhile.
     """
     token = _SILENCE.set(object())
     try:
@@ -118,19 +120,37 @@ def silenced() -> Iterator[None]:
 
 
 class LanguageModel(ABC):
-    """A language model as arm_lens uses it; `arm_lens.engine.language_model` gives the one of a model.
+    """A language model as arm_lens uses it; made by `arm_lens.engine.language_model`.
 
     Args:
         raw: the user's own object.
         lens: the TransformerLens model that computes; often the same object.
-        findings: what is known of the model.
+        findings: what is known about the model.
+        tokenizer: the user's own; by default the TransformerLens model's.
     """
 
     model_class: ClassVar[ModelClass]
 
-    def __init__(self, raw: nn.Module, lens: nn.Module, findings: Findings) -> None:
-        self.raw, self._lens, self.findings = raw, lens, findings
+    def __init__(
+        self,
+        raw: nn.Module,
+        lens: TransformerBridge | HookedTransformer,
+        findings: Findings,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+    ) -> None:
+        self.raw, self._lens, self.findings, self._tokenizer = raw, lens, findings, tokenizer
         findings.adapter = weakref.ref(self)
+        config: TransformerLensConfig = lens.cfg
+        self.n_layers: int = config.n_layers
+        self.n_heads: int = config.n_heads
+        """Attention heads per layer; with grouped-query attention, the query heads."""
+        self.n_key_value_heads: int = config.n_key_value_heads or config.n_heads
+        self.d_head: int = config.d_head
+        self.d_model: int = config.d_model
+        self.d_mlp: int = config.d_mlp or 4 * config.d_model
+        self.d_vocab: int = config.d_vocab
+        self.n_ctx: int = config.n_ctx
+        """Longest context, in tokens."""
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.info.name}, {self.n_layers} layers x {self.n_heads} heads)"
@@ -138,68 +158,42 @@ class LanguageModel(ABC):
     # -------------------------------------------------------------------------------------------- what it is
 
     @property
-    @abstractmethod
     def info(self) -> ModelInfo:
         """Name, shape and state."""
+        name, (revision, architecture, weight_processing) = str(self._lens.cfg.model_name), self._provenance()
+        return ModelInfo(
+            name=BUNDLED_NAME if name == str(bundled_model_path()) else name,
+            revision=revision,
+            architecture=architecture,
+            model_class=self.model_class,
+            weight_processing=weight_processing,
+            dtype=str(self.dtype).removeprefix("torch."),
+            n_layers=self.n_layers,
+            n_heads=self.n_heads,
+            d_head=self.d_head,
+            d_model=self.d_model,
+            n_ctx=self.n_ctx,
+        )
+
+    @abstractmethod
+    def _provenance(self) -> tuple[str | None, str, str]:
+        """Revision, architecture and weight processing, for `info`."""
 
     @property
-    @abstractmethod
-    def _config(self) -> TransformerLensConfig:
-        """TransformerLens' config."""
-
-    @property
-    @abstractmethod
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The model's tokenizer."""
-
-    @property
-    def n_layers(self) -> int:
-        """Number of blocks."""
-        return self._config.n_layers
-
-    @property
-    def n_heads(self) -> int:
-        """Attention heads per layer; of grouped-query attention, the query heads."""
-        return self._config.n_heads
-
-    @property
-    def n_key_value_heads(self) -> int:
-        """Heads per layer that have keys and values of their own."""
-        return self._config.n_key_value_heads or self._config.n_heads
-
-    @property
-    def d_head(self) -> int:
-        """Width of a head's output."""
-        return self._config.d_head
-
-    @property
-    def d_model(self) -> int:
-        """Width of the residual stream."""
-        return self._config.d_model
-
-    @property
-    def d_mlp(self) -> int:
-        """Width of an MLP's hidden layer."""
-        return self._config.d_mlp or 4 * self._config.d_model
-
-    @property
-    def d_vocab(self) -> int:
-        """Size of the vocabulary."""
-        return self._config.d_vocab
-
-    @property
-    def n_ctx(self) -> int:
-        """Longest context, in tokens."""
-        return self._config.n_ctx
+        """The user's tokenizer, or the TransformerLens model's."""
+        tokenizer = self._lens.tokenizer if self._tokenizer is None else self._tokenizer
+        assert tokenizer is not None
+        return tokenizer
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of weights and activations."""
-        return self._config.dtype
+        """The dtype of weights and activations."""
+        return self._lens.cfg.dtype
 
     @property
     def device(self) -> torch.device:
-        """Where the token embedding lives: where the model's input belongs."""
+        """The device of the token embedding, where the model's input belongs."""
         return next(iter(self.parameters())).device
 
     def parameters(self) -> Iterator[nn.Parameter]:
@@ -207,19 +201,19 @@ class LanguageModel(ABC):
         return self._lens.parameters()
 
     def state(self) -> tuple[object, ...]:
-        """Stands for the model with the weights it has now, in keys of what was read of it; it is hashable."""
-        return (self.findings.identity, *weights_state(self.parameters()))
+        """A hashable stand-in, for keys, for the model with its present weights."""
+        return (self.findings, *weights_state(self.parameters()))
 
     # -------------------------------------------------------------------------------------------- its parts
 
     @property
     def blocks(self) -> Sequence[nn.Module]:
-        """The blocks, as TransformerLens wraps them; none where it knows of none."""
+        """The blocks, as TransformerLens wraps them; empty if it knows of none."""
         found = getattr(self._lens, "blocks", None)
         return list(found) if isinstance(found, nn.ModuleList) else []
 
     def hook_z(self, layer: int) -> HookPoint:
-        """The hook point in front of the output projection of a layer's attention, ``[batch, pos, head, d_head]``.
+        """The hook point before the output projection of a layer's attention, ``[batch, pos, head, d_head]``.
 
         Raises:
             ValueError: if the layer has none (a state-space layer, say).
@@ -227,37 +221,33 @@ class LanguageModel(ABC):
         return self._attention_point(layer, "hook_z")
 
     def hook_pattern(self, layer: int) -> HookPoint:
-        """The hook point of a layer's attention pattern, ``[batch, head, query, key]``.
-
-        Raises:
-            ValueError: if the layer has none.
-        """
+        """The hook point of a layer's attention pattern, ``[batch, head, query, key]``; errors as for `hook_z`."""
         return self._attention_point(layer, "hook_pattern")
 
     def _attention_point(self, layer: int, name: str) -> HookPoint:
-        # Not by name from hook_dict: a bridge makes that afresh, with every alias, each time it is asked.
+        # Not from hook_dict: a bridge builds that anew, with every alias, at each access.
         blocks = getattr(self._lens, "blocks", None)
         point = None if blocks is None else getattr(getattr(blocks[layer], "attn", None), name, None)
         if isinstance(point, HookPoint):
             return point
         raise ValueError(f"{self.info.name} has no blocks.{layer}.attn.{name}: layer {layer} has no attention heads")
 
-    @abstractmethod
     def parts_of(self, block: nn.Module) -> list[nn.Module]:
         """The modules that a block's layer is made of."""
+        return list(block.children())
 
-    @abstractmethod
     def modules(self) -> Iterator[nn.Module]:
         """Every module that may take part in a pass."""
+        return self._lens.modules()
 
     # -------------------------------------------------------------------------------------------- hooks
 
     @contextlib.contextmanager
     def hooked(self, hooks: Mapping[int, Hook]) -> Iterator[None]:
-        """Run with a function at ``hook_z`` of the given layers; a function that returns a tensor replaces the activation.
+        """Run with a function at ``hook_z`` of each given layer; if it returns a tensor, that replaces the activation.
 
-        Exactly these hooks are removed on exit, also after an exception; hooks of the user's stay. The hook points are
-        used directly, because the bridge's own context manager calls a hook once per alias in compatibility mode.
+        Exactly these hooks are removed on exit, also after an exception; the user's own stay. The hook points are used
+        directly, because the bridge's own context manager calls a hook once per alias in compatibility mode.
         """
         added: list[tuple[HookPoint, LensHandle]] = []
         try:
@@ -275,14 +265,11 @@ class LanguageModel(ABC):
                     point.fwd_hooks.remove(handle)
 
     def is_hooked(self) -> bool:
-        """Whether any hook is on any of its modules: it is steered, watched, or changed by a hook of the user's."""
+        """Whether any hook is on any module: the model is steered, or a hook of the user's reads or changes it."""
         return any(True for module in self._lens.modules() for _ in _hooks_on(module))
 
     def has_foreign_hooks(self) -> bool:
-        """Whether hooks are on its hook points that `hooked` did not put there.
-
-        They may care where in a prompt a token stands.
-        """
+        """Whether hooks that `hooked` did not add are on the hook points; they may depend on a token's place in a prompt."""
         points = (module for module in self._lens.modules() if isinstance(module, HookPoint))
         return any(hook not in _OURS for point in points for hook in _hooks_on(point))
 
@@ -291,19 +278,19 @@ class LanguageModel(ABC):
     def encode(self, texts: Sequence[str], *, chat: bool, names: Sequence[str] | None = None) -> list[list[int]]:
         """Whole prompts as token ids.
 
-        A chat template writes its own special tokens into the text. For a base model a beginning-of-sequence token is put
-        in front where the tokenizer has one and TransformerLens' ``cfg.default_prepend_bos`` says so.
+        A chat template writes its own special tokens into the text. For a base model a beginning-of-sequence token comes
+        first if the tokenizer has one and TransformerLens' ``cfg.default_prepend_bos`` is set.
 
         Args:
             texts: whole prompts.
             chat: whether the texts come from a chat template.
-            names: what to call each text in an error; by default its number.
+            names: the names of the texts in errors; by default their numbers.
 
         Raises:
             PromptTooLongError: naming the first text that has more tokens than the model's context.
         """
         bos = self.tokenizer.bos_token_id
-        prepend = not chat and bos is not None and getattr(self._config, "default_prepend_bos", True)
+        prepend = not chat and bos is not None and getattr(self._lens.cfg, "default_prepend_bos", True)
         prefix = [bos] if prepend else []
         sequences = []
         for number, text in enumerate(texts):
@@ -324,17 +311,18 @@ class LanguageModel(ABC):
     def logits(self, batch: TokenBatch) -> Float[Tensor, "batch pos vocab"]:
         """Next-token logits at every position, without gradients; hooks already on the model take part."""
 
-    @abstractmethod
+    @torch.inference_mode()
     def last_logits(self, batch: TokenBatch) -> Float[Tensor, "batch vocab"]:
         """Next-token logits after each sequence's last real token, without gradients; hooks on the model take part."""
+        return self.last_logits_with_gradient(batch)
 
     @abstractmethod
     def last_logits_with_gradient(self, batch: TokenBatch) -> Float[Tensor, "batch vocab"]:
-        """The same after left-padded sequences, with gradients unless the caller forbids them."""
+        """The same as `last_logits`, with gradients unless the caller forbids them."""
 
     @abstractmethod
     def no_extension(self, longest: int) -> str | None:
-        """Why new tokens cannot be read after KV segments, as far as class and config tell; None if nothing tells.
+        """Why the model cannot read new tokens after KV segments, as far as class and config show; None if it may.
 
         Args:
             longest: tokens of the longest prompt.
@@ -343,66 +331,50 @@ class LanguageModel(ABC):
     @abstractmethod
     def extend(
         self,
-        tokens: Int[Tensor, "row new"],
-        past: Sequence[KVSegment],
-        positions: Int[Tensor, "row new"],
-        sees: Bool[Tensor, "row new new"],
+        new: NewTokens,
         *,
         rows: Int[Tensor, " verdict"] | None = None,
         last_only: bool = False,
-        keep: list[tuple[Tensor, Tensor]] | None = None,
-    ) -> Float[Tensor, "row kept vocab"]:
+        keep: list[KVSegment] | None = None,
+    ) -> Float[Tensor, "row new vocab"]:
         """Read new tokens after what was read before, and give their next-token logits.
 
         Gradients are recorded unless the caller forbids it.
 
         Args:
-            tokens: what is new.
-            past: what was read before, in order; each with one row or as many as ``tokens``.
-            positions: where in its prompt each new token stands; -1 at padding.
-            sees: which new tokens each new token attends to. All of the past is attended to, as far as a window reaches.
-            rows: of which tokens the logits are wanted, in float32; by default of the whole vocabulary. Only these rows of
-                the unembedding are multiplied.
+            new: the tokens and the past. All of the past is attended to, as far as a sliding window reaches.
+            rows: the tokens whose logits are given, in float32; by default the whole vocabulary. Only these rows of the
+                unembedding are multiplied.
             last_only: give the logits of the last new token only.
-            keep: filled with the new tokens' keys and values, layer by layer.
+            keep: a list to which the new tokens' KV segment is appended.
         """
 
     @torch.inference_mode()
     def prefill(self, batch: TokenBatch, past: Sequence[KVSegment] = ()) -> KVSegment:
         """Read left-padded tokens after what was read before. Hooks of `hooked`, at the last token, are silent meanwhile."""
-        positions = positions_after(batch, past)
-        keep: list[tuple[Tensor, Tensor]] = []
+        keep: list[KVSegment] = []
         nothing = torch.zeros(0, dtype=torch.long)
         with silenced():
-            sees = one_after_another(positions)
-            self.extend(batch.tokens, past, positions, sees, rows=nothing, last_only=True, keep=keep)
-        return KVSegment([keys for keys, _ in keep], [values for _, values in keep], positions)
+            self.extend(NewTokens.following(batch, past), rows=nothing, last_only=True, keep=keep)
+        return keep[0]
 
     @torch.inference_mode()
     def last_logits_after(self, past: Sequence[KVSegment], batch: TokenBatch) -> Float[Tensor, "batch vocab"]:
         """Next-token logits after left-padded tokens that follow what was read before; hooks on the model take part."""
-        positions = positions_after(batch, past)
-        return self.extend(batch.tokens, past, positions, one_after_another(positions), last_only=True)[:, -1]
+        return self.extend(NewTokens.following(batch, past), last_only=True)[:, -1]
 
 
 def _hooks_on(module: nn.Module) -> Iterator[int]:
-    """Ids of the hooks on a module, without those by which libraries themselves connect modules."""
+    """Ids of the hooks on a module, without those with which libraries connect modules."""
     by_lens = {handle.hook.id: handle for handle in module.fwd_hooks} if isinstance(module, HookPoint) else {}
     for hook, function in (*module._forward_hooks.items(), *module._forward_pre_hooks.items()):
         handle = by_lens.get(hook)
-        # What a user puts on through a bridge is wrapped in functions of TransformerLens', but not for good.
-        for_good = handle is None or handle.is_permanent
-        wiring = for_good and _is_of_library(function if handle is None else handle.user_hook)
-        if not wiring:
+        # A user's hook on a bridge is wrapped in a function of TransformerLens, but is not permanent.
+        permanent = handle is None or handle.is_permanent
+        origin = function if handle is None else handle.user_hook
+        library = str(getattr(origin, "__module__", "")).partition(".")[0]
+        if not (permanent and library in ("transformer_lens", "transformers", "accelerate")):
             yield hook
-
-
-def _is_of_library(function: object) -> bool:
-    return str(getattr(function, "__module__", "")).partition(".")[0] in (
-        "transformer_lens",
-        "transformers",
-        "accelerate",
-    )
 
 
 def _as_lens_hook(function: Hook, n_heads: int) -> Callable[..., Tensor | None]:
@@ -413,7 +385,7 @@ def _as_lens_hook(function: Hook, n_heads: int) -> Callable[..., Tensor | None]:
             return None
         if z.ndim == 4:
             return function(z)
-        # Some bridge layers hand out the heads side by side.
+        # Some bridge layers give the heads in one axis with d_head.
         result = function(rearrange(z, "batch pos (head d_head) -> batch pos head d_head", head=n_heads))
         return None if result is None else rearrange(result, "batch pos head d_head -> batch pos (head d_head)")
 

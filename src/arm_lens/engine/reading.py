@@ -6,8 +6,8 @@ prompts of a criterion's examples, the mean
 .. math:: \mu_j[l, m] = \frac{1}{n} \sum_i z_i[l, m]
 
 is what an Activation Reward Model later writes back (arXiv 2507.01368, section 3). Only the last position of each layer
-is kept, and of that only a running mean unless the values themselves are asked for, so that memory depends neither on
-the number of examples nor on their length.
+is stored, and a mean is taken as the examples are read, so that its memory depends neither on their number nor on their
+length.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from arm_lens.engine.sharing import recalled, remembered_of
 from arm_lens.engine.tokens import TokenBatch, chunks, pad
 
 PROBE_TOKENS = 12
-"""Length of the fixed text behind a fingerprint."""
+"""Length of the fixed token sequence of a fingerprint."""
 
 
 def read_batch(model: ModelLike, batch: TokenBatch) -> Float[Tensor, "batch layer head d_head"]:
@@ -40,7 +40,7 @@ def read_batch(model: ModelLike, batch: TokenBatch) -> Float[Tensor, "batch laye
 def read_with_logits(
     model: ModelLike, batch: TokenBatch
 ) -> tuple[Float[Tensor, "batch layer head d_head"], Float[Tensor, "batch vocab"]]:
-    """``hook_z`` at the last real token, as `read_batch`, and the next-token logits of the same pass."""
+    """What `read_batch` gives, and the next-token logits of the same pass."""
     model = language_model(model)
     rows = torch.arange(len(batch.tokens), device=batch.tokens.device)
     last = batch.last
@@ -77,7 +77,7 @@ def read_all(
 ) -> Float[Tensor, "example layer head d_head"]:
     """``hook_z`` at the last token of each sequence, all in memory: in the model's dtype, on the CPU.
 
-    Within `arm_lens.engine.sharing.shared_readings` it is read once and given to all who ask, who must not write into it.
+    Within `arm_lens.engine.sharing.shared_readings` it is read once and shared: do not write into it.
 
     Raises:
         ValueError: if there is no sequence.
@@ -123,16 +123,16 @@ class RunningMean:
         self._count = 0
 
     def update(self, z: Float[Tensor, "batch layer head d_head"]) -> None:
-        """Take in a batch of examples."""
-        total = z.cpu().double().sum(dim=0)  # on the CPU, whose sums are the same wherever the model is
+        """Add a batch of examples."""
+        total = z.cpu().double().sum(dim=0)  # on the CPU, so that sums are the same on every device
         self._sum = total if self._sum is None else self._sum + total
         self._count += len(z)
 
     def result(self) -> HeadMeans:
-        """The mean over everything seen.
+        """The mean over all batches.
 
         Raises:
-            ValueError: if nothing was seen.
+            ValueError: if there was no example.
         """
         if self._sum is None or self._count == 0:
             raise ValueError("there is no mean of no examples")
@@ -144,15 +144,15 @@ def mean_heads(
 ) -> HeadMeans:
     """The mean of ``hook_z`` at the last token over token sequences.
 
-    Within `arm_lens.engine.sharing.shared_readings` it is read once, if at all: `read_all` may have read the same.
+    Within `arm_lens.engine.sharing.shared_readings` it is read once, or taken from what `read_all` has read.
     """
     model = language_model(model)
 
     def make() -> HeadMeans:
         mean = RunningMean()
-        every = recalled(model, ("heads", batch_size), sequences)
-        if isinstance(every, Tensor):
-            parts: Iterator[Tensor] = iter(torch.split(every, batch_size))
+        known = recalled(model, ("heads", batch_size), sequences)
+        if isinstance(known, Tensor):
+            parts: Iterator[Tensor] = iter(torch.split(known, batch_size))
         else:
             parts = read_heads(model, sequences, batch_size=batch_size, progress=progress)
         for z in parts:
@@ -163,11 +163,10 @@ def mean_heads(
 
 
 def fingerprint(model: ModelLike) -> Float[Tensor, "layer head d_head"]:
-    """``hook_z`` at the last of a few fixed tokens: what the model itself says about which weights it has.
+    """``hook_z`` at the last of a few fixed tokens, which identifies the model's weights.
 
-    Two models with the same fingerprint compute the same activations, whatever they are called and whichever class
-    holds them; a fine-tune, another revision or another weight processing shows. Whoever steers the model meanwhile, here
-    or in another thread, does not.
+    Models with the same fingerprint compute the same activations, whatever their names and classes; a fine-tune, another
+    revision or another weight processing changes it. Steering the model meanwhile, here or in another thread, does not.
     """
     model = language_model(model)
     tokens = torch.arange(1, PROBE_TOKENS + 1, device=model.device)[None] * 7 % min(model.d_vocab, 1000)

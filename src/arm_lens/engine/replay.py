@@ -4,14 +4,14 @@ An injection touches the last token only, and attention is causal: the keys and 
 whatever mask is tried. So each prompt's prefix (all tokens but the last) is read once, what all prompts have in common
 once for all, and each mask costs one token.
 
-The masks of a prompt are laid side by side as positions of one pass: M copies of the last token, all at the last
-token's position, each seeing the prefix and itself and none of its siblings (the attention mask of tree-shaped
-speculative decoding). ``hook_z`` then arrives as ``[example, mask, head, d_head]``, and the prefix is held once per
-prompt, not once per mask.
+The masks of a prompt stand side by side as positions of one pass: M copies of the last token, all at the last token's
+position, each of which attends to the prefix and to itself but not to the other copies (the attention mask of tree-shaped
+speculative decoding). ``hook_z`` is then ``[example, mask, head, d_head]``, and the prefix is stored once per prompt, not
+once per mask.
 
-Whether a model can be replayed is not taken on trust: before anything else the longest and the shortest prompt are
-compared with full passes. Where they differ, or where there are no keys and values to go on from (state-space, hybrid
-and encoder-decoder models), every mask reads every prompt in full, and a warning says so once.
+Before its first use a replay is checked: on the longest and the shortest prompt it is compared with full passes. If they
+differ, or if the model has no keys and values to read on from (state-space, hybrid and encoder-decoder models), every mask
+reads every prompt in full, and one warning says so.
 """
 
 from __future__ import annotations
@@ -19,13 +19,15 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import torch
 from einops import repeat
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from arm_lens.engine.kv_segments import KVSegment
+from arm_lens.engine.kv_segments import KVSegment, NewTokens
 from arm_lens.engine.language_model import ModelLike, language_model
 from arm_lens.engine.memory import MASKS_PER_PASS, Footprint, default_budget
 from arm_lens.engine.prefix_cache import Prefixes, differs
@@ -37,7 +39,22 @@ from arm_lens.engine.verdict_tokens import VerdictTokens
 
 
 class SlowReplayWarning(UserWarning):
-    """This model's prompts are read in full for every mask."""
+    """The model's prompts are read in full for every mask."""
+
+
+HeadMasks: TypeAlias = Bool[Tensor, "mask layer head"] | Float[Tensor, "mask layer head"]
+
+
+@dataclass(frozen=True, eq=False)
+class _Trial:
+    """What is tried on prompts, and what is taken from each pass."""
+
+    masks: Tensor
+    values: Tensor
+    reduce: Callable[[Tensor], Tensor] | None
+    """A function of the logits; None takes hook_z."""
+    rows: Tensor | None = None
+    """The tokens whose logits are computed; None for the whole vocabulary."""
 
 
 class Replay:
@@ -51,9 +68,9 @@ class Replay:
         verdicts: the tokens whose logits decide.
         injection: how values are written.
         batch_size: prompts per pass, at most.
-        memory_budget: bytes to stay within, beside the model's weights; by default half of what is free on its device.
-            Half of it may hold prompts that were read; those beyond are read again each time. Passes are cut to the rest,
-            but never below one mask on one prompt.
+        memory_budget: bytes to stay within, in addition to the model's weights; by default half of what is free on its
+            device. Half of it is for prompts that were read; prompts for which it has no room are read again each time.
+            Passes are cut to the other half, but never below one mask on one prompt.
         progress: show a bar while prompts are read.
 
     Raises:
@@ -95,105 +112,91 @@ class Replay:
 
     @property
     def exact(self) -> bool:
-        """Whether masks are replayed; False once it is known that each takes a full pass."""
+        """Whether masks are replayed; False once it is known that each mask needs a full pass."""
         return self._refusal is None
 
     @property
     def nbytes(self) -> int:
-        """The memory taken by what is kept of the prompts."""
+        """The memory that the stored prompts take."""
         return self.prefixes.nbytes
 
     def with_injection(self, injection: Injection) -> Replay:
-        """The same prompts, what was read of them included, with values written in another way."""
+        """The same prompts, including what was read of them, with values written in another way."""
         other = copy.copy(self)
         other.injection = injection
         return other
 
     def verdict_logits(
-        self,
-        masks: Bool[Tensor, "mask layer head"] | Float[Tensor, "mask layer head"],
-        values: Float[Tensor, "layer head d_head"],
-        examples: Sequence[int] | None = None,
+        self, masks: HeadMasks, values: Float[Tensor, "layer head d_head"], examples: Sequence[int] | None = None
     ) -> Float[Tensor, "example mask verdict"]:
         """Logits of the positive and the negative verdict, all spellings together (logsumexp), in float32 on the CPU.
 
-        Only the verdicts' rows of the unembedding are multiplied. Their difference is the verdict gap.
+        Only the verdicts' rows of the unembedding are multiplied. The difference of the two is the verdict gap.
 
         Args:
             masks: heads at which the values are written; or gates in [0, 1], see `steer`.
             values: what is written there.
             examples: which prompts, by index; by default all.
         """
-        return self._each(masks, values, examples, self._sides, self._verdict_rows)
+        first, count = len(self.verdicts.positive), len(self._verdict_rows)
+        in_rows = VerdictTokens(tuple(range(first)), tuple(range(first, count)))
+        return self._each(_Trial(masks, values, in_rows.sums, self._verdict_rows), examples)
 
     def log_probs(
         self,
-        masks: Bool[Tensor, "mask layer head"] | Float[Tensor, "mask layer head"],
+        masks: HeadMasks,
         values: Float[Tensor, "layer head d_head"],
         examples: Sequence[int] | None = None,
         *,
         temperature: float = 1.0,
     ) -> Float[Tensor, "example mask verdict"]:
-        """Log-probabilities, over the whole vocabulary, of the positive and the negative verdict; else as above.
+        """Log-probabilities of the two verdicts over the whole vocabulary; otherwise as `verdict_logits`.
 
-        The vocabulary is summed up pass by pass, on the model's device: only two numbers a prompt and mask are kept.
-        Logits are divided by the temperature first.
+        Logits are divided by the temperature first, and summed pass by pass on the model's device: only two numbers per
+        prompt and mask are stored.
         """
 
         def normalised(logits: Tensor) -> Tensor:
             logits = logits / temperature
-            verdicts = logits[..., self._verdict_rows.to(logits.device)]
-            return self._sides(verdicts) - logits.logsumexp(dim=-1, keepdim=True)
+            return self.verdicts.sums(logits) - logits.logsumexp(dim=-1, keepdim=True)
 
-        return self._each(masks, values, examples, normalised, None)
+        return self._each(_Trial(masks, values, normalised), examples)
 
     def logits(
-        self,
-        masks: Bool[Tensor, "mask layer head"] | Float[Tensor, "mask layer head"],
-        values: Float[Tensor, "layer head d_head"],
-        examples: Sequence[int] | None = None,
+        self, masks: HeadMasks, values: Float[Tensor, "layer head d_head"], examples: Sequence[int] | None = None
     ) -> Float[Tensor, "example mask vocab"]:
-        """Next-token logits of each prompt under each mask, in float32 on the CPU; else as `verdict_logits`."""
-        return self._each(masks, values, examples, lambda logits: logits, None)
+        """Next-token logits of each prompt under each mask; otherwise as `verdict_logits`."""
+        return self._each(_Trial(masks, values, lambda logits: logits), examples)
 
     def hook_z(
-        self,
-        masks: Bool[Tensor, "mask layer head"] | Float[Tensor, "mask layer head"],
-        values: Float[Tensor, "layer head d_head"],
-        examples: Sequence[int] | None = None,
+        self, masks: HeadMasks, values: Float[Tensor, "layer head d_head"], examples: Sequence[int] | None = None
     ) -> Float[Tensor, "example mask layer head d_head"]:
-        """What enters each output projection at the last token, after writing, in float32 on the CPU."""
-        return self._each(masks, values, examples, None, self._verdict_rows[:1])
-
-    def _sides(self, verdicts: Float[Tensor, "*batch token"]) -> Float[Tensor, "*batch verdict"]:
-        first = len(self.verdicts.positive)
-        positive, negative = verdicts[..., :first], verdicts[..., first:]
-        return torch.stack([positive.logsumexp(dim=-1), negative.logsumexp(dim=-1)], dim=-1)
+        """What enters each output projection at the last token, after writing; otherwise as `verdict_logits`."""
+        return self._each(_Trial(masks, values, None, self._verdict_rows[:1]), examples)
 
     @torch.inference_mode()
-    def _each(
-        self,
-        masks: Tensor,
-        values: Tensor,
-        examples: Sequence[int] | None,
-        reduce: Callable[[Tensor], Tensor] | None,
-        rows: Tensor | None,
-    ) -> Tensor:
-        """What ``reduce`` makes of each pass's logits (None: hook_z instead), gathered on the CPU."""
+    def _each(self, trial: _Trial, examples: Sequence[int] | None) -> Tensor:
+        """Try the masks on prompts, pass by pass, and gather the results on the CPU: ``[example, mask, ...]``."""
         wanted = list(range(len(self))) if examples is None else list(examples)
-        self._check(masks, wanted)
-        values = values.to(self.device, self.model.dtype)
-        masks = masks.to(self.device)
-        run = self._replayed if self._is_exact(masks, values) else self._in_full
+        self._check(trial.masks, wanted)
+        trial = replace(
+            trial,
+            masks=trial.masks.to(self.device),
+            values=trial.values.to(self.device, self.model.dtype),
+            rows=None if trial.rows is None else trial.rows.to(self.device),
+        )
+        run = self._replayed if self._is_exact(trial) else self._in_full
         found = torch.empty(0)
-        places = {example: [place for place, other in enumerate(wanted) if other == example] for example in set(wanted)}
+        targets = {
+            example: [index for index, other in enumerate(wanted) if other == example] for example in set(wanted)
+        }
         for number, batch in enumerate(self.prefixes.batches):
-            here = [row for row, example in enumerate(batch) if example in places]
-            for some, span, part in run(number, here, masks, values, reduce, rows) if here else ():
+            picked = [row for row, example in enumerate(batch) if example in targets]
+            for rows, span, part in run(number, picked, trial) if picked else ():
                 if not found.numel():
-                    found = torch.empty(len(wanted), len(masks), *part.shape[2:])
-                for row, one in zip(some, part.float().cpu(), strict=True):
-                    found[places[batch[row]], span] = one
+                    found = torch.empty(len(wanted), len(trial.masks), *part.shape[2:])
+                for row, result in zip(rows, part.float().cpu(), strict=True):
+                    found[targets[batch[row]], span] = result
         return found
 
     def _check(self, masks: Tensor, wanted: Sequence[int]) -> None:
@@ -208,108 +211,79 @@ class Replay:
         if outside:
             raise IndexError(f"there is no prompt {outside[0]}; there are {len(self)}")
 
-    def _replayed(
-        self,
-        number: int,
-        here: list[int],
-        masks: Tensor,
-        values: Tensor,
-        reduce: Callable[[Tensor], Tensor] | None,
-        rows: Tensor | None,
-    ) -> Iterator[tuple[list[int], slice, Tensor]]:
+    def _replayed(self, number: int, picked: list[int], trial: _Trial) -> Iterator[tuple[list[int], slice, Tensor]]:
         past, batch = self.prefixes.of_batch(number), self.prefixes.batches[number]
         slots = sum(segment.positions.shape[1] for segment in past)
-        logits = None if rows is None else len(rows)
+        logits = None if trial.rows is None else len(trial.rows)
         as_rows = self._masks_as_rows or self._is_hooked()
-        prompts, per_prompt = self._sizes.cut(len(masks), slots, logits, self.memory_budget / 2, as_rows)
-        for some in chunks(len(here), prompts):
-            picked = here[some]
-            index = torch.tensor(picked, device=self.device)
-            those = past if len(picked) == len(batch) else [segment.rows(index) for segment in past]
-            last = torch.tensor([self.sequences[batch[row]][-1:] for row in picked], device=self.device)
-            lengths = torch.tensor([[len(self.sequences[batch[row]]) - 1] for row in picked], device=self.device)
-            for span in chunks(len(masks), per_prompt):
-                part = self._pass(those, last, lengths, masks[span], values, reduce, rows, as_rows)
-                yield picked, span, part
+        prompts, per_pass = self._sizes.cut(len(trial.masks), slots, logits, self.memory_budget / 2, as_rows)
+        for some in chunks(len(picked), prompts):
+            rows = picked[some]
+            index = torch.tensor(rows, device=self.device)
+            those = past if len(rows) == len(batch) else [segment.rows(index) for segment in past]
+            last = torch.tensor([self.sequences[batch[row]][-1:] for row in rows], device=self.device)
+            positions = torch.tensor([[len(self.sequences[batch[row]]) - 1] for row in rows], device=self.device)
+            for span in chunks(len(trial.masks), per_pass):
+                part = self._pass(those, last, positions, replace(trial, masks=trial.masks[span]), as_rows)
+                yield rows, span, part
 
-    def _pass(
-        self,
-        past: Sequence[KVSegment],
-        last: Tensor,
-        lengths: Tensor,
-        masks: Tensor,
-        values: Tensor,
-        reduce: Callable[[Tensor], Tensor] | None,
-        rows: Tensor | None,
-        as_rows: bool,
-    ) -> Tensor:
+    def _pass(self, past: Sequence[KVSegment], last: Tensor, positions: Tensor, trial: _Trial, as_rows: bool) -> Tensor:
         """All masks on some prompts: one position for each, or one row."""
-        prompts, count = len(last), len(masks)
+        prompts, masks = len(last), trial.masks
+        count = len(masks)
         if as_rows:
             order = repeat(torch.arange(prompts, device=self.device), "e -> (e m)", m=count)
-            past, last, lengths = [segment.rows(order) for segment in past], last[order], lengths[order]
+            past, last, positions = [segment.rows(order) for segment in past], last[order], positions[order]
             masks = repeat(masks, "m layer head -> (e m) 1 layer head", e=prompts)
         else:
-            last, lengths = last.expand(-1, count), lengths.expand(-1, count)
-        alone = torch.eye(last.shape[1], dtype=torch.bool, device=self.device).expand(len(last), -1, -1)
-        seen: dict[int, Tensor] = {}
-        with self.model.hooked(self._writers(masks, values, seen if reduce is None else None)):
-            logits = self.model.extend(last, past, lengths, alone, rows=rows)
-        if reduce is None:
-            found = torch.stack([seen[layer].to(self.device) for layer in range(self.model.n_layers)], dim=2)
-        else:
-            found = reduce(logits.float())
-        return found.reshape(prompts, count, *found.shape[2:])
-
-    def _is_hooked(self) -> bool:
-        """Whether the model is steered, say, already: such hooks act at the last position, which must be each mask's."""
-        return any(self.model.hook_z(layer).fwd_hooks for layer in range(self.model.n_layers))
-
-    def _writers(self, masks: Tensor, values: Tensor, seen: dict[int, Tensor] | None) -> dict[int, Hook]:
-        """A hook for each layer that any mask touches; for all, if what they write is to be ``seen``."""
+            last, positions = last.expand(-1, count), positions.expand(-1, count)
+        written: dict[int, Tensor] = {}
 
         def writer(layer: int) -> Hook:
             def write(z: Tensor) -> Tensor:
-                written = self.injection.apply(z, values[layer].to(z), masks[..., layer, :].to(z.device))
-                if seen is not None:
-                    seen[layer] = written
-                return written
+                new = self.injection.apply(z, trial.values[layer].to(z), masks[..., layer, :].to(z.device))
+                if trial.reduce is None:
+                    written[layer] = new
+                return new
 
             return write
 
         touched = masks.any(dim=-1).flatten(0, -2).any(dim=0).tolist()
-        return {layer: writer(layer) for layer in range(len(touched)) if touched[layer] or seen is not None}
+        layers = [layer for layer in range(self.model.n_layers) if touched[layer] or trial.reduce is None]
+        with self.model.hooked({layer: writer(layer) for layer in layers}):
+            logits = self.model.extend(NewTokens.side_by_side(last, past, positions), rows=trial.rows)
+        if trial.reduce is None:
+            found = torch.stack([written[layer].to(self.device) for layer in layers], dim=2)
+        else:
+            found = trial.reduce(logits.float())
+        return found.reshape(prompts, count, *found.shape[2:])
 
-    def _in_full(
-        self,
-        number: int,
-        here: list[int],
-        masks: Tensor,
-        values: Tensor,
-        reduce: Callable[[Tensor], Tensor] | None,
-        rows: Tensor | None,
-    ) -> Iterator[tuple[list[int], slice, Tensor]]:
-        batch = pad([self.sequences[self.prefixes.batches[number][row]] for row in here], device=self.device)
-        for place, mask in enumerate(masks):
-            with steer(self.model, mask, values, injection=self.injection):
-                if reduce is None:
+    def _is_hooked(self) -> bool:
+        """Whether the model is already steered, say: such hooks act at the last position, which must be each mask's."""
+        return any(self.model.hook_z(layer).fwd_hooks for layer in range(self.model.n_layers))
+
+    def _in_full(self, number: int, picked: list[int], trial: _Trial) -> Iterator[tuple[list[int], slice, Tensor]]:
+        batch = pad([self.sequences[self.prefixes.batches[number][row]] for row in picked], device=self.device)
+        for index, mask in enumerate(trial.masks):
+            with steer(self.model, mask, trial.values, injection=self.injection):
+                if trial.reduce is None:
                     part = read_batch(self.model, batch)
                 else:
                     logits = self.model.last_logits(batch).float()
-                    part = reduce(logits if rows is None else logits[:, rows.to(logits.device)])
-            yield here, slice(place, place + 1), part[:, None]
+                    part = trial.reduce(logits if trial.rows is None else logits[:, trial.rows.to(logits.device)])
+            yield picked, slice(index, index + 1), part[:, None]
 
-    def _is_exact(self, masks: Tensor, values: Tensor) -> bool:
-        """Compare the longest and the shortest prompt with full passes, unless it is known how that comes out.
+    def _is_exact(self, trial: _Trial) -> bool:
+        """Compare the longest and the shortest prompt with full passes, unless the result is known.
 
-        Models that count slots instead of positions (GPT-Neo's local layers) may be right with masks as repeated rows.
+        Models that count slots instead of positions (GPT-Neo's local layers) may be exact with masks as repeated rows.
         """
-        longest, count = max(map(len, self.sequences)), min(len(masks), MASKS_PER_PASS)
+        longest, count = max(map(len, self.sequences)), min(len(trial.masks), MASKS_PER_PASS)
         if self._refusal is None and not self._masks_as_rows and count > self._checked:
             foreign = self.model.has_foreign_hooks()
             known = [] if foreign else self.model.findings.replayed
             if not any(longest <= tokens and count <= most for tokens, most in known):
-                self._refusal = self._difference(count, values)
+                self._refusal = self._difference(count, trial.values)
                 if self._refusal is None and not foreign:
                     others = (one for one in known if one[0] > longest or one[1] > count)
                     self.model.findings.replayed = [(longest, count), *others]
@@ -317,7 +291,7 @@ class Replay:
                 self._checked = count
             else:
                 self._masks_as_rows = True
-                self._refusal = self._difference(1, values)
+                self._refusal = self._difference(1, trial.values)
         if self._refusal is not None and not self.model.findings.warned:
             self.model.findings.warned = True
             reason = self._refusal + (", perhaps by a hook that is on it" if self.model.has_foreign_hooks() else "")
@@ -326,7 +300,7 @@ class Replay:
         return self._refusal is None
 
     def _difference(self, count: int, values: Tensor) -> str | None:
-        """How the replay differs from full passes, under random masks at the first and the last of so many places."""
+        """How the replay differs from full passes, with random masks at the first and the last of ``count`` positions."""
         lengths = [len(sequence) for sequence in self.sequences]
         examples = sorted({lengths.index(min(lengths)), lengths.index(max(lengths))})
         as_rows = self._masks_as_rows or self._is_hooked()
@@ -343,9 +317,11 @@ class Replay:
         before = whole.attention_mask.sum(dim=1, keepdim=True) - 1
         try:
             past = self.prefixes.read(examples)
-            found = self._pass(past, whole.tokens[:, -1:], before, masks, values, lambda x: x, rows, as_rows)
+            found = self._pass(
+                past, whole.tokens[:, -1:], before, _Trial(masks, values, lambda logits: logits, rows), as_rows
+            )
         except torch.OutOfMemoryError:
             raise
-        except Exception as error:  # whatever an unknown architecture makes of it is the answer
+        except Exception as error:  # of an unknown architecture any error is the answer
             return f"{type(error).__name__}: {error}"
         return differs(found[:, ends], torch.stack(expected, dim=1))

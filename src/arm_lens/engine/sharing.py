@@ -1,14 +1,14 @@
-"""Readings that several judges share: computed once within a context, always afresh outside it.
+"""Readings that several judges share: computed once within a context, and anew for each use outside it.
 
-Judges of one task ask the same questions of the same model: an Activation Reward Model with six ways of choosing heads
-reads the same demonstrations six times, a probe and Sparse Attention Vectors the same activations. Within
-`shared_readings` whatever goes through `remembered` is computed at its first use and handed out again for an equal key.
-Nothing is remembered otherwise, so that memory is never held unasked and a user's hooks always take part.
+Judges of one task ask the same model the same questions: an Activation Reward Model with six selectors reads the same
+demonstrations six times, and a probe and Sparse Attention Vectors read the same activations. Within `shared_readings`,
+what goes through `remembered` is computed at its first use and returned again for an equal key. Outside, nothing is
+remembered, so that no memory is held and a user's hooks always take part.
 
-Contexts may stand within one another: what is computed within is kept by the innermost, what was computed outside is found.
-A context that was left remembers, and can be entered again; its memory is free when nobody holds it any more.
+Contexts can be nested: a value is stored in the innermost, and values of the outer ones are found. A context can be
+entered again and still has its values; its memory is freed with the object.
 
-Results must not depend on who computes first: a key holds everything that its value depends on.
+Results must not depend on who computes first, so a key contains everything that its value depends on.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Value = TypeVar("Value")
 
 
 class SharedReadings:
-    """A context within which equal readings are computed once; see `shared_readings`."""
+    """A context within which equal readings are computed once; see the module."""
 
     def __init__(self) -> None:
         self._known: dict[Hashable, object] = {}
@@ -45,7 +45,7 @@ class SharedReadings:
 
 
 _REMEMBERED: ContextVar[tuple[dict[Hashable, object], ...]] = ContextVar("remembered", default=())
-"""What the contexts remember, the innermost first."""
+"""The values of the contexts, the innermost first."""
 
 
 def shared_readings() -> SharedReadings:
@@ -59,7 +59,7 @@ def sharing() -> bool:
 
 
 def remembered(key: Hashable, make: Callable[[], Value]) -> Value:
-    """What ``make`` gives, computed once for equal keys within `shared_readings`."""
+    """The result of ``make``, computed once for equal keys within `shared_readings`."""
     contexts = _REMEMBERED.get()
     if not contexts:
         return make()
@@ -71,22 +71,21 @@ def remembered(key: Hashable, make: Callable[[], Value]) -> Value:
 
 
 def content_of(value: Tensor | Sequence[Sequence[int]]) -> str:
-    """A short stand-in, for keys, for a tensor or for token sequences: equal for equal content."""
+    """A short stand-in, for keys, for a tensor or token sequences; equal for equal content."""
     if isinstance(value, Tensor):
         tensor = value.detach().cpu().contiguous()
-        content = (
-            f"{tensor.dtype} {tuple(tensor.shape)} ".encode() + tensor.reshape(-1).view(torch.uint8).numpy().tobytes()
-        )
+        numbers = tensor.reshape(-1).view(torch.uint8).numpy().tobytes()
+        content = f"{tensor.dtype} {tuple(tensor.shape)} ".encode() + numbers
     else:
         content = repr([list(one) for one in value]).encode()
     return hashlib.sha256(content).hexdigest()
 
 
 def readings_key(model: LanguageModel, what: Hashable, sequences: Sequence[Sequence[int]]) -> Hashable | None:
-    """The key of what is read of a model's prompts; None where it is not to be shared.
+    """The key of a reading of a model's prompts: the model's state, what is read, and the prompts; None if not shared.
 
-    It holds the model with the state of its weights, what is read, and the prompts. With hooks on the model nothing is
-    shared: steered, or watched by a hook of the user's, it is not the model that others read.
+    With hooks on the model nothing is shared: steered, or changed by a hook of the user's, it is not the model that others
+    read.
     """
     if not sharing() or model.is_hooked():
         return None
@@ -96,12 +95,12 @@ def readings_key(model: LanguageModel, what: Hashable, sequences: Sequence[Seque
 def remembered_of(
     model: LanguageModel, what: Hashable, sequences: Sequence[Sequence[int]], make: Callable[[], Value]
 ) -> Value:
-    """What ``make`` reads of a model's prompts, read once within `shared_readings`; see `readings_key`."""
+    """The result of ``make``, which reads a model's prompts, computed once within `shared_readings`; see `readings_key`."""
     key = readings_key(model, what, sequences)
     return make() if key is None else remembered(key, make)
 
 
 def recalled(model: LanguageModel, what: Hashable, sequences: Sequence[Sequence[int]]) -> object | None:
-    """What `remembered_of` has, if it has it."""
+    """The value that `remembered_of` has, or None."""
     key = readings_key(model, what, sequences)
     return None if key is None else next((known[key] for known in _REMEMBERED.get() if key in known), None)

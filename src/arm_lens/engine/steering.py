@@ -42,7 +42,7 @@ class Injection:
     def apply(self, z: Tensor, values: Tensor, chosen: Tensor) -> Tensor:
         """``z`` with ``values`` written where ``chosen``; shapes [..., head, d_head] and [..., head] broadcast.
 
-        ``chosen`` may be gates in [0, 1] instead of booleans: how far ``z`` is moved towards what would be written.
+        ``chosen`` may be gates in [0, 1] instead: how far ``z`` is moved towards what would be written.
         """
         if self.mode == "add":
             written = z + self.strength * values
@@ -62,11 +62,7 @@ class Injection:
 @contextlib.contextmanager
 def steer(
     model: ModelLike,
-    heads: HeadSet
-    | Bool[Tensor, "layer head"]
-    | Bool[Tensor, "batch layer head"]
-    | Float[Tensor, "layer head"]
-    | Float[Tensor, "batch layer head"],
+    heads: HeadSet | Bool[Tensor, "*batch layer head"] | Float[Tensor, "*batch layer head"],
     values: Float[Tensor, "layer head d_head"],
     *,
     injection: Injection | None = None,
@@ -76,8 +72,8 @@ def steer(
 
     Args:
         model: any that `arm_lens.engine.language_model` accepts.
-        heads: one set for all sequences; one mask per sequence of the batch; or gates in [0, 1], also for all
-            or per sequence, which move each head that far towards what would be written.
+        heads: a set or mask for all sequences, or ``[batch, layer, head]``, a mask for each; or, in either shape, gates in
+            [0, 1], which move each head that far towards what would be written.
         values: what to write, e.g. `HeadMeans.values`; it is moved to the model's device and dtype.
         injection: replace (default) or add, and how strongly.
         positions: the last token of each sequence; by default the last position, which is right for single sequences,
@@ -99,14 +95,14 @@ def steer(
 
         def write(z: Tensor) -> Tensor:
             rows = torch.arange(len(z), device=z.device)
-            at = torch.full_like(rows, z.shape[1] - 1) if positions is None else positions.to(z.device)
+            last = torch.full_like(rows, z.shape[1] - 1) if positions is None else positions.to(z.device)
             written = z.clone()
-            written[rows, at] = injection.apply(z[rows, at], value.to(z), chosen.to(z.device))
+            written[rows, last] = injection.apply(z[rows, last], value.to(z), chosen.to(z.device))
             return written
 
         return write
 
-    # Gates of 0 change nothing, but what they would change if opened is asked for by a gradient.
+    # Gates of 0 change nothing, but their gradient needs the hook.
     touched = [layer for layer in range(n_layers) if mask.requires_grad or bool(mask[..., layer, :].any())]
     with model.hooked({layer: writer(layer) for layer in touched}):
         yield

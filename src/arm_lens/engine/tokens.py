@@ -16,7 +16,7 @@ from torch import Tensor
 
 
 class PromptTooLongError(ValueError):
-    """A prompt does not fit into the model's context; nothing is ever cut silently."""
+    """A prompt does not fit into the model's context; prompts are never cut."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class TokenBatch:
         return not bool(self.attention_mask.all())
 
     def last_apart(self) -> tuple[TokenBatch, TokenBatch]:
-        """Of left-padded sequences, all tokens but the last, and the last."""
+        """Split left-padded sequences into all tokens but the last, and the last."""
         tokens, mask = self.tokens, self.attention_mask
         return TokenBatch(tokens[:, :-1], mask[:, :-1]), TokenBatch(tokens[:, -1:], mask[:, -1:])
 
@@ -51,7 +51,7 @@ def pad(
     side: Literal["left", "right"] = "left",
     device: torch.device | str = "cpu",
 ) -> TokenBatch:
-    """Token sequences as one batch. Padding is masked, so that the value of ``pad_token`` never matters."""
+    """Token sequences as one batch. Padding is masked, so ``pad_token`` does not matter."""
     if not sequences or any(not len(sequence) for sequence in sequences):
         raise ValueError("a batch needs at least one sequence, and no sequence may be empty")
     length = max(map(len, sequences))

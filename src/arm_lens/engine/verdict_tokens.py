@@ -1,8 +1,8 @@
-"""Which tokens of a model's vocabulary are its verdict, and what the logits at the last token say about it.
+"""Which tokens of a model's vocabulary spell a verdict, and the verdict's probabilities from the logits at the last token.
 
-The reward is a probability of tokens, so the tokens must be known: `resolve_verdicts` finds every single token with
-which a tokenizer can spell a verdict (with and without the leading space, in each letter case) and refuses a verdict
-that is no single token, since the first piece of a longer word says nothing about the word.
+`resolve_verdicts` finds every single token with which a tokenizer can spell a verdict (with and without a leading space, in
+each letter case). It refuses a verdict that is not a single token, because the first piece of a longer word is no evidence
+for that word.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 
 class VerdictTokenError(ValueError):
-    """A verdict cannot be read off one token of this tokenizer."""
+    """A verdict is not a single token of this tokenizer, or a token spells both verdicts."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,15 @@ class VerdictTokens:
         if shared:
             raise VerdictTokenError(f"token {min(shared)} spells both verdicts")
 
+    def sums(self, logits: Float[Tensor, "*shape vocab"]) -> Float[Tensor, "*shape verdict"]:
+        """Logits of the positive and the negative verdict: each is the logsumexp of its spellings."""
+        sides = [logits[..., list(side)].logsumexp(dim=-1) for side in (self.positive, self.negative)]
+        return torch.stack(sides, dim=-1)
+
 
 @dataclass(frozen=True)
 class VerdictScores:
-    """What the logits at the last token say about the verdict."""
+    """Probabilities of the verdict at the last token."""
 
     probability: Float[Tensor, " *shape"]
     """P(positive) over the full vocabulary, all spellings together."""
@@ -55,16 +60,14 @@ class VerdictScores:
         log_negative: Float[Tensor, " *shape"],
         gap: Float[Tensor, " *shape"] | None = None,
     ) -> VerdictScores:
-        """From the two log-probabilities; the gap is their difference unless it is known better."""
+        """From the two log-probabilities; the gap is their difference unless it is given."""
         gap = log_positive - log_negative if gap is None else gap
         return cls(log_positive.exp(), torch.sigmoid(gap), gap, log_positive, log_negative)
 
 
 def verdict_scores(logits: Float[Tensor, "*shape vocab"], verdicts: VerdictTokens) -> VerdictScores:
     """P(Yes), the two-way P(Yes) and the logit gap from next-token logits."""
-    logs = logits.float().log_softmax(dim=-1)
-    positive = logs[..., list(verdicts.positive)].logsumexp(dim=-1)
-    negative = logs[..., list(verdicts.negative)].logsumexp(dim=-1)
+    positive, negative = verdicts.sums(logits.float().log_softmax(dim=-1)).unbind(dim=-1)
     return VerdictScores.of(positive, negative)
 
 
@@ -73,8 +76,8 @@ def resolve_verdicts(
 ) -> VerdictTokens:
     """Every single token with which ``tokenizer`` spells each verdict.
 
-    Each spelling is tried with and without a leading space and, if longer than a letter, as given, in lower case,
-    capitalised and in capitals. A variant counts when it is exactly one known token.
+    Each spelling is tried with and without a leading space and, if it is longer than a letter, as given, in lower case,
+    capitalised and in capitals. A variant counts if it is exactly one known token.
 
     Raises:
         VerdictTokenError: naming the spelling, if none of its variants is a single token; or if a token would spell
@@ -97,7 +100,7 @@ def _single_tokens(tokenizer: PreTrainedTokenizerBase, spellings: Sequence[str])
         if not single:
             pieces = tokenizer.convert_ids_to_tokens(tokenizer.encode(spelling, add_special_tokens=False))
             raise VerdictTokenError(
-                f"the verdict {spelling!r} is no single token of this tokenizer: it is read as {pieces}; "
+                f"the verdict {spelling!r} is not a single token of this tokenizer: it is read as {pieces}; "
                 "choose another spelling in the judge template"
             )
         found.update(dict.fromkeys(single))
