@@ -152,6 +152,7 @@ def test_the_reward_models_of_a_run_are_studied_on_its_items_and_all_is_drawn(mo
     drawn(of_results(none), SCREEN)
 
 
+@pytest.mark.slow
 def test_a_run_of_pairs_with_kept_reward_models_is_studied_too(model_of, folder_of, tmp_path):
     world = {"kind": "world", "criteria": ["positive", "polite"]}
     results = run_benchmark(config_of(folder_of, world, samples=2, seeds=2), tmp_path, progress=False)

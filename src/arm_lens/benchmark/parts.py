@@ -248,7 +248,11 @@ def read_parts(parts: Sequence[Part], out: Path) -> Iterator[tuple[Part, pd.Data
 
 def gather(made: Iterable[tuple[Part, pd.DataFrame, Mapping[str, Any]]]) -> BenchmarkItems:
     """Parts with their items and records, in order, as tables."""
-    items, fits, heads, histories, tests = [], [], [], [], []
+    items: list[pd.DataFrame] = []
+    heads: list[pd.DataFrame] = []
+    histories: list[pd.DataFrame] = []
+    fits: list[dict[str, Any]] = []
+    tests: list[TestSet] = []
     for part, table, record in made:
         items.append(table)
         fit = {**record["fit"], **({"reward_model": part.reward_model} if part.reward_model else {})}

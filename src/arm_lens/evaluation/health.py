@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from arm_lens.evaluation.main_setting import against, main_rows, main_settings
-from arm_lens.evaluation.standings import LEVEL, cell_parts, significant
+from arm_lens.evaluation.standings import SIGNIFICANT, cell_parts, significant
 from arm_lens.frames import SUMMARY, checked
 
 WHOLE_SUMMARY = SUMMARY.needing(
@@ -181,7 +181,7 @@ def _random_heads(tables: _Tables) -> Check | None:
     doubtful = own[~(significant(own) & (own["difference"] > 0))].assign(judge=tables.lead)
     return Check(
         "Selected heads no better than random heads",
-        f"{tables.lead} minus {RANDOM_HEADS} is not above zero with its whole interval and p < {LEVEL} after Holm",
+        f"{tables.lead} minus {RANDOM_HEADS} is not above zero with its whole interval and p < {SIGNIFICANT} after Holm",
         _places(
             doubtful,
             lambda row: (

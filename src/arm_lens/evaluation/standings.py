@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import pandas as pd
 
-LEVEL = 0.05
+SIGNIFICANT = 0.05
 """A difference counts as significant where its corrected p-value is below this, and its interval leaves zero out."""
 
 
 def significant(comparisons: pd.DataFrame) -> pd.Series:
     """Whether each difference holds for these samples (p_holm) and beyond them (ci_low, ci_high)."""
     one_sided = (comparisons["ci_low"] > 0) | (comparisons["ci_high"] < 0)
-    return (comparisons["p_holm"] < LEVEL) & one_sided
+    return (comparisons["p_holm"] < SIGNIFICANT) & one_sided
 
 
 def cell_parts(summary: pd.DataFrame) -> pd.Series:

@@ -1,0 +1,172 @@
+"""Judges that are there already: `judge_preferences`, `controls_of`, and the commands that fit and evaluate."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from arm_lens import ActivationRewardModel, PreferencePair, write_preferences
+from arm_lens.benchmark import BenchmarkResults, controls_of, judge_preferences
+from arm_lens.cli import app, main
+from arm_lens.judge_model import labelled_responses, preference_pairs
+from arm_lens.judges.controls import ConstantJudge, LengthJudge
+from arm_lens.judges.options import QuestionOptions, ReadingOptions
+from arm_lens.reports import write_report
+from arm_lens.selection import Reinforce
+
+CONTROLS = ["zero_shot", "few_shot", "arm_all_heads", "arm_random_heads"]
+
+
+class Exclamations:
+    """Somebody's own judge, which knows nothing of ours."""
+
+    def score(self, prompts, responses):
+        return [response.count("!") for response in responses]
+
+
+@pytest.fixture(scope="module")
+def examples():
+    return labelled_responses("polite", 20, split="train", seed=0)
+
+
+@pytest.fixture(scope="module")
+def reward(judge, examples):
+    return ActivationRewardModel.fit(
+        judge, examples, question=QuestionOptions(batch_size=5), reading=ReadingOptions(readings=8, demonstrations=2),
+        selector=Reinforce(steps=5, threshold=0.3),
+    )  # fmt: skip
+
+
+def items_of(results, judge, unit):
+    items = results.items
+    return items[(items["judge"] == judge) & (items["unit"] == unit)].reset_index(drop=True)
+
+
+def test_single_responses_are_judged_by_their_rewards(reward):
+    test = labelled_responses("polite", 12, split="test", seed=1)
+    results = judge_preferences({"mine": reward, "length": LengthJudge()}, test, benchmark="replies")
+    own = items_of(results, "mine", "response")
+    expected = reward.score([one.prompt for one in test], [one.response for one in test], kind="two_way").numpy()
+    np.testing.assert_allclose(own["reward"], expected, atol=1e-6)
+    labels = np.array([one.label for one in test])
+    assert own["correct"].mean() == pytest.approx(((expected > 0.5) == labels).mean())
+    summary = results.tables.summary.set_index("judge")
+    assert summary.loc["mine", "accuracy"] == pytest.approx(own["correct"].mean()) and set(summary["n"]) == {12}
+    assert results.meta["lead"] == "mine" and set(results.items["benchmark"]) == {"replies"}
+    assert results.of_lead("heads")["selected"].sum() == len(reward.heads)
+
+
+def test_pairs_are_judged_by_margins_and_their_responses_one_by_one(reward):
+    test = preference_pairs("polite", 6, split="test", seed=1)
+    results = judge_preferences({"mine": reward, "same": ConstantJudge()}, test)
+    margins = reward.margins([one.prompt for one in test], [one.chosen for one in test], [one.rejected for one in test])
+    np.testing.assert_allclose(items_of(results, "mine", "pair")["reward"], margins.numpy(), atol=1e-4)
+    assert (items_of(results, "same", "pair")["correct"] == 0.5).all()
+    assert set(results.items["benchmark"]) == {"test", "test verdicts"}
+
+
+def test_anybodys_judge_is_compared_and_cut_at_its_median():
+    replies = ["no", "yes!", "no", "yes!!"]
+    test = [PreferencePair("Really?", good, bad, id=f"{n}") for n, (good, bad) in enumerate(
+        zip(replies[1::2], replies[::2], strict=True))]  # fmt: skip
+    results = judge_preferences({"loud": Exclamations(), "length": LengthJudge()}, test, lead="length")
+    assert (items_of(results, "loud", "pair")["correct"] == 1).all()
+    assert (items_of(results, "loud", "response")["correct"] == 1).all()
+    assert results.meta["lead"] == "length"
+
+
+def test_several_judges_of_one_name_are_seeds_and_ids_are_made_to_differ():
+    test = labelled_responses("polite", 4, split="test", seed=1)
+    twice = [*test, *test]
+    results = judge_preferences({"several": [LengthJudge(), LengthJudge(shorter=True)]}, twice)
+    own = results.tables.summary.iloc[0]
+    assert (own["n_seeds"], own["n"], own["accuracy"]) == (2, 8, 0.5)
+    assert results.items["item"].nunique() == 8
+
+
+def test_nothing_to_compare_is_refused():
+    for judges, test in (({}, labelled_responses("polite", 2, split="test", seed=1)), ({"a": LengthJudge()}, [])):
+        with pytest.raises(ValueError, match="at least one judge and one preference"):
+            judge_preferences(judges, test)
+
+
+def test_controls_share_all_but_the_heads(reward, examples):
+    controls = controls_of(reward, examples, random_sets=3)
+    assert list(controls) == CONTROLS
+    sets = [one.heads for one in controls["arm_random_heads"]]
+    assert all((one.mask.sum(dim=1) == reward.heads.mask.sum(dim=1)).all() for one in sets)
+    assert len({str(one) for one in sets}) > 1
+    for one in [controls["arm_all_heads"], *controls["arm_random_heads"]]:
+        assert torch.equal(one.means.values, reward.means.values)
+    assert bool(controls["arm_all_heads"].heads.mask.all())
+
+
+# Commands
+
+
+def invoke(*arguments):
+    result = CliRunner().invoke(app, [str(one) for one in arguments])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    write_preferences(labelled_responses("polite", 20, split="train", seed=0), folder / "train.jsonl")
+    write_preferences(labelled_responses("polite", 10, split="test", seed=1), folder / "test.csv")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def fitted(files):
+    out = files / "polite"
+    said = invoke(
+        "fit", files / "train.jsonl", "--out", out, "--criterion", "polite", "--steps", "5", "--demonstrations", 2
+    )
+    assert "heads: {" in said or "0 heads" in said
+    return out
+
+
+def test_evaluate_writes_results_and_a_page(files, fitted, tmp_path):
+    test, train = files / "test.csv", files / "train.jsonl"
+    said = invoke("evaluate", fitted, test, "--examples", train, "--out", tmp_path, "--random-sets", 2)
+    assert "reward_model" in said and "report.html" in said.replace("\n", "")
+    results = BenchmarkResults.load(tmp_path)
+    assert list(results.tables.summary["judge"]) == ["reward_model", *CONTROLS]
+    assert results.meta["lead"] == "reward_model" and set(results.tables.summary["benchmark"]) == {"polite"}
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert (
+        "Reward model: polite" in page and write_report(results, tmp_path / "again").read_text(encoding="utf-8") == page
+    )
+
+
+@pytest.mark.slow
+def test_the_demo_command_writes_what_it_promises(tmp_path):
+    said = invoke("demo", "--out", tmp_path, "--seeds", "1", "--test-items", "20", "--criterion", "list")
+    assert "zero_shot" in said and "list" in said
+    rows = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["rows"]
+    assert {row["n"] for row in rows} == {20} and {row["subset"] for row in rows} == {"list"}
+    assert ActivationRewardModel.load(tmp_path / "reward_models" / "list-0").heads
+    assert "arm-lens demo" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["fit", "missing.jsonl", "--out", "x"], "missing.jsonl"),
+        (["demo", "--out", "x", "--criterion", "kind"], "unknown criterion 'kind'"),
+    ],
+)
+def test_errors_on_the_command_line_are_one_line_not_a_traceback(capsys, monkeypatch, tmp_path, arguments, said):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["arm-lens", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    printed = capsys.readouterr().out
+    assert stopped.value.code == 1 and said in " ".join(printed.split()) and "Traceback" not in printed
