@@ -298,7 +298,7 @@ def test_what_is_wrong_is_said(bundled):
     with pytest.raises(ValueError, match="lacks the column 'score'"):
         head_card(reward, (0, 0), questions, attributions=frame.drop(columns="score"))
     with pytest.raises(
-        ValueError, match="several rows of criterion 'positive', measure 'ablation_zero'.*layer 0, head 0"
+        ValueError, match=r"several rows of criterion 'positive', measure 'ablation_zero'.*layer 0, head 0"
     ):
         head_card(reward, (0, 0), questions, attributions=pd.concat([frame, frame]))
     with pytest.raises(ValueError, match="have no row of L4H3"):
