@@ -16,7 +16,7 @@ from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field, fields
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import torch
 from einops import rearrange
@@ -28,10 +28,6 @@ from transformers import PreTrainedTokenizerBase
 
 from arm_lens.engine.kv_segments import KVSegment, NewTokens
 from arm_lens.engine.tokens import PromptTooLongError, TokenBatch
-
-if TYPE_CHECKING:
-    from transformer_lens import HookedTransformer
-    from transformer_lens.model_bridge import TransformerBridge
 
 ModelClass = Literal["TransformerBridge", "HookedTransformer"]
 Hook: TypeAlias = Callable[[Float[Tensor, "batch pos head d_head"]], Float[Tensor, "batch pos head d_head"] | None]
@@ -134,13 +130,15 @@ class LanguageModel(ABC):
     def __init__(
         self,
         raw: nn.Module,
-        lens: TransformerBridge | HookedTransformer,
+        lens: nn.Module,
         findings: Findings,
         tokenizer: PreTrainedTokenizerBase | None = None,
     ) -> None:
         self.raw, self._lens, self.findings, self._tokenizer = raw, lens, findings, tokenizer
         findings.adapter = weakref.ref(self)
-        config: TransformerLensConfig = lens.cfg
+        untyped: Any = lens  # torch types a module's attributes as modules and tensors
+        self._cfg: Any = untyped.cfg
+        config: TransformerLensConfig = self._cfg
         self.n_layers: int = config.n_layers
         self.n_heads: int = config.n_heads
         """Attention heads per layer; with grouped-query attention, the query heads."""
@@ -160,7 +158,7 @@ class LanguageModel(ABC):
     @property
     def info(self) -> ModelInfo:
         """Name, shape and state."""
-        name, (revision, architecture, weight_processing) = str(self._lens.cfg.model_name), self._provenance()
+        name, (revision, architecture, weight_processing) = str(self._cfg.model_name), self._provenance()
         return ModelInfo(
             name=BUNDLED_NAME if name == str(bundled_model_path()) else name,
             revision=revision,
@@ -182,14 +180,15 @@ class LanguageModel(ABC):
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The user's tokenizer, or the TransformerLens model's."""
-        tokenizer = self._lens.tokenizer if self._tokenizer is None else self._tokenizer
-        assert tokenizer is not None
+        lens: Any = self._lens
+        tokenizer: PreTrainedTokenizerBase = lens.tokenizer if self._tokenizer is None else self._tokenizer
         return tokenizer
 
     @property
     def dtype(self) -> torch.dtype:
         """The dtype of weights and activations."""
-        return self._lens.cfg.dtype
+        dtype: torch.dtype = self._cfg.dtype
+        return dtype
 
     @property
     def device(self) -> torch.device:
@@ -290,7 +289,7 @@ class LanguageModel(ABC):
             PromptTooLongError: naming the first text that has more tokens than the model's context.
         """
         bos = self.tokenizer.bos_token_id
-        prepend = not chat and bos is not None and getattr(self._lens.cfg, "default_prepend_bos", True)
+        prepend = not chat and bos is not None and getattr(self._cfg, "default_prepend_bos", True)
         prefix = [bos] if prepend else []
         sequences = []
         for number, text in enumerate(texts):
