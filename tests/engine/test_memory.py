@@ -151,8 +151,8 @@ def test_reading_takes_no_more_than_foretold_in_any_family(fresh, name, model_cl
         past = [language_model(model).prefill(pad([tokens[:before]]))] if before else []
         batch = pad([tokens[before : before + new]])
         taken, segment = peak(functools.partial(language_model(model).prefill, batch, past))
-        assert segment.nbytes == footprint.kept(new)
-        assert taken <= footprint.reading(new, before) + footprint.kept(new)
+        assert segment.nbytes == footprint.stored(new)
+        assert taken <= footprint.reading(new, before) + footprint.stored(new)
 
 
 @every_family
