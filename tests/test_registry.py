@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from importlib import metadata
-from typing import ClassVar, Literal
+from typing import Literal
 
 import pytest
 from pydantic import BaseModel
@@ -28,7 +28,6 @@ class Question(OptionsModel):
 
 
 class Options(OptionsModel):
-    groups: ClassVar[tuple[str, ...]] = ("question",)
     question: Question = Question()
     k: int = 3
 
@@ -108,7 +107,7 @@ def registry(monkeypatch):
         metadata.EntryPoint("gone", "no_such_package:SPEC", "tests.selectors"),
     ]
     monkeypatch.setattr("arm_lens.registry.entry_points", lambda group: points if group == "tests.selectors" else [])
-    return Registry("tests.selectors", "selector", SelectorSpec)
+    return Registry("tests.selectors", SelectorSpec)
 
 
 def test_another_package_adds_to_it_and_a_broken_one_breaks_nothing(registry):

@@ -1,11 +1,11 @@
-"""What can be asked for by name: judges, and ways of choosing heads.
+"""Judges and selectors by name.
 
-A *spec* is everything that the rest of the library wants to know of such a thing without knowing the thing itself: its
-name, its options as a pydantic model, what it is called and how it is drawn in figures, a line and a paragraph about it.
-A *preset* is a spec of its own, with some of the options set: ``published`` is `Reinforce` with the published settings,
-``arm_greedy`` the judge ``arm`` with a greedy search.
+A *spec* is everything that the rest of the library needs to know about a judge or a selector without importing it: its
+name, its options as a pydantic model, its label and style in figures, a line about it (its class says more). A *preset* is
+a spec of its own, with some of the options set: ``published`` is `Reinforce` with the published settings, ``arm_greedy``
+the judge ``arm`` with a greedy search.
 
-A registry is filled through entry points, of the groups ``arm_lens.judges`` and ``arm_lens.selectors``, so that an
+A registry is filled through entry points of the groups ``arm_lens.judges`` and ``arm_lens.selectors``, so that an
 installed package can add to it; arm_lens' own are declared in the same way. An entry point names a spec or a sequence of
 specs (one with its presets). They are loaded when a name is first asked for. `Registry.register` adds one by hand:
 
@@ -29,11 +29,11 @@ Options = Mapping[str, Any]
 
 
 class UnknownNameError(ValueError):
-    """A name that is not in a registry; the message lists those that are."""
+    """A name that is not in a registry; the message lists the names that are."""
 
 
 class OptionsError(ValueError):
-    """Options that a judge or selector does not have, or values that it does not take."""
+    """An option that a judge or selector does not have, or a value that it does not accept."""
 
 
 class BrokenEntryPointWarning(UserWarning):
@@ -43,34 +43,39 @@ class BrokenEntryPointWarning(UserWarning):
 class OptionsModel(BaseModel):
     """Options that are checked when they are made, and do not change: a misspelt name is an error.
 
-    A field may be a *group*, itself a model of options. The fields of a group may also be given beside it:
+    A field may be a *group*, itself a model of options. The fields of a group may also be given next to it:
     ``{"layout": "ranked"}`` says the same as ``{"question": {"layout": "ranked"}}``.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     groups: ClassVar[tuple[str, ...]] = ()
-    """Names of the fields that are groups."""
+    """The fields that are groups."""
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        kinds = {name: field.annotation for name, field in cls.model_fields.items()}
+        cls.groups = tuple(
+            name for name, kind in kinds.items() if isinstance(kind, type) and issubclass(kind, OptionsModel)
+        )
 
     @classmethod
     def grouped(cls, values: Options) -> dict[str, Any]:
-        """The same options with those of groups where they belong.
+        """Move options that belong to a group into it.
 
         Raises:
-            ValueError: if an option is given both beside its group and in it.
+            ValueError: if an option is given both next to its group and in it.
         """
-        found = {name: value for name, value in values.items() if name in cls.model_fields}
+        owner = {option: group for group in cls.groups for option in _model_of(cls, group).model_fields}
+        found: dict[str, Any] = {name: value for name, value in values.items() if name in cls.model_fields}
         for name, value in values.items():
-            if name in found:
-                continue
-            group = next((group for group in cls.groups if name in _model_of(cls, group).model_fields), None)
-            if group is None:
+            if name in cls.model_fields or name not in owner:
                 found[name] = value
                 continue
-            own = found.get(group, {})
+            own = found.get(owner[name], {})
             own = own if isinstance(own, Mapping) else own.model_dump(exclude_unset=True)
             if name in own:
-                raise ValueError(f"{name!r} is given twice, once within {group!r}")
-            found[group] = {**own, name: value}
+                raise ValueError(f"{name!r} is given twice, once within {owner[name]!r}")
+            found[owner[name]] = {**own, name: value}
         return found
 
     @model_validator(mode="before")
@@ -81,50 +86,55 @@ class OptionsModel(BaseModel):
 
 @dataclass(frozen=True, kw_only=True)
 class Style:
-    """How something is called and drawn in figures."""
+    """Label and look in figures."""
 
     label: str
     color: str
     """Hexadecimal."""
     symbol: str
-    """One of plotly's. No two judges share one, so that they can be told apart in greyscale."""
+    """One of plotly's. No two judges share one, so that they differ in greyscale too."""
     group: str
-    """The heading under which it stands."""
+    """The heading in legends and lists."""
+
+
+SpecType = TypeVar("SpecType", bound="Spec")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Spec:
-    """Something that can be asked for by name."""
+    """Something that is found by name."""
 
     name: str
     options: type[BaseModel]
-    """What can be said about it. A field without a default must be."""
+    """The model of its options; fields without a default are required."""
     summary: str
     """One line, which ends with a full stop."""
-    paragraph: str = ""
-    """A paragraph for the documentation."""
     defaults: Options = field(default_factory=dict)
-    """Options that are other than their model says; a preset has some, and so may a judge."""
+    """Options whose default differs from their model's; a preset has some, and so may a judge."""
     preset_of: str | None = None
     """The name of the spec that it is a preset of."""
+    place: int = 0
+    """The position in lists and figures, from above."""
     noun: ClassVar[str] = "entry"
 
     def parse(self, options: Options | None = None) -> Any:
-        """The options as an instance of their model, its defaults where nothing is said.
+        """The options as an instance of their model; what is not given has its default.
 
         Raises:
-            OptionsError: naming what is wrong, and the options there are.
+            OptionsError: naming what is wrong, and listing the known options.
         """
         try:
-            return self.options.model_validate(self.merged(options or {}))
+            return self.options.model_validate(_merged(self._grouped(self.defaults), self._grouped(options or {})))
         except ValidationError as error:
             raise OptionsError("; ".join(self._explained(one) for one in error.errors())) from error
         except ValueError as error:
             raise OptionsError(f"the {self.noun} {self.name!r}: {error}") from error
 
-    def merged(self, options: Options) -> dict[str, Any]:
-        """The options with this spec's defaults under them, those of groups where they belong."""
-        return _merged(self._grouped(self.defaults), self._grouped(options))
+    def preset(self: SpecType, name: str, options: Options, *, summary: str) -> SpecType:
+        """The same with some of its options set, under another name."""
+        defaults = _merged(self._grouped(self.defaults), self._grouped(options))
+        preset_of = self.preset_of or self.name
+        return replace(self, name=name, defaults=defaults, summary=summary, preset_of=preset_of)
 
     def _grouped(self, options: Options) -> dict[str, Any]:
         return self.options.grouped(options) if issubclass(self.options, OptionsModel) else dict(options)
@@ -132,18 +142,16 @@ class Spec:
     def _explained(self, error: Any) -> str:
         """One of pydantic's errors, in the words of a configuration."""
         place = [str(part) for part in error["loc"]]
+        spec, option = f"the {self.noun} {self.name!r}", ".".join(place)
         if error["type"] == "extra_forbidden":
             model = self.options
             for part in place[:-1]:
                 model = _model_of(model, part)
-            where = f" in {'.'.join(place[:-1])!r}" if place[:-1] else ""
-            known = _names(model)
-            has = f"it has {', '.join(known)}" if known else "it has none"
-            return f"the {self.noun} {self.name!r} has no option {place[-1]!r}{where}; {has}"
+            group = f" in {'.'.join(place[:-1])!r}" if place[:-1] else ""
+            return f"{spec} has no option {place[-1]!r}{group}; it has {', '.join(_names(model)) or 'none'}"
         if error["type"] == "missing":
-            return f"the {self.noun} {self.name!r} needs the option {'.'.join(place)!r}"
-        what = error["msg"].removeprefix("Value error, ")
-        return f"the {self.noun} {self.name!r}, {'.'.join(place)}: {what}" if place else what
+            return f"{spec} needs the option {option!r}"
+        return f"{spec}{option and ', ' + option}: {error['msg'].removeprefix('Value error, ')}"
 
 
 def always(options: Any) -> bool:
@@ -158,78 +166,41 @@ def never(options: Any) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class JudgeSpec(Spec):
-    """A judge that can be asked for by name."""
+    """A judge that is found by name."""
 
     judge: type[Any]
-    """Its class; ``judge.kind`` is what a saved one is found by."""
+    """Its class; a saved judge is found by ``judge.kind``."""
     fit: Callable[[Any, Any], Any]
-    """From a `arm_lens.judges.base.FitContext` and the options, an instance of ``options``, to a judge."""
+    """Makes a judge from a `arm_lens.judges.base.FitContext` and the options, an instance of ``options``."""
     style: Style
     random: Callable[[Any], bool] = never
     """Whether it depends on a seed, by its options."""
     reads_examples: Callable[[Any], bool] = always
     """Whether it makes use of examples, by its options."""
     checks_fit: bool = False
-    """Whether a benchmark also has it judge the examples it was fitted to."""
-    check: Callable[[Any], None] | None = None
-    """Refuses options that cannot work here (a key that is not set), with a ValueError, before anything is run."""
+    """Whether a benchmark also has it judge the examples that it was fitted to."""
+    check: Callable[[Any], object] | None = None
+    """Called before anything is run; raises a ValueError if the options cannot work here (a key that is not set)."""
     place: int = 1000
-    """Where it stands in lists and figures, from above."""
     noun: ClassVar[str] = "judge"
 
-    def preset(
-        self,
-        name: str,
-        options: Options,
-        *,
-        summary: str,
-        label: str,
-        color: str,
-        symbol: str,
-    ) -> JudgeSpec:
-        """The same judge with some of its options set, under another name."""
-        style = replace(self.style, label=label, color=color, symbol=symbol)
-        return replace(
-            self,
-            name=name,
-            defaults=_merged(self._grouped(self.defaults), self._grouped(options)),
-            summary=summary,
-            style=style,
-            preset_of=self.preset_of or self.name,
-        )
+    def preset(self, name: str, options: Options, *, summary: str, **style: str) -> JudgeSpec:
+        """The same judge with some of its options set, under another name, and with label, color and symbol in ``style``."""
+        return replace(super().preset(name, options, summary=summary), style=replace(self.style, **style))
 
 
 @dataclass(frozen=True, kw_only=True)
 class SelectorSpec(Spec):
-    """A way of choosing heads that can be asked for by name; ``options`` is the class of the selector itself."""
+    """A selector that is found by name; ``options`` is the class of the selector itself."""
 
     noun: ClassVar[str] = "selector"
 
-    def preset(self, name: str, options: Options, *, summary: str) -> SelectorSpec:
-        """The same way with some of its options set, under another name."""
-        return replace(
-            self,
-            name=name,
-            summary=summary,
-            defaults=_merged(self.defaults, options),
-            preset_of=self.preset_of or self.name,
-        )
-
-
-SpecType = TypeVar("SpecType", bound=Spec)
-
 
 class Registry(Generic[SpecType]):
-    """Specs by name, those of installed packages included.
+    """Specs of one class by name, filled from a group of entry points, those of installed packages included."""
 
-    Args:
-        group: of the entry points that it is filled from.
-        kind: what is in it, for errors: ``judge``.
-        spec: the class of its specs.
-    """
-
-    def __init__(self, group: str, kind: str, spec: type[SpecType]) -> None:
-        self.group, self.kind, self._spec = group, kind, spec
+    def __init__(self, group: str, spec: type[SpecType]) -> None:
+        self.group, self._spec = group, spec
         self._by_name: dict[str, SpecType] = {}
         self._loaded = False
         self._broken: dict[str, str] = {}
@@ -238,14 +209,16 @@ class Registry(Generic[SpecType]):
         """Add a spec, or several.
 
         Raises:
-            TypeError: if it is something else.
-            ValueError: if there is one of that name.
+            TypeError: if it is not a spec of this registry's class.
+            ValueError: if another one has its name.
         """
         for one in [spec] if isinstance(spec, Spec) else spec:
             if not isinstance(one, self._spec):
-                raise TypeError(f"a {self.kind} is registered by a {self._spec.__name__}, not {type(one).__name__}")
+                raise TypeError(
+                    f"a {self._spec.noun} is registered by a {self._spec.__name__}, not {type(one).__name__}"
+                )
             if self._by_name.get(one.name, one) is not one:
-                raise ValueError(f"there are two {self.kind}s called {one.name!r}")
+                raise ValueError(f"there are two {self._spec.noun}s called {one.name!r}")
             self._by_name[one.name] = one
 
     def __getitem__(self, name: str) -> SpecType:
@@ -255,7 +228,7 @@ class Registry(Generic[SpecType]):
         broken = "".join(
             f"; {one!r} of an installed package cannot be loaded ({why})" for one, why in self._broken.items()
         )
-        raise UnknownNameError(f"there is no {self.kind} {name!r}; there are {', '.join(self)}{broken}")
+        raise UnknownNameError(f"there is no {self._spec.noun} {name!r}; there are {', '.join(self)}{broken}")
 
     def __contains__(self, name: object) -> bool:
         self._load()
@@ -263,7 +236,8 @@ class Registry(Generic[SpecType]):
 
     def __iter__(self) -> Iterator[str]:
         self._load()
-        return iter(sorted(self._by_name, key=self._place))
+        # Sorting is stable: presets stay behind the spec that they are presets of.
+        return iter(sorted(self._by_name, key=lambda name: self._by_name[name].place))
 
     def __len__(self) -> int:
         self._load()
@@ -277,9 +251,6 @@ class Registry(Generic[SpecType]):
         """Every name and spec, in order."""
         return [(name, self._by_name[name]) for name in self]
 
-    def _place(self, name: str) -> int:
-        return getattr(self._by_name[name], "place", 0)  # sorting is stable: presets stay behind what they are of
-
     def _load(self) -> None:
         if self._loaded:
             return
@@ -292,18 +263,18 @@ class Registry(Generic[SpecType]):
                     self._loaded = False
                     raise
                 self._broken[point.name] = f"{type(error).__name__}: {error}"
-                text = f"the {self.kind} {point.name!r} cannot be loaded from {point.value}: {error}"
+                text = f"the {self._spec.noun} {point.name!r} cannot be loaded from {point.value}: {error}"
                 warnings.warn(BrokenEntryPointWarning(text), stacklevel=4)
 
 
-JUDGES: Registry[JudgeSpec] = Registry("arm_lens.judges", "judge", JudgeSpec)
+JUDGES: Registry[JudgeSpec] = Registry("arm_lens.judges", JudgeSpec)
 """Every judge, and its presets."""
-SELECTORS: Registry[SelectorSpec] = Registry("arm_lens.selectors", "selector", SelectorSpec)
-"""Every way of choosing heads, and its presets."""
+SELECTORS: Registry[SelectorSpec] = Registry("arm_lens.selectors", SelectorSpec)
+"""Every selector, and its presets."""
 
 
 def _merged(below: Options, above: Options) -> dict[str, Any]:
-    """Two sets of options as one, the second winning. One of another ``kind`` takes the place of the whole."""
+    """Two sets of options as one, the second winning; options of another ``kind`` replace the whole."""
     found = copy.deepcopy(dict(below))
     for name, value in above.items():
         old = found.get(name)
@@ -326,7 +297,7 @@ def _model_of(model: type[BaseModel], name: str) -> type[BaseModel]:
 
 
 def _names(model: type[BaseModel]) -> list[str]:
-    """The names of a model's options, those of groups in brackets."""
+    """The names of a model's options, each group followed by its own in brackets."""
     groups = getattr(model, "groups", ())
     return [
         f"{name} ({', '.join(_model_of(model, name).model_fields)})" if name in groups else name

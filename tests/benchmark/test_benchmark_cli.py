@@ -200,11 +200,11 @@ def test_a_judge_that_fails_names_itself_and_what_was_finished_is_kept(tmp_path)
         ("ranked_zero_shot", "compares two responses, but 'mine' has single ones"),
         (
             {"judge": "endpoint", "model": "m", "api_key_env": "NO_SUCH_KEY"},
-            "variable NO_SUCH_KEY, which is",
+            "variable NO_SUCH_KEY is not set",
         ),
         (
             {"judge": "endpoint", "model": "m", "api_key_env": None, "prices": [1.0]},
-            "prices are two numbers",
+            "needs the option 'endpoint.prices.1'",
         ),
     ],
 )

@@ -97,7 +97,7 @@ def test_a_constant_liking_for_the_first_place_shows_in_the_orders_and_not_in_th
 
 
 def test_only_a_ranked_judge_has_orders(model_of):
-    with pytest.raises(ValueError, match="only a ranked judge has orders"):
+    with pytest.raises(ValueError, match="there is no order; use layout='ranked'"):
         GenerativeJudge(model_of("llama"), question=QuestionOptions(template=TEMPLATE)).orders(PROMPTS, A, B)
     ranked = GenerativeJudge(model_of("llama"), question=QuestionOptions(template=TEMPLATE, layout="ranked"))
     with pytest.raises(ValueError, match="4 prompts for 3 first and 4 second"):

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from arm_lens import JudgeTemplate, LabelledResponse, PreferencePair, PromptTooLongError
-from arm_lens.judges.questions import Question, encode_questions, questions_of, sample_demonstrations, verdict_tokens
+from arm_lens.engine.verdict_tokens import resolve_verdicts
+from arm_lens.judges.questions import Question, encode_questions, questions_of, sample_demonstrations, verdicts_of
 
 pytestmark = pytest.mark.tl4
 
@@ -46,7 +47,7 @@ def test_prompts_hold_the_worked_examples_with_their_verdicts_and_end_before_the
 
 
 def test_each_layout_has_its_verdicts(tokenizer):
-    scalar, ranked = (verdict_tokens(tokenizer, TEMPLATE, layout) for layout in ("scalar", "ranked"))
+    scalar, ranked = (resolve_verdicts(tokenizer, *verdicts_of(TEMPLATE, layout)) for layout in ("scalar", "ranked"))
     assert tokenizer.convert_ids_to_tokens([*scalar.positive, *scalar.negative]) == ["yes", "no"]
     assert tokenizer.convert_ids_to_tokens([*ranked.positive, *ranked.negative]) == ["warm", "cold"]
 

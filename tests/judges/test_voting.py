@@ -17,7 +17,6 @@ from arm_lens.judge_model import labelled_responses
 from arm_lens.judges.base import Judge
 from arm_lens.judges.controls import uniform_of
 from arm_lens.judges.options import QuestionOptions
-from arm_lens.judges.questions import scalar_questions
 from arm_lens.judges.template import JudgeTemplate, default_template
 from arm_lens.judges.voting import Rationale, VotingJudge, _ends_of_turn
 
@@ -174,7 +173,7 @@ def test_a_base_models_verdict_follows_the_reasons_it_wrote(judge, raw, demonstr
         expected.append([shares for _, shares in each])
         assert float(found[len(expected) - 1]) == pytest.approx(share_of(each, key))
     assert len(set(said)) > 1  # some end early
-    questions = scalar_questions(questions.template, PROMPTS[:2], RESPONSES[:2])
+    questions = questions.scalar_questions(PROMPTS[:2], RESPONSES[:2])
     chances = voting._after_reasons(questions, rationale, False)
     torch.testing.assert_close(chances, torch.tensor(expected), atol=1e-5, rtol=1e-3)
     assert chances.std(dim=1).max() > 1e-3  # the reasons matter
@@ -197,7 +196,7 @@ def test_a_chat_models_verdict_follows_the_reasons_in_the_same_turn(chat_model, 
     assert _ends_of_turn(tokenizer) == ends
     settings = {"votes": 3, "steps": 4, "temperature": 2.0, "stop": ends, "verdicts": spellings(tokenizer)}
     each = reasons_and_verdicts(raw, before, after, (8, question), **settings)
-    chances = voting._after_reasons(scalar_questions(questions.template, PROMPTS[:1], RESPONSES[:1]), rationale, False)
+    chances = voting._after_reasons(questions.scalar_questions(PROMPTS[:1], RESPONSES[:1]), rationale, False)
     torch.testing.assert_close(chances[0], torch.tensor([one for _, one in each]), atol=1e-5, rtol=1e-3)
     found = voting.score(PROMPTS[:1], RESPONSES[:1])
     assert float(found) == pytest.approx(share_of(each, (8, question)))
@@ -227,7 +226,7 @@ def test_a_token_that_reaches_from_the_question_into_the_cue_is_no_hindrance(jud
     questions = GenerativeJudge(judge, question=QuestionOptions(template=template))
     voting = VotingJudge(questions, votes=2, rationale=Rationale(max_tokens=2, cue=" verdict:"))
     prompts = voting._reason_prompts(
-        scalar_questions(questions.template, ["garden"], ["mill"]), Rationale(cue=" verdict:"), False
+        questions.scalar_questions(["garden"], ["mill"]), Rationale(cue=" verdict:"), False
     )
     assert prompts == [ids_of(judge.tokenizer, "request: garden reply: mill verdict:")]
     assert 0 <= float(voting.score(["garden"], ["mill"])) <= 1
@@ -236,7 +235,7 @@ def test_a_token_that_reaches_from_the_question_into_the_cue_is_no_hindrance(jud
 def test_an_empty_stop_leaves_the_end_of_the_text_as_the_only_one(judge):
     rationale = Rationale(max_tokens=3, stop="")
     voting = VotingJudge(GenerativeJudge(judge), votes=4, temperature=3.0, rationale=rationale)
-    questions = scalar_questions(voting.judge.template, PROMPTS[:1], RESPONSES[:1])
+    questions = voting.judge.scalar_questions(PROMPTS[:1], RESPONSES[:1])
     chances = voting._after_reasons(questions, rationale, False)
     assert len({float(one) for one in chances[0, :, 0]}) > 1  # something was said
 

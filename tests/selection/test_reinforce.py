@@ -173,7 +173,7 @@ def test_the_history_has_a_row_per_step_and_says_how_many_heads_are_expected():
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"masks": 1}, "2 masks"),
+        ({"masks": 1}, "equal to 2"),
         ({"baseline": "none"}, "none"),
         ({"final": "all"}, "all"),
         ({"min_probability": 0.5}, "0.5"),

@@ -136,14 +136,14 @@ def _at_the_last(
         if kind == "mean":
             for span in chunks(n, EXAMPLES_PER_READ):
                 written += replay.hook_z(none, objective.values, range(n)[span])[:, 0].sum(dim=0) / n
-        return unsteered, replaced.margins_writing(written, each)[..., None]
+        return unsteered, replaced.margins(each, values=written)[..., None]
     z = replay.hook_z(none, objective.values)[:, 0]
     ablated = torch.empty(n, len(each), donors.shape[1])
     # A pass writes the same for all masks and prompts; so it takes one donor at a time.
     for donor in tqdm(range(n), desc="ablating", unit="question", disable=not progress):
         takers, resample = (donors == donor).nonzero(as_tuple=True)
         if len(takers):
-            ablated[takers, :, resample] = replaced.margins_writing(z[donor], each, takers.tolist())
+            ablated[takers, :, resample] = replaced.margins(each, takers.tolist(), values=z[donor])
     return unsteered, ablated
 
 

@@ -25,7 +25,7 @@ from arm_lens.engine.language_model import ModelLike, language_model
 from arm_lens.engine.loading import load_model
 from arm_lens.engine.protocol import LanguageModel
 from arm_lens.engine.sharing import SharedReadings, remembered, shared_readings, sharing
-from arm_lens.judges.base import Judge, PositionBias, VerdictJudge, fit_context
+from arm_lens.judges.base import FitContext, Judge, PositionBias, VerdictJudge
 from arm_lens.judges.options import QuestionOptions, ReadingOptions
 from arm_lens.preferences import Preference, PreferencePair, unpair
 from arm_lens.registry import JudgeSpec
@@ -108,10 +108,9 @@ def verdicts_of(
     """
     with _readings_of(task) as (of_examples, of_test):
         with of_test, of_examples:
-            context = fit_context(
-                model,
-                task.examples,
-                options,
+            context = FitContext(
+                model=model,
+                examples=task.examples,
                 question=QuestionOptions(criterion_text=task.criterion_text, batch_size=config.batch_size),
                 reading=ReadingOptions(
                     demonstrations=config.demonstrations, readings=config.readings, seed=task.sample
@@ -121,7 +120,7 @@ def verdicts_of(
                 cache=cache,
                 workers=config.n_workers,
             )
-            judge: Judge = spec.fit(context, options)
+            judge: Judge = spec.fit(context.with_options(options), options)
             fit = {"fit_accuracy": fit_accuracy(judge, task.examples)} if spec.checks_fit else {}
         with of_test:
             verdicts = verdicts_by(judge, task.test)

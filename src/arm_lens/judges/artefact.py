@@ -1,14 +1,13 @@
-"""Fitted judges on disk: a folder of one JSON and one safetensors file that is replaced whole or not at all.
+"""Fitted judges on disk: a folder of one JSON and one safetensors file that is replaced as a whole or not at all.
 
-The language model itself is not saved. What is, is enough to know exactly what the judge was fitted on: name, revision,
-weight processing, dtype, hook, token position, template, seed, versions, and a fingerprint, the activations of the model
-on a few fixed tokens. Means read from one model mean nothing in another, so loading onto a model whose fingerprint differs
-is refused, with the reason.
+The language model itself is not saved, but what identifies it is: name, revision, weight processing, dtype, hook, token
+position, template, seed, versions, and a fingerprint, the activations of the model on a few fixed tokens. Means read from
+one model mean nothing in another, so loading onto a model whose fingerprint differs is refused, with the reason.
 
-Two files cannot be renamed at once. So the tensors get a name of their own, ``tensors-DIGEST.safetensors``, that no older
-file has; the JSON, which says by digest which tensors are its own, takes the older one's place in one step; and only then
-the older tensors go. Whoever is killed in between leaves the old judge or the new one, never one's heads with another's
-means. The JSON also holds a digest of itself: a changed byte is an error, not another number.
+Two files cannot be renamed at once. So the tensors get a new name, ``tensors-DIGEST.safetensors``; the JSON, which names
+its tensors by that digest, replaces the older one in one step; and only then the older tensors are deleted. A process that
+is killed in between leaves the old judge or the new one, never one's heads with another's means. The JSON also contains a
+digest of itself: a changed byte is an error, not another number.
 """
 
 from __future__ import annotations
@@ -21,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
@@ -38,28 +36,25 @@ FINGERPRINT_TOLERANCE = {"float32": 1e-3, "float16": 5e-3, "bfloat16": 3e-2}
 """Largest difference allowed, relative to the largest activation, by dtype: a few units in its last place, room for
 another class or kernel but not for another weight processing or, in float32, a fine-tune."""
 BUSY_SECONDS = 60.0
-"""How long to wait for another process that saves to the same folder: a fit is too dear to be lost to it."""
+"""How long to wait for another process that saves to the same folder, rather than lose an expensive fit."""
 
 
 class ArtefactError(ValueError):
-    """A folder does not hold the fitted judge that was to be read from it: damaged, incomplete, of another kind or format."""
+    """A folder does not contain the expected judge: it is damaged, incomplete, of another kind or format."""
 
 
 class WrongModelError(ValueError):
-    """A fitted judge was to be loaded onto a model it was not fitted on."""
+    """A fitted judge cannot be loaded onto a model that it was not fitted on."""
 
 
 def write_artefact(
     path: str | Path, kind: str, model: ModelLike, tensors: Mapping[str, Tensor], record: Mapping[str, Any]
 ) -> Path:
-    """Write a fitted judge to the folder ``path``, made where missing, with all that identifies ``model``.
+    """Write a fitted judge to a folder, with all that identifies its language model.
 
-    Args:
-        path: the folder; a judge that is in it is replaced, whole or not at all.
-        kind: of judge, in words for an error: ``reward model``.
-        model: what it was fitted on. Whoever steers it meanwhile leaves no trace.
-        tensors: by name; ``fingerprint`` is taken.
-        record: what else there is to know, as JSON.
+    The folder is made if missing; an older judge in it is replaced as a whole or not at all. ``kind`` is the judge's, in
+    words (``reward model``); the model is recorded as it is without steering; the tensor name ``fingerprint`` is reserved;
+    ``record`` is everything else, as JSON.
 
     Raises:
         StoreBusyError: if another process is saving to the folder, and is not done in a minute.
@@ -90,18 +85,9 @@ def write_artefact(
 def read_artefact(
     path: str | Path, kind: str, model: ModelLike | None = None, *, device: str | None = None
 ) -> tuple[ModelLike, dict[str, Tensor], dict[str, Any]]:
-    """The model, tensors and record of a folder.
+    """The model, tensors and record of a folder that `write_artefact` wrote.
 
-    Args:
-        path: the folder `write_artefact` wrote.
-        kind: of judge that is expected there.
-        model: what to load it onto; by default the recorded model is loaded, by its recorded name and class.
-        device: where the recorded model goes, if none is given.
-
-    Raises:
-        FileNotFoundError: if the folder holds no fitted judge.
-        ArtefactError: naming the file, if it holds one of another kind or format, or what it holds is not what was written.
-        WrongModelError: if the model is not the one it was fitted on; the message says in what they differ.
+    ``kind`` is the expected kind of judge; `arm_lens.judges.base.FittedJudge.load` describes the rest, and the errors.
     """
     folder = Path(path)
     record, tensors = _whole(folder, kind)
@@ -125,18 +111,18 @@ def read_artefact(
 
 
 def digest_of_artefact(path: str | Path) -> str:
-    """A digest of all that a fitted judge is: heads, tensors, the model it was fitted on; errors as `read_artefact`."""
+    """A digest of a fitted judge: heads, tensors, the model that it was fitted on; errors as `read_artefact`."""
     return str(_record(Path(path), None)["digest"])
 
 
 def kind_of_artefact(path: str | Path) -> str:
-    """Of which kind the judge in a folder is; errors as `read_artefact`."""
+    """The kind of the judge in a folder; errors as `read_artefact`."""
     return str(_record(Path(path), None)["kind"])
 
 
 @contextlib.contextmanager
 def decoding(folder: Path) -> Iterator[None]:
-    """What a record or tensors of a folder lack, or hold in place of what is expected, is an `ArtefactError`."""
+    """Turn errors about missing or unexpected content of a record or of tensors into an `ArtefactError`."""
     try:
         yield
     except (ArtefactError, WrongModelError):
@@ -147,22 +133,17 @@ def decoding(folder: Path) -> Iterator[None]:
 
 def _whole(folder: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """A record and its own tensors."""
-    record = _record(folder, kind)
-    try:
-        content = (folder / _tensors_file(record)).read_bytes()
-    except FileNotFoundError:  # replaced since the record was read
+    for _ in range(2):  # a judge that was replaced since its record was read is read again
         record = _record(folder, kind)
+        file = folder / _tensors_file(record)
         try:
-            content = (folder / _tensors_file(record)).read_bytes()
-        except FileNotFoundError as error:
-            raise ArtefactError(f"{folder / _tensors_file(record)} is missing; save the {kind} again") from error
-    damaged = f"{folder / _tensors_file(record)} was changed or damaged since it was written; save the {kind} again"
-    if digest_of_bytes(content) != record["tensors"]:
-        raise ArtefactError(damaged)
-    try:
+            content = file.read_bytes()
+        except FileNotFoundError:
+            continue
+        if digest_of_bytes(content) != record["tensors"]:
+            raise ArtefactError(f"{file} was changed or damaged since it was written; save the {kind} again")
         return record, load(content)
-    except SafetensorError as error:
-        raise ArtefactError(damaged) from error
+    raise ArtefactError(f"{file} is missing; save the {kind} again")
 
 
 def _record(folder: Path, kind: str | None) -> dict[str, Any]:
@@ -196,15 +177,11 @@ def _check_model(model: ModelLike, fitted_on: ModelInfo, expected: Tensor, folde
                 f"{folder} was fitted on {fitted_on.name} with {what} = {getattr(fitted_on, what)}; "
                 f"{here.name} has {what} = {getattr(here, what)}"
             )
+    before, now = fitted_on.to_dict(), here.to_dict()
+    changes = "; ".join(f"{key}: {before[key]} then, {now[key]} now" for key in before if before[key] != now[key])
     difference = float((fingerprint(model) - expected).abs().max() / expected.abs().max())
     if not difference <= FINGERPRINT_TOLERANCE[fitted_on.dtype]:  # not a number is refused too
         raise WrongModelError(
             f"{folder} was fitted on {fitted_on.name}, but {here.name} computes other activations: they differ by "
-            f"{difference:.1%} on a fixed probe ({_differences(fitted_on, here) or 'the weights differ'})"
+            f"{difference:.1%} on a fixed probe ({changes or 'the weights differ'})"
         )
-
-
-def _differences(one: ModelInfo, two: ModelInfo) -> str:
-    """The recorded properties in which two models differ, in words."""
-    before, after = one.to_dict(), two.to_dict()
-    return "; ".join(f"{key}: {before[key]} then, {after[key]} now" for key in before if before[key] != after[key])

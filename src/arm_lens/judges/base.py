@@ -1,28 +1,33 @@
 """What every judge can do: score responses, compare two of them, and be handed to a trainer.
 
-A judge gives each response a *reward*, on whatever scale it has, and compares two responses by the difference of their
-*gaps*, which are the rewards on a scale that does not saturate: the log-odds of a probability, the reward itself where
-there is nothing better. A judge that is asked in the ranked layout only compares, always in both orders.
+A judge gives each response a *reward*, on a scale of its own, and compares two responses by the difference of their
+*gaps*: the rewards on a scale that does not saturate, such as the log-odds of a probability. A judge in the ranked layout
+only compares, always in both orders.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar, overload, runtime_checkable
+from typing import Any, ClassVar, Generic, Literal, Protocol, TypeAlias, TypeVar, overload, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from arm_lens.engine.language_model import ModelLike
-from arm_lens.engine.verdict_tokens import VerdictScores
-from arm_lens.judges.options import QuestionOptions, ReadingOptions
+from arm_lens.judges.artefact import decoding, read_artefact, write_artefact
+from arm_lens.judges.options import Layout, QuestionOptions, ReadingOptions
+from arm_lens.judges.questions import Question
+from arm_lens.judges.template import JudgeTemplate
 from arm_lens.preferences import Preference, Prompt
+from arm_lens.registry import OptionsModel
 
-ScoreKind = Literal["probability", "two_way", "gap"]
+ScoreKind: TypeAlias = Literal["probability", "two_way", "gap"]
+Texts: TypeAlias = Sequence[Prompt]
+"""Prompts or responses, one for each example: text, or the messages of a conversation."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,7 @@ class Comparison:
 
     preferred: Literal["a", "b", "tie"]
     margin: float
-    """How much better the first response is, by the difference of gaps; positive when ``a`` is preferred."""
+    """How much better the first response is, by the difference of gaps; positive if ``a`` is preferred."""
 
     @classmethod
     def of(cls, margin: float) -> Comparison:
@@ -45,7 +50,7 @@ class Judge(ABC):
     kind: ClassVar[str] = "judge"
     """What it is, in words."""
     threshold: ClassVar[float | None] = 0.5
-    """The reward above which a response meets the criterion; None for a judge that has no such place."""
+    """The reward above which a response meets the criterion; None if no reward means that."""
 
     @property
     def log_odds(self) -> bool:
@@ -59,13 +64,11 @@ class Judge(ABC):
 
     @property
     def compares_only(self) -> bool:
-        """Whether it is asked in the ranked layout, and has no reward of a single response."""
+        """Whether the layout is ranked, so that a single response has no reward."""
         return False
 
     @abstractmethod
-    def score(
-        self, prompts: Sequence[Prompt], responses: Sequence[Prompt], *, progress: bool = False
-    ) -> Float[Tensor, " example"]:
+    def score(self, prompts: Texts, responses: Texts, *, progress: bool = False) -> Float[Tensor, " example"]:
         """The reward of each response; higher is better.
 
         Args:
@@ -79,21 +82,17 @@ class Judge(ABC):
         """
 
     def rewards_and_gaps(
-        self, prompts: Sequence[Prompt], responses: Sequence[Prompt], *, progress: bool = False
+        self, prompts: Texts, responses: Texts, *, progress: bool = False
     ) -> tuple[Float[Tensor, " example"], Float[Tensor, " example"]]:
         """The reward and the gap of each response, judged once; otherwise as `score`."""
         rewards = self.score(prompts, responses, progress=progress)
         return rewards, rewards
 
-    def gaps(
-        self, prompts: Sequence[Prompt], responses: Sequence[Prompt], *, progress: bool = False
-    ) -> Float[Tensor, " example"]:
+    def gaps(self, prompts: Texts, responses: Texts, *, progress: bool = False) -> Float[Tensor, " example"]:
         """What responses are compared by: the reward on a scale that does not saturate."""
         return self.rewards_and_gaps(prompts, responses, progress=progress)[1]
 
-    def margins(
-        self, prompts: Sequence[Prompt], a: Sequence[Prompt], b: Sequence[Prompt], *, progress: bool = False
-    ) -> Float[Tensor, " pair"]:
+    def margins(self, prompts: Texts, a: Texts, b: Texts, *, progress: bool = False) -> Float[Tensor, " pair"]:
         """How much better each ``a`` is than its ``b``: the difference of their gaps.
 
         Raises:
@@ -114,17 +113,7 @@ class Judge(ABC):
     ) -> list[Comparison]: ...
 
     def prefer(self, prompts: Any, a: Any, b: Any, *, progress: bool = False) -> Comparison | list[Comparison]:
-        """Which of two responses to a prompt is better; of lists, which of each two.
-
-        Args:
-            prompts: a prompt, or a list of them.
-            a: the first response, or one for each prompt.
-            b: the second, likewise.
-            progress: show a progress bar.
-
-        Raises:
-            ValueError: if there are not as many prompts as responses on each side.
-        """
+        """Which of two responses is better: to one prompt, or to each of a list. Errors as `margins`."""
         if isinstance(prompts, list):
             return [Comparison.of(one) for one in self.margins(prompts, a, b, progress=progress).tolist()]
         return Comparison.of(float(self.margins([prompts], [a], [b], progress=progress)[0]))
@@ -136,32 +125,58 @@ class Judge(ABC):
 
     def __call__(self, *, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float]:
         """As a reward function of TRL's GRPOTrainer: keywords only, a float per completion."""
-        rewards = self.score([_prompt(one) for one in prompts], [_prompt(one) for one in completions])
-        return [float(one) for one in rewards]
+
+        def hashable(texts: Sequence[Any]) -> list[Prompt]:
+            return [one if isinstance(one, str) else tuple(one) for one in texts]
+
+        return [float(one) for one in self.score(hashable(prompts), hashable(completions))]
 
     def facts(self) -> dict[str, Any]:
         """What is known of the fit and of the answers so far, as far as it applies: n_heads, heads, unparsed, cost."""
         return {}
 
 
-JudgeType = TypeVar("JudgeType", bound="FittedJudge")
+FittedType = TypeVar("FittedType", bound="FittedJudge")
 
 
 class FittedJudge(Judge):
     """A judge that is fitted to labelled preferences, and can be saved.
 
-    Every class has ``fit(model, examples, *, question=None, ..., progress=False)``.
+    A class of its own options takes them as further keywords of `fit`. ``_artefact`` and ``_from_artefact`` say what is
+    saved: the language model (only described, not saved), tensors by name, and a record for JSON.
     """
-
-    @abstractmethod
-    def save(self, path: str | Path) -> Path:
-        """Write the judge, without the language model, to a folder; see `arm_lens.judges.artefact`."""
 
     @classmethod
     @abstractmethod
+    def fit(
+        cls: type[FittedType],
+        model: ModelLike,
+        examples: Sequence[Preference],
+        *,
+        question: QuestionOptions | str | None = None,
+        progress: bool = False,
+    ) -> FittedType:
+        """Fit a judge to labelled preferences.
+
+        Args:
+            model: any that `arm_lens.engine.language_model` accepts; it is not changed.
+            examples: pairs, or (in the scalar layout) labelled responses too.
+            question: how the question is put; a bare string is the criterion in words.
+            progress: show progress bars.
+
+        Raises:
+            ValueError: naming the example, if a single labelled response is to be ranked.
+            PromptTooLongError: naming the example whose prompt exceeds the model's context.
+        """
+
+    def save(self, path: str | Path) -> Path:
+        """Write the judge, without the language model, to a folder; see `arm_lens.judges.artefact`."""
+        return write_artefact(path, self.kind, *self._artefact())
+
+    @classmethod
     def load(
-        cls: type[JudgeType], path: str | Path, model: ModelLike | None = None, *, device: str | None = None
-    ) -> JudgeType:
+        cls: type[FittedType], path: str | Path, model: ModelLike | None = None, *, device: str | None = None
+    ) -> FittedType:
         """Read what `save` wrote.
 
         Args:
@@ -170,32 +185,68 @@ class FittedJudge(Judge):
             device: where the recorded model goes, if none is given.
 
         Raises:
-            FileNotFoundError: if the folder holds no judge.
-            ArtefactError: if it holds one of another kind, or is damaged.
-            WrongModelError: if the model is not the one it was fitted on; the message says in what they differ.
+            FileNotFoundError: if the folder has no judge in it.
+            ArtefactError: if the judge is of another kind, or damaged.
+            WrongModelError: if the model is not the one that the judge was fitted on; the message says how they differ.
         """
+        found = read_artefact(path, cls.kind, model, device=device)
+        with decoding(Path(path)):
+            return cls._from_artefact(*found)
+
+    @abstractmethod
+    def _artefact(self) -> tuple[ModelLike, dict[str, Tensor], dict[str, Any]]: ...
+
+    @classmethod
+    @abstractmethod
+    def _from_artefact(
+        cls: type[FittedType], model: ModelLike, tensors: dict[str, Tensor], record: dict[str, Any]
+    ) -> FittedType: ...
 
 
 @runtime_checkable
-class VerdictsLike(Protocol):
-    """What a judge's verdicts on a number of responses have in common."""
+class _Verdicts(Protocol):
+    @property
+    def probability(self) -> Tensor: ...
 
     @property
-    def two_way(self) -> Float[Tensor, " example"]:
-        """P(positive), of the two verdicts alone."""
-        ...
+    def two_way(self) -> Tensor: ...
 
     @property
-    def gap(self) -> Float[Tensor, " example"]:
-        """The log-odds of the positive verdict."""
-        ...
+    def gap(self) -> Tensor: ...
 
 
-Found = TypeVar("Found", bound=VerdictsLike)
+VerdictsType = TypeVar("VerdictsType", bound=_Verdicts)
 
 
-class VerdictJudge(Judge, Generic[Found]):
+class VerdictJudge(Judge, Generic[VerdictsType]):
     """A judge that is asked for a verdict: Yes or No (scalar), A or B (ranked). The reward is how likely the first is."""
+
+    _question: QuestionOptions
+
+    @property
+    def question(self) -> QuestionOptions:
+        """How the question is put, its template included."""
+        return self._question
+
+    @property
+    def template(self) -> JudgeTemplate:
+        """The wording."""
+        return self.question.template or JudgeTemplate()
+
+    @property
+    def layout(self) -> Layout:
+        """Scalar or ranked."""
+        return self.question.layout
+
+    @property
+    def criterion_text(self) -> str:
+        """The criterion in words, or empty."""
+        return self.question.criterion_text
+
+    @property
+    def compares_only(self) -> bool:
+        """Whether the layout is ranked."""
+        return self.layout == "ranked"
 
     @property
     def log_odds(self) -> bool:
@@ -203,13 +254,55 @@ class VerdictJudge(Judge, Generic[Found]):
         return True
 
     @abstractmethod
-    def verdicts(self, prompts: Sequence[Prompt], responses: Sequence[Prompt], *, progress: bool = False) -> Found:
-        """The verdict on each response, ``[example]``; otherwise as `score`."""
+    def verdict(self, questions: Sequence[Question], *, progress: bool = False) -> VerdictsType:
+        """The verdict on each question, ``[question]``: its probability, two-way probability and gap."""
 
-    @abstractmethod
-    def orders(
-        self, prompts: Sequence[Prompt], a: Sequence[Prompt], b: Sequence[Prompt], *, progress: bool = False
-    ) -> Float[Tensor, "pair order"]:
+    def scalar_questions(self, prompts: Texts, responses: Texts) -> list[Question]:
+        """The question about each response, of a scalar judge. Its right verdict is unknown, and set to the positive one."""
+        if self.compares_only:
+            raise ValueError("a ranked judge compares two responses and has no score of one; use prefer")
+        check_as_many(prompts, responses)
+        return [
+            Question(self.template.question(prompt, response), True, f"example {number}")
+            for number, (prompt, response) in enumerate(zip(prompts, responses, strict=True))
+        ]
+
+    def ranked_questions(self, prompts: Texts, a: Texts, b: Texts) -> list[Question]:
+        """Two questions about each pair, one for either order, of a ranked judge."""
+        if not self.compares_only:
+            raise ValueError("a scalar judge sees one response at a time: there is no order; use layout='ranked'")
+        check_pairs(prompts, a, b)
+        return [
+            Question(self.template.ranked_question(prompt, *pair), True, f"pair {number}")
+            for number, (prompt, one, two) in enumerate(zip(prompts, a, b, strict=True))
+            for pair in ((one, two), (two, one))
+        ]
+
+    def verdicts(self, prompts: Texts, responses: Texts, *, progress: bool = False) -> VerdictsType:
+        """The verdict on each response, ``[example]``; otherwise as `score`."""
+        return self.verdict(self.scalar_questions(prompts, responses), progress=progress)
+
+    def score(
+        self, prompts: Texts, responses: Texts, *, kind: ScoreKind = "probability", progress: bool = False
+    ) -> Float[Tensor, " example"]:
+        """The reward of each response; otherwise as `Judge.score`.
+
+        ``kind`` is ``probability``, P(Yes), of a language model over its full vocabulary; ``two_way``, P(Yes) / (P(Yes) +
+        P(No)); or ``gap``, the log-odds.
+        """
+        if kind not in ("probability", "two_way", "gap"):
+            raise ValueError(f"the kind of score is 'probability', 'two_way' or 'gap', not {kind!r}")
+        scores: Tensor = getattr(self.verdicts(prompts, responses, progress=progress), kind)
+        return scores
+
+    def rewards_and_gaps(
+        self, prompts: Texts, responses: Texts, *, progress: bool = False
+    ) -> tuple[Float[Tensor, " example"], Float[Tensor, " example"]]:
+        """The two-way probability of the positive verdict on each response, and its log-odds."""
+        found = self.verdicts(prompts, responses, progress=progress)
+        return found.two_way, found.gap
+
+    def orders(self, prompts: Texts, a: Texts, b: Texts, *, progress: bool = False) -> Float[Tensor, "pair order"]:
         """A ranked judge's log-odds for whichever response stands first: ``a`` in the first column, ``b`` in the second.
 
         `PositionBias.of` says what they tell about the judge.
@@ -217,44 +310,35 @@ class VerdictJudge(Judge, Generic[Found]):
         Raises:
             ValueError: if the judge is scalar (it sees one response at a time), or lengths differ.
         """
+        return self.verdict(self.ranked_questions(prompts, a, b), progress=progress).gap.reshape(-1, 2)
 
-    def rewards_and_gaps(
-        self, prompts: Sequence[Prompt], responses: Sequence[Prompt], *, progress: bool = False
-    ) -> tuple[Float[Tensor, " example"], Float[Tensor, " example"]]:
-        """The two-way probability of the positive verdict on each response, and its log-odds."""
-        found = self.verdicts(prompts, responses, progress=progress)
-        return found.two_way, found.gap
-
-    def margins(
-        self, prompts: Sequence[Prompt], a: Sequence[Prompt], b: Sequence[Prompt], *, progress: bool = False
-    ) -> Float[Tensor, " pair"]:
-        """How much better each ``a`` is than its ``b``, in log-odds.
+    def margins(self, prompts: Texts, a: Texts, b: Texts, *, progress: bool = False) -> Float[Tensor, " pair"]:
+        """How much better each ``a`` is than its ``b``, in log-odds; errors name the pair.
 
         The difference of the two gaps; for a ranked judge, the mean over both orders, which cancels a liking for the first
         or second place.
         """
-        if not self.compares_only or not len(prompts):
+        count = len(prompts)
+        if not count:
             return super().margins(prompts, a, b, progress=progress)
-        orders = self.orders(prompts, a, b, progress=progress)
-        return (orders[:, 0] - orders[:, 1]) / 2
+        if self.compares_only:
+            orders = self.orders(prompts, a, b, progress=progress)
+            return (orders[:, 0] - orders[:, 1]) / 2
+        check_pairs(prompts, a, b)
+        questions = self.scalar_questions([*prompts, *prompts], [*a, *b])
+        named = [replace(one, name=f"pair {number % count}") for number, one in enumerate(questions)]
+        gaps = self.verdict(named, progress=progress).gap
+        return gaps[:count] - gaps[count:]
 
 
-def check_pairs(prompts: Sequence[Prompt], a: Sequence[Prompt], b: Sequence[Prompt]) -> None:
-    """Make sure that there are two responses for each prompt.
-
-    Raises:
-        ValueError: saying how many there are.
-    """
+def check_pairs(prompts: Texts, a: Texts, b: Texts) -> None:
+    """Raise a ValueError unless each prompt has two responses."""
     if not len(prompts) == len(a) == len(b):
         raise ValueError(f"{len(prompts)} prompts for {len(a)} first and {len(b)} second responses")
 
 
-def check_as_many(prompts: Sequence[Prompt], responses: Sequence[Prompt]) -> None:
-    """Make sure that there is a response for each prompt.
-
-    Raises:
-        ValueError: saying how many there are.
-    """
+def check_as_many(prompts: Texts, responses: Texts) -> None:
+    """Raise a ValueError unless each prompt has a response."""
     if len(prompts) != len(responses):
         raise ValueError(f"{len(prompts)} prompts for {len(responses)} responses")
 
@@ -266,8 +350,7 @@ class PositionBias:
     first: float
     """The share of verdicts for the response that stands first, over both orders of each pair: 0.5 without bias."""
     inconsistent: float
-    """The share of pairs of which another response wins when they change places; a tie in one order only is half a
-    change."""
+    """The share of pairs whose winner changes with the order; a tie in one order only is half a change."""
     n: int
     """Pairs."""
 
@@ -281,73 +364,38 @@ class PositionBias:
         if not len(orders):
             raise ValueError("position bias is measured on pairs, and there are none")
         wins = (orders > 0).double() + 0.5 * (orders == 0)
-        # What the second order leaves to the second place is the same response's as the first order's first place.
+        # The first response stands first in the first order, and second in the second.
         changed = (wins[:, 0] - (1 - wins[:, 1])).abs()
         return cls(float(wins.mean()), float(changed.mean()), len(orders))
 
 
-def score_of(scores: VerdictScores, kind: ScoreKind) -> Float[Tensor, " example"]:
-    """One kind of score."""
-    if kind not in ("probability", "two_way", "gap"):
-        raise ValueError(f"the kind of score is 'probability', 'two_way' or 'gap', not {kind!r}")
-    chosen: Tensor = getattr(scores, kind)
-    return chosen
-
-
 @dataclass(frozen=True, kw_only=True)
 class FitContext:
-    """What a judge is fitted with, by whoever asks for it by name; see `arm_lens.registry.JudgeSpec.fit`."""
+    """What a judge is fitted with if it is asked for by name; see `arm_lens.registry.JudgeSpec.fit`."""
 
     model: ModelLike
     examples: Sequence[Preference]
     question: QuestionOptions = field(default_factory=QuestionOptions)
     reading: ReadingOptions = field(default_factory=ReadingOptions)
     seed: int = 0
-    """Of what is random beside the reading."""
+    """Of what is random in addition to the reading."""
     like_seed: int = 0
     """Of the search that random heads are compared with."""
     cache: Path | None = None
-    """The file in which answers of endpoints are kept."""
+    """The folder in which answers of endpoints are stored."""
     workers: int = 1
-    """Processes that share what an endpoint bears."""
+    """Processes that call the same endpoint."""
 
+    def with_options(self, options: Any) -> FitContext:
+        """The context in which what a judge's options say about question and reading replaces what the caller says."""
+        changed = {}
+        for group in ("question", "reading"):
+            if (own := getattr(options, group, None)) is not None:
+                update = {name: getattr(own, name) for name in own.model_fields_set}
+                changed[group] = getattr(self, group).model_copy(update=update)
+        return replace(self, **changed)
 
-def fit_context(
-    model: ModelLike,
-    examples: Sequence[Preference],
-    options: Any,
-    *,
-    question: QuestionOptions | None = None,
-    reading: ReadingOptions | None = None,
-    **rest: Any,
-) -> FitContext:
-    """The context with what the options say about question and reading in place of what the caller says.
-
-    Args:
-        model: what judges.
-        examples: labelled preferences.
-        options: a judge's; their fields ``question`` and ``reading``, if there are such, go before the caller's.
-        question: the caller's.
-        reading: the caller's.
-        rest: the other fields of `FitContext`.
-    """
-    question, reading = question or QuestionOptions(), reading or ReadingOptions()
-    return FitContext(
-        model=model,
-        examples=examples,
-        question=question.model_copy(update=_own(options, "question")),
-        reading=reading.model_copy(update=_own(options, "reading")),
-        **rest,
-    )
-
-
-def _own(options: Any, group: str) -> Mapping[str, Any]:
-    own = getattr(options, group, None)
-    return {} if own is None else {name: getattr(own, name) for name in own.model_fields_set}
-
-
-Fit = Callable[[FitContext, Any], Judge]
-
-
-def _prompt(value: Any) -> Prompt:
-    return value if isinstance(value, str) else tuple(value)
+    def fit(self, judge: type[FittedType], options: OptionsModel, **more: Any) -> FittedType:
+        """Call ``judge.fit`` with every option by its name; question and reading are the context's."""
+        own = dict(options) | {group: getattr(self, group) for group in options.groups}
+        return judge.fit(self.model, self.examples, **(own | more))

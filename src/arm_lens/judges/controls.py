@@ -1,4 +1,4 @@
-"""Trivial controls: judges that know nothing of the criterion. A benchmark they do well on measures something else.
+"""Trivial controls: judges that know nothing of the criterion. A benchmark that they do well on measures something else.
 
 The length of a response alone beats language models on some subsets of published benchmarks.
 """
@@ -6,15 +6,14 @@ The length of a response alone beats language models on some subsets of publishe
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from arm_lens.judges.base import FitContext, Judge, check_as_many
-from arm_lens.preferences import Prompt, text_of
+from arm_lens.judges.base import Judge, Texts, check_as_many
+from arm_lens.preferences import text_of
 from arm_lens.registry import JudgeSpec, OptionsModel, Style, always, never
 
 
@@ -27,25 +26,21 @@ class LengthJudge(Judge):
     def __init__(self, *, shorter: bool = False) -> None:
         self.sign = -1.0 if shorter else 1.0
 
-    def score(
-        self, prompts: Sequence[Prompt], responses: Sequence[Prompt], *, progress: bool = False
-    ) -> Float[Tensor, " example"]:
+    def score(self, prompts: Texts, responses: Texts, *, progress: bool = False) -> Float[Tensor, " example"]:
         """The number of characters of each response, negative if shorter ones are preferred."""
         check_as_many(prompts, responses)
         return self.sign * torch.tensor([float(len(text_of(response))) for response in responses])
 
 
 class RandomJudge(Judge):
-    """A uniform number for each prompt and response, always the same one for the same texts and seed."""
+    """A uniform number for each prompt and response, the same for the same texts and seed: what chance alone does."""
 
     kind: ClassVar[str] = "random judge"
 
     def __init__(self, *, seed: int = 0) -> None:
         self.seed = seed
 
-    def score(
-        self, prompts: Sequence[Prompt], responses: Sequence[Prompt], *, progress: bool = False
-    ) -> Float[Tensor, " example"]:
+    def score(self, prompts: Texts, responses: Texts, *, progress: bool = False) -> Float[Tensor, " example"]:
         """Numbers in [0, 1)."""
         check_as_many(prompts, responses)
         pairs = zip(prompts, responses, strict=True)
@@ -54,13 +49,11 @@ class RandomJudge(Judge):
 
 
 class ConstantJudge(Judge):
-    """Gives every response the same reward: every comparison is a tie."""
+    """Gives every response the same reward: every comparison is a tie, which tests how a benchmark counts ties."""
 
     kind: ClassVar[str] = "constant judge"
 
-    def score(
-        self, prompts: Sequence[Prompt], responses: Sequence[Prompt], *, progress: bool = False
-    ) -> Float[Tensor, " example"]:
+    def score(self, prompts: Texts, responses: Texts, *, progress: bool = False) -> Float[Tensor, " example"]:
         """One half for each."""
         check_as_many(prompts, responses)
         return torch.full((len(responses),), 0.5)
@@ -79,29 +72,12 @@ class LengthOptions(OptionsModel):
     """Prefer the shorter response."""
 
 
-class NoOptions(OptionsModel):
-    """There are none."""
-
-
-def _length(context: FitContext, options: LengthOptions) -> LengthJudge:
-    return LengthJudge(shorter=options.shorter)
-
-
-def _random(context: FitContext, options: NoOptions) -> RandomJudge:
-    return RandomJudge(seed=context.seed)
-
-
-def _constant(context: FitContext, options: NoOptions) -> ConstantJudge:
-    return ConstantJudge()
-
-
 LENGTH = JudgeSpec(
     name="length",
     judge=LengthJudge,
     options=LengthOptions,
-    fit=_length,
+    fit=lambda context, options: LengthJudge(shorter=options.shorter),
     summary="The longer response wins.",
-    paragraph="The number of characters. On some published benchmarks it alone beats language models on some subsets.",
     style=Style(label="Length", color="#5f5f5f", symbol="hourglass", group="Controls"),
     reads_examples=never,
     place=500,
@@ -109,10 +85,9 @@ LENGTH = JudgeSpec(
 RANDOM = JudgeSpec(
     name="random",
     judge=RandomJudge,
-    options=NoOptions,
-    fit=_random,
-    summary="A number drawn for each response.",
-    paragraph="A uniform number, the same for the same texts and seed: what chance alone does.",
+    options=OptionsModel,
+    fit=lambda context, options: RandomJudge(seed=context.seed),
+    summary="A random number for each response.",
     style=Style(label="Random", color="#7a7a7a", symbol="asterisk-open", group="Controls"),
     random=always,
     reads_examples=never,
@@ -121,10 +96,9 @@ RANDOM = JudgeSpec(
 CONSTANT = JudgeSpec(
     name="constant",
     judge=ConstantJudge,
-    options=NoOptions,
-    fit=_constant,
+    options=OptionsModel,
+    fit=lambda context, options: ConstantJudge(),
     summary="The same reward for everything: every comparison is a tie.",
-    paragraph="It shows how a benchmark counts ties.",
     style=Style(label="Constant", color="#8a8a8a", symbol="hash-open", group="Controls"),
     reads_examples=never,
     place=520,

@@ -1,7 +1,6 @@
 r"""Implicit rewards: how likely the model finds the response itself.
 
-The reward is the mean log-likelihood of the response's tokens given the prompt or, where a reference model is given, the
-log-ratio
+The reward is the mean log-likelihood of the response's tokens given the prompt or, with a reference model, the log-ratio
 
 .. math:: r(y \mid x) = \beta \sum_t \log \frac{\pi(y_t \mid x, y_{<t})}{\pi_\mathrm{ref}(y_t \mid x, y_{<t})},
 
@@ -26,7 +25,7 @@ from arm_lens.engine.language_model import ModelLike, language_model
 from arm_lens.engine.loading import load_model
 from arm_lens.engine.protocol import LanguageModel, ModelClass
 from arm_lens.engine.tokens import PromptTooLongError, chunks, pad
-from arm_lens.judges.base import FitContext, Judge
+from arm_lens.judges.base import FitContext, Judge, Texts, check_as_many
 from arm_lens.judges.options import QuestionOptions, question_options
 from arm_lens.judges.template import default_template
 from arm_lens.preferences import Prompt, text_of
@@ -34,12 +33,12 @@ from arm_lens.registry import JudgeSpec, OptionsModel, Style, never
 
 
 class LikelihoodJudge(Judge):
-    """Rewards responses by their log-likelihood.
+    """Rewards responses by their log-likelihood, or its ratio to a reference's; it knows nothing of the criterion.
 
     Args:
         model: any that `arm_lens.engine.language_model` accepts.
-        question: its template says what a base model reads before the response, the scalar question up to it; a chat model
-            is given the prompt through its chat template. The criterion is not put into words: nothing is asked.
+        question: a base model reads its template's scalar question up to the response; a chat model reads the prompt
+            through its chat template. The criterion is not put into words: nothing is asked.
         reference: a second model with the same tokenizer; the reward is then the log-ratio to it.
         mean: divide by the number of the response's tokens; by default unless there is a reference.
         beta: of the log-ratio.
@@ -69,18 +68,15 @@ class LikelihoodJudge(Judge):
         self.mean = reference is None if mean is None else mean
         self.beta = beta
 
-    def score(
-        self, prompts: Sequence[Prompt], responses: Sequence[Prompt], *, progress: bool = False
-    ) -> Float[Tensor, " example"]:
+    def score(self, prompts: Texts, responses: Texts, *, progress: bool = False) -> Float[Tensor, " example"]:
         """The reward of each response, in nats (per token, if means are taken).
 
         Raises:
             PromptTooLongError: naming the example that exceeds the model's (or the reference's) context.
-            ValueError: naming the example whose response has no tokens, or has none before it to follow from; or if there
-                are not as many prompts as responses.
+            ValueError: naming the example, if its response has no tokens or no token stands before it; or if there are not
+                as many prompts as responses.
         """
-        if len(prompts) != len(responses):
-            raise ValueError(f"{len(prompts)} prompts for {len(responses)} responses")
+        check_as_many(prompts, responses)
         questions = [self._tokens(*pair, number) for number, pair in enumerate(zip(prompts, responses, strict=True))]
         total = log_likelihoods(self.model, questions, batch_size=self.batch_size, progress=progress)
         if self.reference is not None:
@@ -107,10 +103,10 @@ class LikelihoodJudge(Judge):
             raise ValueError(f"example {number}: the response has no tokens")
         if not context:
             raise ValueError(f"example {number}: nothing stands before the response for its first token to follow from")
-        room = min(one.n_ctx for one in (self.model, self.reference) if one is not None)
-        if len(context) + len(tokens) > room:
+        n_ctx = min(one.n_ctx for one in (self.model, self.reference) if one is not None)
+        if len(context) + len(tokens) > n_ctx:
             raise PromptTooLongError(
-                f"example {number}: prompt and response have {len(context) + len(tokens)} tokens, the context {room}"
+                f"example {number}: prompt and response have {len(context) + len(tokens)} tokens, the context {n_ctx}"
             )
         return context, tokens
 
@@ -125,12 +121,12 @@ def log_likelihoods(
     found = torch.empty(len(questions))
     for span in tqdm(list(chunks(len(order), batch_size)), desc="likelihood", unit="batch", disable=not progress):
         here = order[span]
-        # Padded on the right, where no real token sees it and every position is as it should be.
+        # Padded on the right: no real token attends to the padding, and every position is as it should be.
         batch = pad([[*questions[index][0], *questions[index][1]] for index in here], side="right", device=model.device)
         logits = model.logits(batch)
         for row, index in enumerate(here):
             context, tokens = questions[index]
-            # The logits before each of the response's tokens; a float copy of all would take as much memory again.
+            # Only the logits before the response's tokens: a float copy of all would take as much memory again.
             due = logits[row, len(context) - 1 : len(context) + len(tokens) - 1].float()
             found[index] = -cross_entropy(due, torch.tensor(tokens, device=due.device), reduction="sum").cpu()
     return found
@@ -138,40 +134,29 @@ def log_likelihoods(
 
 def _check_same_tokens(ours: PreTrainedTokenizerBase, theirs: PreTrainedTokenizerBase) -> None:
     one, other = ours.get_vocab(), theirs.get_vocab()
-    if len(one) != len(other):
-        raise ValueError(
-            f"the model's tokenizer has {len(one)} tokens and the reference's {len(other)}: the log-ratio needs the same"
-        )
-    different = next((token for token, number in one.items() if other.get(token) != number), None)
+    different = next((token for token in one | other if one.get(token) != other.get(token)), None)
     if different is not None:
         raise ValueError(
-            f"the token {different!r} is number {one[different]} of the model's tokenizer and "
-            f"{other.get(different, 'none')} of the reference's: the log-ratio needs the same tokens"
+            f"the token {different!r} is number {one.get(different, 'none')} of the model's {len(one)} tokens and "
+            f"{other.get(different, 'none')} of the reference's {len(other)}: the log-ratio needs the same tokens"
         )
 
 
 class LikelihoodOptions(OptionsModel):
     """Options of the likelihood judge."""
 
-    groups: ClassVar[tuple[str, ...]] = ("question",)
     question: QuestionOptions = QuestionOptions()
     mean: bool = True
     """Divide by the number of the response's tokens."""
 
 
-class LikelihoodRatioOptions(OptionsModel):
+class LikelihoodRatioOptions(LikelihoodOptions):
     """Options of the likelihood judge with a reference."""
 
-    groups: ClassVar[tuple[str, ...]] = ("question",)
-    question: QuestionOptions = QuestionOptions()
+    mean: bool = False
     reference: str
     """The reference model: a hub name or a folder."""
     beta: float = 1.0
-    mean: bool = False
-
-
-def _fit(context: FitContext, options: LikelihoodOptions) -> LikelihoodJudge:
-    return LikelihoodJudge(context.model, question=context.question, mean=options.mean)
 
 
 def _fit_ratio(context: FitContext, options: LikelihoodRatioOptions) -> LikelihoodJudge:
@@ -191,9 +176,8 @@ SPECS = (
         name="likelihood",
         judge=LikelihoodJudge,
         options=LikelihoodOptions,
-        fit=_fit,
+        fit=lambda context, options: LikelihoodJudge(context.model, question=context.question, mean=options.mean),
         summary="The response's own log-likelihood, per token or in all.",
-        paragraph="How likely the model finds the response itself, given the prompt. It knows nothing of the criterion.",
         style=Style(label="Log-likelihood", color="#7d9b2c", symbol="triangle-left", group="Likelihood"),
         reads_examples=never,
         place=400,
@@ -204,10 +188,6 @@ SPECS = (
         options=LikelihoodRatioOptions,
         fit=_fit_ratio,
         summary="The log-ratio of the response's likelihood to that under a reference model (a hub name or folder).",
-        paragraph=(
-            "The reward under which the model would be optimal against the reference (DPO). It knows nothing of the "
-            "criterion but what the model was trained for."
-        ),
         style=Style(label="Log-likelihood ratio", color="#4d6600", symbol="triangle-right", group="Likelihood"),
         reads_examples=never,
         place=410,

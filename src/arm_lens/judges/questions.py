@@ -1,24 +1,20 @@
-"""From labelled preferences to the questions a judge is asked, with or without demonstrations in front.
+"""From labelled preferences to the questions that a judge is asked, with or without demonstrations in front.
 
 In the scalar layout a pair gives two questions (the chosen response meets the criterion, the rejected one does not); in
-the ranked layout it gives one, whose two responses stand in a seeded random order. Either way a question has a verdict
-that is right, and everything after this module is the same for both layouts.
+the ranked layout it gives one, whose two responses stand in a seeded random order. Either way a question has a right
+verdict, and everything after this module is the same for both layouts.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
-
-from transformers import PreTrainedTokenizerBase
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from arm_lens.engine.language_model import ModelLike, language_model
-from arm_lens.engine.verdict_tokens import VerdictTokens, resolve_verdicts
 from arm_lens.judges.options import Layout
 from arm_lens.judges.template import NO_RANKED_QUESTION, JudgeTemplate
-from arm_lens.preferences import LabelledResponse, Preference, PreferencePair, Prompt, text_of, unpair
+from arm_lens.preferences import LabelledResponse, Preference, text_of, unpair
 
 
 @dataclass(frozen=True)
@@ -29,19 +25,15 @@ class Question:
     positive: bool
     """Whether the right verdict is Yes (scalar) or A (ranked)."""
     name: str
-    """What to call it in an error: the id of the example it was made from."""
+    """What errors call it: the id of its example."""
 
 
 def questions_of(
     examples: Sequence[Preference], template: JudgeTemplate, layout: Layout = "scalar", *, seed: int = 0
 ) -> list[Question]:
-    """The questions that labelled preferences give.
+    """The questions that labelled preferences give: pairs, or in the scalar layout labelled responses too.
 
-    Args:
-        examples: pairs, or (in the scalar layout) labelled responses too.
-        template: the wording.
-        layout: scalar or ranked.
-        seed: for the order of the two responses in the ranked layout; each order comes equally often.
+    In the ranked layout the seed decides in which order the two responses stand; each order comes equally often.
 
     Raises:
         ValueError: naming the example, if a single labelled response is to be ranked.
@@ -53,54 +45,22 @@ def questions_of(
         ]
     if layout != "ranked":
         raise ValueError(f"the layout is 'scalar' or 'ranked', not {layout!r}")
-    # Half of the pairs, up to one, show the chosen response first.
-    order = [number % 2 == 0 for number in range(len(examples))]
-    random.Random(seed).shuffle(order)
+    # Half of the pairs, up to one, have the chosen response first.
+    chosen_first = [number % 2 == 0 for number in range(len(examples))]
+    random.Random(seed).shuffle(chosen_first)
     found = []
-    for number, pair in enumerate(examples):
+    for number, (pair, in_order) in enumerate(zip(examples, chosen_first, strict=True)):
         name = pair.id or f"example {number}"
         if isinstance(pair, LabelledResponse):
             raise ValueError(f"{name} is a single labelled response; the ranked layout needs pairs")
-        found.append(_ranked(pair, template, order[number], name))
+        first, second = (pair.chosen, pair.rejected) if in_order else (pair.rejected, pair.chosen)
+        found.append(Question(template.ranked_question(pair.prompt, first, second), in_order, name))
     return found
 
 
 def prompts_behind(examples: Sequence[Preference], layout: Layout = "scalar") -> list[str]:
-    """The prompt behind each of `questions_of`'s questions, as text: what questions with the same one have in common."""
+    """The prompt behind each question of `questions_of`, as text; questions about the same prompt form a cluster."""
     return [text_of(one.prompt) for one in (unpair(examples) if layout == "scalar" else examples)]
-
-
-def question_record(question: Question) -> dict[str, Any]:
-    """A question for JSON."""
-    return asdict(question)
-
-
-def read_question_record(record: Mapping[str, Any]) -> Question:
-    """What `question_record` made."""
-    return Question(str(record["text"]), bool(record["positive"]), str(record["name"]))
-
-
-def scalar_questions(
-    template: JudgeTemplate, prompts: Sequence[Prompt], responses: Sequence[Prompt], *, layout: Layout = "scalar"
-) -> list[Question]:
-    """The scalar question about each response. Its right verdict is not known, and taken to be the positive one.
-
-    Raises:
-        ValueError: if the layout is ranked, or there are not as many prompts as responses.
-    """
-    if layout == "ranked":
-        raise ValueError("a ranked judge compares two responses and has no score of one; use prefer")
-    if len(prompts) != len(responses):
-        raise ValueError(f"{len(prompts)} prompts for {len(responses)} responses")
-    return [
-        Question(template.question(prompt, response), True, f"example {number}")
-        for number, (prompt, response) in enumerate(zip(prompts, responses, strict=True))
-    ]
-
-
-def _ranked(pair: PreferencePair, template: JudgeTemplate, chosen_first: bool, name: str) -> Question:
-    two = (pair.chosen, pair.rejected) if chosen_first else (pair.rejected, pair.chosen)
-    return Question(template.ranked_question(pair.prompt, *two), chosen_first, name)
 
 
 def verdicts_of(template: JudgeTemplate, layout: Layout) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -114,11 +74,6 @@ def verdicts_of(template: JudgeTemplate, layout: Layout) -> tuple[tuple[str, ...
     return (template.yes, template.no) if layout == "scalar" else (template.first, template.second)
 
 
-def verdict_tokens(tokenizer: PreTrainedTokenizerBase, template: JudgeTemplate, layout: Layout) -> VerdictTokens:
-    """The tokens of the two verdicts of a layout."""
-    return resolve_verdicts(tokenizer, *verdicts_of(template, layout))
-
-
 def encode_questions(
     model: ModelLike,
     template: JudgeTemplate,
@@ -130,13 +85,8 @@ def encode_questions(
 ) -> list[list[int]]:
     """The token ids of whole prompts, one per question, each ending where the verdict is due.
 
-    Args:
-        model: its tokenizer and context length are used.
-        template: the wording of everything around the questions.
-        questions: the questions.
-        layout: which verdicts the demonstrations show.
-        criterion_text: the criterion in words, or empty.
-        demonstrations: the demonstrations in front of each question; by default none.
+    The model gives tokenizer and context length, and the layout decides the verdicts in ``demonstrations``, which stand in
+    front of each question; by default none. ``criterion_text`` may be empty.
 
     Raises:
         PromptTooLongError: naming the question whose prompt exceeds the context.
@@ -159,7 +109,7 @@ def encode_questions(
 def sample_demonstrations(
     pool: Sequence[Question], questions: Sequence[Question], demonstrations: int, *, seed: int
 ) -> list[tuple[Question, ...]]:
-    """For each question, demonstrations drawn from the pool without replacement, never the question itself.
+    """For each question, demonstrations sampled from the pool without replacement, never the question itself.
 
     Raises:
         ValueError: if the pool is too small.

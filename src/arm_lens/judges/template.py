@@ -1,14 +1,15 @@
 """How a model is asked to judge.
 
-A *scalar* question shows one response and asks whether it meets the criterion (Yes or No); a *ranked* question shows two
-and asks which meets it better (A or B). Both come from a `JudgeTemplate`, which can be replaced. A chat model is asked
-through its tokenizer's chat template, examples being earlier turns of the conversation; a base model gets one text in
-which the examples stand before the question, each with its verdict.
+A *scalar* question contains one response and asks whether it meets the criterion (Yes or No); a *ranked* question contains
+two and asks which meets it better (A or B). Both come from a `JudgeTemplate`, which can be replaced. A chat model is asked
+through its tokenizer's chat template, demonstrations being earlier turns of the conversation; a base model gets one text
+in which the demonstrations stand before the question, each with its verdict.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,14 +28,14 @@ NO_RANKED_QUESTION = "this judge template has no ranked question: its model judg
 
 @dataclass(frozen=True, kw_only=True)
 class JudgeTemplate:
-    """The wording of the question a judge is asked.
+    """The wording of the question that a judge is asked.
 
     ``{criterion}``, ``{prompt}``, ``{response}``, ``{response_a}`` and ``{response_b}`` are filled in. The default asks
     the question of the paper (arXiv 2507.01368): "Does this response meet the specified criteria?"
     """
 
     header: str = "Criterion: {criterion}\n\n"
-    """Once, before everything else; left out when the criterion has no wording."""
+    """Once, before everything else; left out if the criterion has no wording."""
     scalar: str = (
         "Prompt:\n{prompt}\n\nResponse:\n{response}\n\n"
         "Does this response meet the specified criteria? Answer Yes or No."
@@ -43,21 +44,21 @@ class JudgeTemplate:
         "Prompt:\n{prompt}\n\nResponse A:\n{response_a}\n\nResponse B:\n{response_b}\n\n"
         "Which response meets the specified criteria better? Answer A or B."
     )
-    """None for a model that was never shown two responses side by side."""
+    """None for a model that was never trained on two responses side by side."""
     cue: str = "\nAnswer:"
     """What a base model reads between question and verdict."""
     before_verdict: str = " "
-    """What stands between cue and verdict in the examples of a base model."""
+    """What stands between cue and verdict in a base model's demonstrations."""
     separator: str = "\n\n"
-    """Between the examples of a base model."""
+    """Between a base model's demonstrations."""
     yes: tuple[str, ...] = ("Yes",)
-    """Spellings of the verdict that a response meets the criterion; the first is written in examples."""
+    """Spellings of the verdict that a response meets the criterion; the first is written in demonstrations."""
     no: tuple[str, ...] = ("No",)
     first: tuple[str, ...] = ("A",)
     """Spellings of the verdict that the first of two responses is the better one."""
     second: tuple[str, ...] = ("B",)
     chat: bool | None = None
-    """Ask through the tokenizer's chat template; by default, whenever it has one."""
+    """Ask through the tokenizer's chat template; by default, if it has one."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
@@ -106,25 +107,30 @@ class JudgeTemplate:
         examples: Sequence[tuple[str, str]] = (),
         criterion: str = "",
     ) -> str:
-        """The whole text the model reads; its next token is the verdict.
+        """The whole text that the model reads; its next token is the verdict.
 
-        Args:
-            tokenizer: decides between the chat and the base form.
-            question: from `question` or `ranked_question`.
-            examples: questions with their verdicts, in order, shown before the question.
-            criterion: the criterion in words; empty for an unnamed one, to be inferred from examples or injected means.
+        The tokenizer decides between the chat and the base form. ``examples`` are questions with their verdicts, which stand
+        before the question in this order. An empty ``criterion`` is to be inferred from examples or injected means.
         """
-        header = _fill(self.header, criterion=criterion) if criterion else ""
         if not self.is_chat(tokenizer):
             demonstrations = [question + self.cue + self.before_verdict + verdict for question, verdict in examples]
-            return header + self.separator.join([*demonstrations, question + self.cue])
+            return self._header(criterion) + self.separator.join([*demonstrations, question + self.cue])
+        turns = self.messages(question, examples=examples, criterion=criterion)
+        return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+
+    def messages(
+        self, question: str, *, examples: Sequence[tuple[str, str]] = (), criterion: str = ""
+    ) -> list[dict[str, str]]:
+        """The conversation that asks a chat model: each demonstration a turn, the criterion in front of the first."""
         messages: list[dict[str, str]] = []
-        for questions, verdict in [*examples, (question, None)]:
-            messages.append({"role": "user", "content": questions if messages else header + questions})
-            if verdict is not None:
-                messages.append({"role": "assistant", "content": verdict})
-        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        return str(text)
+        for text, verdict in examples:
+            messages += [{"role": "user", "content": text}, {"role": "assistant", "content": verdict}]
+        messages.append({"role": "user", "content": question})
+        messages[0]["content"] = self._header(criterion) + messages[0]["content"]
+        return messages
+
+    def _header(self, criterion: str) -> str:
+        return _fill(self.header, criterion=criterion) if criterion else ""
 
     def to_dict(self) -> dict[str, Any]:
         """The fields, for JSON."""
@@ -132,29 +138,18 @@ class JudgeTemplate:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> JudgeTemplate:
-        """From JSON, which knows no tuples."""
-        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        """From JSON, which has lists for tuples."""
+        fields: Any = {name: tuple(one) if isinstance(one, list) else one for name, one in values.items()}
         return cls(**fields)
 
 
 def _fill(text: str, **values: str) -> str:
-    """Put values into {slots} without reading braces inside the values, or any others in the text, as slots."""
-    parts: list[str] = [text]
-    for name, value in values.items():
-        split: list[str] = []
-        for index, part in enumerate(parts):
-            if index % 2:  # a value already put in
-                split.append(part)
-                continue
-            pieces = part.split("{" + name + "}")
-            for position, piece in enumerate(pieces):
-                split += [value, piece] if position else [piece]
-        parts = split
-    return "".join(parts)
+    """Put values into {slots}; braces inside the values, and any others in the text, stay as they are."""
+    return re.sub(r"\{(\w+)\}", lambda slot: values.get(slot[1], slot[0]), text)
 
 
 def default_template(model: ModelLike) -> JudgeTemplate:
-    """The judge template a model folder brings along as ``judge_template.json``, else the general one."""
+    """The judge template in a model's folder (``judge_template.json``), else the general one."""
     name = describe(model).name
     folder = bundled_model_path() if name == BUNDLED_NAME else Path(name)
     if (folder / TEMPLATE_FILE).is_file():

@@ -1,20 +1,19 @@
 """Voting: the share of k sampled verdicts that are positive, with or without a rationale before each.
 
-Without a rationale a sampled verdict is a draw from the next-token distribution, which is known, so that k verdicts cost
-one pass. With one, the model first writes down reasons, which differ from sample to sample, and the verdict follows them
+Without a rationale a verdict is sampled from the next-token distribution, which is known, so that k verdicts cost one
+pass. With one, the model first writes down reasons, which differ from sample to sample, and the verdict follows them
 (self-consistency, arXiv 2203.11171). A sampled token that is neither verdict is no vote.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import ClassVar
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import torch
+from einops import rearrange
 from jaxtyping import Float
-from pydantic import ConfigDict
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
@@ -23,19 +22,17 @@ from arm_lens.engine.language_model import ModelLike
 from arm_lens.engine.sampling import sample_tokens
 from arm_lens.engine.tokens import PromptTooLongError, chunks, pad
 from arm_lens.engine.verdict_tokens import verdict_scores
-from arm_lens.judges.artefact import decoding, read_artefact, write_artefact
-from arm_lens.judges.base import FitContext, FittedJudge
+from arm_lens.judges.base import FittedJudge, Texts
 from arm_lens.judges.controls import uniform_of
-from arm_lens.judges.generative import GenerativeJudge, shows_demonstrations
+from arm_lens.judges.generative import GenerativeJudge, GenerativeOptions, shows_demonstrations
 from arm_lens.judges.options import QuestionOptions, ReadingOptions, seeds_of
-from arm_lens.judges.questions import Question, encode_questions
-from arm_lens.preferences import Preference, Prompt
+from arm_lens.judges.questions import Question
+from arm_lens.preferences import Preference
 from arm_lens.registry import JudgeSpec, OptionsModel, Style, always
 
 
-@dataclass(frozen=True, kw_only=True)
-class Rationale:
-    """How reasons are asked for."""
+class Rationale(OptionsModel):
+    """How the model is asked for reasons."""
 
     max_tokens: int = 96
     request: str = " First explain in a few sentences, then answer."
@@ -43,15 +40,13 @@ class Rationale:
     cue: str = "\nReasons:"
     """What a base model reads in place of the cue of its verdict."""
     stop: str = "\n"
-    """Ends a base model's reasons; every token that holds it does. Empty if only the end of the text is to."""
+    """Every token that contains it ends a base model's reasons; if empty, only the end of the text does."""
     then: str = "\nSo the answer is"
     """Between a chat model's reasons and its verdict. A base model reads its usual cue."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
-
 
 class VotingJudge(FittedJudge):
-    """Asks the same question k times, and counts.
+    """Asks the same question k times; the reward is the share of Yes.
 
     Args:
         judge: how the question is asked, scalar; with demonstrations or without.
@@ -93,18 +88,9 @@ class VotingJudge(FittedJudge):
         seed: int | None = None,
         progress: bool = False,
     ) -> VotingJudge:
-        """A few-shot judge that votes, its demonstrations taken from labelled preferences.
+        """A few-shot judge that votes, its demonstrations taken from labelled preferences; see `GenerativeJudge.fit`.
 
-        Args:
-            model: any that `arm_lens.engine.language_model` accepts.
-            examples: pairs or labelled responses.
-            question: how it is asked, scalar; a bare string is the criterion in words.
-            reading: how many demonstrations, and the seed of their order.
-            votes: verdicts per question.
-            temperature: of every sampled token.
-            rationale: have reasons written before each verdict.
-            seed: of the votes; by default that of the reading.
-            progress: nothing here takes long.
+        ``seed`` is that of the votes, by default the reading's; the other options are those of the class.
         """
         reading = reading or ReadingOptions()
         read, own = seeds_of(reading, seed)
@@ -114,17 +100,13 @@ class VotingJudge(FittedJudge):
 
     @property
     def states_probability(self) -> bool:
-        """The share of votes is what a voting judge has for a probability."""
+        """The share of votes counts as a probability."""
         return True
 
-    def score(
-        self, prompts: Sequence[Prompt], responses: Sequence[Prompt], *, progress: bool = False
-    ) -> Float[Tensor, " example"]:
-        """The share of positive verdicts among the votes for each response; 0.5 where there is no vote.
+    def score(self, prompts: Texts, responses: Texts, *, progress: bool = False) -> Float[Tensor, " example"]:
+        """The share of positive verdicts among the votes for each response; 0.5 without a vote.
 
-        Raises:
-            PromptTooLongError: naming the example, if question (and reasons) exceed the model's context.
-            ValueError: if there are not as many prompts as responses, or none.
+        Otherwise as `Judge.score`; reasons count towards the length of the prompt.
         """
         questions = self.judge.scalar_questions(prompts, responses)
         if self.rationale is None:
@@ -138,29 +120,21 @@ class VotingJudge(FittedJudge):
         either = (uniforms < chances.sum(dim=-1)).sum(dim=1)
         return torch.where(either > 0, positive / either.clamp(min=1), 0.5).float()
 
-    def save(self, path: str | Path) -> Path:
-        """Write question, demonstrations and votes, as JSON, to a folder; see `arm_lens.judges.artefact`."""
+    def _artefact(self) -> tuple[ModelLike, dict[str, Tensor], dict[str, Any]]:
         record = {
             **self.judge.record(),
             "votes": self.votes,
             "temperature": self.temperature,
-            "rationale": None if self.rationale is None else asdict(self.rationale),
+            "rationale": self.rationale and self.rationale.model_dump(),
             "seed": self.seed,
         }
-        return write_artefact(path, self.kind, self.model, {}, record)
+        return self.model, {}, record
 
     @classmethod
-    def load(cls, path: str | Path, model: ModelLike | None = None, *, device: str | None = None) -> VotingJudge:
-        """Read what `save` wrote; see `FittedJudge.load`."""
-        model, _, record = read_artefact(path, cls.kind, model, device=device)
-        with decoding(Path(path)):
-            return cls(
-                GenerativeJudge.of_record(model, record),
-                votes=record["votes"],
-                temperature=record["temperature"],
-                rationale=None if record["rationale"] is None else Rationale(**record["rationale"]),
-                seed=record["seed"],
-            )
+    def _from_artefact(cls, model: ModelLike, tensors: dict[str, Tensor], record: dict[str, Any]) -> VotingJudge:
+        rationale = record["rationale"] and Rationale(**record["rationale"])
+        own = {name: record[name] for name in ("votes", "temperature", "seed")}
+        return cls(GenerativeJudge.of_record(model, record), rationale=rationale, **own)
 
     def __repr__(self) -> str:
         reasons = "" if self.rationale is None else " after reasons"
@@ -189,7 +163,7 @@ class VotingJudge(FittedJudge):
                     f"{judge.model.n_ctx}"
                 )
         stop = _ends_of_turn(tokenizer) if chat else _tokens_with(tokenizer, rationale.stop)
-        chances = torch.empty(len(questions), self.votes, 2)
+        chances = torch.empty(len(rows), 2)
         spans = list(chunks(len(rows), judge.batch_size))
         for span in tqdm(spans, desc="reasoning", unit="batch", disable=not progress, leave=False):
             here = rows[span]
@@ -199,26 +173,21 @@ class VotingJudge(FittedJudge):
             )
             before = [sequences[number] for number, _ in here]
             reasons = sample_tokens(judge.model, before, uniforms, temperature=self.temperature, stop=stop)
-            whole = [[*one, *said, *after] for one, said in zip(before, reasons, strict=True)]
+            whole = [[*one, *reason, *after] for one, reason in zip(before, reasons, strict=True)]
             logits = judge.model.last_logits(pad(whole, device=judge.model.device))
             scores = verdict_scores(logits.float() / self.temperature, judge.verdict_tokens)
-            for row, (number, vote) in enumerate(here):
-                chances[number, vote, 0] = scores.log_positive[row].exp().cpu()
-                chances[number, vote, 1] = scores.log_negative[row].exp().cpu()
-        return chances
+            chances[span] = torch.stack([scores.log_positive, scores.log_negative], dim=-1).exp().cpu()
+        return rearrange(chances, "(example vote) verdict -> example vote verdict", vote=self.votes)
 
     def _reason_prompts(self, questions: Sequence[Question], rationale: Rationale, chat: bool) -> list[list[int]]:
         """Token ids of the prompts up to where the reasons begin; demonstrations keep their plain verdicts."""
         judge, template = self.judge, self.judge.template
         if chat:
             requests = [replace(one, text=one.text + rationale.request) for one in questions]
-            demonstrations = [judge.demonstrations] * len(questions)
-            return encode_questions(
-                judge.model, template, requests, criterion_text=judge.criterion_text, demonstrations=demonstrations
-            )
+            return judge.encode(requests, [judge.demonstrations] * len(questions))
         verdicts = {True: template.yes[0], False: template.no[0]}
         examples = [(one.text, verdicts[one.positive]) for one in judge.demonstrations]
-        # The cue is exchanged in the text, as a token may reach over from the question into it.
+        # The cue is replaced in the text: a token may span the end of the question and its beginning.
         texts = [
             template.render(judge.model.tokenizer, one.text, examples=examples, criterion=judge.criterion_text)
             .removesuffix(template.cue) + rationale.cue
@@ -228,55 +197,35 @@ class VotingJudge(FittedJudge):
 
 
 def _tokens_with(tokenizer: PreTrainedTokenizerBase, text: str) -> set[int]:
-    """The tokens whose text holds ``text``, and the one that ends everything."""
+    """The tokens that contain ``text``, and the one that ends everything."""
     found = {token for token in range(len(tokenizer)) if text in tokenizer.decode([token])} if text else set()
     return found | ({tokenizer.eos_token_id} - {None})
 
 
 def _ends_of_turn(tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """What ends a chat model's turn: the end of everything, or a token of its own that the template puts after answers."""
-    said = "Reasons"
-    turns = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": said}]
+    """What ends a chat model's turn: the end of everything, or a special token that the template puts after answers."""
+    answer = "Reasons"
+    turns = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": answer}]
     text = str(tokenizer.apply_chat_template(turns, tokenize=False))
-    after = tokenizer.encode(text.rpartition(said)[2], add_special_tokens=False)[:1]
+    after = tokenizer.encode(text.rpartition(answer)[2], add_special_tokens=False)[:1]
     special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
     return ({*after} & special) | ({tokenizer.eos_token_id} - {None})
 
 
-class VotingOptions(OptionsModel):
+class VotingOptions(GenerativeOptions):
     """Options of the voting judge."""
 
-    groups: ClassVar[tuple[str, ...]] = ("question", "reading")
-    question: QuestionOptions = QuestionOptions()
-    reading: ReadingOptions = ReadingOptions()
     votes: int = 8
     temperature: float = 1.0
     rationale: Rationale | None = None
-
-
-def _fit(context: FitContext, options: VotingOptions) -> VotingJudge:
-    return VotingJudge.fit(
-        context.model,
-        context.examples,
-        question=context.question,
-        reading=context.reading,
-        votes=options.votes,
-        temperature=options.temperature,
-        rationale=options.rationale,
-        seed=context.seed,
-    )
 
 
 SPEC = JudgeSpec(
     name="voting",
     judge=VotingJudge,
     options=VotingOptions,
-    fit=_fit,
+    fit=lambda context, options: context.fit(VotingJudge, options, seed=context.seed),
     summary="The share of positive verdicts among sampled ones, demonstrations in the prompt.",
-    paragraph=(
-        "The same question is asked k times, and the share of Yes among the sampled verdicts is the reward. With a rationale "
-        "the model writes reasons before each verdict, which differ from sample to sample (self-consistency)."
-    ),
     style=Style(label="Voting", color="#00507c", symbol="x", group="Asking the model"),
     random=always,
     reads_examples=shows_demonstrations,

@@ -1,18 +1,18 @@
 r"""Denoised means: a weighted principal component analysis in place of the plain mean (an interpretation).
 
-The second version of the Activation Reward Models paper speaks of "activation denoising" by a weighted PCA over the
-activations and gives no definition. What is built here is one reading of that sentence, not the authors' method. Of each
-head, with :math:`z_i` read at prompt i and :math:`w_i` the probability that the model itself gives to that prompt's
-right verdict (prompts that the model did not understand count for less),
+The second version of the Activation Reward Models paper mentions "activation denoising" by a weighted PCA over the
+activations, without a definition. What is built here is one reading of that sentence, not the authors' method. For each
+head, let :math:`z_i` be its output on prompt i and :math:`w_i` the probability that the model itself gives to that prompt's
+right verdict (prompts that the model did not understand count for less); then
 
 .. math:: C = \sum_i w_i z_i z_i^\top / \sum_i w_i, \qquad \bar z = \sum_i w_i z_i / \sum_i w_i,
           \qquad \mu = P_k\, \bar z,
 
-where :math:`P_k` projects on the k leading eigenvectors of the (uncentred) second moment C that hold a given share of
-its trace. Directions in which single prompts differ, and which add up to little, are taken out of the mean. That is where
-prompts differ along some directions by more than the mean is long; a mean that outweighs their differences is, noise
-included, its own leading direction, and stays nearly as it is. Moments are summed up batch by batch: memory does not
-depend on how many prompts are read.
+where :math:`P_k` projects on the k leading eigenvectors of the (uncentred) second moment C that explain a given share of
+its trace. Directions in which single prompts differ, and which add up to little, are taken out of the mean. This has an
+effect if prompts differ along some directions by more than the length of the mean; a mean that outweighs their differences
+is, noise included, its own leading direction, and stays nearly as it is. Moments are summed up batch by batch: memory does
+not depend on the number of prompts.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from arm_lens.engine.language_model import ModelLike, language_model
-from arm_lens.engine.protocol import LanguageModel
 from arm_lens.engine.reading import HeadMeans, read_with_logits
 from arm_lens.engine.sharing import remembered_of
 from arm_lens.engine.tokens import chunks, pad
@@ -46,59 +45,43 @@ def denoised_means(
 ) -> HeadMeans:
     """The denoised mean of every head at the last token of prompts.
 
-    Args:
-        model: any that `arm_lens.engine.language_model` accepts.
-        sequences: the prompts, each ending where the verdict is due.
-        right: whether the right verdict of each is the positive one.
-        verdicts: the tokens of the verdicts.
-        options: how much to keep.
-        batch_size: prompts per pass.
-        progress: show a progress bar.
+    Each of the prompts, as token ids, ends where the verdict is due; ``right`` says whether its right verdict is the positive
+    one. ``verdicts`` are the tokens of the verdicts, and ``options`` say how much is retained.
 
     Raises:
-        ValueError: if there is no prompt, or not one right verdict for each.
+        ValueError: if there is no prompt, or the right verdicts are not as many.
     """
     if not sequences or len(right) != len(sequences):
         raise ValueError(
             f"denoised means need prompts, and a verdict for each: {len(right)} for {len(sequences)} prompts"
         )
     model = language_model(model)
+
+    def read() -> HeadMeans:
+        total = torch.zeros((), dtype=torch.float64)
+        first = second = total
+        spans = list(chunks(len(sequences), batch_size))
+        for span in tqdm(spans, desc="reading heads", unit="batch", disable=not progress):
+            z, logits = read_with_logits(model, pad(sequences[span], device=model.device))
+            scores = verdict_scores(logits, verdicts)
+            positive = torch.tensor(right[span], device=logits.device)
+            # By the gap: one minus a probability of nearly 1 would be 0, and so might be the sum of all weights.
+            weights = torch.sigmoid(torch.where(positive, scores.gap, -scores.gap).double())
+            weights = weights if options.weighted else torch.ones_like(weights)
+            z = z.double().to(weights.device)
+            total = total + weights.sum().cpu()
+            first = first + einsum(weights, z, "b, b layer head d -> layer head d").cpu()
+            second = second + einsum(weights, z, z, "b, b layer head d, b layer head e -> layer head d e").cpu()
+        return HeadMeans(principal_part(first / total, second / total, options.explained).float(), len(sequences))
+
     what = ("denoised means", tuple(right), verdicts, options, batch_size)
-    return remembered_of(
-        model, what, sequences, lambda: _read(model, sequences, right, verdicts, options, batch_size, progress)
-    )
-
-
-def _read(
-    model: LanguageModel,
-    sequences: Sequence[Sequence[int]],
-    right: Sequence[bool],
-    verdicts: VerdictTokens,
-    options: Denoise,
-    batch_size: int,
-    progress: bool,
-) -> HeadMeans:
-    total = torch.zeros((), dtype=torch.float64)
-    first = second = total
-    spans = list(chunks(len(sequences), batch_size))
-    for span in tqdm(spans, desc="reading heads", unit="batch", disable=not progress):
-        z, logits = read_with_logits(model, pad(sequences[span], device=model.device))
-        scores = verdict_scores(logits, verdicts)
-        positive = torch.tensor(right[span], device=logits.device)
-        # By the gap: one minus a probability of nearly 1 would be 0, and all of those together no mean.
-        weights = torch.sigmoid(torch.where(positive, scores.gap, -scores.gap).double())
-        weights = weights if options.weighted else torch.ones_like(weights)
-        z = z.double().to(weights.device)
-        total = total + weights.sum().cpu()
-        first = first + einsum(weights, z, "b, b layer head d -> layer head d").cpu()
-        second = second + einsum(weights, z, z, "b, b layer head d, b layer head e -> layer head d e").cpu()
-    return HeadMeans(principal_part(first / total, second / total, options.explained).float(), len(sequences))
+    return remembered_of(model, what, sequences, read)
 
 
 def principal_part(
     mean: Float[Tensor, "layer head d_head"], moment: Float[Tensor, "layer head d_head d_head"], explained: float
 ) -> Float[Tensor, "layer head d_head"]:
-    """The mean, projected on the leading eigenvectors of the second moment that hold a share of its trace."""
+    """The mean, projected on the leading eigenvectors of the second moment that explain a share of its trace."""
     values, vectors = torch.linalg.eigh(moment)  # ascending
     values, vectors = values.flip(-1).clamp(min=0), vectors.flip(-1)
     before = values.cumsum(dim=-1) - values

@@ -1,14 +1,14 @@
-r"""From labelled examples to what a reward model is made of: means, and an objective that heads are chosen by.
+r"""From labelled examples to means, and to an objective that heads are chosen by.
 
-Heads chosen on the very examples whose activations are written back look better than they are; so examples are either
-read or chosen on. With few examples that is a loss: heads chosen on a handful of them fit whatever those happen to have
-in common. Cross-fitting (as in Chernozhukov et al., 2018, arXiv 1608.00060) uses each for both. The examples are cut
+Heads chosen on the very examples whose activations are written back look better than they are; so the two sets of examples
+must differ. With few examples that is a loss: heads chosen on a handful of them fit whatever these happen to have in
+common. Cross-fitting (as in Chernozhukov et al., 2018, arXiv 1608.00060) uses each example for both. The examples are cut
 into folds; a head mask is judged on each fold with the means read from all others,
 
 .. math:: r(m) = \frac{1}{n} \sum_{k} \sum_{i \in \text{fold } k} r_i(m;\; \mu^{(-k)}),
 
-so that no example is judged with a mean that contains it, and all of them have a say in which heads are kept. What is
-written in the end is the average of the folds' means.
+so that no example is judged with a mean that contains it, and all of them help to choose the heads. In the end the average
+of the folds' means is written.
 """
 
 from __future__ import annotations
@@ -18,12 +18,11 @@ from collections.abc import Hashable, Sequence
 import torch
 
 from arm_lens.engine.reading import HeadMeans, mean_heads
-from arm_lens.engine.replay import Replay
 from arm_lens.engine.sharing import remembered_of
 from arm_lens.engine.steering import Injection
 from arm_lens.judges.generative import GenerativeJudge
 from arm_lens.judges.options import ReadingOptions
-from arm_lens.judges.questions import Question, encode_questions, questions_of, sample_demonstrations
+from arm_lens.judges.questions import Question, questions_of, sample_demonstrations
 from arm_lens.preferences import Preference, split_preferences
 from arm_lens.reward.denoising import denoised_means
 from arm_lens.selection import JudgingObjective, PooledObjective, RewardKind
@@ -39,44 +38,43 @@ def means_and_objective(
     reward: RewardKind = "log_prob",
     progress: bool = False,
 ) -> tuple[HeadMeans, PooledObjective]:
-    """What is to be written, and an objective for head masks that judges no example with a mean it was read for.
+    """The means, and an objective for head masks that judges no example with a mean that contains it.
 
     Args:
-        judge: the model and how it is asked.
+        judge: the model and how the question is put.
         examples: pairs or labelled responses.
-        reading: how examples are read; the readings are those of all folds together, which are of equal size and have the
-            same share of each kind.
-        validation: what masks are judged on, all examples being read; by default the examples themselves, cross-fitted.
+        reading: how examples are read. Folds are of equal size and have the same share of each kind; the readings are
+            divided among them.
+        validation: what masks are judged on, with all examples read; by default the examples themselves, cross-fitted.
         injection: how values are written.
-        reward: what the objective counts.
+        reward: what the objective measures.
         progress: show progress bars.
 
     Raises:
-        ValueError: if there are too few examples, or what masks are judged on is all of one kind.
+        ValueError: if there are too few examples, or masks would be judged on examples of one kind only.
         PromptTooLongError: naming the example whose prompt exceeds the model's context.
     """
     reading = reading or ReadingOptions()
     seed, folds, readings = reading.seed or 0, reading.folds, reading.readings
 
-    def ask(some: Sequence[Preference]) -> list[Question]:
+    def questions_about(some: Sequence[Preference]) -> list[Question]:
         return questions_of(some, judge.template, judge.layout, seed=seed)
 
     if validation is not None:
-        pairs = [(ask(examples), ask(validation))]
+        pairs = [(questions_about(examples), questions_about(validation))]
     elif folds < 2:
         raise ValueError(f"cross-fitting needs at least 2 folds, not {folds}; or give examples for validation")
     else:
         parts = split_preferences(examples, {f"fold {number}": 1 / folds for number in range(folds)}, seed=seed)
-        questions = [ask(part) for part in parts.values()]
+        questions = [questions_about(part) for part in parts.values()]
         pairs = [([one for other in questions if other is not fold for one in other], fold) for fold in questions]
     means, objectives = [], []
     for number, (pool, chosen_on) in enumerate(pairs):
         share = max(1, readings // len(pairs) + (number < readings % len(pairs)))
         own = reading.model_copy(update={"readings": share, "seed": seed + number})
         mean = read_means(judge, pool, own, progress=progress)
-        objectives.append(
-            judging_objective(judge, chosen_on, mean, injection=injection, reward=reward, progress=progress)
-        )
+        objective = judging_objective(judge, chosen_on, mean, injection=injection, reward=reward, progress=progress)
+        objectives.append(objective)
         means.append(mean)
     count = sum(mean.count for mean in means)
     average = torch.stack([mean.values * (mean.count / count) for mean in means]).sum(dim=0)
@@ -90,11 +88,11 @@ def read_means(
     *,
     progress: bool = False,
 ) -> HeadMeans:
-    """The means over a number of prompts, each a question of the pool after demonstrations: others with their verdicts.
+    """The means over a number of prompts, each a question of the pool after others of the pool as demonstrations.
 
-    With fewer others than that, all of them stand there. Each question of the pool is asked in turn, as often as needed,
-    with freshly drawn demonstrations. Denoised, what was read is put through a weighted PCA before it is averaged, each
-    prompt weighted by the probability that the model gives to its right verdict.
+    Each question of the pool comes in turn, as often as needed, with new random demonstrations; if the pool is too small,
+    with all others. Denoised means are put through a weighted PCA, each prompt weighted by the probability that the model
+    gives to its right verdict.
 
     Raises:
         ValueError: if there is nothing to read.
@@ -102,35 +100,22 @@ def read_means(
     reading = reading or ReadingOptions()
     if not pool:
         raise ValueError("there are no examples to read")
-    # By the questions, so that prompts which were read need not even be encoded.
-    what = ("means of questions", judge.question, tuple(pool), reading)
-    return remembered_of(judge.model, what, (), lambda: _read_means(judge, pool, reading, progress))
 
-
-def _read_means(judge: GenerativeJudge, pool: Sequence[Question], reading: ReadingOptions, progress: bool) -> HeadMeans:
-    questions = [pool[number % len(pool)] for number in range(reading.readings)]
-    demonstrations = min(reading.demonstrations, len(pool) - 1)
-    contexts = sample_demonstrations(pool, questions, demonstrations, seed=reading.seed or 0)
-    sequences = encode_questions(
-        judge.model,
-        judge.template,
-        questions,
-        layout=judge.layout,
-        criterion_text=judge.criterion_text,
-        demonstrations=contexts,
-    )
-    if reading.denoise is not None:
+    def read() -> HeadMeans:
+        questions = [pool[number % len(pool)] for number in range(reading.readings)]
+        demonstrations = min(reading.demonstrations, len(pool) - 1)
+        contexts = sample_demonstrations(pool, questions, demonstrations, seed=reading.seed or 0)
+        sequences, batch_size = judge.encode(questions, contexts), judge.batch_size
+        if reading.denoise is None:
+            return mean_heads(judge.model, sequences, batch_size=batch_size, progress=progress)
         right = [question.positive for question in questions]
+        verdicts, denoise = judge.verdict_tokens, reading.denoise
         return denoised_means(
-            judge.model,
-            sequences,
-            right,
-            judge.verdict_tokens,
-            reading.denoise,
-            batch_size=judge.batch_size,
-            progress=progress,
+            judge.model, sequences, right, verdicts, denoise, batch_size=batch_size, progress=progress
         )
-    return mean_heads(judge.model, sequences, batch_size=judge.batch_size, progress=progress)
+
+    # Keyed by the questions, so that prompts which were read before need not even be encoded.
+    return remembered_of(judge.model, ("means of questions", judge.question, tuple(pool), reading), (), read)
 
 
 def judging_objective(
@@ -156,16 +141,5 @@ def judging_objective(
             f"heads are chosen on examples of both kinds; the {len(validation)} validation questions have "
             f"{'none' if not kinds else 'only ' + ('positive' if kinds.pop() else 'negative') + ' ones'}"
         )
-    sequences = encode_questions(
-        judge.model, judge.template, validation, layout=judge.layout, criterion_text=judge.criterion_text
-    )
-    # Without demonstrations prompts are several times shorter than those that batch_size was chosen for.
-    replay = Replay(
-        judge.model,
-        sequences,
-        judge.verdict_tokens,
-        injection=injection,
-        batch_size=4 * judge.batch_size,
-        progress=progress,
-    )
+    replay = judge.replay(judge.encode(validation), bare=True, injection=injection, progress=progress)
     return JudgingObjective(replay, means.values, [question.positive for question in validation], reward, clusters)

@@ -7,8 +7,8 @@ while the model is asked whether a response meets the criterion, write :math:`\m
 
 .. math:: s(r \mid p) = P(\text{"Yes"} \mid p, r;\; z[l, m] \leftarrow \mu_j[l, m],\; (l, m) \in \lambda_j).
 
-Where the paper is silent, the choices here are: the prompts that are read show ``demonstrations`` demonstrations drawn afresh
-for each, the steered prompt shows none; and no example takes part in choosing heads with a mean that it was read for
+Where the paper is silent, the choices here are: each prompt that is read has ``demonstrations`` random demonstrations of its
+own, and the steered prompt has none; and no example takes part in choosing heads with a mean that it was read for
 (`arm_lens.reward.fitting`).
 """
 
@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import pandas as pd
@@ -25,18 +24,17 @@ from torch import Tensor
 
 from arm_lens.display import card, code_line, counted, first_and_last, listed, score_map, set_map
 from arm_lens.engine.language_model import ModelLike
-from arm_lens.engine.protocol import LanguageModel, ModelInfo
+from arm_lens.engine.protocol import ModelInfo
 from arm_lens.engine.reading import HeadMeans
 from arm_lens.engine.sharing import sharing
 from arm_lens.engine.steering import Injection, steer
 from arm_lens.engine.verdict_tokens import VerdictScores
 from arm_lens.heads import HeadScores, HeadSet
-from arm_lens.judges.artefact import decoding, read_artefact, write_artefact
-from arm_lens.judges.base import FittedJudge, ScoreKind, VerdictJudge, score_of
-from arm_lens.judges.generative import GenerativeJudge
+from arm_lens.judges.base import VerdictJudge
+from arm_lens.judges.generative import AskingJudge, GenerativeJudge
 from arm_lens.judges.options import QuestionOptions, ReadingOptions, seeds_of
 from arm_lens.judges.questions import Question, prompts_behind, questions_of
-from arm_lens.preferences import Preference, Prompt
+from arm_lens.preferences import Preference
 from arm_lens.reward.fitting import judging_objective, means_and_objective, read_means
 from arm_lens.selection import JudgingObjective, Reinforce, RewardKind, Selection, Selector, selector_of
 
@@ -46,21 +44,21 @@ class FitRecord:
     """How a reward model was fitted."""
 
     criterion: str
-    """The criterion's name, for the record; what the model reads is the wording."""
+    """The criterion's name, for the record; the model reads the criterion text."""
     seed: int
-    """Of the folds and the demonstrations."""
+    """The seed of the folds and the demonstrations."""
     search_seed: int | None = None
-    """Of the search for heads; None if the heads were given."""
+    """The seed of the search for heads; None if the heads were given."""
     demonstrations: int
     """Demonstrations in each prompt that was read."""
     readings: int
     """Prompts that were read for the means."""
     n_read: int
-    """Questions the readings were made from."""
+    """Questions in the readings."""
     n_validation: int
-    """Questions the heads were chosen on."""
+    """Questions on which the heads were chosen."""
     folds: int | None = None
-    """Folds in which the same questions were read and chosen on; None if others were chosen on, or the heads given."""
+    """Folds of the cross-fitting; None if heads were chosen on other questions, or given."""
     reward: RewardKind
     search: dict[str, Any] | None
     """The options of the search for heads, with its ``kind``; None if the heads were given."""
@@ -69,12 +67,10 @@ class FitRecord:
 
 
 @dataclass(frozen=True, eq=False)
-class ActivationRewardModel(VerdictJudge[VerdictScores], FittedJudge):
-    """A fitted reward model: heads, what to write at them, and the question to ask meanwhile."""
+class ActivationRewardModel(VerdictJudge[VerdictScores], AskingJudge):
+    """A fitted reward model: heads, what to write at them, and the question that the steered model is asked."""
 
     kind: ClassVar[str] = "reward model"
-    judge: GenerativeJudge
-    """The model and how it is asked."""
     heads: HeadSet
     means: HeadMeans
     injection: Injection
@@ -98,18 +94,19 @@ class ActivationRewardModel(VerdictJudge[VerdictScores], FittedJudge):
         seed: int | None = None,
         progress: bool = False,
     ) -> ActivationRewardModel:
-        """Fit a reward model to labelled preferences.
+        """Fit a reward model to labelled preferences; otherwise as `FittedJudge.fit`.
 
         Args:
             model: any that `arm_lens.engine.language_model` accepts; it is not changed.
             examples: pairs or labelled responses; at least two questions of each kind if ``validation`` is not given.
-            validation: what heads are chosen on; by default the examples themselves, cross-fitted: cut into folds, each
-                of which is judged with means read from the others (see `arm_lens.reward.fitting`).
+            validation: what heads are chosen on; by default the examples themselves, cross-fitted in folds (see
+                `arm_lens.reward.fitting`).
             criterion: its name, for the record; by default the examples' own.
-            question: how it is asked; a bare string is the criterion in words, by default left to the examples alone.
+            question: how the question is put; a bare string is the criterion in words, by default left to the examples alone.
             reading: how the means are read: demonstrations, readings, folds, denoising, seed.
-            selector: how heads are chosen, in any way that `arm_lens.selection.selector_of` takes: a `Reinforce`, its name,
-                its options. Or a ready set of heads: then all examples are read for the means, and none is left for a search.
+            selector: how heads are chosen, in any form that `arm_lens.selection.selector_of` accepts: a `Reinforce`, its
+                name, its options. Or a ready set of heads: then all examples are read for the means, and none are left for
+                a search.
             reward: what the search maximises.
             injection: replace (default) or add, and how strongly.
             seed: of the search, and of the reading if that has none of its own; the same seeds give the same model.
@@ -117,7 +114,6 @@ class ActivationRewardModel(VerdictJudge[VerdictScores], FittedJudge):
 
         Raises:
             ValueError: if there are too few examples, or they name several criteria.
-            PromptTooLongError: naming the example whose prompt exceeds the model's context.
         """
         criterion = criterion or _criterion_of([*examples, *(validation or ())])
         judge, injection = GenerativeJudge(model, question=question), injection or Injection()
@@ -131,13 +127,7 @@ class ActivationRewardModel(VerdictJudge[VerdictScores], FittedJudge):
         else:
             chooser = selector_of(selector or Reinforce())
             means, objective = means_and_objective(
-                judge,
-                examples,
-                reading,
-                validation=validation,
-                injection=injection,
-                reward=reward,
-                progress=progress,
+                judge, examples, reading, validation=validation, injection=injection, reward=reward, progress=progress
             )
             n_validation = len(objective)
             if validation is None:
@@ -155,7 +145,7 @@ class ActivationRewardModel(VerdictJudge[VerdictScores], FittedJudge):
             folds=reading.folds if selection is not None and validation is None else None,
             reward=reward,
             search=search,
-            denoise=None if reading.denoise is None else asdict(reading.denoise),
+            denoise=None if reading.denoise is None else reading.denoise.model_dump(),
         )
         return cls(judge, heads, means, injection, selection, record)
 
@@ -165,18 +155,13 @@ class ActivationRewardModel(VerdictJudge[VerdictScores], FittedJudge):
         return self.record.criterion or "activation_reward_model"
 
     @property
-    def model(self) -> LanguageModel:
-        """The model that is steered."""
-        return self.judge.model
-
-    @property
-    def compares_only(self) -> bool:
-        """In the ranked layout."""
-        return self.judge.compares_only
+    def question(self) -> QuestionOptions:
+        """How the question is put, its template included."""
+        return self.judge.question
 
     @property
     def chosen(self) -> HeadSet | Float[Tensor, "layer head"]:
-        """What is steered by: the heads, or the gates of a search that ended in gates."""
+        """What the model is steered by: the heads, or the gates of a search that ended in gates."""
         return self.heads if self.selection is None else self.selection.chosen
 
     @property
@@ -189,32 +174,31 @@ class ActivationRewardModel(VerdictJudge[VerdictScores], FittedJudge):
         return ActivationRewardModel(self.judge, heads, self.means, self.injection, None, self.record)
 
     def objective(self, examples: Sequence[Preference], *, progress: bool = False) -> JudgingObjective:
-        """Labelled examples, asked about without demonstrations, as an objective for head masks that writes these means.
+        """Labelled examples, in questions without demonstrations, as an objective for head masks that writes these means.
 
-        What `arm_lens.attribution` takes. Give examples that the reward model was not fitted on: on those it was, heads
-        look better than they are. Responses to the same prompt form a cluster; with a single prompt there is no telling
-        standard errors, which are then not a number.
+        `arm_lens.attribution` takes such objectives. Give examples that the reward model was not fitted on: on its own,
+        heads look better than they are. Responses to the same prompt form a cluster; with a single prompt, standard errors
+        are NaN.
 
         Raises:
             ValueError: if there is no example, or all have the same right verdict.
         """
-        judge = self.judge
-        questions = questions_of(examples, judge.template, judge.layout, seed=self.record.seed)
+        questions = questions_of(examples, self.template, self.layout, seed=self.record.seed)
         return judging_objective(
-            judge,
+            self.judge,
             questions,
             self.means,
             injection=self.injection,
             reward="probability",
-            clusters=prompts_behind(examples, judge.layout),
+            clusters=prompts_behind(examples, self.layout),
             progress=progress,
         )
 
     def verdict(self, questions: Sequence[Question], *, progress: bool = False) -> VerdictScores:
         """The steered model's verdict on each question.
 
-        Within `arm_lens.engine.sharing.shared_readings` all tokens but the last are read once for all judges that ask the
-        same, steered or not.
+        Within `arm_lens.engine.sharing.shared_readings` all tokens except the last are read once for all judges that ask
+        the same, steered or not.
         """
         if sharing() and questions and not self.model.is_hooked():
             chosen = self.chosen.mask if isinstance(self.chosen, HeadSet) else self.chosen
@@ -224,35 +208,11 @@ class ActivationRewardModel(VerdictJudge[VerdictScores], FittedJudge):
         with steer(self.model, self.chosen, self.means.values, injection=self.injection):
             return self.judge.verdict(questions, progress=progress)
 
-    def verdicts(
-        self, prompts: Sequence[Prompt], responses: Sequence[Prompt], *, progress: bool = False
-    ) -> VerdictScores:
-        """Every kind of score of each response, ``[example]``; otherwise as `score`."""
-        return self.verdict(self.judge.scalar_questions(prompts, responses), progress=progress)
-
-    def score(
-        self,
-        prompts: Sequence[Prompt],
-        responses: Sequence[Prompt],
-        *,
-        kind: ScoreKind = "probability",
-        progress: bool = False,
-    ) -> Float[Tensor, " example"]:
-        """The reward of each response; see `GenerativeJudge.score`."""
-        return score_of(self.verdicts(prompts, responses, progress=progress), kind)
-
-    def orders(
-        self, prompts: Sequence[Prompt], a: Sequence[Prompt], b: Sequence[Prompt], *, progress: bool = False
-    ) -> Float[Tensor, "pair order"]:
-        """A ranked reward model's log-odds for whichever response stands first; see `VerdictJudge.orders`."""
-        return self.verdict(self.judge.ranked_questions(prompts, a, b), progress=progress).gap.reshape(-1, 2)
-
     def facts(self) -> dict[str, Any]:
-        """How many heads are written at, and which."""
+        """How many heads the means are written at, and which."""
         return {"n_heads": len(self.heads), "heads": self.heads.to_list()}
 
-    def save(self, path: str | Path) -> Path:
-        """Write the reward model, without the language model, to a folder; see `arm_lens.judges.artefact`."""
+    def _artefact(self) -> tuple[ModelLike, dict[str, Tensor], dict[str, Any]]:
         tensors: dict[str, Tensor] = {"means": self.means.values}
         record = {
             "heads": self.heads.to_list(),
@@ -268,30 +228,12 @@ class ActivationRewardModel(VerdictJudge[VerdictScores], FittedJudge):
             tensors |= {name: tensor for name, tensor in found.items() if tensor is not None}
             record["history"] = self.selection.history.to_dict(orient="list")
             record["scores"] = self.selection.head_scores.name
-        return write_artefact(path, self.kind, self.model, tensors, record)
+        return self.model, tensors, record
 
     @classmethod
-    def load(
-        cls, path: str | Path, model: ModelLike | None = None, *, device: str | None = None
+    def _from_artefact(
+        cls, model: ModelLike, tensors: dict[str, Tensor], record: dict[str, Any]
     ) -> ActivationRewardModel:
-        """Read what `save` wrote.
-
-        Args:
-            path: the folder.
-            model: what to load it onto; by default the recorded model is loaded, by its recorded name and class.
-            device: where the recorded model goes, if none is given.
-
-        Raises:
-            FileNotFoundError: if the folder holds no reward model.
-            ArtefactError: if it holds another judge, or a damaged one.
-            WrongModelError: if the model is not the one it was fitted on; the message says in what they differ.
-        """
-        model, tensors, record = read_artefact(path, cls.kind, model, device=device)
-        with decoding(Path(path)):
-            return cls._of_record(model, tensors, record)
-
-    @classmethod
-    def _of_record(cls, model: ModelLike, tensors: dict[str, Tensor], record: dict[str, Any]) -> ActivationRewardModel:
         judge = GenerativeJudge.of_record(model, record)
         if tensors["means"].shape != tensors["fingerprint"].shape:
             raise ValueError(f"means of shape {list(tensors['means'].shape)}")
@@ -329,7 +271,7 @@ class ActivationRewardModel(VerdictJudge[VerdictScores], FittedJudge):
 
 
 def _criterion_of(examples: Sequence[Preference]) -> str:
-    """The one criterion the examples name, or none."""
+    """The one criterion that the examples name, or none."""
     named = sorted({example.criterion for example in examples} - {""})
     if len(named) > 1:
         raise ValueError(f"the examples name {len(named)} criteria ({', '.join(named)}); fit one reward model for each")

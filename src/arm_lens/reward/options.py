@@ -1,15 +1,13 @@
-"""The Activation Reward Model as a judge that can be asked for by name, and its presets."""
+"""The Activation Reward Model as a judge that is found by name, and its presets."""
 
 from __future__ import annotations
-
-from typing import ClassVar
 
 from pydantic import Field
 
 from arm_lens.engine.steering import Injection
 from arm_lens.judges.base import FitContext
-from arm_lens.judges.options import QuestionOptions, ReadingOptions
-from arm_lens.registry import JudgeSpec, OptionsModel, Style
+from arm_lens.judges.generative import GenerativeOptions
+from arm_lens.registry import JudgeSpec, Style
 from arm_lens.reward.model import ActivationRewardModel
 from arm_lens.selection import RandomHeads, Reinforce, RewardKind
 from arm_lens.selection.selector import SelectorChoice
@@ -18,12 +16,9 @@ PER_STEP = 40
 """Examples that a search by REINFORCE judges in each step, at most: more make it slower, not better."""
 
 
-class RewardModelOptions(OptionsModel):
+class RewardModelOptions(GenerativeOptions):
     """Options of the Activation Reward Model."""
 
-    groups: ClassVar[tuple[str, ...]] = ("question", "reading")
-    question: QuestionOptions = QuestionOptions()
-    reading: ReadingOptions = ReadingOptions()
     selector: SelectorChoice = Field(default_factory=Reinforce)
     """How heads are chosen: a name, or options with a ``kind``."""
     reward: RewardKind = "log_prob"
@@ -35,16 +30,7 @@ def _fit(context: FitContext, options: RewardModelOptions) -> ActivationRewardMo
     selector = options.selector
     if isinstance(selector, RandomHeads) and selector.like_seed is None:
         selector = selector.model_copy(update={"like_seed": context.like_seed})
-    return ActivationRewardModel.fit(
-        context.model,
-        context.examples,
-        question=context.question,
-        reading=context.reading,
-        selector=selector,
-        reward=options.reward,
-        injection=options.injection,
-        seed=context.seed,
-    )
+    return context.fit(ActivationRewardModel, options, selector=selector, seed=context.seed)
 
 
 SPEC = JudgeSpec(
@@ -52,11 +38,7 @@ SPEC = JudgeSpec(
     judge=ActivationRewardModel,
     options=RewardModelOptions,
     fit=_fit,
-    summary="An Activation Reward Model, its heads chosen in any way.",
-    paragraph=(
-        "The mean activation of every head is read at the last token of prompts with demonstrations; while the model is "
-        "asked about a response, the means of a few heads, chosen on the examples, are written back. The reward is P(Yes)."
-    ),
+    summary="An Activation Reward Model, its heads chosen by any selector.",
     style=Style(label="Activation RM", color="#d55e00", symbol="circle-dot", group="Activation RM"),
     random=lambda options: bool(options.selector.random),
     checks_fit=True,

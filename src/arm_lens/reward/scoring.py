@@ -1,9 +1,9 @@
 """Rewards for the prompts and responses in a file: what ``arm-lens score`` does.
 
-Rows are scored a fixed number at a time, and what was scored is in the output before the next are looked at. A run that
-was killed goes on with the rows that are due, in the same company as if it had never stopped, so that the output has the
-same bytes. It belongs to its inputs: the data, the reward model with its heads and tensors, and the options stand beside
-it, and a run with others does not go on with it (`arm_lens.storage.Growing`).
+Rows are scored a fixed number at a time, and written before the next are scored. A run that was killed goes on with the
+missing rows, in the same batches as if it had never stopped, so that the output has the same bytes. The output belongs to
+its inputs: a record next to it names the data, the reward model with its heads and tensors, and the options, and a run with
+others is refused (`arm_lens.storage.Growing`).
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ def score_file(
         reward_model: the folder of a saved reward model.
         data: ``.jsonl``, ``.csv`` or ``.parquet``, with columns ``prompt`` and ``response`` (or ``completion``).
         out: a JSONL file; rows already in it are not scored again.
-        columns: our names of columns, and what the file calls them.
+        columns: our names of columns, and the names in the file.
         load: how the reward model is loaded.
-        options: of loading, as JSON: an output made with others is not gone on with.
+        options: of loading, as JSON; an output that was made with others is refused.
         progress: show a progress bar.
 
     Returns:
@@ -81,18 +81,15 @@ def score_file(
 def _scored(reward: ActivationRewardModel, rows: pd.DataFrame) -> bytes:
     found = reward.verdicts(rows["prompt"].tolist(), rows["response"].tolist())
     lines = []
-    for place, (_, row) in enumerate(rows.iterrows()):
-        scores = {
-            "reward": float(found.probability[place]),
-            "two_way": float(found.two_way[place]),
-            "gap": float(found.gap[place]),
-        }
-        lines.append(json.dumps({**row.to_dict(), **scores}, default=str) + "\n")
+    for index, row in enumerate(rows.to_dict(orient="records")):
+        scores = {"reward": found.probability, "two_way": found.two_way, "gap": found.gap}
+        cells = row | {name: float(values[index]) for name, values in scores.items()}
+        lines.append(json.dumps(cells, default=str) + "\n")
     return "".join(lines).encode()
 
 
 def _prompts_and_responses(path: Path, content: bytes, columns: Mapping[str, str]) -> pd.DataFrame:
-    """Rows with a prompt and a response each; labels are not asked for."""
+    """Rows with a prompt and a response each; they need no labels."""
     file = io.BytesIO(content)
     if path.suffix == ".csv":
         frame = pd.read_csv(file, dtype=str, keep_default_na=False, na_values=[""])

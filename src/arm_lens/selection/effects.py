@@ -1,4 +1,4 @@
-r"""Heads by the effect of each alone: inject one head's mean at a time, and keep the k with the largest gain.
+r"""Heads by the effect of each alone: inject one head's mean at a time, and choose the k with the largest gain.
 
 .. math:: e[l, m] = r(\{(l, m)\}) - r(\emptyset)
 
@@ -14,7 +14,7 @@ from typing import Literal
 import pandas as pd
 import torch
 from jaxtyping import Float
-from pydantic import field_validator
+from pydantic import NonNegativeInt
 from torch import Tensor
 
 from arm_lens.heads import HeadScores
@@ -24,7 +24,7 @@ from arm_lens.selection.selector import Selector
 
 
 def single_head_effects(objective: Objective) -> Float[Tensor, "layer head"]:
-    """What each head gains alone: the reward when it is written, minus the reward when none is."""
+    """What each head gains alone: the reward if only its mean is written, minus the reward if none is."""
     n_layers, n_heads = objective.shape
     alone = torch.eye(n_layers * n_heads, dtype=torch.bool).reshape(-1, n_layers, n_heads)
     rewards = objective(torch.cat([torch.zeros_like(alone[:1]), alone]))
@@ -35,20 +35,12 @@ class TopEffect(Selector):
     """Options: the k heads with the largest effect of their own."""
 
     kind: Literal["top_effect"] = "top_effect"
-    k: int | None = None
-    """How many; by default as many as give the highest reward, the head penalty of each taken off."""
+    k: NonNegativeInt | None = None
+    """How many; by default as many as give the highest reward, less the head penalty of each."""
     head_penalty: float = 0.01
-    """Taken off a set's reward for each head in it, when k is not given; as in `Reinforce`."""
-
-    @field_validator("k")
-    @classmethod
-    def _not_negative(cls, k: int | None) -> int | None:
-        if k is not None and k < 0:
-            raise ValueError(f"k must not be negative, but is {k}")
-        return k
+    """Subtracted from a set's reward for each head in it, if k is not given; as in `Reinforce`."""
 
     def _search(self, objective: Objective, seed: int, progress: bool) -> Selection:
-        """Rank the heads and cut the ranking."""
         n_layers, n_heads = objective.shape
         if self.k is not None and self.k > n_layers * n_heads:
             raise ValueError(f"cannot take the top {self.k} of {n_layers * n_heads} heads")
@@ -66,5 +58,5 @@ class TopEffect(Selector):
 SPEC = SelectorSpec(
     name="top_effect",
     options=TopEffect,
-    summary="The heads that help most alone: one mean is injected at a time, and the k with the largest gain are kept.",
+    summary="The heads that help most alone: one mean is injected at a time, and the k with the largest gain are chosen.",
 )

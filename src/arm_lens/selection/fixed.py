@@ -1,8 +1,7 @@
-"""Heads that are not searched for: all of them, random ones, or those that are named.
+"""Heads without a search: all of them, random ones, or named ones.
 
-They are the controls of a search: whatever a search finds has to do better than as many heads drawn at random in the same
-layers, and than all heads together. Given as selectors, they write the very means that a search would write, read from the
-same folds.
+They are the controls of a search, which has to do better than as many random heads in the same layers, and than all heads
+together. As selectors, they write the very means that a search would write, read from the same folds.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ class AllHeads(Selector):
 
 
 class FixedHeads(Selector):
-    """Options: the heads that are named."""
+    """Options: named heads."""
 
     kind: Literal["fixed_heads"] = "fixed_heads"
     heads: tuple[tuple[int, int], ...]
@@ -52,7 +51,7 @@ class RandomHeads(Selector):
     kind: Literal["random_heads"] = "random_heads"
     random: ClassVar[bool] = True
     like: SelectorChoice = Field(default_factory=Reinforce)
-    """The other selector. Its search is made once for all random sets that are like it."""
+    """The other selector. Its search is made once for all random sets like it."""
     like_seed: int | None = None
     """The seed of that search; by default 0, in a benchmark the first seed of the task."""
 
@@ -74,4 +73,4 @@ RANDOM_HEADS = SelectorSpec(
     options=RandomHeads,
     summary="Random heads, as many in every layer as another selector chooses.",
 )
-FIXED_HEADS = SelectorSpec(name="fixed_heads", options=FixedHeads, summary="The heads that are named.")
+FIXED_HEADS = SelectorSpec(name="fixed_heads", options=FixedHeads, summary="Named heads.")

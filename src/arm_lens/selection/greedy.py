@@ -1,6 +1,6 @@
 """Greedy forward selection: add the head that helps most, again and again, until none outweighs its head penalty.
 
-Every step tries all heads that are left, beside those chosen so far, in one pass of the replay.
+Every step tries all remaining heads, each together with those chosen so far, in one pass of the replay.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import Literal
 
 import pandas as pd
 import torch
-from pydantic import field_validator
+from pydantic import NonNegativeInt
 from tqdm.auto import tqdm
 
 from arm_lens.heads import HeadScores, HeadSet
@@ -22,20 +22,13 @@ class Greedy(Selector):
     """Options of the search."""
 
     kind: Literal["greedy"] = "greedy"
-    max_heads: int | None = None
+    max_heads: NonNegativeInt | None = None
     """Stop at this many; by default only when no head outweighs its penalty."""
     head_penalty: float = 0.01
-    """What a head has to add to the reward to be taken in; as in `Reinforce`."""
-
-    @field_validator("max_heads")
-    @classmethod
-    def _not_negative(cls, max_heads: int | None) -> int | None:
-        if max_heads is not None and max_heads < 0:
-            raise ValueError(f"max_heads must not be negative, but is {max_heads}")
-        return max_heads
+    """What a head has to add to the reward to be chosen; as in `Reinforce`."""
 
     def _search(self, objective: Objective, seed: int, progress: bool) -> Selection:
-        """Add heads one by one; the scores are what each added when it was taken in, 0 for those never taken."""
+        """Add heads one by one; the scores are what each added when it was chosen, else 0."""
         n_layers, n_heads = objective.shape
         mask = torch.zeros(n_layers, n_heads, dtype=torch.bool)
         gains = torch.zeros(n_layers, n_heads)
@@ -60,5 +53,5 @@ class Greedy(Selector):
 SPEC = SelectorSpec(
     name="greedy",
     options=Greedy,
-    summary="Heads added one by one, each the best beside those before it, until none outweighs its head penalty.",
+    summary="Heads added one by one, each the best together with those before it, until none outweighs its head penalty.",
 )

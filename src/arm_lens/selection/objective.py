@@ -1,10 +1,9 @@
 """What a selection of heads maximises: how well the steered model judges labelled examples.
 
 For a mask S and an example with label y the reward is the log-probability of the right verdict (the published choice:
-minus the cross-entropy of the first target token), the same with the two verdicts as the only tokens there are, the
-probability of the right one of the two, whether the verdict is right, or the margin by which it is right, log P(right) -
-log P(wrong). The first needs the logits of the whole vocabulary; the others need those of the verdicts only, which is
-faster by what the unembedding weighs.
+minus the cross-entropy of the first target token), the same among the two verdicts alone, the probability of the right one
+of the two, whether the verdict is right, or the margin log P(right) - log P(wrong). The first needs the logits of the whole
+vocabulary; the others need only those of the verdicts, which saves most of the unembedding.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from torch import Tensor
 from arm_lens.engine.gates import gated_verdicts
 from arm_lens.engine.replay import Replay
 from arm_lens.engine.sharing import content_of
+from arm_lens.selection.outcome import Masks
 
 RewardKind = Literal["log_prob", "two_way", "probability", "accuracy", "margin"]
 
@@ -27,12 +27,12 @@ class JudgingObjective:
     """Labelled prompts of one criterion, as a reward for head masks.
 
     Args:
-        replay: the prompts, without examples in context.
+        replay: the prompts, without demonstrations.
         values: what is written at the heads of a mask.
         labels: whether the right verdict is the positive one, per prompt.
         kind: the reward of one example.
-        clusters: what belongs together, such as the responses to one prompt, shares a value; by default each prompt of the
-            replay stands alone. Rewards do not depend on it, standard errors do.
+        clusters: prompts that belong together, such as those about the responses to one prompt, share a value; by default
+            each is its own. Standard errors depend on it, rewards do not.
     """
 
     def __init__(
@@ -45,10 +45,9 @@ class JudgingObjective:
     ) -> None:
         if kind not in get_args(RewardKind):
             raise ValueError(f"the reward is one of {', '.join(map(repr, get_args(RewardKind)))}, not {kind!r}")
-        if len(labels) != len(replay):
-            raise ValueError(f"{len(labels)} labels for {len(replay)} prompts")
-        if clusters is not None and len(clusters) != len(replay):
-            raise ValueError(f"{len(clusters)} clusters for {len(replay)} prompts")
+        for name, given in (("labels", labels), ("clusters", clusters)):
+            if given is not None and len(given) != len(replay):
+                raise ValueError(f"{len(given)} {name} for {len(replay)} prompts")
         self.replay, self.values, self.kind = replay, values, kind
         self.clusters: list[Hashable] = [object() for _ in labels] if clusters is None else list(clusters)
         self.labels = torch.tensor(list(labels), dtype=torch.bool)
@@ -63,32 +62,26 @@ class JudgingObjective:
 
     @property
     def content(self) -> Hashable:
-        """All that rewards depend on: equal for objectives that reward alike."""
+        """All that rewards depend on: equal for objectives with equal rewards."""
         replay = self.replay
         prompts = (replay.model.state(), content_of(replay.sequences), replay.verdicts, replay.injection)
         return (*prompts, content_of(self.values), tuple(self.labels.tolist()), self.kind)
 
-    def per_example(
-        self, masks: Bool[Tensor, "mask layer head"], examples: Sequence[int] | None = None
-    ) -> Float[Tensor, "example mask"]:
+    def per_example(self, masks: Masks, examples: Sequence[int] | None = None) -> Float[Tensor, "example mask"]:
         """The reward of each mask on each example."""
-        ask = self.replay.log_probs if self.kind == "log_prob" else self.replay.verdict_logits
-        return self._reward(ask(masks, self.values, examples), self._labels(examples))
+        read = self.replay.log_probs if self.kind == "log_prob" else self.replay.verdict_logits
+        return self._reward(read(masks, self.values, examples), self._labels(examples))
 
     def margins(
-        self, masks: Bool[Tensor, "mask layer head"], examples: Sequence[int] | None = None
-    ) -> Float[Tensor, "example mask"]:
-        """Log P(right) - log P(wrong) of each mask on each example, whatever the reward is."""
-        return self.margins_writing(self.values, masks, examples)
-
-    def margins_writing(
         self,
-        values: Float[Tensor, "layer head d_head"],
-        masks: Bool[Tensor, "mask layer head"],
+        masks: Masks,
         examples: Sequence[int] | None = None,
+        *,
+        values: Float[Tensor, "layer head d_head"] | None = None,
     ) -> Float[Tensor, "example mask"]:
-        """The same with other values written."""
-        return _margin(self.replay.verdict_logits(masks, values, examples), self._labels(examples))
+        """Log P(right) - log P(wrong) of each mask on each example, whatever the reward is; or with other values written."""
+        verdicts = self.replay.verdict_logits(masks, self.values if values is None else values, examples)
+        return _margin(verdicts, self._labels(examples))
 
     def gated(self, gates: Float[Tensor, "layer head"]) -> Float[Tensor, " example"]:
         """The reward of each example under gates (see `steer`), differentiable with respect to them.
@@ -118,9 +111,7 @@ class JudgingObjective:
     def _labels(self, examples: Sequence[int] | None) -> Bool[Tensor, " example"]:
         return self.labels if examples is None else self.labels[list(examples)]
 
-    def __call__(
-        self, masks: Bool[Tensor, "mask layer head"], examples: Sequence[int] | None = None
-    ) -> Float[Tensor, " mask"]:
+    def __call__(self, masks: Masks, examples: Sequence[int] | None = None) -> Float[Tensor, " mask"]:
         """The mean reward of each mask."""
         return self.per_example(masks, examples).mean(dim=0)
 
@@ -128,7 +119,7 @@ class JudgingObjective:
 def _right(
     verdicts: Float[Tensor, "example ... verdict"], labels: Bool[Tensor, " example"]
 ) -> Float[Tensor, "example ..."]:
-    """What is said of the right verdict, the positive one where the label is true."""
+    """The value of the right verdict: the positive one if the label is true."""
     labels = labels.reshape(-1, *(1 for _ in verdicts.shape[1:-1]))
     return torch.where(labels, verdicts[..., 0], verdicts[..., 1])
 
@@ -141,7 +132,7 @@ def _margin(
 
 
 class PooledObjective:
-    """Several objectives as one: their examples side by side, in order, each judged by its own.
+    """Several objectives as one: their examples in order, each judged by its own objective.
 
     Args:
         objectives: at least one.
@@ -170,36 +161,30 @@ class PooledObjective:
         """The reward of each example under gates; see `JudgingObjective.gated`."""
         return torch.cat([objective.gated(gates) for objective in self.objectives])
 
-    def per_example(
-        self, masks: Bool[Tensor, "mask layer head"], examples: Sequence[int] | None = None
-    ) -> Float[Tensor, "example mask"]:
+    def per_example(self, masks: Masks, examples: Sequence[int] | None = None) -> Float[Tensor, "example mask"]:
         """The reward of each mask on each example."""
         return self._gather(JudgingObjective.per_example, masks, examples)
 
-    def margins(
-        self, masks: Bool[Tensor, "mask layer head"], examples: Sequence[int] | None = None
-    ) -> Float[Tensor, "example mask"]:
+    def margins(self, masks: Masks, examples: Sequence[int] | None = None) -> Float[Tensor, "example mask"]:
         """Log P(right) - log P(wrong) of each mask on each example, whatever the reward is."""
         return self._gather(JudgingObjective.margins, masks, examples)
 
     def _gather(
         self,
-        ask: Callable[[JudgingObjective, Bool[Tensor, "mask layer head"], Sequence[int]], Tensor],
-        masks: Bool[Tensor, "mask layer head"],
+        measure: Callable[[JudgingObjective, Masks, Sequence[int]], Tensor],
+        masks: Masks,
         examples: Sequence[int] | None,
     ) -> Float[Tensor, "example mask"]:
-        wanted = range(len(self)) if examples is None else examples
-        found = torch.empty(len(wanted), len(masks))
+        examples = range(len(self)) if examples is None else examples
+        found = torch.empty(len(examples), len(masks))
         start = 0
         for objective in self.objectives:
-            here = [place for place, example in enumerate(wanted) if start <= example < start + len(objective)]
+            here = [row for row, example in enumerate(examples) if start <= example < start + len(objective)]
             if here:
-                found[here] = ask(objective, masks, [wanted[place] - start for place in here])
+                found[here] = measure(objective, masks, [examples[row] - start for row in here])
             start += len(objective)
         return found
 
-    def __call__(
-        self, masks: Bool[Tensor, "mask layer head"], examples: Sequence[int] | None = None
-    ) -> Float[Tensor, " mask"]:
+    def __call__(self, masks: Masks, examples: Sequence[int] | None = None) -> Float[Tensor, " mask"]:
         """The mean reward of each mask."""
         return self.per_example(masks, examples).mean(dim=0)

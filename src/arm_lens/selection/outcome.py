@@ -1,10 +1,10 @@
-"""What every way of choosing heads takes and gives: an objective, and a selection of heads."""
+"""The input and output of every selector: an objective, and a selection of heads."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import pandas as pd
 from jaxtyping import Bool, Float
@@ -13,6 +13,8 @@ from torch import Tensor
 from arm_lens.display import card, counted, first_and_last, listed, score_map
 from arm_lens.heads import HeadScores, HeadSet
 
+Masks: TypeAlias = Bool[Tensor, "mask layer head"]
+
 
 @dataclass(frozen=True, eq=False)
 class Selection:
@@ -20,14 +22,14 @@ class Selection:
 
     heads: HeadSet
     head_scores: HeadScores
-    """What the choice was made by: selection probabilities, effects of single heads, gates, ..."""
+    """The basis of the choice: selection probabilities, effects of single heads, gates, ..."""
     history: pd.DataFrame
-    """One row per step of the search: ``step``, ``reward``, ``expected_heads``, and what else the search knows."""
+    """One row per step of the search: ``step``, ``reward``, ``expected_heads``, and more columns of some searches."""
     trajectory: Float[Tensor, "step layer head"] | None = None
-    """REINFORCE: the probabilities from which each step's masks were drawn."""
+    """REINFORCE: the probabilities from which each step's masks were sampled."""
     gates: Float[Tensor, "layer head"] | None = None
-    """How far each head is moved towards what is written, in [0, 1], for a search that does not end in a set; ``heads``
-    then holds those moved more than half of the way."""
+    """How far each head is moved towards its mean, in [0, 1], if the search did not end in a set; ``heads`` are then the
+    heads moved more than half of the way."""
 
     @property
     def chosen(self) -> HeadSet | Float[Tensor, "layer head"]:
@@ -62,16 +64,14 @@ class Objective(Protocol):
         """How many examples there are."""
         ...
 
-    def __call__(
-        self, masks: Bool[Tensor, "mask layer head"], examples: Sequence[int] | None = None
-    ) -> Float[Tensor, " mask"]:
+    def __call__(self, masks: Masks, examples: Sequence[int] | None = None) -> Float[Tensor, " mask"]:
         """The mean reward of each mask, on all examples or on some."""
         ...
 
 
 @runtime_checkable
 class DifferentiableObjective(Objective, Protocol):
-    """An objective that also knows the reward of heads that are moved part of the way."""
+    """An objective that also gives the reward of heads that are moved part of the way."""
 
     def gated(self, gates: Float[Tensor, "layer head"]) -> Float[Tensor, " example"]:
         """The reward of each example under gates, differentiable with respect to them."""

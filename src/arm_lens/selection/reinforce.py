@@ -1,6 +1,6 @@
 r"""REINFORCE over head masks: a pure tensor loop.
 
-Every head has a Bernoulli variable with probability :math:`p = \sigma(\theta)`. A step draws S masks, asks for their
+Every head has a Bernoulli variable with probability :math:`p = \sigma(\theta)`. A step samples S masks, computes their
 rewards, and follows the score-function estimate of the gradient of the expected reward,
 
 .. math:: \nabla_\theta\, E[r] \approx \frac{1}{S} \sum_s A_s\, \nabla_\theta \log P(m_s), \qquad
@@ -9,8 +9,8 @@ rewards, and follows the score-function estimate of the gradient of the expected
 with Adam. As published (the head search of arXiv 2412.00142's sibling, Multimodal Task Vectors, arXiv 2406.15334, taken
 up by Activation Reward Models, arXiv 2507.01368), the advantage is ``(r - mean) / (std + 0.001)`` over the masks of the
 step, one random example is judged per step, and there is no head penalty. The default here judges all examples in
-every step (which the replay makes cheap), takes a small head penalty off the reward, without which heads that do not
-matter drift and membership says little, and keeps the heads with p > 0.5 rather than the best of ten samples. Its
+every step (which the replay makes cheap), subtracts a small head penalty from the reward, without which heads that do not
+matter drift and membership says little, and chooses the heads with p > 0.5 rather than the best of ten samples. Its
 leave-one-out baseline, left unscaled, makes the estimate unbiased; scaled by the deviation, as it is by default, it is the
 standardised advantage times S / (S - 1).
 """
@@ -18,47 +18,47 @@ standardised advantage times S / (S - 1).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import ClassVar, Literal, TypeAlias
+from typing import Annotated, ClassVar, Literal, TypeAlias
 
 import pandas as pd
 import torch
 from jaxtyping import Bool, Float
-from pydantic import model_validator
+from pydantic import Field, PositiveInt
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from arm_lens.heads import HeadScores, HeadSet
 from arm_lens.registry import SelectorSpec
-from arm_lens.selection.outcome import Objective, Selection
+from arm_lens.selection.outcome import Masks, Objective, Selection
 from arm_lens.selection.selector import Selector
 
 SCORE = "selection probability"
 
-Reward: TypeAlias = Callable[[Bool[Tensor, "mask layer head"], Sequence[int] | None], Float[Tensor, " mask"]]
+Reward: TypeAlias = Callable[[Masks, Sequence[int] | None], Float[Tensor, " mask"]]
 """Masks and the indices of the examples to judge (None: all) -> mean reward of each mask."""
 
 
 class Reinforce(Selector):
-    """Options of the search. `PUBLISHED` holds the published ones."""
+    """Options of the search; `PUBLISHED` are the published ones."""
 
     kind: Literal["reinforce"] = "reinforce"
     random: ClassVar[bool] = True
-    steps: int = 200
-    masks: int = 32
-    """Masks drawn per step."""
-    examples_per_step: int | None = None
-    """Examples drawn afresh for each step; None judges all of them every time."""
+    steps: PositiveInt = 200
+    masks: Annotated[int, Field(ge=2)] = 32
+    """Masks sampled per step."""
+    examples_per_step: PositiveInt | None = None
+    """Random examples, new for each step; None judges all examples in every step."""
     learning_rate: float = 0.1
     initial_logit: float = -1.0
     """A probability of 0.27."""
-    min_probability: float = 0.001
+    min_probability: Annotated[float, Field(ge=0, lt=0.5)] = 0.001
     """Probabilities are clamped to [this, 1 - this]."""
     baseline: Literal["standardised", "leave_one_out"] = "leave_one_out"
     scale_advantage: bool = True
     """Divide the leave-one-out advantage by the step's standard deviation, so that the learning rate does not depend on
     the reward's unit. The standardised baseline always does."""
     head_penalty: float = 0.01
-    """Taken off a mask's reward for each head in it."""
+    """Subtracted from a mask's reward for each head in it."""
     entropy_bonus: float = 0.0
     """Times the mean entropy of the head variables, in nats, added to the objective."""
     layers: tuple[int, ...] | None = None
@@ -66,28 +66,12 @@ class Reinforce(Selector):
     final: Literal["threshold", "top_k", "best_of"] = "threshold"
     """How the set is made from probabilities: p > threshold; the k most probable; or the best of n sampled masks."""
     threshold: float = 0.5
-    top_k: int = 20
-    best_of: int = 10
-    best_of_examples: int | None = None
+    top_k: PositiveInt = 20
+    best_of: PositiveInt = 10
+    best_of_examples: PositiveInt | None = None
     """How many examples, from the first, judge the sampled masks; None for all."""
 
-    @model_validator(mode="after")
-    def _possible(self) -> Reinforce:
-        if self.steps < 1 or self.masks < 2:
-            raise ValueError(f"REINFORCE needs at least 1 step and 2 masks, not {self.steps} and {self.masks}")
-        for name in ("best_of", "top_k", "examples_per_step", "best_of_examples"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, not {value}")
-        if not 0 <= self.min_probability < 0.5:
-            raise ValueError(f"min_probability must lie in [0, 0.5), not {self.min_probability}")
-        return self
-
     def _search(self, objective: Objective, seed: int, progress: bool) -> Selection:
-        """Search, see `reinforce`; the scores are selection probabilities, 0 in layers that were not eligible.
-
-        Each row of the history has the ``reward`` (mean over the step's masks, penalty not taken off), ``reward_std``,
-        ``entropy`` (mean per head, nats) and ``expected_heads``.
-        """
         n_layers, n_heads = objective.shape
         return reinforce(
             objective, n_layers, n_heads, n_examples=len(objective), options=self, seed=seed, progress=progress
@@ -114,7 +98,7 @@ PUBLISHED = Reinforce(
 def advantages(
     rewards: Float[Tensor, " mask"], baseline: Literal["standardised", "leave_one_out"], *, scale: bool = True
 ) -> Float[Tensor, " mask"]:
-    """How much better each mask did than its fellows.
+    """How much better each mask did than the others of its step.
 
     ``standardised``: (r - mean) / (std + 0.001), as published. ``leave_one_out``: r minus the mean of the *other* masks,
     independent of the mask itself and hence unbiased; with ``scale``, divided by std + 0.001 as well.
@@ -128,9 +112,7 @@ def advantages(
     return leave_one_out / deviation if scale else leave_one_out
 
 
-def log_prob(
-    probabilities: Float[Tensor, "layer head"], masks: Bool[Tensor, "mask layer head"]
-) -> Float[Tensor, " mask"]:
+def log_prob(probabilities: Float[Tensor, "layer head"], masks: Masks) -> Float[Tensor, " mask"]:
     """The log-probability of each mask; heads with probability 0 or 1 (ineligible) contribute nothing."""
     chosen = torch.where(masks, probabilities, 1 - probabilities)
     fixed = (probabilities == 0) | (probabilities == 1)
@@ -149,14 +131,12 @@ def reinforce(
 ) -> Selection:
     """Search for the set of heads that maximises a reward.
 
-    Args:
-        reward: of masks, on examples; `JudgingObjective` is one.
-        n_layers: of the model.
-        n_heads: per layer.
-        n_examples: how many examples the reward knows, to draw from.
-        options: see `Reinforce`.
-        seed: the same seed gives the same set.
-        progress: show a progress bar.
+    The scores are selection probabilities, 0 in layers that are not eligible. Each row of the history has the ``reward``
+    (mean over the step's masks, before the penalty), ``reward_std``, ``entropy`` (mean per head, nats) and
+    ``expected_heads``.
+
+    The reward is that of masks on examples, of which it can judge ``n_examples``; `JudgingObjective` is one. The same seed
+    gives the same set.
 
     Raises:
         ValueError: if an eligible layer lies outside the model, or there is no example.
@@ -174,10 +154,11 @@ def reinforce(
         probabilities = _probabilities(logits, options, eligible)
         current = probabilities.detach()
         masks = torch.rand(options.masks, n_layers, n_heads, generator=generator) < current
-        rewards = reward(masks, _draw_examples(options, n_examples, generator)).to(current)
+        rewards = reward(masks, _sample_examples(options, n_examples, generator)).to(current)
         penalised = rewards - options.head_penalty * masks.sum(dim=(1, 2))
         advantage = advantages(penalised, options.baseline, scale=options.scale_advantage)
-        entropy = _entropy(probabilities, eligible)
+        p = probabilities[eligible]
+        entropy = (torch.special.entr(p) + torch.special.entr(1 - p)).mean()
         objective = (log_prob(probabilities, masks) * advantage).mean() + options.entropy_bonus * entropy
         optimizer.zero_grad()
         torch.autograd.backward(-objective)
@@ -195,8 +176,8 @@ def reinforce(
         if progress:
             steps.set_postfix(reward=f"{rows[-1]['reward']:.3f}", heads=f"{rows[-1]['expected_heads']:.1f}")
     final = _probabilities(logits.detach(), options, eligible)
-    heads = _final_set(final, reward, n_examples, options, generator)
     scores = HeadScores(SCORE, final)
+    heads = _final_set(scores, reward, n_examples, options, generator)
     return Selection(heads, scores, pd.DataFrame(rows), torch.stack(trajectory))
 
 
@@ -218,27 +199,17 @@ def _probabilities(
     return torch.where(eligible, clamped, torch.zeros_like(clamped))
 
 
-def _entropy(p: Float[Tensor, "layer head"], eligible: Bool[Tensor, "layer head"]) -> Float[Tensor, ""]:
-    p = p[eligible]
-    entropy: Tensor = torch.special.entr(p) + torch.special.entr(1 - p)
-    return entropy.mean()
-
-
-def _draw_examples(options: Reinforce, n_examples: int, generator: torch.Generator) -> list[int] | None:
-    if options.examples_per_step is None or options.examples_per_step >= n_examples:
+def _sample_examples(options: Reinforce, n_examples: int, generator: torch.Generator) -> list[int] | None:
+    count = options.examples_per_step
+    if count is None or count >= n_examples:
         return None
-    order = torch.randperm(n_examples, generator=generator)
-    return [int(index) for index in order[: options.examples_per_step]]
+    return torch.randperm(n_examples, generator=generator)[:count].tolist()
 
 
 def _final_set(
-    probabilities: Float[Tensor, "layer head"],
-    reward: Reward,
-    n_examples: int,
-    options: Reinforce,
-    generator: torch.Generator,
+    scores: HeadScores, reward: Reward, n_examples: int, options: Reinforce, generator: torch.Generator
 ) -> HeadSet:
-    scores = HeadScores(SCORE, probabilities)
+    probabilities = scores.values
     if options.final == "threshold":
         return scores.above(options.threshold)
     if options.final == "top_k":

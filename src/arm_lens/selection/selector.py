@@ -1,8 +1,8 @@
-"""A way of choosing heads: options, and a search that goes by them.
+"""Selectors: options, and a search for heads with these options.
 
-A *selector* is a frozen pydantic model of its options. It is handed an objective, which knows how well the model judges
-labelled examples while a head mask is written, and gives a `Selection`. Its ``kind`` is what it is called in a
-configuration, ``{"kind": "reinforce", "steps": 50}``, and in the record of a reward model.
+A *selector* is a frozen pydantic model of its options. From an objective, which measures how well the model judges
+labelled examples while a head mask is written, it makes a `Selection`. Its ``kind`` is its name in a configuration,
+``{"kind": "reinforce", "steps": 50}``, and in the record of a reward model.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Selector(BaseModel, ABC):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     kind: str
-    """What it is called."""
+    """Its name."""
     random: ClassVar[bool] = False
     """Whether it depends on a seed."""
 
@@ -33,30 +33,25 @@ class Selector(BaseModel, ABC):
         Within `arm_lens.engine.sharing.shared_readings` the same search is made once: one with equal options and seed on an
         objective of equal content.
 
-        Args:
-            objective: an `Objective`; for a search by gradient a `DifferentiableObjective`.
-            seed: the same seed gives the same heads; ignored where nothing is random.
-            progress: show a progress bar.
+        A search by gradient needs a `DifferentiableObjective`, any other an `Objective`. The same seed gives the same heads.
         """
         seed = seed if self.random else 0
         content = getattr(objective, "content", None)
-        if content is None:  # another's objective, of which it is not known what it depends on
+        if content is None:  # it is not known what another package's objective depends on
             return self._search(objective, seed, progress)
         return remembered(("search", self, content, seed), lambda: self._search(objective, seed, progress))
 
     @abstractmethod
-    def _search(self, objective: Any, seed: int, progress: bool) -> Selection:
-        """Choose heads, whatever was chosen before."""
+    def _search(self, objective: Any, seed: int, progress: bool) -> Selection: ...
 
 
 def selector_of(choice: Selector | Mapping[str, Any] | str) -> Selector:
-    """A selector from what a configuration says.
+    """A selector from a configuration.
 
-    Args:
-        choice: a selector; the name of a kind or preset (``"published"``); or options with such a name as ``kind``.
+    It may be a selector; the name of a kind or preset (``"published"``); or options with such a name as ``kind``.
 
     Raises:
-        ValueError: if there is no selector of that name, or it does not have those options; the message lists what there is.
+        ValueError: if the name or an option is unknown; the message lists the known ones.
     """
     if isinstance(choice, Selector):
         return choice
@@ -72,4 +67,4 @@ def selector_of(choice: Selector | Mapping[str, Any] | str) -> Selector:
 
 
 SelectorChoice = Annotated[SerializeAsAny[Selector], BeforeValidator(selector_of)]
-"""A field of options that holds a selector, given in any way that `selector_of` takes."""
+"""The type of an option that is a selector, in any form that `selector_of` accepts."""

@@ -1,8 +1,8 @@
 r"""Soft gates: how far to move each head towards its mean, found by gradient.
 
 Every head has a gate :math:`g = \sigma(\theta)`, and :math:`z \leftarrow z + g\,(\mu - z)`; the mean reward of the examples,
-less a penalty for open gates, is climbed with Adam (soft injection, arXiv 2507.20906). Gates are kept as they are found:
-the result need not be a set. The reward must have a gradient.
+less a penalty for open gates, is maximised with Adam (soft injection, arXiv 2507.20906). The result is the gates, not a
+set, unless ``discrete``. The reward must have a gradient.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Literal
 
 import pandas as pd
 import torch
-from pydantic import field_validator
+from pydantic import PositiveInt
 from tqdm.auto import tqdm
 
 from arm_lens.heads import HeadScores
@@ -24,25 +24,17 @@ class SoftGate(Selector):
     """Options of the search."""
 
     kind: Literal["soft_gate"] = "soft_gate"
-    steps: int = 150
+    steps: PositiveInt = 150
     learning_rate: float = 0.1
     initial_logit: float = -1.0
     """A gate of 0.27: each head starts a quarter of the way to its mean."""
     head_penalty: float = 0.01
-    """Taken off the reward for each head that is moved all the way; as in `Reinforce`."""
+    """Subtracted from the reward for each head that is moved all the way; as in `Reinforce`."""
     discrete: bool = False
     """End in the set of the heads moved more than half of the way, instead of the gates themselves."""
 
-    @field_validator("steps")
-    @classmethod
-    def _some(cls, steps: int) -> int:
-        if steps < 1:
-            raise ValueError(f"a search by gradient needs at least 1 step, not {steps}")
-        return steps
-
     @torch.enable_grad()
     def _search(self, objective: DifferentiableObjective, seed: int, progress: bool) -> Selection:
-        """Climb the reward."""
         logits = torch.full(objective.shape, self.initial_logit, requires_grad=True)
         optimizer = torch.optim.Adam([logits], lr=self.learning_rate)
         rows = []

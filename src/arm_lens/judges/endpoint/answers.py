@@ -1,13 +1,13 @@
 """An endpoint's answers on disk, so that nothing that was paid for is asked twice.
 
-An answer is kept under a key that hashes everything that determined the request, in a file of its own that is written
-whole and flushed, and never over another: a run may be killed at any moment, two runs may share a folder, and where both
-asked for the same, the answer that came first is the one that both use. Folders may be copied into each other.
+An answer is stored under a key that hashes everything that determined the request, in a file of its own that is written
+as a whole and flushed, and never over another. A run may be killed at any moment; two runs may share a folder, and if both
+asked for the same, both use the answer that came first. Folders may be copied into each other.
 
-Why not diskcache? Written for caches, it evicts what is oldest beyond a gigabyte unless told otherwise; and whatever its
-``Disk``, it unpickles a value that is marked as pickled, so that whoever can write the folder runs code
-(CVE-2025-69872, with no release that mends it). SQLite in write-ahead mode, which it builds on, does not work on network
-disks, where clusters keep their files. Answers need neither a query nor an eviction, and files are enough.
+Why not diskcache? By default it evicts the oldest entries beyond a gigabyte; and whatever its ``Disk``, it unpickles a
+value that is marked as pickled, so that whoever can write the folder runs code (CVE-2025-69872, not fixed in any release).
+SQLite in write-ahead mode, which it builds on, does not work on the network disks of clusters. Answers need neither a
+query nor an eviction, and files are enough.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from pathlib import Path
 from arm_lens.storage import DamagedFileError, read_sealed, write_sealed
 
 MARKER = "answers.json"
-"""In every folder of answers: by it they are known from folders of something else."""
+"""The file by which a folder of answers is recognised."""
 FORMAT = b'{"format": 1}\n'
 
 
 class AnswersFileError(ValueError):
-    """A folder of answers cannot be used; the message names what is wrong in it."""
+    """A folder of answers cannot be used; the message says why."""
 
 
 @dataclass(frozen=True)
 class AnswerToken:
-    """One token of an answer, and what might have stood in its place."""
+    """One token of an answer, and the alternatives."""
 
     text: str
     logprob: float
     """Natural logarithm of the token's probability."""
     top: tuple[tuple[str, float], ...]
-    """The likeliest tokens at this place with their log-probabilities."""
+    """The likeliest tokens at this position with their log-probabilities."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Answer:
         fields = json.loads(text)
         if fields["tokens"] is not None:
             fields["tokens"] = tuple(
-                AnswerToken(token["text"], token["logprob"], tuple((piece, value) for piece, value in token["top"]))
+                AnswerToken(token["text"], token["logprob"], tuple(map(tuple, token["top"])))
                 for token in fields["tokens"]
             )
         return cls(**fields)
@@ -73,10 +73,10 @@ class AnswerStore:
     """Answers by key; safe to use from several threads, and from several processes on one folder.
 
     Args:
-        folder: made if missing; None keeps answers in memory.
+        folder: made if missing; None stores answers in memory.
 
     Raises:
-        AnswersFileError: naming the path, if it is damaged or holds something else. What is not ours is not changed.
+        AnswersFileError: naming the path, if it is damaged or not a folder of answers. Foreign files are not changed.
     """
 
     def __init__(self, folder: Path | None) -> None:
@@ -86,14 +86,14 @@ class AnswerStore:
                 self._open(folder)
 
     def get(self, keys: Sequence[str]) -> dict[str, Answer]:
-        """The answers that are there."""
+        """The stored answers to these keys."""
         if self.path is None:
             return {key: self._memory[key] for key in keys if key in self._memory}
-        found = ((key, self._read(path)) for key in keys if (path := self._file(self.path, key)).exists())
-        return dict(found)
+        files = {key: self._file(self.path, key) for key in keys}
+        return {key: self._read(path) for key, path in files.items() if path.exists()}
 
     def put(self, key: str, answer: Answer) -> Answer:
-        """Keep an answer, unless there is one already; the one that is kept is returned."""
+        """Store an answer unless the key has one; return the stored one."""
         if self.path is None:
             return self._memory.setdefault(key, answer)
         path = self._file(self.path, key)
@@ -108,7 +108,7 @@ class AnswerStore:
     def _open(folder: Path) -> None:
         marker = folder / MARKER
         if folder.exists() and not folder.is_dir():
-            raise AnswersFileError(f"{folder} is a file; an endpoint's answers are kept in a folder")
+            raise AnswersFileError(f"{folder} is a file; an endpoint's answers need a folder")
         if not marker.exists() and folder.exists():
             others = sorted(one.name for one in folder.iterdir() if not one.name.startswith("."))
             if others and not marker.exists():  # which another process may have put there meanwhile
@@ -129,7 +129,7 @@ class AnswerStore:
 
 @contextmanager
 def _explained(path: Path) -> Iterator[None]:
-    """Name the file where Python would not."""
+    """Name the file in errors."""
     try:
         yield
     except OSError as error:
@@ -137,4 +137,4 @@ def _explained(path: Path) -> Iterator[None]:
     except DamagedFileError as error:
         raise AnswersFileError(f"{error}; delete it to ask again") from error
     except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise AnswersFileError(f"the answer in {path} is none: {error!r}; delete it to ask again") from error
+        raise AnswersFileError(f"{path} is not an answer: {error!r}; delete it to ask again") from error

@@ -1,10 +1,10 @@
 """Many chat requests to one endpoint: at a pace, within a budget, several at a time, each of them once.
 
-The ``openai`` client does what it does well: it repeats a request after a lost connection, a timeout and the statuses
-408, 409, 429 and 5xx, waits as long as ``Retry-After`` says (up to its own maximum of a minute or two) and otherwise
-backs off exponentially with jitter. Around it stand a pace that also holds for repeated requests, since it sits where
-requests leave; a budget that is kept by reserving the most a request can cost before it is sent; and the answers on
-disk. What comes back is in the order of the requests, whenever it arrived.
+The ``openai`` client repeats a request after a lost connection, a timeout and the statuses 408, 409, 429 and 5xx, waits as
+long as ``Retry-After`` says (up to its own maximum of a minute or two) and otherwise backs off exponentially with jitter.
+Added here are a pace that repeated requests keep to as well, since it is set where requests leave; a budget, met by
+reserving the most that a request can cost before it is sent; and the answers on disk. Answers come in the order of the
+requests, whenever they arrived.
 """
 
 from __future__ import annotations
@@ -25,17 +25,24 @@ from tqdm.auto import tqdm
 
 from arm_lens.engine.tokens import PromptTooLongError
 from arm_lens.judges.endpoint.answers import Answer, AnswerStore, AnswerToken
-from arm_lens.judges.endpoint.errors import Address, BudgetReachedError, EndpointError, explained, is_too_long, said
+from arm_lens.judges.endpoint.errors import (
+    BudgetReachedError,
+    EndpointError,
+    explained,
+    is_too_long,
+    message_of,
+    public_address,
+)
 from arm_lens.judges.endpoint.options import EndpointOptions
 
 TOKENS_AROUND_A_MESSAGE = 32
-"""What a chat template may add to a message, from above."""
+"""Upper bound on what a chat template adds to a message."""
 OPTIONAL = {"logprobs": "logprob", "seed": "seed", "max_tokens": "max_completion_tokens"}
-"""Fields that can be done without (``max_tokens`` by its newer name), and how an endpoint says that it takes them not."""
+"""Fields that can be left out (``max_tokens`` has a newer name), and the word by which an error says that one is refused."""
 
 
 class _Stopped(BaseException):
-    """Ends a request that nobody waits for; not an Exception, which the client would answer by trying again."""
+    """Ends a request that nobody waits for; not an Exception, after which the client would try again."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +50,11 @@ class ChatRequest:
     """A request for one answer."""
 
     name: str
-    """What to call it in an error."""
+    """What errors call it."""
     body: Mapping[str, Any]
-    """Of the chat completion, as the protocol has it."""
+    """The body of the chat completion, in the terms of the protocol."""
     vote: int = 0
-    """Tells requests apart that are otherwise the same and want answers of their own."""
+    """Distinguishes requests with the same body that each get an answer."""
 
     def key(self, url: str) -> str:
         """A hash of everything that determines the answer."""
@@ -57,29 +64,29 @@ class ChatRequest:
 
 @dataclass(frozen=True)
 class Usage:
-    """What asking has taken so far."""
+    """Requests, tokens and cost so far."""
 
     requests: int = 0
     """Sent, including repeated ones."""
     retries: int = 0
-    """Of the requests, those that repeated another."""
+    """The requests that repeated another."""
     answers: int = 0
-    """Received and new; these are what is paid for."""
+    """New answers, which are what is paid for."""
     cached: int = 0
-    """Answers that were there already."""
+    """Answers that were already stored."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cost: float = math.nan
-    """In the unit of the prices; NaN without prices. Not known here: a provider's discounts, and what it bills for
+    """In the unit of the prices; NaN without prices. A provider's discounts are not known here, nor what it bills for
     requests that it did not answer."""
     price: float = math.nan
-    """What all answers that were made use of cost when they were asked, cached ones included; NaN without prices."""
+    """What all answers in use cost when they were new, cached ones included; NaN without prices."""
     refused: tuple[str, ...] = ()
-    """Fields that the endpoint would not take, and was asked without."""
+    """Fields that the endpoint does not accept, and that were left out."""
     unparsed: int = 0
-    """Answers, cached ones included, that held neither verdict."""
+    """Answers, cached ones included, with neither verdict."""
     from_text: int = 0
-    """Answers, cached ones included, that came without the log-probabilities that were asked for."""
+    """Answers, cached ones included, without the log-probabilities that were requested."""
 
 
 class Gate:
@@ -94,7 +101,7 @@ class Gate:
 
     def __call__(self, request: Any) -> None:
         """Hold a request of the HTTP client until it may leave."""
-        with self._lock:  # held while waiting, so that lateness of one delays the next and never crowds it
+        with self._lock:  # held while waiting, so that a late request delays the next and never crowds it
             if self._interval:
                 self.stop.wait(max(0.0, self._next - time.monotonic()))
                 self._next = time.monotonic() + self._interval
@@ -105,18 +112,18 @@ class Gate:
 
 
 class Budget:
-    """Money, of which the most that a request can cost is set aside before it is sent."""
+    """Money; the most that a request can cost is set aside before it is sent."""
 
     def __init__(self, limit: float | None) -> None:
         self.limit, self.spent = limit, 0.0
-        self._reserved: list[float] = []  # a running total would keep rounding errors, and wait for them for ever
+        self._reserved: list[float] = []  # the rounding errors of a running total would be waited for for ever
         self._changed = threading.Condition()
 
     def reserve(self, most: float, name: str, stop: threading.Event) -> None:
-        """Wait until there is room for a request, given what those on their way turn out to cost.
+        """Wait until the budget allows a request, given what the unfinished ones turn out to cost.
 
         Raises:
-            BudgetReachedError: if there will be no room.
+            BudgetReachedError: if it will not.
         """
         with self._changed:
             while self.limit is not None and math.fsum([self.spent, *self._reserved, most]) > self.limit:
@@ -138,12 +145,7 @@ class Budget:
 
 
 class ChatClient:
-    """Asks an endpoint.
-
-    Args:
-        options: how it is called.
-        api_key: what was found in the environment variable.
-    """
+    """Calls an endpoint; ``api_key`` is the key itself, not the name of its variable."""
 
     def __init__(self, options: EndpointOptions, *, api_key: str) -> None:
         try:
@@ -154,23 +156,22 @@ class ChatClient:
             ) from error
         self._errors: tuple[type[Exception], ...] = (openai.OpenAIError, ValueError)
         self._gate, self._budget = Gate(options.requests_per_minute), Budget(options.budget)
-        self._prices = options.prices
+        self._prices = options.prices or (math.nan, math.nan)
         http = openai.DefaultHttpxClient(event_hooks={"request": [self._gate]})
         weakref.finalize(self, http.close)
         self._client = openai.OpenAI(
             api_key=api_key, base_url=options.base_url, max_retries=options.max_retries, timeout=options.timeout,
             http_client=http,
         )  # fmt: skip
-        self._address = Address(str(self._client.base_url), options.api_key_env, options.timeout, options.max_retries)
-        self._concurrency = options.concurrency
+        self._options, self._where = options, public_address(str(self._client.base_url))
         self._store = AnswerStore(options.cache)
-        self._usage = Usage(cost=0.0 if self._prices else math.nan)
+        self._usage = Usage(cost=self.price(0, 0))
         self._refused: dict[str, None] = {}
         self._counting, self._asking, self._all_queued = threading.Lock(), threading.Lock(), threading.Event()
 
     @property
     def usage(self) -> Usage:
-        """What asking has taken so far."""
+        """Requests, tokens and cost so far."""
         return replace(
             self._usage, requests=self._gate.requests, retries=self._gate.retries, refused=tuple(self._refused)
         )
@@ -179,11 +180,11 @@ class ChatClient:
         """The answers, in the order of the requests; the same request is sent once.
 
         Raises:
-            EndpointError: naming the request; answers that arrived before are kept.
+            EndpointError: naming the request; answers that arrived before are stored.
             PromptTooLongError: likewise.
         """
         with self._asking:
-            keys = [request.key(self._address.url) for request in requests]
+            keys = [request.key(str(self._client.base_url)) for request in requests]
             answers = self._store.get(list(dict.fromkeys(keys)))
             missing = {key: request for key, request in zip(keys, requests, strict=True) if key not in answers}
             self._usage = replace(self._usage, cached=self._usage.cached + len(requests) - len(missing))
@@ -203,26 +204,26 @@ class ChatClient:
     def _send_all(self, requests: Mapping[str, ChatRequest]) -> Generator[tuple[str, Answer], None, None]:
         self._gate.stop.clear()
         self._all_queued.clear()
-        pool = ThreadPoolExecutor(self._concurrency, thread_name_prefix="endpoint")
+        pool = ThreadPoolExecutor(self._options.concurrency, thread_name_prefix="endpoint")
         try:
             sent = {pool.submit(self._send, key, request): key for key, request in requests.items()}
             self._all_queued.set()
             for future in as_completed(sent):
                 yield sent[future], future.result()
         finally:
-            # After an error or Ctrl-C: what is on its way is waited for and kept, nothing more is sent.
+            # After an error or Ctrl-C, answers that are on their way are waited for and stored; nothing more is sent.
             self._gate.stop.set()
             self._all_queued.set()
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _send(self, key: str, request: ChatRequest) -> Answer:
-        # A thread that Ctrl-C interrupts in its starting is unknown to the pool: it must not have sent anything.
+        # A thread that Ctrl-C interrupts while it starts is unknown to the pool, and must not have sent anything.
         self._all_queued.wait()
         most, cost = self._most(request.body), 0.0
         self._budget.reserve(most, request.name, self._gate.stop)
         try:
             answer = self._create(request)
-            cost = self._cost(answer.prompt_tokens or 0, answer.completion_tokens or 0)
+            cost = self.price(answer.prompt_tokens or 0, answer.completion_tokens or 0)
         finally:
             self._budget.settle(most, cost)
         with self._counting:
@@ -231,11 +232,11 @@ class ChatClient:
                 answers=self._usage.answers + 1,
                 prompt_tokens=self._usage.prompt_tokens + (answer.prompt_tokens or 0),
                 completion_tokens=self._usage.completion_tokens + (answer.completion_tokens or 0),
-                cost=self._usage.cost + cost if self._prices else math.nan,
+                cost=self._usage.cost + cost,
             )
         kept = self._store.put(key, answer)
         if self._budget.limit is not None and None in (answer.prompt_tokens, answer.completion_tokens):
-            raise EndpointError(f"{self._address.name} does not say how many tokens it used: no budget can be kept")
+            raise EndpointError(f"{self._where} does not say how many tokens it used: no budget can be kept")
         return kept
 
     def _create(self, request: ChatRequest) -> Answer:
@@ -244,12 +245,12 @@ class ChatClient:
             try:
                 return _answer(self._client.chat.completions.create(**body))
             except self._errors as error:
-                status, about = getattr(error, "status_code", None), said(error)
+                status, message = getattr(error, "status_code", None), message_of(error)
                 if status == 400 and getattr(error, "code", None) == "content_filter":
-                    return Answer("", "content_filter", 0, 0)  # an answer of a kind: there is no verdict in it
-                refused = [field for field, word in OPTIONAL.items() if field in body and word in about]
+                    return Answer("", "content_filter", 0, 0)  # an answer without a verdict
+                refused = [field for field, word in OPTIONAL.items() if field in body and word in message]
                 if status not in (400, 422) or is_too_long(error) or not refused:
-                    raise explained(error, self._address, str(body["model"]), request.name) from error
+                    raise explained(error, self._where, self._options, str(body["model"]), request.name) from error
                 self._refused.update(dict.fromkeys(refused))
 
     def _accepted(self, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -263,25 +264,18 @@ class ChatClient:
 
     def price(self, prompt_tokens: int, completion_tokens: int) -> float:
         """What so many tokens cost; NaN without prices."""
-        return self._cost(prompt_tokens, completion_tokens) if self._prices else math.nan
-
-    def _cost(self, prompt_tokens: int, completion_tokens: int) -> float:
-        prompt, completion = self._prices or (0.0, 0.0)
+        prompt, completion = self._prices
         return (prompt_tokens * prompt + completion_tokens * completion) / 1e6
 
     def _most(self, body: Mapping[str, Any]) -> float:
         """What a request costs at most: no token is shorter than a byte."""
         messages = body["messages"]
         length = sum(len(message["content"].encode(errors="replace")) for message in messages)
-        return self._cost(length + TOKENS_AROUND_A_MESSAGE * (len(messages) + 1), body["max_tokens"])
+        return self.price(length + TOKENS_AROUND_A_MESSAGE * (len(messages) + 1), body["max_tokens"])
 
 
 def _answer(completion: Any) -> Answer:
-    """What counts of a chat completion.
-
-    Raises:
-        ValueError: if it is none.
-    """
+    """The parts of a chat completion that matter here; a ValueError if it is not one."""
     choices = getattr(completion, "choices", None)
     if not choices:
         raise ValueError(repr(getattr(completion, "error", completion)))

@@ -1,17 +1,17 @@
 """A language model behind an OpenAI-compatible endpoint as a judge: zero-shot, few-shot, voting.
 
-The questions are those every judge in arm_lens is asked; demonstrations are earlier turns of the conversation, as a
-chat model gets them anywhere (`arm_lens.judges.template.JudgeTemplate.render`). One verdict at temperature 0 gives
+The questions are those of every judge in arm_lens; demonstrations are earlier turns of the conversation, as for any chat
+model (`arm_lens.judges.template.JudgeTemplate.messages`). One verdict at temperature 0 gives
 
     reward = P(Yes) / (P(Yes) + P(No)),
 
-where the endpoint tells probabilities, and 1 or 0 from the words of its answer where not. With ``votes`` the endpoint
-is asked k times at temperature 1 and the reward is the share of Yes. An answer with neither verdict is half a Yes, and
-`Usage.unparsed` counts it: a judge that does not answer must not look like one that says No.
+if the endpoint states probabilities, else 1 or 0 from the words of its answer. With ``votes`` the endpoint is asked k
+times at temperature 1 and the reward is the share of Yes. An answer with neither verdict is half a Yes, so that a judge
+that does not answer does not look like one that says No, and `Usage.unparsed` counts it.
 
-Margins are in log-odds whatever an answer gave: the difference of the verdict's log-probabilities, or, from y yes and n
-no among the verdicts, the empirical logit log((y + 1/2) / (n + 1/2)) (Haldane 1956; Anscombe 1956), which is finite
-where all verdicts agree and orders responses as the shares do.
+Margins are always in log-odds: the difference of the verdict's log-probabilities or, from y yes and n no among the
+verdicts, the empirical logit log((y + 1/2) / (n + 1/2)) (Haldane 1956; Anscombe 1956), which is finite if all verdicts
+agree and orders responses as the shares do.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from arm_lens.judges.base import FitContext, VerdictJudge, check_pairs
+from arm_lens.judges.base import FitContext, VerdictJudge
 from arm_lens.judges.endpoint.answers import Answer
 from arm_lens.judges.endpoint.client import ChatClient, ChatRequest, Usage
 from arm_lens.judges.endpoint.options import EndpointOptions
 from arm_lens.judges.endpoint.verdicts import VerdictReader
 from arm_lens.judges.generative import demonstrations_of, shows_demonstrations
 from arm_lens.judges.options import QuestionOptions, ReadingOptions, question_options
-from arm_lens.judges.questions import Question, questions_of, scalar_questions, verdicts_of
+from arm_lens.judges.questions import Question, questions_of, verdicts_of
 from arm_lens.judges.template import JudgeTemplate
-from arm_lens.preferences import Message, Preference, Prompt
+from arm_lens.preferences import Preference
 from arm_lens.registry import JudgeSpec, OptionsModel, Style
 
 RATIONALE = (
@@ -53,7 +53,7 @@ TOP_LOGPROBS = 20
 
 @dataclass(frozen=True)
 class EndpointVerdicts:
-    """What an endpoint said about each question."""
+    """An endpoint's verdict on each question."""
 
     probability: Float[Tensor, " question"]
     """P(positive) of the two verdicts alone, or the share of positive ones among the votes."""
@@ -64,7 +64,7 @@ class EndpointVerdicts:
 
     @property
     def two_way(self) -> Float[Tensor, " question"]:
-        """The probability again: an endpoint tells the verdicts' alone."""
+        """The probability again, which is already that of the two verdicts alone."""
         return self.probability
 
 
@@ -74,19 +74,20 @@ class EndpointJudge(VerdictJudge[EndpointVerdicts]):
     Args:
         model: its name at the endpoint.
         examples: demonstrations before every question, in this order.
-        question: how it is asked; a bare string is the criterion in words. The template's texts for base models are not used.
-        endpoint: how it is called.
+        question: how the question is put; a bare string is the criterion in words. The template's texts for base models
+            are not used.
+        endpoint: how the endpoint is called.
         votes: verdicts per question.
         temperature: by default 0 for one verdict and 1 for votes.
-        rationale: ask for reasons before the verdict. The demonstrations still show verdicts alone, and no probability is
-            asked for: once the reasons are written, the verdict is settled. Sample votes for a graded reward.
-        max_tokens: of an answer, 16 or with a rationale 1024; a model that thinks before it answers may want more.
-        seed: of sampling, and of the order of the two responses in ranked demonstrations. Every vote on every question gets
-            a seed of its own; not every endpoint heeds it.
+        rationale: ask for reasons before the verdict. The demonstrations have verdicts alone, and no probability is
+            requested, because the reasons already settle the verdict. Sample votes for a graded reward.
+        max_tokens: of an answer, 16 or with a rationale 1024; a model that thinks before it answers may need more.
+        seed: of sampling, and of the order of the two responses in ranked demonstrations. Every vote on every question has
+            its own seed; not every endpoint uses it.
 
     Raises:
         ImportError: if the openai client is not installed.
-        ValueError: if an option makes no sense, or the environment variable is not set.
+        ValueError: if an option is impossible, or the environment variable is not set.
         AnswersFileError: if the cache is damaged or another program's file.
     """
 
@@ -107,8 +108,7 @@ class EndpointJudge(VerdictJudge[EndpointVerdicts]):
     ) -> None:
         question, endpoint = question_options(question), endpoint or EndpointOptions()
         self.model, self.votes, self.rationale, self.seed = model, votes, rationale, seed
-        self.template = question.template or JudgeTemplate()
-        self.question = question.model_copy(update={"template": self.template})
+        self._question = question.model_copy(update={"template": question.template or JudgeTemplate()})
         self.temperature = float(votes > 1) if temperature is None else float(temperature)
         usual = RATIONALE_TOKENS if rationale else VERDICT_TOKENS
         self.max_tokens = usual if max_tokens is None else max_tokens
@@ -126,17 +126,12 @@ class EndpointJudge(VerdictJudge[EndpointVerdicts]):
         self._unparsed = self._from_text = self._prompt_tokens = self._completion_tokens = 0
 
     @property
-    def compares_only(self) -> bool:
-        """In the ranked layout."""
-        return self.question.layout == "ranked"
-
-    @property
     def log_odds(self) -> bool:
-        """Whether all verdicts so far were read off stated probabilities, not from words, and not counted."""
+        """Whether all verdicts so far were read off stated probabilities, not from words or counts of votes."""
         return self._wants_logprobs and not self._from_text
 
     def facts(self) -> dict[str, Any]:
-        """What of `usage` does not depend on how often a run was stopped."""
+        """The part of `usage` that does not depend on how often a run was stopped."""
         price = self.usage.price
         return {"unparsed": self._unparsed, "cost": None if math.isnan(price) else price}
 
@@ -146,19 +141,13 @@ class EndpointJudge(VerdictJudge[EndpointVerdicts]):
         price = self._client.price(self._prompt_tokens, self._completion_tokens)
         return replace(self._client.usage, price=price, unparsed=self._unparsed, from_text=self._from_text)
 
-    def messages(self, question: Question, *, demonstrations: Sequence[Question] | None = None) -> list[Message]:
-        """The conversation that asks a question: each demonstration a turn, the criterion in front of the first."""
+    def messages(self, question: Question, *, demonstrations: Sequence[Question] | None = None) -> list[dict[str, str]]:
+        """The conversation that asks a question; see `JudgeTemplate.messages`."""
         positive, negative = (spellings[0] for spellings in self.spellings)
-        header = self.template.header.replace("{criterion}", self.question.criterion_text)
-        header = header if self.question.criterion_text else ""
-        messages: list[Message] = []
-        for example in self.demonstrations if demonstrations is None else demonstrations:
-            messages.append({"role": "user", "content": example.text})
-            messages.append({"role": "assistant", "content": positive if example.positive else negative})
+        context = self.demonstrations if demonstrations is None else demonstrations
+        examples = [(one.text, positive if one.positive else negative) for one in context]
         after = RATIONALE.format(positive=positive, negative=negative) if self.rationale else ""
-        messages.append({"role": "user", "content": question.text + after})
-        messages[0]["content"] = header + messages[0]["content"]
-        return messages
+        return self.template.messages(question.text + after, examples=examples, criterion=self.criterion_text)
 
     def verdict(
         self,
@@ -169,13 +158,10 @@ class EndpointJudge(VerdictJudge[EndpointVerdicts]):
     ) -> EndpointVerdicts:
         """The verdict on each question, ``[question]``.
 
-        Args:
-            questions: the questions.
-            demonstrations: demonstrations for each question, instead of the judge's own.
-            progress: show a progress bar.
+        ``demonstrations`` are those for each question, instead of the judge's own.
 
         Raises:
-            EndpointError: naming the question, if the endpoint gives no usable answer; all answers so far are kept.
+            EndpointError: naming the question, if the endpoint gives no usable answer; all answers so far are stored.
             BudgetReachedError: an EndpointError, before the budget is exceeded.
             PromptTooLongError: naming the question.
         """
@@ -195,64 +181,6 @@ class EndpointJudge(VerdictJudge[EndpointVerdicts]):
         self._completion_tokens += sum(answer.completion_tokens or 0 for answer in answers)
         return EndpointVerdicts(torch.tensor(probability), torch.tensor(gap), torch.tensor(unparsed))
 
-    def verdicts(
-        self, prompts: Sequence[Prompt], responses: Sequence[Prompt], *, progress: bool = False
-    ) -> EndpointVerdicts:
-        """The verdict on each response, ``[example]``.
-
-        Args:
-            prompts: one per response.
-            responses: what is judged.
-            progress: show a progress bar.
-
-        Raises:
-            ValueError: if the judge is ranked (it has no score of one response), or lengths differ.
-            EndpointError: naming the example; otherwise as `verdict`.
-        """
-        questions = scalar_questions(self.template, prompts, responses, layout=self.question.layout)
-        return self.verdict(questions, progress=progress)
-
-    def score(
-        self, prompts: Sequence[Prompt], responses: Sequence[Prompt], *, progress: bool = False
-    ) -> Float[Tensor, " example"]:
-        """P(Yes), or the share of Yes among the votes, of each response; otherwise as `verdicts`."""
-        return self.verdicts(prompts, responses, progress=progress).probability
-
-    def margins(
-        self, prompts: Sequence[Prompt], a: Sequence[Prompt], b: Sequence[Prompt], *, progress: bool = False
-    ) -> Float[Tensor, " pair"]:
-        """How much better each ``a`` is than its ``b``, in log-odds; see `VerdictJudge.margins`. Errors name the pair."""
-        if not len(prompts):
-            return super().margins(prompts, a, b, progress=progress)
-        gaps = self._gaps(prompts, a, b, progress)
-        difference = gaps[:, 0] - gaps[:, 1]
-        return difference / 2 if self.compares_only else difference
-
-    def orders(
-        self, prompts: Sequence[Prompt], a: Sequence[Prompt], b: Sequence[Prompt], *, progress: bool = False
-    ) -> Float[Tensor, "pair order"]:
-        """A ranked judge's log-odds for whichever response stands first; see `VerdictJudge.orders`.
-
-        After `margins` they cost nothing: the answers are there.
-        """
-        if not self.compares_only:
-            raise ValueError("a scalar judge sees one response at a time: there is no order; use layout='ranked'")
-        return self._gaps(prompts, a, b, progress)
-
-    def _gaps(
-        self, prompts: Sequence[Prompt], a: Sequence[Prompt], b: Sequence[Prompt], progress: bool
-    ) -> Float[Tensor, "pair two"]:
-        """The log-odds of each response, or of the first in each order."""
-        check_pairs(prompts, a, b)
-        questions = []
-        for number, (prompt, one, two) in enumerate(zip(prompts, a, b, strict=True)):
-            if self.compares_only:
-                texts = [self.template.ranked_question(prompt, *pair) for pair in ((one, two), (two, one))]
-            else:
-                texts = [self.template.question(prompt, response) for response in (one, two)]
-            questions += [Question(text, True, f"pair {number}") for text in texts]
-        return self.verdict(questions, progress=progress).gap.reshape(-1, 2)
-
     def _request(self, question: Question, demonstrations: Sequence[Question], vote: int) -> ChatRequest:
         messages = self.messages(question, demonstrations=demonstrations)
         body: dict[str, Any] = {
@@ -262,9 +190,9 @@ class EndpointJudge(VerdictJudge[EndpointVerdicts]):
             "max_tokens": self.max_tokens,
         }
         if self.temperature:
-            # Not the same seed for all: an endpoint that heeds it would give every question the same luck.
-            drawn = hashlib.sha256(json.dumps([messages, self.seed, vote]).encode()).digest()
-            body["seed"] = int.from_bytes(drawn[:4]) >> 1
+            # Not the same seed for all: an endpoint that uses it would sample alike for every question.
+            digest = hashlib.sha256(json.dumps([messages, self.seed, vote]).encode()).digest()
+            body["seed"] = int.from_bytes(digest[:4]) >> 1
         if self._wants_logprobs:
             body |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
         return ChatRequest(question.name, body, vote)
@@ -288,12 +216,12 @@ class EndpointJudge(VerdictJudge[EndpointVerdicts]):
 
 def _key(name: str | None) -> str:
     if name is None:
-        return "none"  # the client insists on one
+        return "none"  # the client needs some text
     key = os.environ.get(name, "").strip()
     if not key:
         raise ValueError(
-            f"the environment variable {name} is not set; put the endpoint's key there, name another variable with "
-            "api_key_env, or pass api_key_env=None for an endpoint that wants none"
+            f"the judge 'endpoint' needs a key, but the environment variable {name} is not set; put the key there, name "
+            "another variable with api_key_env, or set api_key_env to None (null) for an endpoint without keys"
         )
     return key
 
@@ -301,7 +229,6 @@ def _key(name: str | None) -> str:
 class EndpointJudgeOptions(OptionsModel):
     """Options of the endpoint judge."""
 
-    groups: ClassVar[tuple[str, ...]] = ("question", "reading", "endpoint")
     model: str
     """Its name at the endpoint."""
     question: QuestionOptions = QuestionOptions()
@@ -324,21 +251,9 @@ def _fit(context: FitContext, options: EndpointJudgeOptions) -> EndpointJudge:
         examples=demonstrations_of(context.examples, question.layout, reading.demonstrations, seed=seed),
         question=question,
         endpoint=endpoint,
-        votes=options.votes,
-        temperature=options.temperature,
-        rationale=options.rationale,
-        max_tokens=options.max_tokens,
         seed=seed,
+        **options.model_dump(include={"votes", "temperature", "rationale", "max_tokens"}),
     )
-
-
-def _check(options: EndpointJudgeOptions) -> None:
-    key = options.endpoint.api_key_env
-    if key is not None and key not in os.environ:
-        raise ValueError(
-            f"the judge 'endpoint' needs a key in the environment variable {key}, which is not set; api_key_env: null for "
-            "an endpoint without keys"
-        )
 
 
 SPEC = JudgeSpec(
@@ -347,13 +262,9 @@ SPEC = JudgeSpec(
     options=EndpointJudgeOptions,
     fit=_fit,
     defaults={"reading": {"demonstrations": 0}},
-    summary="A model behind an OpenAI-compatible endpoint; its answers are kept, so that none is paid for twice.",
-    paragraph=(
-        "Any chat model behind an endpoint, asked the same questions as every other judge. Its verdict is read off the "
-        "probabilities of its answer where it states them, else off its words."
-    ),
+    summary="A model behind an OpenAI-compatible endpoint; its answers are stored, so that none is paid for twice.",
     style=Style(label="Endpoint", color="#003a5a", symbol="bowtie", group="Asking the model"),
     reads_examples=shows_demonstrations,
-    check=_check,
+    check=lambda options: _key(options.endpoint.api_key_env),
     place=320,
 )

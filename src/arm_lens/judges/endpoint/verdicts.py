@@ -1,17 +1,17 @@
 r"""Reading a verdict off what an endpoint wrote, or off the probabilities of what it might have written.
 
-Open weights give the probability of every token; an endpoint gives words, and with luck the log-probabilities of the
-twenty likeliest tokens at each place. With them the verdict is read as from an open model,
+Open weights give the probability of every token; an endpoint gives words, and some endpoints the log-probabilities of the
+twenty likeliest tokens at each place. From these the verdict is read as from an open model,
 
     log-odds = log sum_{t spells Yes} P(t) - log sum_{t spells No} P(t),
 
-at the token where the verdict stands. A spelling that is not among the tokens listed is less likely than any of them
-and no likelier than what they leave over; the smaller of the two stands in for its probability, and no probability
-counts as less than ``exp(-30)``.
+at the token where the verdict stands. A spelling that is not among the listed tokens is less likely than any of them and
+no likelier than the probability that they leave over; the smaller of the two is used instead, and no probability counts
+as less than ``exp(-30)``.
 
-Words are read with care rather than hope: a verdict is a whole word that stands where a verdict would (the opening of
-the answer, after "Answer:", at the end of a clause), in any letter case, with or without markup. "There is no reason to
-doubt it" holds the word "no" and no verdict. Text that says neither, or both, is not guessed at: it is None.
+A verdict in words is a whole word in the place of a verdict (at the opening of the answer, after "Answer:", at the end of
+a clause), in any letter case, with or without markup. "There is no reason to doubt it" contains the word "no" but no
+verdict. Text with neither verdict, or both, is None.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from arm_lens.judges.endpoint.answers import Answer, AnswerToken
 
@@ -36,9 +38,9 @@ class Reading:
     """One verdict, read."""
 
     positive: bool | None
-    """None if the answer holds no verdict."""
+    """None if the answer has no verdict."""
     log_odds: float | None
-    """Of the positive verdict against the negative; None without log-probabilities."""
+    """The positive verdict against the negative; None without log-probabilities."""
 
     @property
     def probability(self) -> float:
@@ -49,13 +51,7 @@ class Reading:
 
 
 class VerdictReader:
-    """Reads the verdicts of one layout.
-
-    Args:
-        positive: spellings of the positive verdict.
-        negative: spellings of the negative verdict.
-        rationale: the verdict is expected on the last line, after a rationale.
-    """
+    """Reads the verdicts of one layout by their spellings; with ``rationale``, on the last line, after the reasons."""
 
     def __init__(self, positive: Sequence[str], negative: Sequence[str], *, rationale: bool = False) -> None:
         self.rationale = rationale
@@ -82,7 +78,7 @@ class VerdictReader:
         """The verdict of an answer."""
         positive = self.read_text(answer.text)
         if self.rationale and answer.finish == "length":
-            positive = None  # whatever looks like a verdict in half a rationale is none
+            positive = None  # half a rationale has no verdict yet
         if answer.tokens and not self.rationale and not _THINKING.match(answer.text):
             log_odds = self.read_tokens(answer.tokens, positive)
             if log_odds is not None:
@@ -90,7 +86,7 @@ class VerdictReader:
         return Reading(positive, None)
 
     def read_text(self, text: str) -> bool | None:
-        """The verdict that text holds: True for the positive one, None for neither or both."""
+        """The verdict in a text: True for the positive one, None for neither or both."""
         text = re.sub(r"[^\S\n]+", " ", _THINKING.sub("", text).translate(_MARKUP)).strip()
         last = text.rsplit("\n", 1)[-1].strip()
         verdict = self._read_region(last if self.rationale else text)
@@ -99,14 +95,10 @@ class VerdictReader:
         return verdict
 
     def read_tokens(self, tokens: Sequence[AnswerToken], positive: bool | None) -> float | None:
-        """The log-odds of the positive verdict at the token where the verdict stands.
+        """The log-odds of the positive verdict at the token where ``positive``, the verdict in the text, stands.
 
-        Args:
-            tokens: of the answer.
-            positive: the verdict that the text holds; without one, the first token is read, as from an open model.
-
-        Returns:
-            None if no verdict is among the likely tokens there.
+        Without a verdict in the text, the first token is read, as from an open model. None if no verdict is among the likely
+        tokens there.
         """
         places = [number for number, token in enumerate(tokens) if self._side(token.text) is positive]
         token = tokens[places[0] if places and positive is not None else 0]
@@ -121,7 +113,7 @@ class VerdictReader:
             return None
         left = 1 - math.fsum(map(math.exp, listed.values()))
         unlisted = min(min(listed.values()), math.log(left) if left > 0 else LEAST_LOGPROB)
-        yes, no = (_log_sum(sides[side] or [unlisted]) for side in (True, False))
+        yes, no = (float(np.logaddexp.reduce(sides[side] or [unlisted])) for side in (True, False))
         return max(yes, LEAST_LOGPROB) - max(no, LEAST_LOGPROB)
 
     def _read_region(self, text: str) -> bool | None:
@@ -138,8 +130,3 @@ class VerdictReader:
         """Which verdict a token spells; a single letter only in its own case, as with an open model."""
         token = token.strip(" \t\n▁Ġ")
         return None if len(token) == 1 and token not in self._letters else self._sides.get(token.casefold())
-
-
-def _log_sum(values: Sequence[float]) -> float:
-    most = max(values)
-    return most + math.log(math.fsum(math.exp(value - most) for value in values)) if math.isfinite(most) else most
