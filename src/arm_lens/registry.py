@@ -21,7 +21,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import entry_points
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
@@ -196,7 +196,7 @@ class SelectorSpec(Spec):
     noun: ClassVar[str] = "selector"
 
 
-class Registry(Generic[SpecType]):
+class Registry(Mapping[str, SpecType]):
     """Specs of one class by name, filled from a group of entry points, those of installed packages included."""
 
     def __init__(self, group: str, spec: type[SpecType]) -> None:
@@ -242,14 +242,6 @@ class Registry(Generic[SpecType]):
     def __len__(self) -> int:
         self._load()
         return len(self._by_name)
-
-    def values(self) -> list[SpecType]:
-        """Every spec, in order."""
-        return [self._by_name[name] for name in self]
-
-    def items(self) -> list[tuple[str, SpecType]]:
-        """Every name and spec, in order."""
-        return [(name, self._by_name[name]) for name in self]
 
     def _load(self) -> None:
         if self._loaded:

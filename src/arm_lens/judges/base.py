@@ -11,13 +11,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Literal, Protocol, TypeAlias, TypeVar, overload, runtime_checkable
+from typing import Any, ClassVar, Literal, TypeAlias, TypeVar, overload
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from arm_lens.engine.language_model import ModelLike
+from arm_lens.engine.verdict_tokens import VerdictScores
 from arm_lens.judges.artefact import decoding, read_artefact, write_artefact
 from arm_lens.judges.options import Layout, QuestionOptions, ReadingOptions
 from arm_lens.judges.questions import Question
@@ -203,22 +204,7 @@ class FittedJudge(Judge):
     ) -> FittedType: ...
 
 
-@runtime_checkable
-class _Verdicts(Protocol):
-    @property
-    def probability(self) -> Tensor: ...
-
-    @property
-    def two_way(self) -> Tensor: ...
-
-    @property
-    def gap(self) -> Tensor: ...
-
-
-VerdictsType = TypeVar("VerdictsType", bound=_Verdicts)
-
-
-class VerdictJudge(Judge, Generic[VerdictsType]):
+class VerdictJudge(Judge):
     """A judge that is asked for a verdict: Yes or No (scalar), A or B (ranked). The reward is how likely the first is."""
 
     _question: QuestionOptions
@@ -254,8 +240,8 @@ class VerdictJudge(Judge, Generic[VerdictsType]):
         return True
 
     @abstractmethod
-    def verdict(self, questions: Sequence[Question], *, progress: bool = False) -> VerdictsType:
-        """The verdict on each question, ``[question]``: its probability, two-way probability and gap."""
+    def verdict(self, questions: Sequence[Question], *, progress: bool = False) -> VerdictScores:
+        """The verdict on each question, ``[question]``."""
 
     def scalar_questions(self, prompts: Texts, responses: Texts) -> list[Question]:
         """The question about each response, of a scalar judge. Its right verdict is unknown, and set to the positive one."""
@@ -278,7 +264,7 @@ class VerdictJudge(Judge, Generic[VerdictsType]):
             for pair in ((one, two), (two, one))
         ]
 
-    def verdicts(self, prompts: Texts, responses: Texts, *, progress: bool = False) -> VerdictsType:
+    def verdicts(self, prompts: Texts, responses: Texts, *, progress: bool = False) -> VerdictScores:
         """The verdict on each response, ``[example]``; otherwise as `score`."""
         return self.verdict(self.scalar_questions(prompts, responses), progress=progress)
 

@@ -30,7 +30,7 @@ from arm_lens.preferences import LabelledResponse, Preference, PreferencePair, u
 from arm_lens.registry import JudgeSpec, OptionsModel, Style
 
 
-class GenerativeJudge(VerdictJudge[VerdictScores], FittedJudge):
+class GenerativeJudge(VerdictJudge, FittedJudge):
     """Asks the model as it is whether a response meets the criterion; in the ranked layout, which of two is better.
 
     Args:

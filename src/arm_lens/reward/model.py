@@ -67,7 +67,7 @@ class FitRecord:
 
 
 @dataclass(frozen=True, eq=False)
-class ActivationRewardModel(VerdictJudge[VerdictScores], AskingJudge):
+class ActivationRewardModel(VerdictJudge, AskingJudge):
     """A fitted reward model: heads, what to write at them, and the question that the steered model is asked."""
 
     kind: ClassVar[str] = "reward model"

@@ -25,9 +25,10 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
+from arm_lens.engine.verdict_tokens import VerdictScores
 from arm_lens.judges.base import FitContext, VerdictJudge
 from arm_lens.judges.endpoint.answers import Answer
 from arm_lens.judges.endpoint.client import ChatClient, ChatRequest, Usage
@@ -52,23 +53,14 @@ TOP_LOGPROBS = 20
 
 
 @dataclass(frozen=True)
-class EndpointVerdicts:
-    """An endpoint's verdict on each question."""
+class EndpointVerdicts(VerdictScores):
+    """An endpoint's verdict on each question: the share of positive votes, or P(positive) of the two verdicts alone."""
 
-    probability: Float[Tensor, " question"]
-    """P(positive) of the two verdicts alone, or the share of positive ones among the votes."""
-    gap: Float[Tensor, " question"]
-    """The log-odds of the positive verdict."""
     unparsed: Int[Tensor, " question"]
     """How many of the votes were no verdict; each counts half."""
 
-    @property
-    def two_way(self) -> Float[Tensor, " question"]:
-        """The probability again, which is already that of the two verdicts alone."""
-        return self.probability
 
-
-class EndpointJudge(VerdictJudge[EndpointVerdicts]):
+class EndpointJudge(VerdictJudge):
     """Asks an OpenAI-compatible endpoint whether a response meets the criterion.
 
     Args:
@@ -175,11 +167,12 @@ class EndpointJudge(VerdictJudge[EndpointVerdicts]):
         ]
         answers = self._client.ask(requests, progress=progress)
         read = [self._read(answers[start : start + self.votes]) for start in range(0, len(answers), self.votes)]
-        probability, gap, unparsed = zip(*read, strict=True)
-        self._unparsed += sum(unparsed)
+        probability, gap, unparsed = (torch.tensor(column) for column in zip(*read, strict=True))
+        self._unparsed += int(unparsed.sum())
         self._prompt_tokens += sum(answer.prompt_tokens or 0 for answer in answers)
         self._completion_tokens += sum(answer.completion_tokens or 0 for answer in answers)
-        return EndpointVerdicts(torch.tensor(probability), torch.tensor(gap), torch.tensor(unparsed))
+        logs = probability.log(), (1 - probability).log()
+        return EndpointVerdicts(probability, probability, gap, *logs, unparsed)
 
     def _request(self, question: Question, demonstrations: Sequence[Question], vote: int) -> ChatRequest:
         messages = self.messages(question, demonstrations=demonstrations)
