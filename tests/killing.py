@@ -51,10 +51,12 @@ class Victims:
             print(file=self._process.stdin, flush=True)
             self._process.stdout.readline()
 
-    def run(self, *arguments: object) -> None:
-        """Let it run to its end."""
+    def run(self, *arguments: object) -> float:
+        """Let it run to its end; how many seconds that took."""
+        started = time.monotonic()
         with self.running(*arguments):
             pass
+        return time.monotonic() - started
 
     def kill_after(self, seconds: float, *arguments: object) -> None:
         """Kill it after so many seconds, if it is still there."""

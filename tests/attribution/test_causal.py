@@ -128,6 +128,7 @@ def test_signs_and_order_are_the_planted_ones_on_every_outcome(circuit, objectiv
     assert value["redundant 1"] == pytest.approx(value["redundant 2"], abs=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("outcome", ["accuracy", "probability", "gap"])
 def test_shapley_values_sum_to_the_total_effect(objective, exact, outcome):
     everyone = HeadSet.all(3, 4)
@@ -138,6 +139,7 @@ def test_shapley_values_sum_to_the_total_effect(objective, exact, outcome):
         assert float(found.values[outcome].sum()) == pytest.approx(float(ends[1] - ends[0]), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_sampled_shapley_values_lie_within_three_standard_errors_of_exact_ones(objective, exact):
     found = shapley_values(objective, HeadSet.all(3, 4), exact=False, standard_error=0.02, seed=3)
     for outcome in found.outcomes:
@@ -495,6 +497,7 @@ def test_heads_without_a_score_come_last_and_random_orders_are_a_control():
 # ------------------------------------------------------------------------------------------------- refusals
 
 
+@pytest.mark.slow
 def test_what_cannot_be_measured_is_said():
     game = Game(0)
     for refused in (ShapleySampler, shapley_values, exact_shapley_values):

@@ -156,7 +156,7 @@ def test_gates_of_their_own_give_each_prompt_the_verdicts_and_the_gradient_of_it
 
 def test_gates_of_their_own_for_another_number_of_prompts_are_refused(model_of):
     replay = Replay(model_of("llama"), SEQUENCES, VERDICTS)
-    with pytest.raises(ValueError, match="gates for 3 prompts, and 4 prompts"):
+    with pytest.raises(ValueError, match="gates for 3 prompts, but 4 prompts"):
         gated_verdicts(replay, torch.zeros(3, 3, 4), values_for(replay.model), False)
 
 

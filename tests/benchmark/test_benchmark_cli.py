@@ -17,6 +17,8 @@ from arm_lens.benchmark.results import ROW_FIELDS
 from arm_lens.evaluation.rewardbench import section_scores
 from arm_lens.evaluation.tables import ITEM_FIELDS
 
+pytestmark = pytest.mark.slow
+
 REQUIRED = [
     "benchmark", "subset", "judge", "n_examples", "noise", "sample", "seed", "accuracy", "ci_low", "ci_high", "n",
 ]  # fmt: skip

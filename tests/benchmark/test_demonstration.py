@@ -14,6 +14,8 @@ from arm_lens.benchmark.parts import REWARD_MODELS
 from arm_lens.judge_model import labelled_responses
 from arm_lens.judges.options import QuestionOptions, ReadingOptions
 
+pytestmark = pytest.mark.slow
+
 CRITERIA, SAMPLES, TESTED, READINGS = ("polite", "list"), 2, 20, 8
 SEARCH = {"steps": 5, "threshold": 0.3}  # below the usual one, so that a short search finds some heads and not others
 
@@ -78,7 +80,7 @@ def test_rewards_are_those_of_direct_fits_on_the_promised_replies(run, direct):
         assert own["response"].tolist() == [one.response for one in test]
         assert own["label"].tolist() == [one.label for one in test]
         expected = reward.score([one.prompt for one in test], [one.response for one in test], kind="two_way")
-        assert own["reward"].tolist() == pytest.approx(expected.tolist(), abs=1e-6)
+        assert own["reward"].tolist() == pytest.approx(expected.tolist(), abs=1e-5)
 
 
 def test_reward_models_are_kept_under_their_criterion_and_seed(run, direct, judge):

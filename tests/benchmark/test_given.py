@@ -19,6 +19,8 @@ from arm_lens.judges.options import QuestionOptions, ReadingOptions
 from arm_lens.reports import write_report
 from arm_lens.selection import Reinforce
 
+pytestmark = pytest.mark.slow
+
 CONTROLS = ["zero_shot", "few_shot", "arm_all_heads", "arm_random_heads"]
 
 

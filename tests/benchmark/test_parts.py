@@ -121,6 +121,7 @@ def test_a_lead_judge_that_is_not_fitted_keeps_no_reward_models(tmp_path):
     assert not list(tmp_path.rglob("*.parquet"))
 
 
+@pytest.mark.slow
 def test_workers_keep_to_the_threads_and_the_memory_that_were_given(tmp_path):
     config = config_of("length", threads=2, memory_gib=0.25)
     with ProcessPoolExecutor(1, initializer=_start, initargs=(config, tmp_path, os.getpid())) as pool:

@@ -13,6 +13,8 @@ from scipy import stats
 from arm_lens import HeadSet
 from arm_lens.comparison import stability, stability_index
 
+pytestmark = pytest.mark.slow
+
 LAYERS, HEADS = 4, 6
 SIZE = LAYERS * HEADS
 

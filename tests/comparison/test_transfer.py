@@ -55,6 +55,7 @@ def value(table, heads_of, used_for):
     return row.iloc[0]
 
 
+@pytest.mark.slow
 def test_heads_of_one_criterion_write_the_means_of_the_other(rewards, examples, table):
     for a in CRITERIA:
         for b in CRITERIA:

@@ -14,7 +14,7 @@ from arm_lens import load_model
 from arm_lens.engine import Replay, VerdictTokens, language_model, last_logits, mean_heads, pad
 from arm_lens.engine.memory import Footprint, default_budget
 
-pytestmark = pytest.mark.tl4
+pytestmark = [pytest.mark.tl4, pytest.mark.slow]
 
 VERDICTS = VerdictTokens((5,), (6, 7))
 PROMPTS = {"long": (6, 150), "many": (40, 40)}

@@ -13,6 +13,8 @@ from scipy.stats import norm
 from arm_lens.evaluation import accuracy
 from arm_lens.evaluation.statistics import ClusterBootstrap, brier_score, mean_estimate, paired_difference, roc_area
 
+pytestmark = pytest.mark.slow
+
 SAMPLES, RESAMPLES = 1000, 800
 SIZES = np.resize([1, 2, 3, 4], 160)
 CLUSTERS = np.repeat(np.arange(160), SIZES)

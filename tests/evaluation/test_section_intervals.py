@@ -10,6 +10,8 @@ from statsmodels.stats.proportion import proportion_confint
 from arm_lens.evaluation.rewardbench import COUNTS, WEIGHTS, rewardbench_2_scores, section_scores
 from arm_lens.evaluation.section_intervals import with_intervals, with_intervals_2
 
+pytestmark = pytest.mark.slow
+
 TRUE = {subset: 0.55 + 0.4 * place / 23 for place, subset in enumerate(s for counts in COUNTS.values() for s in counts)}
 
 

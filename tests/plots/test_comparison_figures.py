@@ -68,7 +68,9 @@ def test_bad_tables_are_refused_and_good_ones_left_as_they_were(make, frame, col
 @every_figure
 def test_names_are_no_markup(make, frame, column):
     hostile = "<img src=x onerror=alert(1)> $x$"
-    there = [c for c in ("a", "b", "name", "group", "criterion", "heads_of", "used_for", "means_of") if c in frame.columns]
+    there = [
+        c for c in ("a", "b", "name", "group", "criterion", "heads_of", "used_for", "means_of") if c in frame.columns
+    ]
     text = plotly.io.to_json(make(frame.replace({column: {"safe": hostile, "judge-6": hostile} for column in there})))
     text = text.replace("\\u003c", "<")
     assert "<img" not in text and "$x$" not in text and "&lt;img src=x" in text

@@ -24,6 +24,8 @@ from arm_lens.reports.figures import figures_of_run, of_results, of_study
 from arm_lens.study import study_run
 from arm_lens.study.parts import file_names
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "paper_figures.py"
 OF_EACH = ("measures", "gradient-against-shapley", "interactions", "head-card")
 

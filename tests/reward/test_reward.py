@@ -298,6 +298,7 @@ def test_margins_of_unequal_lengths_are_refused(model_of):
         judge.margins(["garden", "mill"], ["a"], ["b", "c", "d"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(10))
 def test_exactly_the_planted_heads_are_found(seed, tokenizer, tmp_path_factory):
     """In `planted_model` the verdict turns on the last token's class, which three heads of the bare prompt hide."""

@@ -119,6 +119,7 @@ def objective_of(planted, reward="log_prob"):
     return judging_objective(judge, questions, planted.means, reward=reward)
 
 
+@pytest.mark.slow
 def test_planted_helpful_heads_open_and_harmful_ones_close(planted):
     found = SoftGate(steps=80).select(objective_of(planted))
     assert found.heads == planted.heads

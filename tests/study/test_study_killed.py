@@ -42,8 +42,8 @@ def contents(folder):
 def test_twenty_kills_leave_no_trace(folder_of, tmp_path):
     victims, seen = Victims(STUDIES, str(folder_of("llama"))), []
     try:
-        victims.run(str(tmp_path / "whole"))
-        for _ in victims.kill_at_random(20, 2.5, str(tmp_path / "killed")):
+        seconds = victims.run(str(tmp_path / "whole"))
+        for _ in victims.kill_at_random(20, 0.6 * seconds, str(tmp_path / "killed")):
             seen.append(len(list((tmp_path / "killed").rglob("*.parquet"))))
         victims.run(str(tmp_path / "killed"))
     finally:
