@@ -14,6 +14,8 @@ from arm_lens.benchmark.config import BenchmarkConfig
 from arm_lens.benchmark.parts import PARTS
 from arm_lens.storage import Store, StoreBusyError, locked
 
+pytestmark = pytest.mark.slow
+
 SMALL = {"n_examples": [4], "samples": 2, "demonstrations": 2, "readings": 2, "test_items": 6}
 BENCHMARK = {
     **SMALL,

@@ -14,6 +14,8 @@ from arm_lens.judge_model import labelled_responses
 from arm_lens.judges.options import QuestionOptions, ReadingOptions
 from arm_lens.selection import Greedy, SoftGate
 
+pytestmark = pytest.mark.slow
+
 CRITERIA = ("positive", "brief")
 
 

@@ -22,6 +22,8 @@ from arm_lens.judges.options import QuestionOptions
 from arm_lens.judges.template import JudgeTemplate
 from arm_lens.preferences import LabelledResponse
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def key(monkeypatch):

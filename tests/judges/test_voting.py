@@ -20,7 +20,7 @@ from arm_lens.judges.options import QuestionOptions
 from arm_lens.judges.template import JudgeTemplate, default_template
 from arm_lens.judges.voting import Rationale, VotingJudge, _ends_of_turn
 
-pytestmark = pytest.mark.tl4
+pytestmark = [pytest.mark.tl4, pytest.mark.slow]
 
 ITEMS = labelled_responses("polite", 6, split="test", seed=5)
 PROMPTS, RESPONSES = [one.prompt for one in ITEMS], [one.response for one in ITEMS]

@@ -19,6 +19,8 @@ from arm_lens import plots
 from arm_lens.plots.export import pixels_per_inch
 from arm_lens.plots.theme import COLUMN, DIVERGING, PAGE, SCREEN, themed
 
+pytestmark = pytest.mark.slow
+
 THEMES = {theme.name: theme for theme in (SCREEN, COLUMN, PAGE)}
 SHOWN = [(name, theme) for theme in THEMES for name in CASES if not (name in PAGE_ONLY and theme == COLUMN.name)]
 every_figure = pytest.mark.parametrize("name, theme", SHOWN, ids=[f"{name} ({theme})" for name, theme in SHOWN])

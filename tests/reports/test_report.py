@@ -18,6 +18,8 @@ from arm_lens.registry import JUDGES
 from arm_lens.reports import write_report
 from arm_lens.reports.benchmark import HEAD_FIGURES
 
+pytestmark = pytest.mark.slow
+
 JUDGES_HERE = ("zero_shot", "few_shot", "arm_reinforce", "arm_random_heads", "sav", "length")
 META = {
     "title": "A benchmark",

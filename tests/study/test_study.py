@@ -25,6 +25,8 @@ from arm_lens.storage import DamagedFileError, StoreBusyError, locked
 from arm_lens.study import HeadStudy, in_halves, parts, study_heads
 from arm_lens.study.parts import PartOptions, study_part
 
+pytestmark = pytest.mark.slow
+
 ODD = "a <b>/x_50%"
 
 

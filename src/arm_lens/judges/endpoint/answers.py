@@ -102,7 +102,9 @@ class AnswerStore:
         return self._read(path)
 
     def __len__(self) -> int:
-        return len(self._memory) if self.path is None else sum(1 for _ in self.path.glob("??/*.json"))
+        if self.path is None:
+            return len(self._memory)
+        return sum(1 for one in self.path.glob("??/*.json") if not one.name.startswith("."))  # a kill may leave such
 
     @staticmethod
     def _open(folder: Path) -> None:
