@@ -42,7 +42,7 @@ def contents(folder):
 def test_twenty_kills_leave_no_trace(folder_of, tmp_path):
     victims, seen = Victims(STUDIES, str(folder_of("llama"))), []
     try:
-        seconds = victims.run(str(tmp_path / "whole"))
+        seconds = min([victims.run(str(tmp_path / name)) for name in ("whole", "again")])  # the first takes longer
         for _ in victims.kill_at_random(20, 0.6 * seconds, str(tmp_path / "killed")):
             seen.append(len(list((tmp_path / "killed").rglob("*.parquet"))))
         victims.run(str(tmp_path / "killed"))
