@@ -18,7 +18,7 @@ from plots.synthetic_results import make_heads, make_history, make_items, make_r
 from arm_lens import plots
 from arm_lens.plots import export
 from arm_lens.plots.panels import thinned
-from arm_lens.plots.roc import roc_curves
+from arm_lens.plots.rewards import roc_curves
 from arm_lens.plots.theme import COLUMN, PAGE, SCREEN, label, literal, page_width, signs, themed
 from arm_lens.registry import JUDGES
 

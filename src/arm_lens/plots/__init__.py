@@ -1,11 +1,16 @@
 """Figures: one function per figure, a tidy data frame in, a plotly figure out; nothing is shown or saved.
 
-Every function checks the columns that it needs (`arm_lens.frames` has them all) and says which one is missing. Where a table
-can be made from the objects themselves (head sets, selections, reward models, attributions, also by name), they may be
-given instead. Figures carry their own size in pixels
-(``figure.layout.width`` and ``height``), one look (`TEMPLATE`), and one colour and symbol per judge, so that a reader
-who has seen one figure can read the others, in greyscale too. Figures are laid out for the screen; for a paper make them
-within ``with themed(COLUMN):`` or ``themed(PAGE)``, for one or two columns, and write them with `save_figure`.
+Where a table (its columns are in `arm_lens.frames`) can be made from the objects themselves (head sets, selections, reward
+models, attributions, also by name), they may be given instead.
+
+Every function raises ValueError, which names the table, the column and the value, if a column is missing, no row is left,
+two rows have the same key, an argument is not in the table, or a choice is needed that was not made; and `NoRoomError` if
+the figure is higher than the page.
+
+Figures carry their own size in pixels (``figure.layout.width`` and ``height``), one look (`TEMPLATE`), and one colour and
+symbol per judge, so that a reader who has seen one figure can read the others, in greyscale too. Figures are laid out for
+the screen; for a paper make them within ``with themed(COLUMN):`` or ``themed(PAGE)``, for one or two columns, and write
+them with `save_figure`.
 """
 
 from arm_lens.plots.accuracy import accuracy_by_subset
@@ -26,9 +31,8 @@ from arm_lens.plots.head_maps import selected_heads, selection_probabilities
 from arm_lens.plots.head_matrix import head_matrix, interaction_matrix
 from arm_lens.plots.judges import accuracy_by_judge, differences
 from arm_lens.plots.measure_scatter import measures_against_each_other
-from arm_lens.plots.rewards import reward_histograms
-from arm_lens.plots.roc import ranking_quality, roc_curves
-from arm_lens.plots.selection_steps import selection_steps, selection_trajectories
+from arm_lens.plots.rewards import ranking_quality, reward_histograms, roc_curves
+from arm_lens.plots.selection_steps import selection_steps, selection_trajectories, training_curves
 from arm_lens.plots.speed import selection_speed
 from arm_lens.plots.stability import depth_profile, stability_by_group
 from arm_lens.plots.studies import accuracy_by_examples, accuracy_by_noise
@@ -43,7 +47,6 @@ from arm_lens.plots.theme import (
     judge_styles,
     themed,
 )
-from arm_lens.plots.training import training_curves
 from arm_lens.plots.upset import upset
 
 __all__ = [

@@ -36,9 +36,6 @@ def accuracy_by_subset(
             the lines of judges that have several.
         benchmark: which one, if the tables have several.
         names: labels that replace the usual ones, by judge.
-
-    Raises:
-        ValueError: if a column is missing, there are no rows, or several of a judge and a subset.
     """
     table = one_setting(summary, benchmark, SUMMARY)
     each = table.iloc[:0] if rows is None else only(checked(rows, ROWS), "benchmark", benchmark, ROWS)

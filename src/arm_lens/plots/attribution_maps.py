@@ -40,9 +40,6 @@ def attribution_maps(
         outcome: whose scores.
         measure: which one; needed if the table has several measures of several criteria.
         criterion: which one; likewise.
-
-    Raises:
-        ValueError: if a column is missing, no row is left, or several measures of several criteria are left.
     """
     every = checked(attributions_frame(attributions), ATTRIBUTIONS)
     known = having(every, "outcome", outcome, ATTRIBUTIONS)

@@ -59,9 +59,6 @@ def bias_grid(
         summary: a table like `arm_lens.frames.SUMMARY`, whose subsets read "bias | mapping | cell".
         benchmark: which one, if the table has several.
         names: labels that replace the usual ones, by judge.
-
-    Raises:
-        ValueError: if a column is missing, there are no rows, no subset is a cell, or several rows are of the same one.
     """
     table = cells_of(one_setting(summary, benchmark, SUMMARY))
     if table.empty:

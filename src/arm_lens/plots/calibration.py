@@ -72,9 +72,6 @@ def reliability(
             (the mean over items).
         benchmark: which one, if the table has several.
         names: labels that replace the usual ones, by judge.
-
-    Raises:
-        ValueError: if a column is missing, or no bin holds an item.
     """
     bins = pooled_bins(one_setting(calibration, benchmark, CALIBRATION))
     if bins.empty:

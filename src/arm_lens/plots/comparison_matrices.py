@@ -47,9 +47,6 @@ def agreement_matrix(
         agreement: a table like `arm_lens.frames.AGREEMENT`; each pair once.
         outcome: whose scores were compared.
         criterion: which one; all if not given.
-
-    Raises:
-        ValueError: if a column is missing, no row is left, or a pair has two rows.
     """
     table = having(checked(agreement, AGREEMENT), "outcome", outcome, AGREEMENT)
     table = table if criterion is None else having(table, "criterion", criterion, AGREEMENT)
@@ -78,9 +75,6 @@ def correlation_matrix(rank_correlation: pd.DataFrame, *, order: Sequence[str] |
     Args:
         rank_correlation: a table like `arm_lens.frames.RANK_CORRELATION`; each pair once.
         order: of the names; as they appear if not given.
-
-    Raises:
-        ValueError: if a column is missing, the table is empty, a pair has two rows, or ``order`` lacks a name.
     """
     names = _names(rank_correlation, order, RANK_CORRELATION)
     figure, layout = matrices(
@@ -107,10 +101,6 @@ def overlap_matrix(
         order: of the names; as they appear if not given.
         linkage: a hierarchical clustering of scipy, drawn as a tree next to the matrix, whose leaves give the order.
         names: of the linkage's observations, in their order.
-
-    Raises:
-        ValueError: if a column is missing, the table is empty, a pair has two rows, ``order`` lacks a name, or a linkage
-            does not fit the names.
     """
     if value not in FRACTIONS:
         raise ValueError(f"value is {', '.join(map(repr, FRACTIONS))}, not {value!r}")
@@ -151,9 +141,6 @@ def transfer_matrix(transfer: pd.DataFrame, *, controls: Sequence[str] = ("rando
         transfer: a table like `arm_lens.frames.TRANSFER`; equal rows with the same accuracy count once, so that tables of
             both kinds of means can be put together.
         controls: which values of ``heads_of`` are not criteria.
-
-    Raises:
-        ValueError: if a column is missing, the table is empty, or one combination has two accuracies.
     """
     keys = ("heads_of", "used_for", "means_of")
     table = checked(transfer, TRANSFER).astype(dict.fromkeys(keys, str)).drop_duplicates([*keys, "accuracy"])
@@ -192,9 +179,6 @@ def mean_cosines(cosines: pd.DataFrame, *, order: Sequence[str] | None = None) -
     Args:
         cosines: a table like `arm_lens.frames.COSINES`; of the heads to average over, e.g. the chosen ones only.
         order: of the names; as they appear if not given.
-
-    Raises:
-        ValueError: if a column is missing, the table is empty, a head of a pair has two rows, or ``order`` lacks a name.
     """
     names, entries = _names(cosines, order, COSINES), []
     for (a, b), part in cosines[cosines["a"] != cosines["b"]].groupby(["a", "b"], sort=False):

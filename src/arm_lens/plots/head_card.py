@@ -72,9 +72,6 @@ def head_card_figure(
         top: tokens promoted and suppressed, at most; by default 8, in one column of a paper 6.
         lines: lines of a prompt, at most: the last, and those with the most attention; by default 6, in one column of a
             paper 4.
-
-    Raises:
-        ValueError: if a column is missing, a table is empty, or the figure would be higher than the page.
     """
     if not isinstance(attention, pd.DataFrame):
         card = attention

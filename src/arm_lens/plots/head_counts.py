@@ -32,9 +32,6 @@ def accuracy_by_heads(curve: pd.DataFrame, *, names: Mapping[str, str] | None = 
     Args:
         curve: a table like `arm_lens.frames.CURVE`.
         names: names of rankings to display instead of the usual ones.
-
-    Raises:
-        ValueError: if a column is missing, the table is empty, or a ranking has two rows of a number of heads.
     """
     checked(curve, CURVE)
     criteria, styles = criteria_of(curve), measure_styles(curve["ranking"])

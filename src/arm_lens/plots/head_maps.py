@@ -26,9 +26,6 @@ def selected_heads(heads: Chosen | Named[Chosen] | pd.DataFrame, *, attributions
         heads: head sets, selections or reward models, also by name, and several of each name; or a table like
             `arm_lens.frames.HEADS`, with a row for every head of the model.
         attributions: scores of the heads to show on hovering; as `arm_lens.plots.attribution_maps` takes them.
-
-    Raises:
-        ValueError: if a column is missing or the table is empty.
     """
     table = checked(heads_frame(heads), HEADS)
     counts = table.astype({"selected": int}).groupby(["criterion", "seed"], sort=False)["selected"].sum()
@@ -53,9 +50,6 @@ def selection_probabilities(
     Args:
         heads: as `selected_heads` takes them; a table needs the column ``probability``.
         attributions: scores of the heads to show on hovering; as `arm_lens.plots.attribution_maps` takes them.
-
-    Raises:
-        ValueError: if a column is missing, the table is empty, or a search used something else than probabilities.
     """
     table = checked(heads_frame(heads), WHOLE)
     for criterion in table.loc[table["probability"].isna(), "criterion"]:

@@ -45,9 +45,6 @@ def head_matrix(
         heads: (layer, head) of the rows; without them, the ``top`` heads of every criterion by absolute score.
         top: how many heads of each criterion.
         order: rows by layer from the first, or similar rows next to each other.
-
-    Raises:
-        ValueError: if a column is missing, no row is left, ``top`` is below 1, or a head is not in the table.
     """
     scores = checked(attributions_frame(attributions), ATTRIBUTIONS)
     table = only(having(scores, "outcome", outcome, ATTRIBUTIONS), "measure", measure, ATTRIBUTIONS)
@@ -86,9 +83,6 @@ def interaction_matrix(
         outcome: whose interactions.
         criterion: which one; needed if the table has several.
         context: which one; needed if the table has such a column with several.
-
-    Raises:
-        ValueError: if a column is missing, no row is left, several criteria or contexts are left, or a pair has two rows.
     """
     table = having(checked(interactions, INTERACTIONS), "outcome", outcome, INTERACTIONS)
     table = only(table, "criterion", criterion, INTERACTIONS)

@@ -42,9 +42,6 @@ def accuracy_by_judge(
         summary: a table like `arm_lens.frames.SUMMARY`; one row per judge and subset.
         benchmark: which one, if the table has several.
         names: labels that replace the usual ones, by judge.
-
-    Raises:
-        ValueError: if a column is missing, there are no rows, or several of a judge and a subset.
     """
     table = one_setting(summary, benchmark, SUMMARY)
     rows = JudgeRows.of(table["judge"], names)
@@ -137,10 +134,6 @@ def differences(
         lead: the judge that is compared.
         benchmark: which one, if the table has several.
         names: labels that replace the usual ones, by judge.
-
-    Raises:
-        ValueError: if a column is missing, ``lead`` is compared with no judge, or several rows compare the same two
-            judges on a subset.
     """
     table = against(one_setting(comparisons, benchmark, COMPARISONS), lead)
     if table.empty:

@@ -46,9 +46,6 @@ def measures_against_each_other(
         outcome: whose scores.
         criterion: which one; all if not given.
         agreement: as `agreement_matrix` takes it, for the intervals of the correlations.
-
-    Raises:
-        ValueError: if a column is missing, no row is left, or fewer than three heads have both measures.
     """
     table = having(checked(attributions_frame(attributions), ATTRIBUTIONS), "outcome", outcome, ATTRIBUTIONS)
     table = table if criterion is None else having(table, "criterion", criterion, ATTRIBUTIONS)

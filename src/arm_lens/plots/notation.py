@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from arm_lens.plots.theme import MUTED, literal
+from arm_lens.plots.theme import MUTED, label, literal
 
 DIGIT = 7.4
 """Pixels of a wide character of a bold number in a cell."""
@@ -49,6 +49,23 @@ def fits(values: np.ndarray, digits: int, width: float | int, *, short: bool = F
     """Whether every number can be printed in a cell of this width."""
     finite = values[np.isfinite(values)]
     return all(DIGIT * len(compact(float(value), digits, short=short)) + 3 <= width for value in finite)
+
+
+def span_text(counts: Iterable[float | int]) -> str:
+    """The lowest and the highest count, e.g. "3 to 5"; one number if they are equal."""
+    low, high = min(ordered := list(counts)), max(ordered)
+    return f"{low:.0f}" if low == high else f"{low:.0f} to {high:.0f}"
+
+
+def hover_text(title: object, *lines: str) -> str:
+    """Plotly text for hovering: a literal title in bold, then the lines that are not empty."""
+    return "<br>".join([f"<b>{label(str(title), width=60)}</b>", *filter(None, lines)])
+
+
+def interval_text(row: Mapping[Any, Any], value: str = "accuracy") -> str:
+    """Value, interval and, if the row has it, n of a row with three decimals, for hovering."""
+    size = f", n = {row['n']:.0f}" if "n" in row else ""
+    return f"{value} {row[value]:.3f}, interval {row['ci_low']:.3f} to {row['ci_high']:.3f}{size}"
 
 
 def score_text(row: Mapping[Any, Any], value: str = "score") -> str:

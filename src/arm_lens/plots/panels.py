@@ -219,6 +219,19 @@ def chance_line(
         figure.add_annotation(text="chance", x=x, y=1, yref="y domain", yanchor="bottom", font=font, yshift=1)
 
 
+def legend_entry(figure: go.Figure, name: str, **look: Any) -> None:
+    """Add a legend's entry that is independent of what the panels have."""
+    figure.add_scatter(x=[None], y=[None], name=name, **look)
+
+
+def band(x: Sequence[Any], low: Iterable[Any], high: Iterable[Any], color: str, **options: Any) -> go.Scatter:
+    """A filled band without an outline, from ``low`` to ``high`` along ``x``."""
+    return go.Scatter(
+        x=[*x, *x[::-1]], y=[*high, *list(low)[::-1]], mode="lines", line={"width": 0}, fill="toself", fillcolor=color,
+        hoverinfo="skip", **options,
+    )  # fmt: skip
+
+
 def diagonal(figure: go.Figure, name: str, **place: int) -> None:
     """Draw the dashed line from (0, 0) to (1, 1)."""
     line = {"color": MUTED, "width": 1.2, "dash": "dash"}

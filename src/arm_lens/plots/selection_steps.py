@@ -1,24 +1,30 @@
-"""How the search settled on heads: every head's probability of being selected, step by step.
+"""How the search for heads went: a quantity against the step over seeds, and every head's probability of being selected.
 
-One figure is interactive, with a slider and a play button that need no server; the other is for print.
+One figure is interactive, with a slider and a play button that need no server; the others are for print, too.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
 from arm_lens.display import head_name
-from arm_lens.frames import TRAJECTORY, checked, criteria_of
-from arm_lens.heads import HasHeads, Named, evenly_spaced, trajectory_frame
+from arm_lens.frames import HISTORY, TRAJECTORY, checked, criteria_of
+from arm_lens.heads import HasHeads, Named, evenly_spaced, history_frame, trajectory_frame
 from arm_lens.plots.layer_maps import MapGrid
 from arm_lens.plots.notation import caption
-from arm_lens.plots.panels import balanced_columns, line_panels
+from arm_lens.plots.panels import balanced_columns, band, facets, line_panels
 from arm_lens.plots.theme import HEAT, INK, MEETS, MUTED, current_theme, label, narrow, page_width
 
+AXES = {
+    "reward": "reward of the drawn masks",
+    "expected_heads": "expected number of heads",
+    "entropy": "entropy per head (nats)",
+}
+MEAN, BAND = "mean over seeds", "lowest to highest seed"
 STOPS = 40
 NAME = 12
 """Pixels from one head's name to the next."""
@@ -26,6 +32,52 @@ NAMES_ROOM = 64
 LEADER = 14
 """Pixels between the end of a line and its name."""
 UNCHOSEN = "#b5b5b5"
+
+
+def training_curves(
+    history: HasHeads | Named[HasHeads] | pd.DataFrame,
+    *,
+    value: Literal["reward", "expected_heads", "entropy"] = "reward",
+) -> go.Figure:
+    """The mean over seeds as a line, and the band from the lowest to the highest seed.
+
+    Args:
+        history: selections or reward models, also by name; or a table like `arm_lens.frames.HISTORY` with the column
+            that is drawn.
+        value: the column to draw.
+    """
+    if value not in AXES:
+        raise ValueError(f"there is a curve for {', '.join(map(repr, AXES))}, not for {value!r}")
+    table = checked(history_frame(history), HISTORY.needing("criterion", "seed", "step", value))
+    criteria = criteria_of(table)
+    banded = bool((table.groupby("criterion")["seed"].nunique() > 1).any())
+    figure, grid = facets(
+        criteria,
+        entries=[MEAN, BAND] if banded else (),
+        height=110 if narrow() else 150,
+        above=26,
+        between=66,
+        gap_x=40,
+        x="step",
+        y=AXES[value],
+    )
+    for index, criterion in enumerate(criteria):
+        curve = table[table["criterion"] == criterion].groupby("step")[value].agg(["mean", "min", "max"])
+        place = grid.place(index) | {"showlegend": index == 0}
+        steps = curve.index.to_list()
+        if banded:
+            over = band(steps, curve["min"], curve["max"], "#bcd7e8", name=BAND, legendgroup="band")
+            figure.add_trace(over.update(showlegend=index == 0), **grid.place(index))
+        figure.add_scatter(
+            x=steps, y=curve["mean"].to_list(), mode="lines", line={"width": 1.8, "color": MEETS}, name=MEAN,
+            legendgroup="mean", customdata=curve[["min", "max"]].to_numpy(), **place,
+            hovertemplate="step %{x}: mean %{y:.3f}, from %{customdata[0]:.3f} to %{customdata[1]:.3f}<extra></extra>",
+        )  # fmt: skip
+    figure.update_xaxes(range=[table["step"].min(), table["step"].max()], nticks=5)
+    figure.update_yaxes(nticks=5, rangemode="normal" if value == "reward" else "tozero")
+    for axis in list(figure.select_yaxes())[1:]:
+        axis.matches = "y"
+    return figure.update_layout(showlegend=banded)
 
 
 def selection_steps(trajectory: HasHeads | Named[HasHeads] | pd.DataFrame) -> go.Figure:
@@ -36,9 +88,6 @@ def selection_steps(trajectory: HasHeads | Named[HasHeads] | pd.DataFrame) -> go
 
     Args:
         trajectory: selections or reward models, also by name; or a table like `arm_lens.frames.TRAJECTORY`.
-
-    Raises:
-        ValueError: if a column is missing, the table is empty, or a head has two rows in a step.
     """
     table = checked(trajectory_frame(trajectory), TRAJECTORY)
     criteria = criteria_of(table)
@@ -97,9 +146,6 @@ def selection_trajectories(trajectory: HasHeads | Named[HasHeads] | pd.DataFrame
 
     Args:
         trajectory: selections or reward models, also by name; or a table like `arm_lens.frames.TRAJECTORY`.
-
-    Raises:
-        ValueError: if a column is missing, the table is empty, or a head has two rows in a step.
     """
     table = checked(trajectory_frame(trajectory), TRAJECTORY)
     criteria = criteria_of(table)

@@ -33,9 +33,6 @@ def selection_speed(rows: pd.DataFrame, *, masks: int = 32, prompt_tokens: int =
         rows: a table like `arm_lens.frames.SPEED`, as written by bench_selection.py.
         masks: number of masks in the panels over prompt length.
         prompt_tokens: number of tokens in the panels over masks.
-
-    Raises:
-        ValueError: if a column is missing or there are no rows.
     """
     checked(rows, SPEED)
     panels = list(itertools.product(map(str, rows["model"].unique()), VARIED))

@@ -42,9 +42,6 @@ def stability_by_group(stability: pd.DataFrame) -> go.Figure:
 
     Args:
         stability: a table like `arm_lens.frames.STABILITY`.
-
-    Raises:
-        ValueError: if a column is missing, there are no rows, or a group has several.
     """
     table = checked(stability, STABILITY)
     groups = [str(group) for group in table["group"]]
@@ -98,9 +95,6 @@ def depth_profile(depth: pd.DataFrame) -> go.Figure:
 
     Args:
         depth: a table like `arm_lens.frames.DEPTH`.
-
-    Raises:
-        ValueError: if a column is missing, there are no rows, or a layer of a name has several.
     """
     checked(depth, DEPTH)
     rows = {str(name): part.sort_values("depth") for name, part in depth.groupby("name", sort=False)}

@@ -49,9 +49,6 @@ def accuracy_by_examples(
         names: labels that replace the usual ones, by judge.
         lead: the judge whose line is bolder.
         references: judges that read no examples, drawn as level dotted lines.
-
-    Raises:
-        ValueError: if a column is missing, there are no rows, or no judge was measured at two numbers of examples.
     """
     table = _measured(summary, benchmark)
     return _study(table[table["noise"] == table["noise"].min()], "n_examples", names, lead, references)
@@ -69,9 +66,6 @@ def accuracy_by_noise(
 
     Drawn like `accuracy_by_examples`, with the same arguments, at the number of examples for which most shares were
     measured.
-
-    Raises:
-        ValueError: if a column is missing, there are no rows, or no judge was measured at two shares.
     """
     table = _measured(summary, benchmark)
     shares = table[table["n_examples"] > 0].groupby("n_examples")["noise"].nunique()

@@ -74,9 +74,6 @@ def upset(heads: Chosen | Named[Chosen] | pd.DataFrame, *, most: int | None = No
         heads: head sets, selections or reward models, by name, and several of each name; or a table like
             `arm_lens.frames.HEADS`. Of several searches a head counts if at least half selected it.
         most: how many intersections at most; without it, as many as there is room for.
-
-    Raises:
-        ValueError: if a column is missing, the table is empty, no head is selected at all, or ``most`` is below 1.
     """
     sets = memberships_of(heads)
     found = intersections_of(sets)
