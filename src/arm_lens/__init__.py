@@ -11,55 +11,13 @@ have every judge and every way of choosing heads, `arm_lens.benchmark`, `arm_len
 """
 
 from importlib.metadata import version
+from pathlib import Path
 
-from arm_lens.engine import Injection, PromptTooLongError, load_model, steer
-from arm_lens.heads import Head, HeadScores, HeadSet
-from arm_lens.judges.artefact import WrongModelError
-from arm_lens.judges.base import Comparison, Judge
-from arm_lens.judges.by_name import load_judge
-from arm_lens.judges.generative import GenerativeJudge
-from arm_lens.judges.options import Denoise, QuestionOptions, ReadingOptions
-from arm_lens.judges.sav import SparseAttentionVectors
-from arm_lens.judges.template import JudgeTemplate
-from arm_lens.preferences import (
-    LabelledResponse,
-    PreferencePair,
-    read_preferences,
-    split_preferences,
-    unpair,
-    write_preferences,
-)
-from arm_lens.reward.model import ActivationRewardModel
-from arm_lens.selection import PUBLISHED, Reinforce, Selection
+import lazy_loader
+
+# Names and packages are imported when they are first used: __init__.pyi lists them, for type checkers too. A star import
+# takes the names only.
+__getattr__, __dir__, _exported = lazy_loader.attach_stub(__name__, __file__)
+__all__ = [name for name in _exported if not (Path(__file__).parent / name).is_dir()]
 
 __version__ = version("arm-lens")
-
-__all__ = [
-    "PUBLISHED",
-    "ActivationRewardModel",
-    "Comparison",
-    "Denoise",
-    "GenerativeJudge",
-    "Head",
-    "HeadScores",
-    "HeadSet",
-    "Injection",
-    "Judge",
-    "JudgeTemplate",
-    "LabelledResponse",
-    "PreferencePair",
-    "PromptTooLongError",
-    "QuestionOptions",
-    "ReadingOptions",
-    "Reinforce",
-    "Selection",
-    "SparseAttentionVectors",
-    "WrongModelError",
-    "load_judge",
-    "load_model",
-    "read_preferences",
-    "split_preferences",
-    "steer",
-    "unpair",
-    "write_preferences",
-]
