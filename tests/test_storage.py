@@ -67,6 +67,7 @@ def victim(path):
 """
 
 
+@pytest.mark.slow
 def test_a_file_that_is_killed_over_and_over_is_always_one_of_those_that_were_written(victims, tmp_path):
     path, found = tmp_path / "file.bin", set()
     path.write_bytes(b"old" * 100_000)
@@ -343,6 +344,7 @@ def victim(path, pieces):
 """
 
 
+@pytest.mark.slow
 def test_a_file_that_grows_goes_on_after_every_kill_and_is_the_same_in_the_end(victims, tmp_path):
     source = victims(GROWS)
     path, pieces = tmp_path / "out.jsonl", 60

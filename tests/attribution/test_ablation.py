@@ -150,6 +150,7 @@ def test_resampling_with_every_other_question_is_exact(both, positions):
     assert all(float(one.abs().max()) == 0 for one in found.sampling_errors.values())
 
 
+@pytest.mark.slow
 def test_the_sampling_error_is_how_far_samples_scatter_around_all_of_them(model_of):
     model = model_of("llama")
     generator = torch.Generator().manual_seed(5)
@@ -189,6 +190,7 @@ def planted_objective(planted):
     return judging_objective(judge, questions_of(planted.examples, planted.template), planted.means)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("positions", ["last", "all"])
 @pytest.mark.parametrize("kind", ["zero", "mean", "resample"])
 def test_only_the_reader_tells_questions_apart(planted, planted_objective, kind, positions):

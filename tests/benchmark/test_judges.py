@@ -112,6 +112,7 @@ def close(one, other, atol=1e-4):
 # All of them
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in JUDGES if name not in APART])
 def test_every_judge_says_something_finite_about_every_text(said, setting, name):
     verdicts = said(name)
@@ -131,12 +132,14 @@ def test_nothing_else_is_in_the_register():
     assert set(JUDGES) == names | {f"arm_{one}" for one in heads} | {"arm", "generative", "constant", *APART}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["voting", "arm_random_heads"])
 def test_the_same_seed_says_the_same_from_new_readings(said, judge, tmp_path, name):
     again = Setting(judge, config_of(samples=2), tmp_path)
     assert np.array_equal(again.ask(name, 1, **OPTIONS.get(name, {}))[0].rewards, said(name, 1).rewards)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["zero_shot", "few_shot", "voting", "arm_reinforce", "arm_soft_gate", "sav", "probe"])
 def test_what_is_shared_changes_nothing(said, setting, name):
     choice = JudgeChoice(judge=name, **OPTIONS.get(name, {}))
@@ -209,6 +212,7 @@ def test_likelihood_is_the_mean_log_likelihood(said, setting, judge):
 # Activation Reward Models
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "injection", "denoise"),
     [

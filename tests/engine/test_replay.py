@@ -127,6 +127,7 @@ def test_verdict_log_probabilities_add_up_the_spellings(model_of):
     torch.testing.assert_close(replay.log_probs(masks, values), expected)
 
 
+@pytest.mark.slow
 def test_more_masks_than_go_into_one_pass(model_of, model_class):
     model = model_of("llama", model_class)
     masks, values = problem(model, masks=MASKS_PER_PASS + 3)

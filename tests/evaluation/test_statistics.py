@@ -162,6 +162,7 @@ def test_a_resample_is_of_one_cluster_less_and_of_all_alike():
     assert weights.var(axis=0) == pytest.approx(np.full(7, 6 / 7 * (1 - 1 / 7)), abs=0.05)
 
 
+@pytest.mark.slow
 def test_the_same_name_gives_the_same_seed_in_another_process():
     code = f"import runpy; print(runpy.run_path({str(INTERVALS)!r})['stable_seed']('a', 1))"
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -226,6 +227,7 @@ def test_tests_refuse_verdicts_they_are_not_made_for():
         permutation_test(np.full((1, 1, 2), 0.3), np.ones((1, 1, 2)), np.arange(2))
 
 
+@pytest.mark.slow
 def test_holms_correction_is_that_of_statsmodels():
     generator = np.random.default_rng(20)
     for p_values in ([0.2], [0.01, 0.01, 0.04, 0.03, 1.0, 0.0], list(generator.random(40) ** 4)):

@@ -263,6 +263,7 @@ def test_a_budget_needs_an_endpoint_that_counts():
             judge_at(server, prices=(1.0, 1.0), budget=1.0).score(PROMPTS, RESPONSES)
 
 
+@pytest.mark.slow
 def test_requests_are_evenly_spaced_repeated_ones_included():
     with ChatServer(sure) as server:
         server.faults += [Fault(500), Fault(503)]

@@ -77,6 +77,7 @@ def test_a_rationale_that_was_cut_off_holds_no_verdict():
     assert REASONED.read(Answer("It is short.\nYes", "length", 1, 1)).positive is None
 
 
+@pytest.mark.slow
 @given(st.text(), st.sampled_from([YES_NO, REASONED, A_B]))
 def test_no_text_breaks_the_reader(text, reader):
     assert reader.read_text(text) in (True, False, None)

@@ -72,6 +72,7 @@ def test_one_criterion_and_one_seed_are_enough(make, frame):
     assert figure.data and figure.layout.width and figure.layout.height
 
 
+@pytest.mark.slow
 def test_the_default_look_of_other_figures_stays():
     script = "import plotly.io as p; b = p.templates.default, len(p.templates)\nimport arm_lens.plots\n"
     script += "assert b == (p.templates.default, len(p.templates))"

@@ -33,6 +33,7 @@ def hh():
     return caught.value
 
 
+@pytest.mark.slow
 def test_hh_rlhf_is_read_but_for_four_rows_whose_chosen_answer_is_empty(hh):
     assert [(problem.row, problem.field) for problem in hh.problems] == [(n, "chosen") for n in (87, 517, 926, 1104)]
     assert len(hh.good) == 2308
@@ -178,6 +179,7 @@ def test_xstest_labels_450_responses_by_what_their_prompts_deserve():
     }
 
 
+@pytest.mark.slow
 def test_hh_rlhf_by_name_is_what_it_is_unnamed_but_for_the_name(hh):
     with pytest.raises(PreferenceDataError) as caught:
         read_preferences(HH, "hh-rlhf")

@@ -161,6 +161,7 @@ def test_every_example_is_as_likely_to_be_drawn_as_any_other():
     assert all(30 <= drawn[str(number)] <= 70 for number in range(4))  # 50 expected, standard deviation 6
 
 
+@pytest.mark.slow
 def test_the_split_is_the_same_in_another_process():
     package = Path(sys.modules["arm_lens.preferences"].__file__).parent
     code = (

@@ -17,6 +17,7 @@ VERDICTS = VerdictTokens((5,), (6, 7))
 LABELS = [True, False, False, True]
 
 
+@pytest.mark.slow
 def test_both_see_the_same_rewards_and_choose_the_same_heads(model_of, model_class):
     model = model_of("llama", model_class)
     values = torch.randn(model.cfg.n_layers, model.cfg.n_heads, 12, generator=torch.Generator().manual_seed(1))

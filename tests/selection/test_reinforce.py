@@ -34,6 +34,7 @@ def exact_gradient(logits):
     return torch.autograd.grad(expected, logits)[0]
 
 
+@pytest.mark.slow
 def test_the_leave_one_out_gradient_estimate_agrees_with_enumeration_on_three_heads(generator):
     logits = torch.tensor([[-1.0, 0.2, 0.7]], requires_grad=True)
     estimates = []
@@ -87,6 +88,7 @@ def test_exactly_the_heads_that_help_are_found(seed):
     assert found.heads == planted
 
 
+@pytest.mark.slow
 def test_the_price_per_head_decides_which_small_effects_are_worth_it():
     effects = torch.tensor([[0.5, 0.02, 0.0, 0.2]])
 
