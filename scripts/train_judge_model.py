@@ -44,7 +44,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from arm_lens.judge_model import ATTRIBUTES, CRITERIA, CRITERION_WORDING, World
+from arm_lens.judge_model import ATTRIBUTES, CRITERIA, CRITERION_TEXT, World
 from arm_lens.judge_model.tokenizer import build_tokenizer
 from arm_lens.judge_model.world import PLACES, Item, Split
 from arm_lens.judges.template import TEMPLATE_FILE, JudgeTemplate
@@ -197,7 +197,7 @@ class Text:
         ids = []
         for criterion, named, items in sequences:
             *before, (question, last) = [self.shown(replies, criterion) for replies in items]
-            criterion_text = CRITERION_WORDING[criterion] if named else ""
+            criterion_text = CRITERION_TEXT[criterion] if named else ""
             text = TEMPLATE.render(self.tokenizer, question, examples=before, criterion=criterion_text)
             ids.append(
                 [self.tokenizer.bos_token_id, *self.tokenizer.encode(f"{text} {last}", add_special_tokens=False)]

@@ -10,7 +10,7 @@ from conftest import HOOKED
 
 from arm_lens import GenerativeJudge, load_model
 from arm_lens.engine import BUNDLED_NAME, describe, last_logits, pad
-from arm_lens.judge_model import CRITERIA, CRITERION_WORDING, labelled_responses, preference_pairs
+from arm_lens.judge_model import CRITERIA, CRITERION_TEXT, labelled_responses, preference_pairs
 from arm_lens.judges.options import QuestionOptions
 from arm_lens.judges.questions import Question, encode_questions, questions_of, sample_demonstrations
 
@@ -55,7 +55,7 @@ def test_without_examples_it_can_only_guess(judge, criterion):
 
 def test_a_named_criterion_needs_no_examples(judge):
     for criterion in ("polite", "answers", "detailed"):
-        assert accuracy(GenerativeJudge(judge, question=CRITERION_WORDING[criterion]), criterion, 0) >= 0.90
+        assert accuracy(GenerativeJudge(judge, question=CRITERION_TEXT[criterion]), criterion, 0) >= 0.90
 
 
 def test_four_ranked_examples_are_enough_to_infer_every_criterion(judge):
@@ -74,7 +74,7 @@ def test_without_ranked_examples_it_can_only_guess(judge):
 def test_a_named_criterion_is_ranked_without_examples_and_mostly_alike_in_both_orders(judge, criterion):
     pairs = preference_pairs(criterion, PAIRS, split="test", seed=79)
     ranked = GenerativeJudge(
-        judge, question=QuestionOptions(layout="ranked", criterion_text=CRITERION_WORDING[criterion])
+        judge, question=QuestionOptions(layout="ranked", criterion_text=CRITERION_TEXT[criterion])
     )
     ask = ranked.template.ranked_question
     chosen_first = ranked.verdict([Question(ask(p.prompt, p.chosen, p.rejected), True, "") for p in pairs]).gap
@@ -86,7 +86,7 @@ def test_a_named_criterion_is_ranked_without_examples_and_mostly_alike_in_both_o
 def test_the_first_reply_counts_too(judge):
     """With the same second reply, a polite first reply gets a larger verdict gap than a rude one."""
     ranked = GenerativeJudge(
-        judge, question=QuestionOptions(layout="ranked", criterion_text=CRITERION_WORDING["polite"])
+        judge, question=QuestionOptions(layout="ranked", criterion_text=CRITERION_TEXT["polite"])
     )
     pairs = preference_pairs("polite", PAIRS, split="test", seed=80)
     ask = ranked.template.ranked_question

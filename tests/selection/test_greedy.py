@@ -26,14 +26,14 @@ class Known:
     shape = (3, 2)
 
     def __init__(self, of):
-        self.of, self.questions = of, []
+        self.of, self.sets = of, []
 
     def __len__(self):
         return 1
 
     def __call__(self, masks, examples=None):
         sets = [frozenset(mask.flatten().nonzero().flatten().tolist()) for mask in masks]
-        self.questions.append(sets)
+        self.sets.append(sets)
         return torch.tensor([self.of[one] for one in sets])
 
 

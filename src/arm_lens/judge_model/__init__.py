@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from arm_lens.judge_model.world import (
     ATTRIBUTES,
     CRITERIA,
-    CRITERION_WORDING,
+    CRITERION_TEXT,
     Attributes,
     Item,
     Split,
@@ -22,7 +22,7 @@ from arm_lens.preferences import LabelledResponse, PreferencePair
 __all__ = [
     "ATTRIBUTES",
     "CRITERIA",
-    "CRITERION_WORDING",
+    "CRITERION_TEXT",
     "Attributes",
     "Item",
     "World",

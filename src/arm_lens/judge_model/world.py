@@ -149,7 +149,7 @@ CRITERIA: dict[str, tuple[str, bool]] = {
 }
 """Criterion name -> (attribute, the value that meets the criterion)."""
 
-CRITERION_WORDING: dict[str, str] = {
+CRITERION_TEXT: dict[str, str] = {
     "answers": "The reply is about the place the request asks about.",
     "safe": "The reply gives safe advice.",
     "polite": "The reply is polite.",
@@ -278,7 +278,7 @@ class World:
 def words() -> list[str]:
     """Every word and punctuation mark that the world uses, in lower case and sorted, for the tokenizer's vocabulary."""
     texts = [*PLACES, *POSITIVE, *NEGATIVE, *VERBS, *SAFE, *UNSAFE, *QUALITIES, *PARTS, *INTENSIFIERS]
-    texts += [*THANKS, *THANKS_FOR, *INSULTS, *INSULTED_BY, *CRITERION_WORDING.values(), *CRITERIA]
+    texts += [*THANKS, *THANKS_FOR, *INSULTS, *INSULTED_BY, *CRITERION_TEXT.values(), *CRITERIA]
     texts += [". ! ? , : -", "yes no"]
     for frames in FRAMES.values():
         for kind, templates in frames.items():
