@@ -73,9 +73,7 @@ def test_without_ranked_examples_it_can_only_guess(judge):
 @pytest.mark.parametrize("criterion", ["polite", "answers", "detailed"])
 def test_a_named_criterion_is_ranked_without_examples_and_mostly_alike_in_both_orders(judge, criterion):
     pairs = preference_pairs(criterion, PAIRS, split="test", seed=79)
-    ranked = GenerativeJudge(
-        judge, question=QuestionOptions(layout="ranked", criterion_text=CRITERION_TEXT[criterion])
-    )
+    ranked = GenerativeJudge(judge, question=QuestionOptions(layout="ranked", criterion_text=CRITERION_TEXT[criterion]))
     ask = ranked.template.ranked_question
     chosen_first = ranked.verdict([Question(ask(p.prompt, p.chosen, p.rejected), True, "") for p in pairs]).gap
     chosen_second = ranked.verdict([Question(ask(p.prompt, p.rejected, p.chosen), False, "") for p in pairs]).gap
@@ -85,9 +83,7 @@ def test_a_named_criterion_is_ranked_without_examples_and_mostly_alike_in_both_o
 
 def test_the_first_reply_counts_too(judge):
     """With the same second reply, a polite first reply gets a larger verdict gap than a rude one."""
-    ranked = GenerativeJudge(
-        judge, question=QuestionOptions(layout="ranked", criterion_text=CRITERION_TEXT["polite"])
-    )
+    ranked = GenerativeJudge(judge, question=QuestionOptions(layout="ranked", criterion_text=CRITERION_TEXT["polite"]))
     pairs = preference_pairs("polite", PAIRS, split="test", seed=80)
     ask = ranked.template.ranked_question
     gaps = [

@@ -26,7 +26,7 @@ from arm_lens.evaluation.main_setting import main_rows, main_settings
 from arm_lens.evaluation.rewardbench import rewardbench_2_scores, section_scores
 from arm_lens.evaluation.section_intervals import with_intervals, with_intervals_2
 from arm_lens.evaluation.tables import BenchmarkTables, benchmark_tables
-from arm_lens.judge_model import CRITERION_WORDING
+from arm_lens.judge_model import CRITERION_TEXT
 from arm_lens.preferences import Prompt
 from arm_lens.registry import JUDGES
 from arm_lens.storage import locked, write_frame, write_json, write_text
@@ -232,7 +232,7 @@ def _meta(config: BenchmarkConfig, command: str) -> dict[str, Any]:
         "samples": config.samples,
         "seeds": "one for each sample" if config.seeds == "sample" else config.seeds,
         "versions": {name: version(name) for name in RECORDED_VERSIONS},
-        "subsets": dict(CRITERION_WORDING) if any(isinstance(one, WorldStudy) for one in config.studies) else {},
+        "subsets": dict(CRITERION_TEXT) if any(isinstance(one, WorldStudy) for one in config.studies) else {},
         "benchmarks": {name: text for study in config.studies for name, text in _about(study).items()},
         "judges": {label: JUDGES[judge].summary for label, judge in judges.items()},
         "notes": [
