@@ -11,9 +11,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from arm_lens.evaluation.rewardbench import (
-    COUNTS,
-    COUNTS_2,
-    WEIGHTS,
+    PROMPTS_2,
+    SUBSETS,
     best_of_n,
     rewardbench_2_scores,
     section_scores,
@@ -21,7 +20,8 @@ from arm_lens.evaluation.rewardbench import (
 )
 from arm_lens.preferences import read_preferences
 
-PUBLISHED = {subset: count for counts in COUNTS.values() for subset, count in counts.items()}
+PUBLISHED = SUBSETS["pairs"].to_dict()
+SECTIONS = SUBSETS.groupby("section", sort=False)
 
 
 def items(right: dict[str, float]) -> pd.DataFrame:
@@ -70,17 +70,14 @@ BY_HAND = [CHAT, CHAT_HARD, SAFETY, REASONING, (CHAT + CHAT_HARD + SAFETY + REAS
 
 
 def test_the_tables_hold_the_published_numbers():
-    assert {section: sum(counts.values()) for section, counts in COUNTS.items()} == {
-        "Chat": 358,
-        "Chat Hard": 456,
-        "Safety": 740,
-        "Reasoning": 1431,
-    }
+    counts = {"Chat": 358, "Chat Hard": 456, "Safety": 740, "Reasoning": 1431}
+    assert SECTIONS["pairs"].sum().to_dict() == counts
     assert sum(PUBLISHED.values()) == 2985
     assert len(PUBLISHED) == 23
-    weights = WEIGHTS["Reasoning"]
-    assert weights["math-prm"] == 984 == sum(weights.values()) - weights["math-prm"]
-    assert sum(COUNTS_2.values()) == 1865
+    assert SUBSETS.loc["math-prm", "weight"] == 984 == SECTIONS["weight"].sum()["Reasoning"] - 984
+    others = SUBSETS.drop("math-prm")
+    assert (others["weight"] == others["pairs"]).all()
+    assert sum(PROMPTS_2.values()) == 1865
 
 
 def test_section_scores_are_those_computed_by_hand():
@@ -124,10 +121,10 @@ def test_a_missing_subset_is_named_and_its_section_has_no_score():
 
 
 def test_an_empty_section_does_not_score_zero():
-    scores = section_scores(items({subset: RIGHT[subset] for subset in COUNTS["Chat"]})).set_index("section")
+    scores = section_scores(items({subset: RIGHT[subset] for subset in SECTIONS.groups["Chat"]})).set_index("section")
     assert scores.loc["Chat", "score"] == pytest.approx(CHAT)
     assert math.isnan(scores.loc["Safety", "score_of_present"])
-    assert scores.loc["Safety", "missing"] == list(COUNTS["Safety"])
+    assert scores.loc["Safety", "missing"] == list(SECTIONS.groups["Safety"])
     assert scores.loc["overall", "score_of_present"] == pytest.approx(CHAT)
     assert math.isnan(scores.loc["overall", "score"])
 
@@ -250,7 +247,7 @@ def test_a_judge_for_whom_all_right_answers_are_alike_and_better_has_the_highest
 def all_subsets() -> list[dict]:
     """Two prompts of each subset: one right and one wrong; of Ties one tied prompt, all right, and its reference, wrong."""
     rows = []
-    for subset in COUNTS_2:
+    for subset in PROMPTS_2:
         if subset != "Ties":
             rows += pairs_of(subset, "a", [2.0], [0.0, 1.0, -1.0]) + pairs_of(subset, "b", [2.0], [0.0, 3.0, 2.0])
     return rows + pairs_of("Ties", "tied:0", [4.0, 5.0], [1.0, 0.0, 2.5]) + pairs_of("Ties", "ref:0", [1.0], [2.0])
@@ -260,7 +257,7 @@ def test_the_scores_of_rewardbench_2_are_those_computed_by_hand():
     scores = rewardbench_2_scores(pd.DataFrame(all_subsets())).set_index("subset")
     # Ties: the margin of 1.5 is over 0 and over the spread of 1; the reference's margin of -1 is neither.
     ties = 0.3 * 1 + 0.3 * 0 + 0.2 * 1 + 0.2 * 0 + 0.01 * math.tanh(-1 / 1 - 1)
-    assert list(scores.index) == [*COUNTS_2, "overall"]
+    assert list(scores.index) == [*PROMPTS_2, "overall"]
     assert scores.loc["Ties", "score"] == pytest.approx(ties)
     assert list(scores["score"].iloc[:5]) == [0.5] * 5
     assert scores.loc["overall", "score"] == pytest.approx((5 * 0.5 + ties) / 6)

@@ -7,17 +7,17 @@ import pandas as pd
 import pytest
 from statsmodels.stats.proportion import proportion_confint
 
-from arm_lens.evaluation.rewardbench import COUNTS, WEIGHTS, rewardbench_2_scores, section_scores
+from arm_lens.evaluation.rewardbench import SUBSETS, rewardbench_2_scores, section_scores
 from arm_lens.evaluation.section_intervals import with_intervals, with_intervals_2
 
 pytestmark = pytest.mark.slow
 
-TRUE = {subset: 0.55 + 0.4 * place / 23 for place, subset in enumerate(s for counts in COUNTS.values() for s in counts)}
+TRUE = {subset: 0.55 + 0.4 * index / 23 for index, subset in enumerate(SUBSETS.index)}
 
 
 def results(generator: np.random.Generator, subsets: list[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Items with these true accuracies, and their subsets' rows."""
-    counts = {subset: n for section in COUNTS.values() for subset, n in section.items()}
+    counts = SUBSETS["pairs"]
     items, rows = [], []
     for subset in subsets:
         correct = generator.random(counts[subset]) < TRUE[subset]
@@ -35,8 +35,8 @@ def scored(generator: np.random.Generator, subsets: list[str]) -> pd.DataFrame:
 def test_intervals_of_sections_and_of_the_overall_score_cover_the_truth():
     generator = np.random.default_rng(0)
     truth = {
-        section: sum(w * TRUE[s] for s, w in weights.items()) / sum(weights.values())
-        for section, weights in WEIGHTS.items()
+        section: np.average([TRUE[subset] for subset in part.index], weights=part["weight"])
+        for section, part in SUBSETS.groupby("section", sort=False)
     }
     truth["overall"] = np.mean(list(truth.values()))
     covered = {section: 0 for section in truth}
