@@ -19,14 +19,13 @@ from plots.synthetic_attribution import (
 )
 from scipy.stats import spearmanr
 
-from arm_lens.plots.attribution_maps import attribution_maps
-from arm_lens.plots.comparison_matrices import agreement_matrix
-from arm_lens.plots.head_counts import accuracy_by_heads, places
-from arm_lens.plots.head_matrix import head_matrix, interaction_matrix
+from arm_lens.plots.comparison_matrices import agreement_matrix, head_matrix, interaction_matrix
+from arm_lens.plots.head_maps import attribution_maps
 from arm_lens.plots.measure_scatter import far_off, measures_against_each_other
 from arm_lens.plots.measures import MEASURES, measure_styles
 from arm_lens.plots.notation import compact, digits_for, signed
 from arm_lens.plots.selection_steps import selection_steps, selection_trajectories, spread
+from arm_lens.plots.studies import accuracy_by_heads, places
 from arm_lens.plots.theme import COLUMN, SCREEN, themed
 
 CRITERIA = ("safe", "polite", "list")

@@ -65,3 +65,13 @@ def test_bad_tables_are_refused():
         selection_speed(table().drop(columns="seconds_per_mask"))
     with pytest.raises(ValueError, match="empty"):
         selection_speed(table().iloc[:0])
+
+
+def test_where_the_default_length_was_not_measured_the_nearest_is_drawn_and_named():
+    short = table(("one",)).query("prompt_tokens == 64 and masks < 32")
+    figure = selection_speed(short)
+    assert lines(figure, "x2")["replay, TransformerBridge"] == pytest.approx(
+        {1: 1e-3 + 0.01 + 64e-6, 8: 1e-3 + 0.01 / 8 + 64e-6}
+    )
+    texts = [note.text for note in figure.layout.annotations]
+    assert "prompts of 64 tokens" in texts and "8 masks on each prompt" in texts

@@ -17,7 +17,8 @@ import plotly.graph_objects as go
 from arm_lens.evaluation.standings import cell_parts
 from arm_lens.frames import SUMMARY
 from arm_lens.plots.cuts import one_setting
-from arm_lens.plots.judge_rows import JudgeRows, accuracy_text, column_headings, overhang
+from arm_lens.plots.judge_rows import JudgeRows, column_headings, overhang
+from arm_lens.plots.notation import accuracy_text
 from arm_lens.plots.panels import above_panel, line_panels
 from arm_lens.plots.theme import label, literal
 

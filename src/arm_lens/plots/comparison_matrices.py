@@ -1,12 +1,14 @@
 """Names by names: how far measures agree, how far sets of heads overlap, and what the heads of one are worth to another.
 
+Heads by criteria and heads by heads: what the same heads do for several criteria, and for each other.
+
 Names are criteria, seeds, selectors or models. What two have in common is given with its chance level: large sets share heads
 however they were chosen, and a judge without heads is right half of the time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -14,11 +16,34 @@ import pandas as pd
 import plotly.graph_objects as go
 from scipy.cluster import hierarchy
 
-from arm_lens.frames import AGREEMENT, COSINES, OVERLAP, RANK_CORRELATION, TRANSFER, Schema, checked, criteria_of
-from arm_lens.plots.cuts import having
+from arm_lens.display import head_name
+from arm_lens.frames import (
+    AGREEMENT,
+    ATTRIBUTIONS,
+    COSINES,
+    INTERACTIONS,
+    OVERLAP,
+    RANK_CORRELATION,
+    TRANSFER,
+    Schema,
+    checked,
+    criteria_of,
+)
+from arm_lens.heads import Named, ScoredLike, attributions_frame
+from arm_lens.plots.cuts import having, only
 from arm_lens.plots.matrices import ACCURACY, Cells, Entry, Layout, Scale, matrices, rule
-from arm_lens.plots.measures import measure_styles, outcome_name
-from arm_lens.plots.notation import caption, score_text, signed
+from arm_lens.plots.measures import measure_name, measure_styles, outcome_name
+from arm_lens.plots.notation import (
+    accuracy_text,
+    caption,
+    digits_for,
+    excludes,
+    hover_text,
+    largest,
+    score_text,
+    signed,
+    span_text,
+)
 from arm_lens.plots.theme import INK, label, narrow
 
 CORRELATION = Scale(-1, 1, 2, "Spearman")
@@ -33,6 +58,12 @@ TREE, NARROW_TREE = 90, 44
 """Pixels of the tree next to a matrix."""
 AIR = 10
 OWN, TAKEN = "means of the column", "means of the row"
+CONTEXTS = {
+    "alone": ", no other head written",
+    "within": ", all others of the set written",
+    "shapley": ", averaged over the others that are written",
+}
+"""Which other heads are written while an interaction is measured (see `arm_lens.attribution.interaction`)."""
 
 
 def agreement_matrix(
@@ -63,7 +94,7 @@ def agreement_matrix(
     criteria = [one for one in criteria_of(table) if one != POOLED] or [POOLED]
     which = criteria[0] if len(criteria) == 1 else f"Mean over {len(criteria)} criteria"
     every = " for every criterion" if len(criteria) > 1 and not (table["criterion"] == POOLED).any() else ""
-    count = _range(table["n"][table["criterion"].isin(criteria)])
+    count = span_text(table["n"][table["criterion"].isin(criteria)])
     what = f"{which}: Spearman correlation over {count} heads of scores on {outcome_name(outcome)}."
     caption(figure, [what, line, f"Bold: the interval excludes zero{every}."])
     return figure
@@ -80,7 +111,7 @@ def correlation_matrix(rank_correlation: pd.DataFrame, *, order: Sequence[str] |
     figure, layout = matrices(
         [_correlations(rank_correlation, {name: name for name in names})], names, names, CORRELATION
     )
-    what = f"Spearman correlation of scores over {_range(rank_correlation['n'])} heads."
+    what = f"Spearman correlation of scores over {span_text(rank_correlation['n'])} heads."
     caption(figure, [what, layout.marks])
     return figure
 
@@ -117,7 +148,7 @@ def overlap_matrix(
             (str(row["a"]), str(row["b"]), row[value], row["p_holm"] < 0.05, _overlap_text(row))
             for row in overlap.to_dict("records")
         ],
-        {name: (f"{size}", f"<b>{label(name, width=60)}</b><br>{size} heads") for name, size in sizes.items()},
+        {name: (f"{size}", hover_text(name, f"{size} heads")) for name, size in sizes.items()},
     )
     scale = Scale(0, 1, 2, value.capitalize())
     if value == "shared":
@@ -125,7 +156,7 @@ def overlap_matrix(
     figure, layout = matrices([cells], found, found, scale, right=14 if tree is None else _tree_width() + AIR + 24)
     if tree is not None:
         _add_tree(figure, layout, tree)
-    what = f"{FRACTIONS[value]}; on the diagonal the number of heads, of {_range(overlap['n_heads'])}."
+    what = f"{FRACTIONS[value]}; on the diagonal the number of heads, of {span_text(overlap['n_heads'])}."
     marks = "Bold: more" if layout.printed else "∘: not more"
     caption(figure, [what, f"{marks} than chance (hypergeometric, p < 0.05 after Holm)."])
     return figure
@@ -167,7 +198,9 @@ def transfer_matrix(transfer: pd.DataFrame, *, controls: Sequence[str] = ("rando
                 **layout.panels.place(index),
             )  # fmt: skip
     means = "" if len(drawn) > 1 else f" with the {drawn[0]}"
-    what = f"Accuracy for the criterion of the column with the heads of the row{means}, on {_range(table['n'])} items."
+    what = (
+        f"Accuracy for the criterion of the column with the heads of the row{means}, on {span_text(table['n'])} items."
+    )
     colors = "Blue: above chance, 0.5; brown: below."
     caption(figure, [what, "Framed: own heads.", colors, "Bold: the interval excludes 0.5."])
     return figure
@@ -191,7 +224,87 @@ def mean_cosines(cosines: pd.DataFrame, *, order: Sequence[str] | None = None) -
     figure, layout = matrices([Cells.of_pairs(names, entries)], names, names, Scale(-1, 1, 2, "cosine"))
     counts = cosines.groupby(["a", "b"])["cosine"].count()
     marks = "" if layout.printed else "−: notably below zero."
-    caption(figure, [f"Mean over {_range(counts)} heads of the cosine between mean vectors.", marks])
+    caption(figure, [f"Mean over {span_text(counts)} heads of the cosine between mean vectors.", marks])
+    return figure
+
+
+def head_matrix(
+    attributions: Sequence[ScoredLike] | Named[ScoredLike] | pd.DataFrame,
+    *,
+    outcome: str = "probability",
+    measure: str | None = None,
+    heads: Iterable[tuple[int, int]] | None = None,
+    top: int = 3,
+    order: Literal["layer", "similarity"] = "layer",
+) -> go.Figure:
+    """Scores of some heads (rows) for every criterion (columns): which heads serve one criterion, and which serve many.
+
+    Args:
+        attributions: several, also by the criterion's name; or a table like `arm_lens.frames.ATTRIBUTIONS`.
+        outcome: whose scores.
+        measure: which one; needed if the table has several.
+        heads: (layer, head) of the rows; without them, the ``top`` heads of every criterion by absolute score.
+        top: how many heads of each criterion.
+        order: rows by layer from the first, or similar rows next to each other.
+    """
+    scores = checked(attributions_frame(attributions), ATTRIBUTIONS)
+    table = only(having(scores, "outcome", outcome, ATTRIBUTIONS), "measure", measure, ATTRIBUTIONS)
+    criteria = criteria_of(table)
+    wide = table.pivot(index=["layer", "head"], columns="criterion", values="score")[criteria]
+    rows = _rows(wide, heads, top)
+    if order == "similarity" and len(rows) > 2:
+        tree = hierarchy.linkage(np.nan_to_num(wide.loc[rows].to_numpy(dtype=float)), "average", optimal_ordering=True)
+        rows = [rows[leaf] for leaf in hierarchy.leaves_list(tree)]
+    entries = (
+        (
+            (row["layer"], row["head"]), row["criterion"], row["score"], bool(excludes(row)),
+            hover_text(row["criterion"], head_name(row["layer"], row["head"]), score_text(row)),
+        )
+        for row in table.to_dict("records")
+    )  # fmt: skip
+    cells = Cells.of(rows, criteria, entries, blank="not measured")
+    figure, layout = matrices([cells], [head_name(*row) for row in rows], criteria, _scale(cells), heights=22)
+    name = measure_name(str(table["measure"].iloc[0]))
+    which = f"The {top} largest heads of each criterion." if heads is None and top > 1 else ""
+    caption(figure, [f"{name} on {outcome_name(outcome)}.", which, layout.marks, _gaps(cells)])
+    return figure
+
+
+def interaction_matrix(
+    interactions: pd.DataFrame,
+    *,
+    outcome: str = "gap",
+    criterion: str | None = None,
+    context: str | None = None,
+) -> go.Figure:
+    """What two heads are worth together beyond the sum of both: blue for synergy, brown for redundancy.
+
+    Args:
+        interactions: a table like `arm_lens.frames.INTERACTIONS`; each pair once.
+        outcome: whose interactions.
+        criterion: which one; needed if the table has several.
+        context: which one; needed if the table has such a column with several.
+    """
+    table = having(checked(interactions, INTERACTIONS), "outcome", outcome, INTERACTIONS)
+    table = only(table, "criterion", criterion, INTERACTIONS)
+    written = ""
+    if "context" in table.columns:
+        table = only(table, "context", context, INTERACTIONS)
+        written = CONTEXTS.get(str(table["context"].iloc[0]), "")
+    pairs = {}
+    for row in table.to_dict("records"):
+        pair = ((row["layer_a"], row["head_a"]), (row["layer_b"], row["head_b"]))
+        names = " and ".join(head_name(*head) for head in pair)
+        if frozenset(pair) in pairs or pair[0] == pair[1]:
+            raise ValueError(f"the table 'interactions' has {names} {'as a pair' if pair[0] == pair[1] else 'twice'}")
+        text = hover_text(names, score_text(row, "interaction"), f"standard error {row['se']:.4f}")
+        pairs[frozenset(pair)] = (*pair, row["interaction"], bool(excludes(row)), text)
+    heads = sorted(set().union(*pairs))
+    cells = Cells.of_pairs(heads, pairs.values(), {head: ("", head_name(*head)) for head in heads})
+    titles = [head_name(*head) for head in heads]
+    figure, layout = matrices([cells], titles, titles, _scale(cells), largest_width=46, heights=24)
+    what = f"{table['criterion'].iloc[0]}: interactions on {outcome_name(outcome)}{written}."
+    caption(figure, [what, "Positive: together more than the sum.", layout.marks, _gaps(cells)])
     return figure
 
 
@@ -211,8 +324,7 @@ def _correlations(table: pd.DataFrame, names: Mapping[str, str]) -> Cells:
         for record in single.to_dict("records"):
             which = f"{label(record['criterion'], width=40)}: " if len(single) > 1 else ""
             lines.append(which + score_text(record, "spearman") + " heads" * bool(record["n"]))
-        sure = bool(((whole["ci_low"] > 0) | (whole["ci_high"] < 0)).all())
-        entries.append((str(a), str(b), whole["spearman"].mean(), sure, "<br>".join(lines)))
+        entries.append((str(a), str(b), whole["spearman"].mean(), bool(excludes(whole).all()), "<br>".join(lines)))
     return Cells.of_pairs(list(names), entries)
 
 
@@ -240,13 +352,9 @@ def _overlap_text(row: Mapping[Any, Any]) -> str:
 
 
 def _transfer_entry(row: Mapping[Any, Any]) -> Entry:
-    heads, criterion, means = (label(row[key], width=40) for key in ("heads_of", "used_for", "means_of"))
-    text = (
-        f"<b>heads of {heads}</b><br>used for {criterion}<br>means of {means}<br>accuracy {row['accuracy']:.3f}, interval "
-        f"{row['ci_low']:.3f} to {row['ci_high']:.3f}, n = {row['n']}"
-    )
-    sure = row["ci_low"] > 0.5 or row["ci_high"] < 0.5
-    return row["heads_of"], row["used_for"], row["accuracy"], sure, text
+    heads, criterion, means = (str(row[key]) for key in ("heads_of", "used_for", "means_of"))
+    text = accuracy_text(row, f"heads of {heads}", f"used for {criterion}", f"means of {means}")
+    return heads, criterion, row["accuracy"], bool(excludes(row, 0.5)), text
 
 
 def _tree_width() -> int:
@@ -279,6 +387,22 @@ def _add_tree(figure: go.Figure, layout: Layout, tree: dict[str, list[list[float
     figure.update_layout(xaxis2=axis)
 
 
-def _range(counts: pd.Series) -> str:
-    low, high = int(counts.min()), int(counts.max())
-    return f"{low}" if low == high else f"{low} to {high}"
+def _rows(wide: pd.DataFrame, heads: Iterable[tuple[int, int]] | None, top: int) -> list[tuple[int, int]]:
+    if heads is None:
+        if top < 1:
+            raise ValueError(f"top is {top}: at least one head of each criterion is drawn")
+        return sorted({head for criterion in wide for head in wide[criterion].abs().nlargest(top).index})
+    rows = sorted({(int(layer), int(head)) for layer, head in heads})
+    for row in rows:
+        if row not in wide.index:
+            raise ValueError(f"the table 'attributions' has no head {head_name(*row)}")
+    return rows
+
+
+def _scale(cells: Cells) -> Scale:
+    span = largest(cells.values)
+    return Scale(-span, span, digits_for(span), "score")
+
+
+def _gaps(cells: Cells) -> str:
+    return "×: not measured." if (cells.crossed & np.isnan(cells.values)).any() else ""

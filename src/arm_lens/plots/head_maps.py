@@ -1,4 +1,9 @@
-"""Which heads were chosen: one map per criterion, layers upwards from layer 0, heads to the right."""
+"""Maps of the model, layers upwards from layer 0 and heads to the right: which heads were chosen, and what each is worth.
+
+Colours of scores are centred at zero: brown cells harm the criterion, blue cells help it. Measures are in different units (a
+probability of being selected is not a gain in accuracy), so panels of several measures are each scaled to their own largest
+value, and say their range. Panels of one measure share a scale.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +13,14 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from arm_lens.display import head_name
 from arm_lens.frames import ATTRIBUTIONS, HEADS, checked, criteria_of
 from arm_lens.heads import Chosen, Named, ScoredLike, attributions_frame, heads_frame
+from arm_lens.plots.cuts import having
 from arm_lens.plots.layer_maps import MapGrid
-from arm_lens.plots.measures import measure_name, outcome_name
-from arm_lens.plots.notation import score_text
-from arm_lens.plots.theme import HEAT, label, literal
+from arm_lens.plots.measures import measure_name, measure_styles, outcome_name
+from arm_lens.plots.notation import caption, digits_for, hover_text, largest, score_text, signed, span_text
+from arm_lens.plots.theme import DIVERGING, HEAT, label, literal
 
 WHOLE = HEADS.needing(*HEADS.required, "probability")
 Known = Sequence[ScoredLike] | Named[ScoredLike] | pd.DataFrame
@@ -25,15 +32,12 @@ def selected_heads(heads: Chosen | Named[Chosen] | pd.DataFrame, *, attributions
     Args:
         heads: head sets, selections or reward models, also by name, and several of each name; or a table like
             `arm_lens.frames.HEADS`, with a row for every head of the model.
-        attributions: scores of the heads to show on hovering; as `arm_lens.plots.attribution_maps` takes them.
+        attributions: scores of the heads to show on hovering; as `attribution_maps` takes them.
     """
     table = checked(heads_frame(heads), HEADS)
     counts = table.astype({"selected": int}).groupby(["criterion", "seed"], sort=False)["selected"].sum()
     size = len(table[["layer", "head"]].drop_duplicates())
-    notes = []
-    for criterion in criteria_of(table):
-        low, high = int(counts[criterion].min()), int(counts[criterion].max())
-        notes.append(f"{low} of {size} heads" if low == high else f"{low} to {high} of {size} heads")
+    notes = [f"{span_text(counts[criterion])} of {size} heads" for criterion in criteria_of(table)]
     seeds = int(table.groupby("criterion")["seed"].nunique().max())
     ticks = {}
     if seeds <= 5:
@@ -49,7 +53,7 @@ def selection_probabilities(
 
     Args:
         heads: as `selected_heads` takes them; a table needs the column ``probability``.
-        attributions: scores of the heads to show on hovering; as `arm_lens.plots.attribution_maps` takes them.
+        attributions: scores of the heads to show on hovering; as `attribution_maps` takes them.
     """
     table = checked(heads_frame(heads), WHOLE)
     for criterion in table.loc[table["probability"].isna(), "criterion"]:
@@ -78,11 +82,9 @@ def _maps(
 def _hover_texts(
     heads: pd.DataFrame, attributions: pd.DataFrame | None, criterion: str, shape: tuple[int, ...]
 ) -> np.ndarray:
-    title = label(criterion, width=60)
     texts = np.array(
-        [f"<b>{title}</b><br>layer {layer}, head {head}" for layer, head in np.ndindex(*shape)], dtype=object
-    )
-    texts = texts.reshape(shape)
+        [hover_text(criterion, f"layer {layer}, head {head}") for layer, head in np.ndindex(*shape)], dtype=object
+    ).reshape(shape)
     for row in heads[heads["criterion"] == criterion].to_dict("records"):
         probability = f"probability {row['probability']:.3f}" if row.get("probability", np.nan) >= 0 else ""
         facts = ", ".join(filter(None, [probability, "selected" * bool(row["selected"])])) or "not selected"
@@ -94,3 +96,92 @@ def _hover_texts(
             what = literal(measure_name(row["measure"]) + outcome)
             texts[row["layer"], row["head"]] += f"<br>{what}: {score_text(row)}"
     return texts
+
+
+def attribution_maps(
+    attributions: ScoredLike | Sequence[ScoredLike] | Named[ScoredLike] | pd.DataFrame,
+    *,
+    outcome: str = "probability",
+    measure: str | None = None,
+    criterion: str | None = None,
+) -> go.Figure:
+    """Layer by head maps of scores: a panel per criterion for one measure, or a panel per measure for one criterion.
+
+    A minus stands in cells notably below zero, a cross where a head was not measured. Hovering shows a head's score with its
+    interval, and all other measures of the head in the table.
+
+    Args:
+        attributions: one or several, also by the criterion's name; or a table like `arm_lens.frames.ATTRIBUTIONS`.
+        outcome: whose scores.
+        measure: which one; needed if the table has several measures of several criteria.
+        criterion: which one; likewise.
+    """
+    every = checked(attributions_frame(attributions), ATTRIBUTIONS)
+    known = having(every, "outcome", outcome, ATTRIBUTIONS)
+    known = known if criterion is None else having(known, "criterion", criterion, ATTRIBUTIONS)
+    shown = known if measure is None else having(known, "measure", measure, ATTRIBUTIONS)
+    measures, criteria = list(measure_styles(shown["measure"])), criteria_of(shown)
+    by_measure = len(measures) > 1
+    if by_measure and len(criteria) > 1:
+        raise ValueError(
+            f"{len(measures)} measures of {len(criteria)} criteria: name a measure ({', '.join(measures)}) or a criterion"
+        )
+    panels = [(name, one) for name in criteria for one in measures]
+    grid = MapGrid.of(len(panels), int(known["layer"].max()) + 1, int(known["head"].max()) + 1)
+    tables = [
+        grid.table(shown[(shown["criterion"] == name) & (shown["measure"] == one)], "score") for name, one in panels
+    ]
+    titles = [measure_name(one) if by_measure else name for name, one in panels]
+    figure = grid.panels.figure(titles, [_range(table) for table in tables])
+    common = 1.0 if by_measure else largest(np.stack(tables))
+    texts: dict[tuple[str, int, int], dict[str, str]] = {}
+    for row in known.to_dict("records"):
+        texts.setdefault((row["criterion"], row["layer"], row["head"]), {})[row["measure"]] = score_text(row)
+    for index, ((name, one), table) in enumerate(zip(panels, tables, strict=True)):
+        hover = [_hover((name, *head), one, texts.get((name, *head), {})) for head in np.ndindex(*table.shape)]
+        z = table / largest(table) if by_measure else table
+        hovers = np.array(hover, dtype=object).reshape(table.shape)
+        grid.add(figure, index, z, hovers, span=common, name=label(titles[index]))
+    bar = {"colorscale": [list(stop) for stop in DIVERGING], "cmin": -common, "cmax": common}
+    if by_measure:
+        grid.finish(figure, "share of each<br>panel's largest", tickvals=[-1, -0.5, 0, 0.5, 1], **bar)
+    else:
+        grid.finish(figure, "score", **bar)
+    what = f"{criteria[0]}: scores" if by_measure else measure_name(measures[0])
+    left_out = sorted(set(every["measure"]) - set(known["measure"])) if by_measure else []
+    notes = [
+        "A minus marks cells notably below zero." if min(map(np.nanmin, tables)) < 0 else "",
+        "×: not measured." if np.isnan(tables).any() else "",
+        f"Without {' and '.join(map(measure_name, left_out))}, which is on no outcome." if left_out else "",
+        _trust(dict(zip(measures, tables, strict=True))) if by_measure else "",
+    ]
+    caption(figure, [f"{what} on {outcome_name(outcome)}.", *notes])
+    return figure
+
+
+def _trust(tables: dict[str, np.ndarray]) -> str:
+    """How far the cheap measures agree with the first causal one, which every figure of cheap measures says."""
+    scores = pd.DataFrame({measure: table.ravel() for measure, table in tables.items()})
+    styles = measure_styles(tables)
+    causal = next((measure for measure, style in styles.items() if style.causal), None)
+    cheap = [measure for measure, style in styles.items() if not style.causal]
+    if causal is None or not cheap:
+        return ""
+    rho = {measure_name(one): signed(scores[causal].corr(scores[one], "spearman"), digits=2) for one in cheap}
+    return (
+        f"Rank correlation with {measure_name(causal)}: {', '.join(f'{name} {value}' for name, value in rho.items())}."
+    )
+
+
+def _hover(head: tuple[str, int, int], measure: str, texts: dict[str, str]) -> str:
+    criterion, *place = head
+    others = [f"{literal(measure_name(one))} {texts[one]}" for one in measure_styles(texts) if one != measure]
+    own = f"<b>{literal(measure_name(measure))} {texts.get(measure, 'not measured')}</b>"
+    return hover_text(criterion, head_name(*place), own, *others)
+
+
+def _range(table: np.ndarray) -> str:
+    if np.isnan(table).all():
+        return "not measured"
+    digits = digits_for(largest(table))
+    return f"{signed(np.nanmin(table), digits=digits)} to {signed(np.nanmax(table), digits=digits)}"

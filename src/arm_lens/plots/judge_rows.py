@@ -185,10 +185,3 @@ def interval_dots(
         x=records[value].to_list(), y=list(y), error_x=whiskers(records, value, style.color, ends=ends), mode="markers",
         marker=symbol(style, 10), name=literal(style.label), hovertext=list(hover), hovertemplate=HOVER, showlegend=False,
     )  # fmt: skip
-
-
-def accuracy_text(row: Mapping[Any, Any], *titles: str) -> str:
-    """Hover text of a row with an accuracy, its interval and, if the row has it, n."""
-    first = "<br>".join(f"<b>{label(title, width=60)}</b>" for title in titles)
-    size = f"<br>n = {row['n']:.0f}" if "n" in row else ""
-    return f"{first}<br>accuracy {row['accuracy']:.3f}, interval {row['ci_low']:.3f} to {row['ci_high']:.3f}{size}"

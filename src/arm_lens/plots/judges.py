@@ -1,4 +1,4 @@
-"""Judges side by side: each one's accuracy on each subset, and the lead judge against every other."""
+"""Judges side by side: each one's accuracy on each subset as dots or as a table, and the lead judge against every other."""
 
 from __future__ import annotations
 
@@ -10,14 +10,21 @@ import plotly.graph_objects as go
 
 from arm_lens.evaluation.main_setting import against
 from arm_lens.evaluation.standings import mean_over_subsets, significant
-from arm_lens.frames import COMPARISONS, SUMMARY
-from arm_lens.plots.cuts import one_setting
-from arm_lens.plots.judge_rows import JudgeRows, accuracy_text, column_headings, interval_dots, overhang
-from arm_lens.plots.panels import above_panel, balanced_columns, chance_line, facets
+from arm_lens.frames import COMPARISONS, ROWS, SUMMARY, checked
+from arm_lens.plots.cuts import one_setting, only
+from arm_lens.plots.judge_rows import JudgeRows, column_headings, interval_dots, overhang
+from arm_lens.plots.notation import accuracy_text, hover_text
+from arm_lens.plots.panels import above_panel, balanced_columns, chance_line, facets, legend_entry, row_axis
 from arm_lens.plots.sheet import Sheet
-from arm_lens.plots.theme import INK, MUTED, base_layout, judge_styles, label, narrow, page_width
+from arm_lens.plots.theme import INK, MUTED, base_layout, judge_styles, label, literal, narrow, page_width
 from arm_lens.registry import Style
 
+LANE = 18
+"""Pixels between the lines of two judges."""
+DROP = 0.36
+"""Lanes by which a repetition's dot lies below its judge's line, so that no dot hides another mark."""
+BAND = 0.8
+"""The part of a subset's band that its judges take."""
 BESIDE = 10
 """The most subsets whose table stands beside the dots; the tables of more stand below."""
 MOST_COLUMNS = 14
@@ -28,6 +35,65 @@ NARROWEST_CELL = 34
 WIDEST_CELL = 72.0
 PLAIN = Style(label="", color=INK, symbol="circle", group="")
 SURE = {"significant after Holm": True, "not significant": False}
+
+
+def accuracy_by_subset(
+    summary: pd.DataFrame,
+    *,
+    rows: pd.DataFrame | None = None,
+    benchmark: str | None = None,
+    names: Mapping[str, str] | None = None,
+) -> go.Figure:
+    """A dot with its interval per subset (a criterion, say) and judge; chance is at one half.
+
+    Args:
+        summary: a table like `arm_lens.frames.SUMMARY`; one row per judge and subset.
+        rows: a table like `arm_lens.frames.ROWS`; its accuracies with each example sample and seed are small dots below
+            the lines of judges that have several.
+        benchmark: which one, if the tables have several.
+        names: labels that replace the usual ones, by judge.
+    """
+    table = one_setting(summary, benchmark, SUMMARY)
+    each = table.iloc[:0] if rows is None else only(checked(rows, ROWS), "benchmark", benchmark, ROWS)
+    table, each = (one.assign(subset=one["subset"].astype(str)) for one in (table, each))
+    subsets = list(table["subset"].unique())
+    styles = judge_styles(table["judge"], names)
+    letters = 15 if narrow() else 22
+    figure, grid = facets(
+        [""],
+        entries=[style.label for style in styles.values()],
+        height=round(max(len(subsets) * len(styles) * LANE / BAND, 90)),
+        above=18,
+        between=0,
+        left=24 + 7 * min(letters, max(map(len, subsets))),
+        right=24,
+        bottom=52,
+        widest=page_width(),
+        x="accuracy on test items",
+    )
+    row_axis(figure, [label(subset, width=letters, lines=4 if narrow() else 3) for subset in subsets])
+    chance_line(figure, x=0.5, span=(-0.5, len(subsets) - 0.5), named=True, xref="x", yref="y")
+    for lane, (judge, style) in enumerate(styles.items()):
+        offset = BAND * ((lane + 0.5) / len(styles) - 0.5)
+        place = {subset: index + offset for index, subset in enumerate(subsets)}
+        own = table[table["judge"] == judge]
+        texts = [accuracy_text(row, row["subset"], style.label) for row in own.to_dict("records")]
+        dots = interval_dots(own, own["subset"].map(place), style, texts)
+        figure.add_trace(dots.update(legendgroup=judge, showlegend=True))
+        setting = ["subset", "n_examples", "noise"]
+        repeated = each[each["judge"] == judge].merge(own[setting], on=setting)
+        if len(repeated) > len(own):
+            texts = [
+                f"{accuracy_text(row, row['subset'], style.label)}<br>sample {row['sample']}, seed {row['seed']}"
+                for row in repeated.to_dict("records")
+            ]
+            small = interval_dots(repeated, repeated["subset"].map(place) + DROP * BAND / len(styles), style, texts)
+            small.update(marker={"symbol": "circle", "size": 4.5, "opacity": 0.75}, error_x=None, legendgroup=judge)
+            figure.add_trace(small.update(name=f"{literal(style.label)}, repetitions"))
+    low = min(0.4, float(min([table["ci_low"].min(), *each["accuracy"]])) - 0.03)
+    tenth = grid.width * 0.1 / (1.01 - low)
+    figure.update_layout(showlegend=True)
+    return figure.update_xaxes(range=[low, 1.01], tick0=0, dtick=0.1 if tenth > 30 else 0.2)
 
 
 def accuracy_by_judge(
@@ -170,7 +236,7 @@ def differences(
     tick = max((step for step in (0.02, 0.05, 0.1, 0.2, 0.5) if step < 0.8 * reach), default=0.02)
     figure.update_xaxes(range=[-reach, reach], tickvals=[-tick, 0, tick])
     for name, sure in SURE.items():
-        figure.add_scatter(x=[None], y=[None], mode="markers", marker=_marker(sure), name=name)
+        legend_entry(figure, name, mode="markers", marker=_marker(sure))
     return figure
 
 
@@ -186,7 +252,5 @@ def _counts(rows: pd.DataFrame) -> str:
 
 
 def _difference_text(record: Mapping[Any, Any], pair: str) -> str:
-    return (
-        f"<b>{label(pair, width=60)}</b><br>{record['difference']:+.3f}, interval {record['ci_low']:+.3f} to "
-        f"{record['ci_high']:+.3f}<br>p = {record['p_holm']:.2g} after Holm, n = {record['n']:.0f}"
-    )
+    difference = f"{record['difference']:+.3f}, interval {record['ci_low']:+.3f} to {record['ci_high']:+.3f}"
+    return hover_text(pair, difference, f"p = {record['p_holm']:.2g} after Holm, n = {record['n']:.0f}")

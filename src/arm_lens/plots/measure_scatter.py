@@ -15,9 +15,9 @@ from arm_lens.frames import AGREEMENT, ATTRIBUTIONS, checked, criteria_of
 from arm_lens.heads import Named, ScoredLike, attributions_frame
 from arm_lens.plots.cuts import having
 from arm_lens.plots.measures import measure_name, outcome_name
-from arm_lens.plots.notation import HOVER, caption, score_text, whiskers
-from arm_lens.plots.panels import balanced_columns, line_panels
-from arm_lens.plots.theme import INK, MEETS, label, literal, narrow
+from arm_lens.plots.notation import HOVER, caption, hover_text, score_text, span_text, whiskers
+from arm_lens.plots.panels import facets
+from arm_lens.plots.theme import INK, MEETS, literal
 
 NAMED = 4
 """Heads of a panel that are named, at most."""
@@ -57,27 +57,23 @@ def measures_against_each_other(
     parts = {criterion: part for criterion, part in parts.items() if len(part) >= 3}
     if not parts:
         raise ValueError(f"fewer than three heads have both {x!r} and {y!r}")
-    panels = line_panels(
-        len(parts), height=190, columns=balanced_columns(len(parts), 2 if narrow() else 4), gap_x=48, gap_y=70, left=70,
-        right=16, top=46, bottom=48,
-    )  # fmt: skip
     notes = [_note(part, _interval(agreement, criterion, outcome, x, y)) for criterion, part in parts.items()]
-    figure = panels.figure(list(parts), notes)
-    zero = {"line": {"color": "#999999", "width": 1}, "layer": "below", "type": "line"}
+    figure, panels = facets(
+        list(parts), notes=notes, height=190, above=46, between=70, gap_x=48, left=70, right=16, bottom=48
+    )
+    zero = {"line": {"color": "#999999", "width": 1}, "layer": "below"}
     for index, part in enumerate(parts.values()):
         place, limits = panels.place(index), (_limits(part, "x"), _limits(part, "y"))
         _add_dots(figure, part, (x, y), place)
         _name_far(figure, part, limits, (panels.width, panels.height), place)
-        figure.add_shape(x0=0, x1=0, y0=0, y1=1, yref="y domain", **zero, **place)
-        figure.add_shape(y0=0, y1=0, x0=0, x1=1, xref="x domain", **zero, **place)
+        figure.add_vline(0, **zero, **place)
+        figure.add_hline(0, **zero, **place)
         figure.update_xaxes(range=limits[0], nticks=5, **place)
         figure.update_yaxes(range=limits[1], nticks=5, **place)
     panels.name_axes(figure, literal(measure_name(x)), literal(measure_name(y)))
     figure.update_layout(showlegend=False)
-    sizes = sorted({len(part) for part in parts.values()})
-    count = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
     named = any(len(_far(part)) for part in parts.values())
-    what = f"Scores on {outcome_name(outcome)}: {count} heads, with intervals."
+    what = f"Scores on {outcome_name(outcome)}: {span_text(map(len, parts.values()))} heads, with intervals."
     caption(figure, [what, "ρ: Spearman.", "Named: far off the line." * named])
     return figure
 
@@ -126,11 +122,11 @@ def _limits(part: pd.DataFrame, axis: str) -> tuple[float, float]:
 def _add_dots(figure: go.Figure, part: pd.DataFrame, measures: tuple[str, str], place: dict[str, int]) -> None:
     texts = []
     for row in part.to_dict("records"):
-        lines = [f"<b>{label(row['criterion'], width=60)}</b>", head_name(row["layer"], row["head"])]
+        lines = [head_name(row["layer"], row["head"])]
         for measure, axis in zip(measures, "xy", strict=True):
             own = {key: row[f"{key}_{axis}"] for key in ("score", "ci_low", "ci_high", "n")}
             lines.append(f"{literal(measure_name(measure))} {score_text(own)}")
-        texts.append("<br>".join(lines))
+        texts.append(hover_text(row["criterion"], *lines))
     errors = {
         f"error_{axis}": whiskers(
             part, f"score_{axis}", "#a9bccb", ends=(f"ci_low_{axis}", f"ci_high_{axis}"), thickness=0.8, width=0

@@ -62,10 +62,11 @@ def hover_text(title: object, *lines: str) -> str:
     return "<br>".join([f"<b>{label(str(title), width=60)}</b>", *filter(None, lines)])
 
 
-def interval_text(row: Mapping[Any, Any], value: str = "accuracy") -> str:
-    """Value, interval and, if the row has it, n of a row with three decimals, for hovering."""
+def accuracy_text(row: Mapping[Any, Any], *titles: str) -> str:
+    """Hover text of a row with an accuracy, its interval and, if the row has it, n, below these titles."""
     size = f", n = {row['n']:.0f}" if "n" in row else ""
-    return f"{value} {row[value]:.3f}, interval {row['ci_low']:.3f} to {row['ci_high']:.3f}{size}"
+    known = f"accuracy {row['accuracy']:.3f}, interval {row['ci_low']:.3f} to {row['ci_high']:.3f}{size}"
+    return "<br>".join([*(hover_text(title) for title in titles), known])
 
 
 def score_text(row: Mapping[Any, Any], value: str = "score") -> str:
@@ -76,6 +77,11 @@ def score_text(row: Mapping[Any, Any], value: str = "score") -> str:
     if not (pd.isna(row["ci_low"]) or pd.isna(row["ci_high"])):
         text += f", interval {signed(row['ci_low'])} to {signed(row['ci_high'])}"
     return text + (f", n = {row['n']:.0f}" if row["n"] else "")
+
+
+def excludes(rows: pd.DataFrame | Mapping[Any, Any], value: float = 0.0) -> Any:
+    """Whether the interval of a row, or of each row of a table, excludes a value."""
+    return (rows["ci_low"] > value) | (rows["ci_high"] < value)
 
 
 def whiskers(

@@ -16,8 +16,8 @@ from arm_lens.frames import HISTORY, TRAJECTORY, checked, criteria_of
 from arm_lens.heads import HasHeads, Named, evenly_spaced, history_frame, trajectory_frame
 from arm_lens.plots.layer_maps import MapGrid
 from arm_lens.plots.notation import caption
-from arm_lens.plots.panels import balanced_columns, band, facets, line_panels
-from arm_lens.plots.theme import HEAT, INK, MEETS, MUTED, current_theme, label, narrow, page_width
+from arm_lens.plots.panels import band, facets
+from arm_lens.plots.theme import HEAT, INK, MEETS, MUTED, current_theme, label, narrow
 
 AXES = {
     "reward": "reward of the drawn masks",
@@ -149,17 +149,16 @@ def selection_trajectories(trajectory: HasHeads | Named[HasHeads] | pd.DataFrame
     """
     table = checked(trajectory_frame(trajectory), TRAJECTORY)
     criteria = criteria_of(table)
-    panels = line_panels(
-        len(criteria), height=190, columns=balanced_columns(len(criteria), 4 if page_width() >= 800 else 2),
-        gap_x=NAMES_ROOM + (14 if narrow() else 20), gap_y=64, left=52, right=NAMES_ROOM, top=48, bottom=46,
-    )  # fmt: skip
     wide = [
         table[table["criterion"] == criterion].pivot(index="step", columns=["layer", "head"], values="probability")
         for criterion in criteria
     ]
     chosen = [one.columns[one.iloc[-1] > 0.5] for one in wide]
     notes = [f"{len(some)} of {one.shape[1]} heads chosen" for some, one in zip(chosen, wide, strict=True)]
-    figure = panels.figure(criteria, notes)
+    figure, panels = facets(
+        criteria, notes=notes, height=190, above=48, between=64, narrowest=100, bottom=46,
+        gap_x=NAMES_ROOM + (14 if narrow() else 20), left=52, right=NAMES_ROOM,
+    )  # fmt: skip
     for index, (some, one) in enumerate(zip(chosen, wide, strict=True)):
         place = panels.place(index)
         _add_lines(figure, one[one.columns.difference(some, sort=False)], UNCHOSEN, 0.8, "not chosen", place)

@@ -31,8 +31,8 @@ def selection_speed(rows: pd.DataFrame, *, masks: int = 32, prompt_tokens: int =
 
     Args:
         rows: a table like `arm_lens.frames.SPEED`, as written by bench_selection.py.
-        masks: number of masks in the panels over prompt length.
-        prompt_tokens: number of tokens in the panels over masks.
+        masks: number of masks in the panels over prompt length; the nearest that was measured is taken, and written above.
+        prompt_tokens: number of tokens in the panels over masks, likewise.
     """
     checked(rows, SPEED)
     panels = list(itertools.product(map(str, rows["model"].unique()), VARIED))
@@ -42,12 +42,19 @@ def selection_speed(rows: pd.DataFrame, *, masks: int = 32, prompt_tokens: int =
     paths, taken = legend_above(PATHS, left=70, width=inner)
     classes, below = legend_above(kinds or DASHES, left=70, width=inner)
     grid = line_panels(len(panels), height=170 if narrow() else 230, top=taken + below + 38, **sizes)
-    notes = [f"{masks} masks on each prompt", f"prompts of {prompt_tokens} tokens"] * (len(panels) // 2)
+    fixed = {model: _nearest(part, masks, prompt_tokens) for model, part in rows.groupby("model")}
+    notes = [
+        f"{fixed[model][0]} masks on each prompt"
+        if varied == "prompt_tokens"
+        else f"prompts of {fixed[model][1]} tokens"
+        for model, varied in panels
+    ]
     figure = grid.figure([model for model, _ in panels], notes)
     grid.name_axes(figure, "", "seconds per mask")
     for index, (model, varied) in enumerate(panels):
         place = grid.place(index)
         part = rows[rows["model"] == model]
+        masks, prompt_tokens = fixed[model]
         once = ~part["path"].str.startswith("replay")  # one pass per mask, however many there are
         if varied == "prompt_tokens":
             part = part[once | (part["masks"] == masks)]
@@ -78,6 +85,16 @@ def selection_speed(rows: pd.DataFrame, *, masks: int = 32, prompt_tokens: int =
         )
     classes["y"] = 1 - taken / figure.layout.height
     return figure.update_layout(legend=paths, legend2={**classes, "orientation": "h"})
+
+
+def _nearest(rows: pd.DataFrame, masks: int, prompt_tokens: int) -> tuple[int, int]:
+    """The measured numbers of masks and of tokens nearest to those wished for."""
+
+    def nearest(measured: pd.Series[int], wish: int) -> int:
+        return min(map(int, measured), key=lambda number: abs(number - wish))
+
+    replayed = rows[rows["path"].str.startswith("replay")]
+    return nearest(replayed["masks"], masks), nearest(rows["prompt_tokens"], prompt_tokens)
 
 
 def _look(path: str, dash: str | None) -> dict[str, object]:

@@ -1,21 +1,24 @@
-"""How accuracy changes with the number of labelled examples, and with flipped labels among them."""
+"""How accuracy changes with the number of labelled examples, with flipped labels among them, and with the number of heads."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from arm_lens.display import counted
 from arm_lens.evaluation.standings import mean_over_subsets
-from arm_lens.frames import SUMMARY, checked
+from arm_lens.frames import CURVE, SUMMARY, checked, criteria_of
 from arm_lens.plots.cuts import only
-from arm_lens.plots.judge_rows import accuracy_text, symbol
-from arm_lens.plots.notation import HOVER, whiskers
-from arm_lens.plots.panels import chance_line, facets, thinned
-from arm_lens.plots.theme import faded, judge_styles, literal, narrow
+from arm_lens.plots.judge_rows import symbol
+from arm_lens.plots.measures import MeasureStyle, measure_styles
+from arm_lens.plots.notation import HOVER, accuracy_text, caption, span_text, whiskers
+from arm_lens.plots.panels import band, chance_line, facets, legend_entry, thinned
+from arm_lens.plots.theme import faded, judge_styles, label, literal, narrow
 from arm_lens.registry import Style
 
 MEAN = "mean over subsets"
@@ -26,6 +29,8 @@ REFERENCES = ("zero_shot", "length")
 """Judges without examples, which any judge that reads some should beat."""
 EDGE = 0.9
 """Steps that an axis reaches beyond its first and last value."""
+MOST_BANDS = 3
+RANDOM = "random"
 CROWD = 6
 """The largest number of lines in a panel whose intervals are all drawn boldly; of more, only those of the lead are."""
 
@@ -124,15 +129,16 @@ def _study(
     texts = [f"{value:.0f}" if by == "n_examples" else f"{100 * value:.0f}{percent}" for value in values]
     shown, texts = thinned(list(at.values()), texts, [(x - low) / (high - low) * grid.width for x in at.values()])
     figure.update_xaxes(tickvals=shown, ticktext=texts, tickangle=0, range=[low, high])
-    lowest = float(np.nanmin(pd.concat([varied, level])[["ci_low", "accuracy"]].to_numpy(dtype=float)))
-    bottom = min(0.45, lowest - 0.02)
-    figure.update_yaxes(range=[bottom, 1.02], dtick=0.1 if bottom > 0.2 else 0.2, tickformat=".1f")
     for entry, style in zip(entries, styles.values(), strict=True):
-        figure.add_scatter(
-            x=[None], y=[None], mode="lines+markers", line={"color": style.color, "width": 1.6}, marker=symbol(style, 9),
-            name=literal(entry),
-        )  # fmt: skip
-    return figure
+        look = {"line": {"color": style.color, "width": 1.6}, "marker": symbol(style, 9)}
+        legend_entry(figure, literal(entry), mode="lines+markers", **look)
+    return figure.update_yaxes(_accuracy_axis(pd.concat([varied, level])))
+
+
+def _accuracy_axis(rows: pd.DataFrame) -> dict[str, Any]:
+    """An axis with chance and all accuracies and interval ends of these rows on it."""
+    low = min(0.45, float(rows[["ci_low", "accuracy"]].min().min()) - 0.02)
+    return {"range": [low, 1.02], "dtick": 0.1 if low > 0.2 else 0.2, "tickformat": ".1f"}
 
 
 def _mean(rows: pd.DataFrame, subsets: Sequence[str]) -> pd.DataFrame:
@@ -190,3 +196,80 @@ def _lines(
             name=literal(style.label),
             showlegend=False,
         )
+
+
+def accuracy_by_heads(curve: pd.DataFrame, *, names: Mapping[str, str] | None = None) -> go.Figure:
+    """Accuracy against the number of heads, on a logarithmic axis: a line per ranking, a panel per criterion.
+
+    Bands are intervals. With more than three rankings only the first and the random one have bands; hovering shows all
+    intervals. A ranking of one number of heads (a set as it was chosen) is a symbol. Zero heads stand left of one.
+
+    Args:
+        curve: a table like `arm_lens.frames.CURVE`.
+        names: names of rankings to display instead of the usual ones.
+    """
+    checked(curve, CURVE)
+    criteria, styles = criteria_of(curve), measure_styles(curve["ranking"])
+    usual = {ranking: style.short if narrow() else style.name for ranking, style in styles.items()}
+    shown = {ranking: (names or {}).get(ranking, name) for ranking, name in usual.items()}
+    figure, panels = facets(
+        criteria, entries=shown.values(), height=180, above=28, between=62, bottom=48, left=58, right=16, gap_x=34
+    )
+    sizes = sorted(curve["heads"].unique().tolist())
+    first, *_, last = places([*sizes, sizes[-1]])
+    margin = max(0.25, 0.03 * (last - first))
+    span = (first - margin, last + margin)
+    # More than a few bands on top of each other are illegible.
+    banded = set(styles) if len(styles) <= MOST_BANDS else {next(iter(styles)), RANDOM} & set(styles)
+    for index, criterion in enumerate(criteria):
+        place = panels.place(index)
+        chance_line(figure, y=0.5, span=span, **place)
+        for ranking, style in styles.items():
+            rows = curve[(curve["criterion"] == criterion) & (curve["ranking"] == ranking)].sort_values("heads")
+            if not rows.empty:
+                for trace in _ranking(rows, style, shown[ranking], banded=ranking in banded):
+                    figure.add_trace(trace, **place)
+    for ranking, style in styles.items():  # an entry of the legend, even if the first panel lacks the ranking
+        name = label(shown[ranking], width=28, lines=1)
+        legend_entry(figure, name, legendgroup=shown[ranking], **_look(style))
+    panels.name_axes(figure, "number of heads", "accuracy")
+    # A set as it was chosen has a size of its own, which is not a step of the axis.
+    steps = curve["heads"][curve.groupby(["criterion", "ranking"])["heads"].transform("size") > 1]
+    ticks = sorted(steps.unique().tolist()) or sizes
+    pixels = [(place - first) * panels.width / max(last - first, 1.0) for place in places(ticks)]
+    shown_at, texts = thinned(places(ticks), [str(tick) for tick in ticks], pixels)
+    figure.update_xaxes(tickvals=shown_at, ticktext=texts, tickangle=0, range=span)
+    figure.update_yaxes(_accuracy_axis(curve))
+    which = "" if banded == set(styles) else f" ({' and '.join(shown[one] for one in styles if one in banded)})"
+    caption(
+        figure,
+        [f"The best heads of each ranking, on {span_text(curve['n'])} items. Bands: intervals{which}. Dashed: chance."],
+    )
+    return figure
+
+
+def places(sizes: Sequence[int]) -> list[float | int]:
+    """Positions on the axis: the binary logarithm; 0 stands one step left of 1."""
+    return [float(np.log2(size)) if size else -1.0 for size in sizes]
+
+
+def _look(style: MeasureStyle) -> dict[str, Any]:
+    line, marker = {"dash": style.dash, "width": 1.8}, {"symbol": style.symbol, "size": 7}
+    return {"mode": "lines+markers", "line": {"color": style.color, **line}, "marker": {"color": style.color, **marker}}
+
+
+def _ranking(rows: pd.DataFrame, style: MeasureStyle, name: str, *, banded: bool) -> list[go.Scatter]:
+    """The line of a ranking, if ``banded`` above the band of its intervals; a single number of heads is a symbol."""
+    x = places(rows["heads"].to_list())
+    texts = [
+        accuracy_text(row, row["criterion"], f"{name}, {counted(row['heads'], 'head')}")
+        for row in rows.to_dict("records")
+    ]
+    line = go.Scatter(
+        x=x, y=rows["accuracy"].to_list(), hovertext=texts, hovertemplate=HOVER, showlegend=False, legendgroup=name,
+        name=literal(name), **_look(style),
+    )  # fmt: skip
+    if len(rows) == 1:
+        return [line.update(error_y=whiskers(rows, "accuracy", style.color, thickness=1.2), marker_size=10)]
+    under = band(x, rows["ci_low"], rows["ci_high"], faded(style.color, 0.1), legendgroup=name, name="interval")
+    return [under.update(showlegend=False), line] if banded else [line]
