@@ -57,7 +57,7 @@ def test_the_interval_of_single_verdicts_is_wilsons():
     p, n, z = 0.83, 100, norm.ppf(0.975)
     centre, half = p + z**2 / (2 * n), z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
     found = accuracy(correct)
-    assert (found.accuracy, found.n) == (0.83, 100)
+    assert (found.value, found.n) == (0.83, 100)
     assert found.low == pytest.approx((centre - half) / (1 + z**2 / n))
     assert found.high == pytest.approx((centre + half) / (1 + z**2 / n))
     assert ends(accuracy(correct, clusters=np.arange(100)[::-1])) == ends(found)
@@ -143,7 +143,7 @@ def test_samples_and_seeds_that_change_nothing_leave_the_interval_as_it_is():
 
 
 def test_ties_count_one_half():
-    assert accuracy(np.array([1.0, 0.5, 0.0, 0.5])).accuracy == 0.5
+    assert accuracy(np.array([1.0, 0.5, 0.0, 0.5])).value == 0.5
 
 
 def test_there_is_no_accuracy_of_nothing():

@@ -67,7 +67,7 @@ def accuracy_by_heads(
     ):
         for size, verdicts in zip(sizes, of_group, strict=True):
             found = accuracy(verdicts.contiguous().numpy(), clusters=objective.clusters, seed=seed)
-            rows.append((criterion, name, size, found.accuracy, found.low, found.high, found.n))
+            rows.append((criterion, name, size, found.value, found.low, found.high, found.n))
     return pd.DataFrame(rows, columns=["criterion", "ranking", "heads", "accuracy", "ci_low", "ci_high", "n"])
 
 

@@ -83,7 +83,7 @@ def transfer(
         names = zip([*rewards, RANDOM, NONE], [*whose, used_for, NONE], strict=True)
         for (heads_of, means_of), verdicts in zip(names, parts, strict=True):
             found = accuracy(verdicts, clusters=objective.clusters, seed=seed)
-            rows.append((heads_of, used_for, means_of, found.accuracy, found.low, found.high, found.n))
+            rows.append((heads_of, used_for, means_of, found.value, found.low, found.high, found.n))
     return pd.DataFrame(rows, columns=["heads_of", "used_for", "means_of", "accuracy", "ci_low", "ci_high", "n"])
 
 

@@ -16,16 +16,16 @@ from arm_lens.evaluation.hacking import (
 )
 from arm_lens.evaluation.health import Check, health
 from arm_lens.evaluation.rewardbench import rewardbench_2_scores, section_scores
-from arm_lens.evaluation.statistics import AccuracyEstimate, accuracy
+from arm_lens.evaluation.statistics import Estimate, accuracy
 from arm_lens.evaluation.tables import BenchmarkTables, benchmark_tables
 
 __all__ = [
     "MAPPINGS",
     "PAIR_CELLS",
     "RESPONSE_CELLS",
-    "AccuracyEstimate",
     "BenchmarkTables",
     "Check",
+    "Estimate",
     "accuracy",
     "benchmark_tables",
     "hacking_examples",

@@ -318,7 +318,7 @@ def _compared(one: Judged, other: Judged) -> dict[str, float]:
     where = f"{one.key['benchmark']}, {one.key['subset']}"
     _same_items(one.items, other.items, f"{where}, {one.key['judge']}", other.key["judge"])
     verdicts = one.crossed(one.correct), other.crossed(other.correct)
-    found = paired_difference(*verdicts, one.bootstrap, resampled=one.resampled - other.resampled)
+    found = paired_difference(*verdicts, one.bootstrap)
     single = all(part.shape[:2] == (1, 1) and np.isin(part, (0.0, 1.0)).all() for part in verdicts)
     applies = single and len(one.bootstrap) == found.n
     return {

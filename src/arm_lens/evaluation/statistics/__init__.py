@@ -1,15 +1,14 @@
 """Statistics of judge benchmarks: every number with n and a 95 % interval, and how sure a difference is.
 
-Verdicts are arrays ``[sample, seed, item]``: which demonstrations were drawn, the judge's own randomness, and the item.
-Items that belong together (from one prompt, say) form a cluster, and clusters are what was sampled. `intervals` says how
-far an average may be off, `paired` compares two judges on the same items, `variation` splits what samples and seeds do,
-`ranking` and `calibration` look at rewards and probabilities instead of verdicts.
+Verdicts are arrays ``[sample, seed, item]``: the example sample, the judge's own randomness, and the item. Items that belong
+together (from one prompt, say) form a cluster, and clusters are what was sampled. `intervals` says how far an average may be
+off, `paired` compares two judges on the same items, `variation` separates the effects of samples and of seeds, `ranking` and
+`calibration` are about rewards and probabilities instead of verdicts.
 """
 
 from arm_lens.evaluation.statistics.calibration import brier_score, reliability
 from arm_lens.evaluation.statistics.intervals import (
     LEVEL,
-    AccuracyEstimate,
     ClusterBootstrap,
     Estimate,
     accuracy,
@@ -29,7 +28,6 @@ from arm_lens.evaluation.statistics.variation import Variation, variation
 
 __all__ = [
     "LEVEL",
-    "AccuracyEstimate",
     "ClusterBootstrap",
     "Estimate",
     "Variation",

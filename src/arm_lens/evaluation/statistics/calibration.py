@@ -2,11 +2,10 @@
 
 *Brier score*: the mean of (p - y)^2, 0 for certain and right, 0.25 for always one half (Brier 1950).
 
-*Reliability*: verdicts sorted by the probability the judge gave; in each bin, how often it was so beside how often it
-should have been. A single response has a P(it meets the criterion), and what counts is whether it does. In a pair, which
-of the two stands first is arbitrary, so the probability is that of the side the judge prefers, max(p, 1 - p), and what
-counts is whether that side is the chosen one. Bins have equal width, 0.1, so that those of two judges can be laid side by
-side; empty ones are left out.
+*Reliability*: in bins of the probability that the judge gave, how often the event happened next to how often it should
+have. For a single response, the probability is P(it meets the criterion), and the event is that it does. In a pair, which of
+the two stands first is arbitrary, so the probability is that of the side that the judge prefers, max(p, 1 - p), and the event
+is that this side is the chosen one. Bins have equal width, 0.1, so that two judges can be compared; empty ones are left out.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from jaxtyping import Bool, Float, Int
 from arm_lens.evaluation.statistics.intervals import ClusterBootstrap, Estimate, mean_estimate, wilson
 
 WIDTH = 0.1
+COLUMNS = ("bin", "low", "high", "confidence", "accuracy", "ci_low", "ci_high", "n")
 
 
 def brier_score(
@@ -27,11 +27,11 @@ def brier_score(
 
     Args:
         probability: of the label being True.
-        label: what was so.
+        label: of each item.
         bootstrap: resamples of these items.
 
     Returns:
-        The estimate; not a number, and neither are the ends of its interval, if a probability is not.
+        The estimate; NaN, with its interval, if a probability is NaN.
     """
     if np.isnan(probability).any():
         return Estimate(np.nan, np.nan, np.nan, len(label))
@@ -43,15 +43,14 @@ def reliability(
     happened: Float[np.ndarray, " verdict"],
     clusters: Int[np.ndarray, " verdict"],
 ) -> pd.DataFrame:
-    """How often things happened that were given such a probability.
+    """How often events happened that were given such a probability.
 
-    Verdicts of the same cluster (an item under several samples) tell less than as many of different ones: the interval
-    is Wilson's, with the number of clusters of equal size that would tell as much for n (Kish 1965), which errs on the
-    wide side.
+    Verdicts of the same cluster (an item under several samples) count less than verdicts of different ones: the interval is
+    Wilson's, with n the number of clusters of equal size that would say as much (Kish 1965), which errs on the wide side.
 
     Args:
         probability: from 0 to 1.
-        happened: 1 if it did, 0 if not, 0.5 for a tie.
+        happened: 1 if the event happened, 0 if not, 0.5 for a tie.
         clusters: the number of the cluster of each verdict.
 
     Returns:
@@ -60,24 +59,12 @@ def reliability(
         ``n`` (verdicts).
     """
     count = round(1 / WIDTH)
-    # A bin holds its lower end, and 1 - 0.8, which is a little less than 0.2, belongs to the bin that begins there.
+    # A bin has its lower end, and 1 - 0.8, which is a little less than 0.2, belongs to the bin that begins there.
     bins = np.minimum(np.floor(probability * count + 1e-9).astype(int), count - 1)
-    records = []
-    for number in np.unique(bins):
-        inside = bins == number
-        n, share = int(inside.sum()), float(happened[inside].mean())
-        sizes = np.unique(clusters[inside], return_counts=True)[1]
-        low, high = wilson(share, n**2 / float((sizes**2).sum()))
-        records.append(
-            {
-                "bin": int(number),
-                "low": number / count,
-                "high": (number + 1) / count,
-                "confidence": float(probability[inside].mean()),
-                "accuracy": share,
-                "ci_low": low,
-                "ci_high": high,
-                "n": n,
-            }
-        )
-    return pd.DataFrame(records)
+    verdicts = pd.DataFrame({"bin": bins, "confidence": probability, "accuracy": happened, "cluster": clusters})
+    groups = verdicts.groupby("bin")
+    table = groups[["confidence", "accuracy"]].mean().assign(n=groups.size()).reset_index()
+    same_cluster = (groups["cluster"].value_counts() ** 2).groupby("bin").sum().to_numpy()
+    ends = [wilson(*row) for row in zip(table["accuracy"], table["n"].to_numpy() ** 2 / same_cluster, strict=True)]
+    table[["ci_low", "ci_high"]] = np.array(ends).reshape(-1, 2)
+    return table.assign(low=table["bin"] / count, high=(table["bin"] + 1) / count)[[*COLUMNS]]

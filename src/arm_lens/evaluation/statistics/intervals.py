@@ -1,13 +1,13 @@
 """How far an average may be off: 95 % intervals over items, and over samples and seeds where there are several.
 
 One 0/1 verdict per cluster is a binomial sample: Wilson's interval. Anything else is resampled by clusters: of G
-clusters, G - 1 are drawn with replacement, and the mean is that of the items drawn. Drawing G - 1 makes the variance
-over resamples that of the mean, s^2 / G, where drawing G makes it (G - 1) / G of that (Rao and Wu 1988). The interval is
-between quantiles of the resampled means, stretched by t / z as in Hesterberg (2015, "expanded percentile").
+clusters, G - 1 are sampled with replacement, and the mean is over their items. With G - 1, the variance over resamples is
+the variance of the mean, s^2 / G; with G it would be (G - 1) / G of that (Rao and Wu 1988). The interval is between quantiles
+of the resampled means, stretched by t / z as in Hesterberg (2015, "expanded percentile").
 
-Fewer than ten clusters that differ from the commonest one cannot stand for the rest: if all are right, so is every
-resample, and the interval would have no width. Then it is Wilson's, with the number of clusters for n: an average of
-numbers between 0 and 1 varies at most as much as a coin of the same mean, so it errs on the wide side.
+If fewer than ten clusters differ from the commonest one, resampling does not work: if all are right, so is every resample,
+and the interval would have no width. Then it is Wilson's, with the number of clusters for n, which errs on the wide side: an
+average of numbers between 0 and 1 varies at most as much as a coin of the same mean.
 
 *Several samples or seeds* (of a fully crossed table) add the variances of their means, V_samples = s^2 / D and V_seeds, to
 V_items, and the stretch becomes t / z * sqrt(V / V_items), with Satterthwaite's degrees of freedom for t, but at least
@@ -30,7 +30,6 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float, Int
 from scipy import stats
-from statsmodels.stats.proportion import proportion_confint
 
 LEVEL = 0.95
 Z = float(stats.norm.ppf((1 + LEVEL) / 2))
@@ -51,15 +50,9 @@ class Estimate:
     high: float
     n: int
 
-
-@dataclass(frozen=True)
-class AccuracyEstimate:
-    """An accuracy, its 95 % interval, and the number of items."""
-
-    accuracy: float
-    low: float
-    high: float
-    n: int
+    def columns(self, name: str, ends: str = "") -> dict[str, float]:
+        """The number as column ``name``, and its interval as ``{ends}_low`` and ``{ends}_high``; as ``name`` by default."""
+        return {name: self.value, f"{ends or name}_low": self.low, f"{ends or name}_high": self.high}
 
 
 def stable_seed(*key: object) -> int:
@@ -68,10 +61,10 @@ def stable_seed(*key: object) -> int:
 
 
 class ClusterBootstrap:
-    """Resamples of the clusters of some items, drawn once for everything that is computed on these items.
+    """Resamples of the clusters of some items, the same for everything that is computed on these items.
 
     Args:
-        clusters: the number of the cluster of each item: 0 to G - 1, each there at least once.
+        clusters: the cluster of each item, numbered from 0 without gaps.
         seed: of the resamples.
         resamples: how many.
 
@@ -81,7 +74,7 @@ class ClusterBootstrap:
 
     def __init__(self, clusters: Int[np.ndarray, " item"], *, seed: int = 0, resamples: int = 2000) -> None:
         if not len(clusters):
-            raise ValueError("there is nothing to estimate from no items")
+            raise ValueError("there are no items to estimate from")
         self.clusters, self.seed, self.resamples = clusters, seed, resamples
         self.sizes: Float[np.ndarray, " cluster"] = np.bincount(clusters).astype(float)
         if not self.sizes.all():
@@ -127,12 +120,15 @@ class ClusterBootstrap:
 
 def wilson(share: float, n: int | float) -> tuple[float, float]:
     """Wilson's 95 % interval of a share of ``n`` (which, like the successes, need not be whole)."""
-    low, high = proportion_confint(share * n, n, alpha=1 - LEVEL, method="wilson")
-    return min(share, max(0.0, float(low))), max(share, min(1.0, float(high)))  # rounding must not leave the share out
+    scale = 1 + Z**2 / n
+    centre = (share + Z**2 / (2 * n)) / scale
+    reach = Z * (share * (1 - share) / n + Z**2 / (4 * n**2)) ** 0.5 / scale
+    # Rounding must not leave the share out.
+    return min(share, max(0.0, float(centre - reach))), max(share, min(1.0, float(centre + reach)))
 
 
 def condition_parts(table: Float[np.ndarray, "sample seed"]) -> list[VariancePart]:
-    """What samples, and what seeds, add to the variance of the mean of the table; nothing where there is one of them."""
+    """What samples, and what seeds, add to the variance of the mean of the table; nothing if there is only one."""
     margins = (table.mean(axis=1), table.mean(axis=0))
     return [(float(margin.var(ddof=1)) / len(margin), len(margin) - 1.0) for margin in margins if len(margin) > 1]
 
@@ -169,12 +165,11 @@ def interval(
 
     Args:
         value: the estimate.
-        resampled: the same of each resample of clusters; None where the clusters hardly vary. Those that are not
-            numbers (a resample without one of two labels) are left out.
-        fallback: gives the interval over items where the resamples do not vary.
+        resampled: the estimate of each resample of clusters, without those that are NaN; None if the clusters hardly vary.
+        fallback: gives the interval over items if the resamples do not vary.
         clusters: how many.
         parts: variances that samples and seeds add.
-        bounds: what no value can pass.
+        bounds: the smallest and the largest possible value.
     """
     if resampled is not None:
         resampled = resampled[np.isfinite(resampled)]
@@ -214,15 +209,15 @@ def accuracy(
     clusters: Sequence[Hashable] | Int[np.ndarray, " item"] | None = None,
     seed: int = 0,
     resamples: int = 2000,
-) -> AccuracyEstimate:
+) -> Estimate:
     """The mean of ``correct`` with its 95 % interval.
 
     Args:
-        correct: 1 where the verdict is right, 0 where it is wrong, 0.5 for a tie; per item, per sample and item, or per
-            sample, seed and item.
-        clusters: a number, a prompt or anything hashable for each item, the same for items that belong together; None if
-            none do.
-        seed: of the bootstrap, where one is needed.
+        correct: 1 for a right verdict, 0 for a wrong one, 0.5 for a tie; per item, per sample and item, or per sample, seed
+            and item.
+        clusters: a number, a prompt or anything hashable for each item, the same for items that belong together; by
+            default each item is a cluster.
+        seed: of the bootstrap.
         resamples: of the bootstrap.
 
     Raises:
@@ -230,16 +225,9 @@ def accuracy(
     """
     if correct.size == 0:
         raise ValueError("there is no accuracy of no items")
-    n = correct.shape[-1]
-    numbers = np.arange(n) if clusters is None else _numbered(clusters)
+    items = np.arange(correct.shape[-1]) if clusters is None else clusters
+    known = np.unique(items).tolist() if isinstance(items, np.ndarray) else dict.fromkeys(items)
+    number = {cluster: index for index, cluster in enumerate(known)}
+    numbers = np.array([number[cluster] for cluster in items])
     table = correct if correct.ndim == 3 else np.atleast_2d(correct)[:, None]
-    found = mean_estimate(table, ClusterBootstrap(numbers, seed=seed, resamples=resamples))
-    return AccuracyEstimate(found.value, found.low, found.high, n)
-
-
-def _numbered(clusters: Sequence[Hashable] | Int[np.ndarray, " item"]) -> Int[np.ndarray, " item"]:
-    """Clusters as numbers from 0; those given as numbers keep their order."""
-    if isinstance(clusters, np.ndarray):
-        return np.unique(clusters, return_inverse=True)[1]
-    number = {cluster: place for place, cluster in enumerate(dict.fromkeys(clusters))}
-    return np.array([number[cluster] for cluster in clusters])
+    return mean_estimate(table, ClusterBootstrap(numbers, seed=seed, resamples=resamples))

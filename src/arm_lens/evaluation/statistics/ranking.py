@@ -33,9 +33,9 @@ def roc_area(
 ) -> Estimate:
     """The area under the ROC curve, averaged over samples and seeds, with an interval clustered by item.
 
-    Where fewer than ten clusters hold a response whose place among the others differs from the commonest place (all are
-    in perfect order, say), the interval is Wilson's, with the number of clusters of the rarer label for n: the area A
-    varies by at most A (1 - A) / min(meeting, others) (Birnbaum and Klose 1957).
+    If fewer than ten clusters have a response whose place among the others differs from the commonest place (all are in
+    perfect order, say), the interval is Wilson's, with the number of clusters of the rarer label for n: the variance of the
+    area A is at most A (1 - A) / min(meeting, others) (Birnbaum and Klose 1957).
 
     Args:
         reward: of each response.
@@ -43,8 +43,7 @@ def roc_area(
         bootstrap: resamples of these items.
 
     Returns:
-        The estimate; not a number, and neither are the ends of its interval, if only one label is there or a reward is
-        not a number.
+        The estimate; NaN, with its interval, if there is only one label or a reward is NaN.
     """
     n, meeting = len(label), int(label.sum())
     if meeting in (0, n) or np.isnan(reward).any():
@@ -54,15 +53,13 @@ def roc_area(
     value = float(table.mean())
     numbers = bootstrap.clusters[label], bootstrap.clusters[~label]
     wins, place = _kernel(reward, label, bootstrap)
-    rarer = min(len(np.unique(part)) for part in numbers)
-    weights = bootstrap.weights
-    pairs = weights[:, numbers[0]].sum(axis=1) * weights[:, numbers[1]].sum(axis=1)
+    pairs = np.prod([bootstrap.weights[:, part].sum(axis=1) for part in numbers], axis=0)
     with np.errstate(invalid="ignore"):  # a resample without one of the labels has no area
         resampled = wins / pairs
     low, high = interval(
         value,
         None if _in_few_places(place, bootstrap) else resampled,
-        lambda: wilson(value, rarer),
+        lambda: wilson(value, min(len(np.unique(part)) for part in numbers)),
         clusters=len(bootstrap),
         parts=condition_parts(table),
     )

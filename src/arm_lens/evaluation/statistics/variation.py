@@ -1,18 +1,18 @@
-"""What the drawn examples do to an accuracy, and what the judge's own randomness does, kept apart.
+"""How an accuracy varies over example samples, and over the judge's own seeds, separately.
 
 Every sample d and seed s judges the same items, so the verdicts are a crossed table with random effects,
 
     y[d, s, g] = mean + sample[d] + seed[s] + cluster[g] + all interactions,
 
-and the accuracy of a sample and seed is the mean over clusters g. Its scatter over samples is more than the variance of
-sample[d]: with finitely many items, samples differ by luck as well. That luck is not p (1 - p) / n: an item that is hard
-under every sample shifts all accuracies alike and makes no difference between them. What does is the interaction of items
-with samples, which the table shows. Equating mean squares with their expectations (Cornfield and Tukey 1956) gives
+and the accuracy of a sample and seed is the mean over clusters g. Its scatter over samples exceeds the variance of sample[d]:
+with finitely many items, samples also differ by chance. The chance part is not p (1 - p) / n, as an item that is hard under
+every sample moves all accuracies alike; it is the interaction of items with samples, which the table shows. Equating mean
+squares with their expectations (Cornfield and Tukey 1956) gives
 
     var(sample) = (MS[sample] - MS[sample, cluster] - MS[sample, seed] + MS[sample, seed, cluster]) / (S G),
 
-the last two only where there are several seeds, and likewise for seeds. The estimate has no bias, and so it is negative
-at times where the truth is small; its square root is then given as 0.
+the last two only with several seeds, and likewise for seeds. The estimate is unbiased, so it is sometimes negative if the
+truth is small; its square root is then given as 0.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ class Variation:
     @property
     def sd_samples(self) -> float:
         """The standard deviation over samples; 0 if the estimated variance is negative, NaN if there is one sample."""
-        return self.var_samples if math.isnan(self.var_samples) else math.sqrt(max(0.0, self.var_samples))
+        return float(np.sqrt(np.maximum(0.0, self.var_samples)))
 
     @property
     def sd_seeds(self) -> float:
-        """The standard deviation over seeds; 0 if the estimated variance is negative, NaN if there is one seed."""
-        return self.var_seeds if math.isnan(self.var_seeds) else math.sqrt(max(0.0, self.var_seeds))
+        """The standard deviation over seeds, likewise."""
+        return float(np.sqrt(np.maximum(0.0, self.var_seeds)))
 
 
 def variation(correct: Float[np.ndarray, "sample seed item"], bootstrap: ClusterBootstrap) -> Variation:
@@ -56,13 +56,11 @@ def variation(correct: Float[np.ndarray, "sample seed item"], bootstrap: Cluster
         correct: 1 for a right verdict, 0 for a wrong one, 0.5 for a tie.
         bootstrap: knows the clusters of these items.
     """
-    samples, seeds, n = correct.shape
-    clusters = len(bootstrap)
-    right = np.array([[bootstrap.totals(correct[d, s]) for s in range(seeds)] for d in range(samples)])
-    level = correct.mean(axis=2, keepdims=True)
-    table = level + (right - level * bootstrap.sizes) * clusters / n
-    if clusters < 2:
+    if len(bootstrap) < 2:
         return Variation(math.nan, math.nan)
+    right = np.apply_along_axis(bootstrap.totals, 2, correct)
+    level = correct.mean(axis=2, keepdims=True)
+    table = level + (right - level * bootstrap.sizes) * len(bootstrap) / correct.shape[2]
     return Variation(_first_factor(table), _first_factor(table.swapaxes(0, 1)))
 
 
