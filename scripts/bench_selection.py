@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -198,7 +197,10 @@ def searches(criterion: str, seed: int, examples: int, test_items: int) -> list[
 
 
 def stability(rows: pd.DataFrame, n_layers: int, n_heads: int) -> pd.DataFrame:
-    """Per search: accuracy, size, and the mean pairwise Jaccard of seeds' sets and of random sets of the same sizes."""
+    """Per search: accuracy, size, and the mean pairwise Jaccard of seeds' sets and of random sets of the same sizes.
+
+    With a single seed there are no pairs, and both are NaN (null in the JSON).
+    """
     table = []
     for search, part in rows.groupby("search", sort=False):
         generator, found, chance = torch.Generator().manual_seed(0), [], []
@@ -210,7 +212,7 @@ def stability(rows: pd.DataFrame, n_layers: int, n_heads: int) -> pd.DataFrame:
         table.append(
             {"search": search, "accuracy": part["accuracy"].mean(), "worst": part["accuracy"].min(),
              "fits": len(part), "n": int(part["n"].iloc[0]), "heads": part["heads"].map(len).mean(),
-             "jaccard": statistics.fmean(found), "jaccard_by_chance": statistics.fmean(chance),
+             "jaccard": pd.Series(found, dtype=float).mean(), "jaccard_by_chance": pd.Series(chance, dtype=float).mean(),
              "seconds_median": part["seconds"].median()}
         )  # fmt: skip
     return pd.DataFrame(table)

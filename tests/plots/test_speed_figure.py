@@ -73,5 +73,5 @@ def test_where_the_default_length_was_not_measured_the_nearest_is_drawn_and_name
     assert lines(figure, "x2")["replay, TransformerBridge"] == pytest.approx(
         {1: 1e-3 + 0.01 + 64e-6, 8: 1e-3 + 0.01 / 8 + 64e-6}
     )
-    texts = [note.text for note in figure.layout.annotations]
-    assert "prompts of 64 tokens" in texts and "8 masks on each prompt" in texts
+    text = " ".join(note.text for note in figure.layout.annotations)
+    assert "prompts of 64 tokens" in text and "8 masks on each prompt" in text

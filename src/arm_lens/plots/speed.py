@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from arm_lens.frames import SPEED, checked
-from arm_lens.plots.panels import legend_above, line_panels, thinned
+from arm_lens.plots.panels import legend_above, legend_entry, line_panels, thinned
 from arm_lens.plots.theme import INK, literal, narrow
 
 PATHS = {
@@ -76,13 +76,10 @@ def selection_speed(rows: pd.DataFrame, *, masks: int = 32, prompt_tokens: int =
         figure.update_xaxes(type="log", tickvals=ticks, ticktext=texts, title_text=VARIED[varied], **place)
         figure.update_yaxes(type="log", dtick=1, showticklabels=place["col"] == 1, **place)
     # Colour and symbol stand for the path, the dash for the model class: an entry for each, in a legend of its own.
-    empty = {"x": [None], "y": [None]}
     for path in PATHS:
-        figure.add_scatter(**empty, name=literal(path), legend="legend", **_look(path, None))
+        legend_entry(figure, literal(path), legend="legend", **_look(path, None))
     for kind in kinds:
-        figure.add_scatter(
-            **empty, mode="lines", name=kind, legend="legend2", line={"color": INK, "dash": DASHES[kind]}
-        )
+        legend_entry(figure, kind, mode="lines", legend="legend2", line={"color": INK, "dash": DASHES[kind]})
     classes["y"] = 1 - taken / figure.layout.height
     return figure.update_layout(legend=paths, legend2={**classes, "orientation": "h"})
 
