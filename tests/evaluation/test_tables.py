@@ -277,7 +277,7 @@ def edited(items, place, **values):
         (lambda items: items.iloc[:0], "is empty"),
         (
             lambda items: pd.concat([items, items.iloc[[5]]]),
-            "item 'polite-005' of .* is there twice in sample 0, seed 0",
+            "item 'polite-005' of .* occurs twice in sample 0, seed 0",
         ),
         (lambda items: items.drop(index=3), "'polite-003' is there for .*length.* not for .*zero_shot"),
         (

@@ -1,17 +1,16 @@
 """From verdicts to the tables of a benchmark run: rows, summary, comparisons, calibration.
 
 An item is judged by several judges, each with several numbers of examples and shares of noise (a *setting*), and in each
-setting under several samples and seeds (its *conditions*). Every number in these tables derives from one table of verdicts,
-and from nothing else: the resamples of a subset's clusters have a seed made of its name, are the same for all judges, and
-go by sorted item ids, so that the order of the rows makes no difference to any number. The tables list benchmarks,
-subsets and judges in the order in which they first appear, and numbers (n_examples, noise, sample, seed, bin) ascending.
+setting under several samples and seeds (its *conditions*). Every number in these tables derives from one table of verdicts
+alone: the resamples of a subset's clusters have a seed made of its name, are the same for all judges, and follow the sorted
+item ids, so that the order of the rows makes no difference. The tables list benchmarks, subsets and judges in the order in
+which they first appear, and numbers (n_examples, noise, sample, seed, bin) ascending.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import combinations, groupby
 from typing import Any
 
@@ -22,6 +21,7 @@ from jaxtyping import Bool, Float, Int
 from arm_lens.display import accuracies, card, frame_table, frame_text, small_print
 from arm_lens.evaluation.statistics import (
     ClusterBootstrap,
+    Variation,
     brier_score,
     holm,
     mcnemar_test,
@@ -33,6 +33,7 @@ from arm_lens.evaluation.statistics import (
     stable_seed,
     variation,
 )
+from arm_lens.evaluation.statistics.calibration import COLUMNS
 from arm_lens.frames import ITEMS, checked
 
 SUBSET = ("benchmark", "subset", "unit")
@@ -43,7 +44,7 @@ ITEM_FIELDS = (*CONDITION, "item", "cluster", "label", "reward", "probability", 
 
 @dataclass(frozen=True, eq=False)
 class BenchmarkTables:
-    """Everything that is said about judges; the columns are those of the functions below."""
+    """The tables of a run; the functions of the same names document their columns."""
 
     rows: pd.DataFrame
     summary: pd.DataFrame
@@ -67,7 +68,7 @@ class Judged:
     key: dict[str, Any]
     """The columns of `SETTING`."""
     conditions: list[tuple[int, int]]
-    """Draw and seed of each condition."""
+    """Sample and seed of each condition."""
     items: np.ndarray
     label: Bool[np.ndarray, " item"]
     bootstrap: ClusterBootstrap
@@ -77,30 +78,22 @@ class Judged:
 
     @property
     def n_samples(self) -> int:
-        """How many samples there are."""
+        """Number of samples."""
         return len({sample for sample, _ in self.conditions})
 
     @property
     def n_seeds(self) -> int:
-        """How many seeds there are; one, where each sample has a single seed of its own."""
+        """Number of seeds; one if each sample has a single seed of its own."""
         return 1 if self.n_samples == len(self.conditions) else len({seed for _, seed in self.conditions})
 
     @property
     def is_crossed(self) -> bool:
-        """Whether there is every seed under every sample, or each sample has a single seed.
-
-        In the latter case what a seed does cannot be told from what a sample does, and counts as the sample's doing.
-        """
+        """Whether every sample has every seed, or each a single one, whose effect then counts as the sample's."""
         return self.n_samples * self.n_seeds == len(self.conditions)
 
     def crossed(self, values: Float[np.ndarray, "condition item"]) -> Float[np.ndarray, "sample seed item"]:
         """``values`` by sample and seed; if some are missing, every condition counts as a sample of its own."""
         return values.reshape(self.n_samples, self.n_seeds, -1) if self.is_crossed else values[:, None]
-
-    @cached_property
-    def resampled(self) -> Float[np.ndarray, " resample"]:
-        """The accuracy in each resample."""
-        return self.bootstrap.means(self.correct.mean(axis=0))
 
 
 def benchmark_tables(items: pd.DataFrame, *, resamples: int = 2000) -> BenchmarkTables:
@@ -113,8 +106,8 @@ def benchmark_tables(items: pd.DataFrame, *, resamples: int = 2000) -> Benchmark
         resamples: of the bootstrap.
 
     Raises:
-        ValueError: if a column is missing, there are no rows, an item is there twice in a condition or not in all
-            conditions of a judge, has two clusters or two labels, or two judges have judged different items.
+        ValueError: if a column is missing, there are no rows, an item occurs twice in a condition or not in all conditions
+            of a judge, has two clusters or two labels, or two judges have judged different items.
     """
     settings = judged(items, resamples=resamples)
     return BenchmarkTables(
@@ -127,12 +120,14 @@ def benchmark_tables(items: pd.DataFrame, *, resamples: int = 2000) -> Benchmark
 
 def rows_table(settings: list[Judged]) -> pd.DataFrame:
     """One row per condition: the columns of `CONDITION`, accuracy, ci_low, ci_high, n."""
-    records = []
-    for one in settings:
-        for (sample, seed), correct in zip(one.conditions, one.correct, strict=True):
-            found = mean_estimate(correct[None, None], one.bootstrap)
-            records.append((*one.key.values(), sample, seed, found.value, found.low, found.high, found.n))
-    return pd.DataFrame(records, columns=[*CONDITION, "accuracy", "ci_low", "ci_high", "n"])
+    records = [
+        {**one.key, "sample": sample, "seed": seed}
+        | mean_estimate(correct[None, None], one.bootstrap).columns("accuracy", "ci")
+        | {"n": len(correct)}
+        for one in settings
+        for (sample, seed), correct in zip(one.conditions, one.correct, strict=True)
+    ]
+    return pd.DataFrame(records)
 
 
 def summary_table(settings: list[Judged]) -> pd.DataFrame:
@@ -140,27 +135,27 @@ def summary_table(settings: list[Judged]) -> pd.DataFrame:
 
     Returns:
         The columns of `SETTING`; accuracy, ci_low, ci_high; n (items), n_clusters, n_samples, n_seeds; sd_samples and
-        sd_seeds, the standard deviations of `Variation` (0 where the estimated variance is negative; NaN where there is
-        one sample, or one seed, or not every seed under every sample); auc, auc_low, auc_high (NaN for pairs); brier,
-        brier_low, brier_high (NaN where the judge gives no probabilities).
+        sd_seeds, the standard deviations of `Variation` (0 if the estimated variance is negative; NaN if there is one
+        sample, or one seed, or not every seed under every sample); auc, auc_low, auc_high (NaN for pairs); brier,
+        brier_low, brier_high (NaN if the judge gives no probabilities).
     """
     records = []
     for one in settings:
         correct = one.crossed(one.correct)
-        right = mean_estimate(correct, one.bootstrap)
-        spread = variation(correct, one.bootstrap) if one.is_crossed else None
-        area = roc_area(one.crossed(one.reward), one.label, one.bootstrap)
-        brier = brier_score(one.crossed(one.probability), one.label, one.bootstrap)
+        spread = variation(correct, one.bootstrap) if one.is_crossed else Variation(np.nan, np.nan)
+        counts = {
+            "n": len(one.items),
+            "n_clusters": len(one.bootstrap),
+            "n_samples": one.n_samples,
+            "n_seeds": one.n_seeds,
+        }
         records.append(
-            {
-                **one.key,
-                **{"accuracy": right.value, "ci_low": right.low, "ci_high": right.high, "n": right.n},
-                **{"n_clusters": len(one.bootstrap), "n_samples": one.n_samples, "n_seeds": one.n_seeds},
-                "sd_samples": spread.sd_samples if spread else np.nan,
-                "sd_seeds": spread.sd_seeds if spread else np.nan,
-                **{"auc": area.value, "auc_low": area.low, "auc_high": area.high},
-                **{"brier": brier.value, "brier_low": brier.low, "brier_high": brier.high},
-            }
+            one.key
+            | mean_estimate(correct, one.bootstrap).columns("accuracy", "ci")
+            | counts
+            | {"sd_samples": spread.sd_samples, "sd_seeds": spread.sd_seeds}
+            | roc_area(one.crossed(one.reward), one.label, one.bootstrap).columns("auc")
+            | brier_score(one.crossed(one.probability), one.label, one.bootstrap).columns("brier")
         )
     return pd.DataFrame(records)
 
@@ -168,7 +163,7 @@ def summary_table(settings: list[Judged]) -> pd.DataFrame:
 def comparison_table(settings: list[Judged]) -> pd.DataFrame:
     """One row per subset, setting and pair of judges: is the one better than the other on the same items?
 
-    A judge that takes no examples (n_examples is always 0) is among those that meet at every n_examples and noise.
+    A judge that takes no examples (n_examples is always 0) is compared at every n_examples and noise.
 
     Returns:
         benchmark, subset, unit, n_examples, noise, judge, other (each pair once; ``judge`` appears first), difference
@@ -179,8 +174,7 @@ def comparison_table(settings: list[Judged]) -> pd.DataFrame:
     Raises:
         ValueError: naming an item that only one of two judges has judged.
     """
-    columns = [*SUBSET, "n_examples", "noise", "judge", "other", "difference", "ci_low", "ci_high", "n", "n_clusters"]
-    columns += ["p_permutation", "p_mcnemar", "p_holm"]
+    key = [*SUBSET, "n_examples", "noise", "judge", "other"]
     records = [
         {
             **{name: one.key[name] for name in SUBSET},
@@ -191,12 +185,10 @@ def comparison_table(settings: list[Judged]) -> pd.DataFrame:
         for (n_examples, noise), contestants in _contests(list(group))
         for one, other in combinations(contestants, 2)
     ]
-    table = pd.DataFrame(records, columns=columns)
-    p_values, corrected = table["p_permutation"].to_numpy(dtype=float), np.full(len(table), np.nan)
-    over_subsets = table.groupby(["benchmark", "unit", "n_examples", "noise", "judge", "other"], sort=False)
-    for places in over_subsets.indices.values():
-        corrected[places] = holm(p_values[places])
-    return table.assign(p_holm=corrected)
+    values = ["difference", "ci_low", "ci_high", "n", "n_clusters", "p_permutation", "p_mcnemar"]
+    table = pd.DataFrame(records, columns=[*key, *values])
+    over_subsets = table.groupby([name for name in key if name != "subset"], sort=False)["p_permutation"]
+    return table.assign(p_holm=over_subsets.transform(lambda p_values: holm(p_values.to_numpy())).astype(float))
 
 
 def calibration_table(settings: list[Judged]) -> pd.DataFrame:
@@ -208,21 +200,19 @@ def calibration_table(settings: list[Judged]) -> pd.DataFrame:
     Returns:
         The columns of `SETTING`; bin, low, high, confidence, accuracy, ci_low, ci_high, n (verdicts) of `reliability`.
     """
+    columns = [*SETTING, *COLUMNS]
     tables = []
     for one in settings:
         given = one.probability.ravel()
         if np.isnan(given).any():
             continue
-        so = np.tile(one.label, len(one.conditions)).astype(float)
+        happened = np.tile(one.label, len(one.conditions)).astype(float)
         if one.key["unit"] == "pair":
-            so = np.where(given == 0.5, 0.5, (given > 0.5) == so.astype(bool))
+            happened = np.where(given == 0.5, 0.5, (given > 0.5) == happened.astype(bool))
             given = np.maximum(given, 1 - given)
-        table = reliability(given, so, np.tile(one.bootstrap.clusters, len(one.conditions)))
-        tables.append(pd.DataFrame({name: [value] * len(table) for name, value in one.key.items()}).join(table))
-    if not tables:
-        values = ["bin", "low", "high", "confidence", "accuracy", "ci_low", "ci_high", "n"]
-        return pd.DataFrame(columns=[*SETTING, *values])
-    return pd.concat(tables, ignore_index=True)
+        table = reliability(given, happened, np.tile(one.bootstrap.clusters, len(one.conditions)))
+        tables.append(table.assign(**one.key)[columns])
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
 
 
 def judged(items: pd.DataFrame, *, resamples: int = 2000) -> list[Judged]:
@@ -247,7 +237,7 @@ def _checked(items: pd.DataFrame) -> pd.DataFrame:
     twice = items.duplicated([*CONDITION, "item"])
     if twice.any():
         row = items[twice].iloc[0]
-        raise ValueError(f"{_named(row)} is there twice in sample {row['sample']}, seed {row['seed']}")
+        raise ValueError(f"{_named(row)} occurs twice in sample {row['sample']}, seed {row['seed']}")
     facts = items.drop_duplicates([*SUBSET, "item", "cluster", "label"])
     differ = facts.duplicated([*SUBSET, "item"])
     if differ.any():
@@ -262,29 +252,24 @@ def _named(row: Any) -> str:
 def _one_setting(
     key: dict[str, Any], group: pd.DataFrame, shared: dict[tuple[Any, ...], ClusterBootstrap], resamples: int
 ) -> Judged:
-    by_condition = [rows for _, rows in group.groupby(["sample", "seed"], sort=True)]
-    conditions = [(int(rows["sample"].iloc[0]), int(rows["seed"].iloc[0])) for rows in by_condition]
-    first = by_condition[0]
+    where = f"{key['benchmark']}, {key['subset']}, judge {key['judge']}"
+    by_condition = {(int(sample), int(seed)): rows for (sample, seed), rows in group.groupby(["sample", "seed"])}
+    first = next(iter(by_condition.values()))
     ids = first["item"].to_numpy()
-    for (sample, seed), rows in zip(conditions[1:], by_condition[1:], strict=True):
-        where = f"{key['benchmark']}, {key['subset']}, judge {key['judge']}"
-        _same_items(
-            ids, rows["item"].to_numpy(), f"{where}, first sample and seed", f"{where}, sample {sample}, seed {seed}"
-        )
+    for (sample, seed), rows in by_condition.items():
+        names = f"{where}, first sample and seed", f"{where}, sample {sample}, seed {seed}"
+        _same_items(ids, rows["item"].to_numpy(), *names)
     clusters: Int[np.ndarray, " item"] = np.unique(first["cluster"].to_numpy().astype(str), return_inverse=True)[1]
     subset = tuple(key[name] for name in SUBSET)
     bootstrap = ClusterBootstrap(clusters, seed=stable_seed(*subset), resamples=resamples)
-    values = {
-        name: group[name].to_numpy(dtype=float).reshape(len(by_condition), -1)
-        for name in ("correct", "reward", "probability")
-    }
+    values = group[["correct", "reward", "probability"]].to_numpy(dtype=float).T.reshape(3, len(by_condition), -1)
     return Judged(
-        key=key,
-        conditions=conditions,
-        items=ids,
-        label=first["label"].to_numpy(dtype=bool),
-        bootstrap=shared.setdefault((*subset, clusters.tobytes()), bootstrap),
-        **values,
+        key,
+        list(by_condition),
+        ids,
+        first["label"].to_numpy(dtype=bool),
+        shared.setdefault((*subset, clusters.tobytes()), bootstrap),
+        *values,
     )
 
 
@@ -296,14 +281,10 @@ def _same_items(own: np.ndarray, others: np.ndarray, name: str, other_name: str)
 
 
 def _contests(settings: list[Judged]) -> Iterator[tuple[tuple[int, float], list[Judged]]]:
-    """The judges that meet at each number of examples and share of noise.
-
-    Those without examples stand at the nearest noise they were run with.
-    """
-    places = sorted({(one.key["n_examples"], one.key["noise"]) for one in settings})
+    """The judges that are compared in each setting; those without examples at the nearest noise they were run with."""
     varied = {one.key["judge"] for one in settings if one.key["n_examples"] > 0}
-    for n_examples, noise in places:
-        unvaried = [one for one in settings if one.key["judge"] not in varied]
+    unvaried = [one for one in settings if one.key["judge"] not in varied]
+    for n_examples, noise in sorted({(one.key["n_examples"], one.key["noise"]) for one in settings}):
         fixed = {one.key["judge"]: one for one in sorted(unvaried, key=lambda one: -abs(one.key["noise"] - noise))}
         here = [
             one
@@ -321,8 +302,7 @@ def _compared(one: Judged, other: Judged) -> dict[str, float]:
     found = paired_difference(*verdicts, one.bootstrap)
     single = all(part.shape[:2] == (1, 1) and np.isin(part, (0.0, 1.0)).all() for part in verdicts)
     applies = single and len(one.bootstrap) == found.n
-    return {
-        **{"difference": found.value, "ci_low": found.low, "ci_high": found.high},
+    return found.columns("difference", "ci") | {
         **{"n": found.n, "n_clusters": len(one.bootstrap)},
         "p_permutation": permutation_test(*verdicts, one.bootstrap.clusters),
         "p_mcnemar": mcnemar_test(verdicts[0][0, 0], verdicts[1][0, 0]) if applies else np.nan,
