@@ -62,7 +62,7 @@ def test_copies_and_pickles_are_equal(again):
 @pytest.mark.parametrize(
     ("fields", "field", "found"),
     [
-        (("", "7", "9"), "prompt", "''"),
+        (("  ", "7", "9"), "prompt", "'  '"),
         (("p", " \n", "9"), "chosen", r"' \\n'"),
         (("p", "7", "\t"), "rejected", r"'\\t'"),
         (("p", "7", " 7\n"), "rejected", "same as chosen: ' 7"),

@@ -22,19 +22,17 @@ flattering without changing what it says.
 
 from arm_lens.preferences.biases import BIASES, add_bias
 from arm_lens.preferences.formats import known_formats
+from arm_lens.preferences.messages import (
+    Message,
+    PreferenceFieldError,
+    Prompt,
+    as_prompts,
+    text_of,
+)
 from arm_lens.preferences.problems import PreferenceDataError, PreferenceDataWarning, PreferenceProblem
 from arm_lens.preferences.readers import read_preferences
 from arm_lens.preferences.splits import Stratify, split_preferences
-from arm_lens.preferences.types import (
-    LabelledResponse,
-    Message,
-    Preference,
-    PreferenceFieldError,
-    PreferencePair,
-    Prompt,
-    text_of,
-    unpair,
-)
+from arm_lens.preferences.types import LabelledResponse, Preference, PreferencePair, TiedPair, unpair
 from arm_lens.preferences.writers import write_preferences
 
 __all__ = [
@@ -49,7 +47,9 @@ __all__ = [
     "PreferenceProblem",
     "Prompt",
     "Stratify",
+    "TiedPair",
     "add_bias",
+    "as_prompts",
     "known_formats",
     "read_preferences",
     "split_preferences",

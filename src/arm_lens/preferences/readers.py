@@ -13,9 +13,10 @@ import pandas as pd
 from arm_lens.preferences.formats.general import COLUMNS, EXPECTED, GENERAL
 from arm_lens.preferences.formats.registry import Format, TieError, format_named, known_formats, recognise
 from arm_lens.preferences.formats.rows import Record, Table
+from arm_lens.preferences.messages import PreferenceFieldError
 from arm_lens.preferences.problems import PreferenceDataError, PreferenceDataWarning, PreferenceProblem, unreadable
 from arm_lens.preferences.sources import PreferenceSource, open_tables
-from arm_lens.preferences.types import Preference, PreferenceFieldError
+from arm_lens.preferences.types import Preference
 
 
 def read_preferences(

@@ -6,7 +6,8 @@ from collections import Counter
 
 from arm_lens.preferences.formats.registry import Format, TieError
 from arm_lens.preferences.formats.rows import Part, Record
-from arm_lens.preferences.types import Preference, PreferenceFieldError, short_repr
+from arm_lens.preferences.messages import PreferenceFieldError, short_repr
+from arm_lens.preferences.types import Preference
 
 _LLMBAR_SUBSETS = ("Natural", "Neighbor", "GPTInst", "GPTOut", "Manual")
 _COMPLIED = {"1_full_compliance": True, "2_full_refusal": False, "3_partial_refusal": False}

@@ -19,7 +19,8 @@ from typing import Any
 
 from arm_lens.preferences.formats.registry import Format
 from arm_lens.preferences.formats.rows import Part, Record
-from arm_lens.preferences.types import Message, Preference, PreferenceFieldError, short_repr, text_of
+from arm_lens.preferences.messages import Message, PreferenceFieldError, short_repr, text_of
+from arm_lens.preferences.types import Preference
 
 GENERAL = "trl"
 """The only format whose columns can be renamed."""

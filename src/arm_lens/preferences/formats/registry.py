@@ -12,7 +12,8 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from arm_lens.preferences.formats.rows import Record
-from arm_lens.preferences.types import Preference, PreferenceFieldError
+from arm_lens.preferences.messages import PreferenceFieldError
+from arm_lens.preferences.types import Preference
 
 
 class TieError(PreferenceFieldError):

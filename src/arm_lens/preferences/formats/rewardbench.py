@@ -13,7 +13,8 @@ import re
 
 from arm_lens.preferences.formats.registry import Format
 from arm_lens.preferences.formats.rows import Part, Record
-from arm_lens.preferences.types import Preference, PreferenceFieldError, short_repr
+from arm_lens.preferences.messages import PreferenceFieldError, short_repr
+from arm_lens.preferences.types import Preference
 
 _PAIR_ID = re.compile(r"(.+)/(\d+)-(\d+)")
 

@@ -12,15 +12,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from arm_lens.preferences.types import (
-    LabelledResponse,
-    Preference,
-    PreferenceFieldError,
-    PreferencePair,
-    as_prompt,
-    as_response,
-    short_repr,
-)
+from arm_lens.preferences.messages import PreferenceFieldError, as_prompt, as_response, short_repr
+from arm_lens.preferences.types import LabelledResponse, Preference, PreferencePair
 
 
 @dataclass(frozen=True, kw_only=True)
