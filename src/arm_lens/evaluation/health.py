@@ -1,22 +1,21 @@
 """Failure signs: what a reader should know before believing a table, looked for by rule.
 
 A few-shot judge fails in ways that a mean accuracy hides: its scores crowd around one half, more examples do not help,
-another seed or another sample of examples gives another judge, any heads would have done as well as the selected ones, it
-learned its examples by heart, it follows a bias that goes with correctness, the order of two responses, or nothing but
-length. Each `Check` says what was looked for, by numbers that stand here as constants, and where it was found. A sign
-that the tables cannot show, because a table is missing or holds no such rows, is not among the checks.
+another seed or another example sample gives another judge, any heads would have done as well as the selected ones, it
+learned its examples by heart, it follows a bias that goes with correctness, the order of two responses, or only length. Each
+`Check` has the rule, whose numbers are the constants below, and where the sign was found. There is no check for a sign that
+the tables cannot show, because a table or its rows are missing.
 
-Most rules ask for more than a difference between two numbers: the interval of one has to exclude the other, so that a
-subset with few items raises no alarm by chance alone. Findings are not corrected for how many are looked for: they are
-reasons to look, not results.
+Most rules require more than a difference between two numbers: the interval of one has to exclude the other, so that a
+subset with few items raises no alarm by chance alone. Findings are not corrected for the number of checks: they are reasons
+to look, not results.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 
 from arm_lens.evaluation.main_setting import against, main_rows, main_settings
@@ -34,18 +33,28 @@ WHOLE_SUMMARY = SUMMARY.needing(
     "brier_low",
 )
 CONTROLS = ("length", "random", "constant", "arm_random_heads", "arm_all_heads")
-"""Judges that are there to be beaten; their own failings are no findings."""
+"""Judges to be beaten, whose own failings are not findings."""
 CROWDED = (0.45, 0.55)
 CROWDED_SHARE = 0.5
 LEAST_GAIN = 0.02
 NO_ROOM = 0.95
-"""Where accuracy is this high with the fewest examples, more cannot be expected to help."""
+"""If accuracy is this high with the fewest examples, more cannot be expected to help."""
 LARGEST_SD = 0.05
 LARGEST_GAP = 0.1
 BIAS_FOLLOWED = 0.2
 POSITION = 0.1
+RUN = ["benchmark", "judge", "subset"]
 MOST_HEADS = 0.5
 RANDOM_HEADS = "arm_random_heads"
+GAP_WEIGHTS = {
+    "bias on rejected": 1.0,
+    "bias on chosen": -1.0,
+    "correct, plain": 0.5,
+    "incorrect, biased": 0.5,
+    "correct, biased": -0.5,
+    "incorrect, plain": -0.5,
+}
+"""Cell -> its weight in `bias_gaps`: positive if avoiding the bias is right there."""
 PLACES = 3
 """The most subsets that one finding names."""
 
@@ -63,7 +72,7 @@ class Check:
 
 @dataclass(frozen=True)
 class _Tables:
-    """What the checks look at: whole tables, and the rows of the main comparison."""
+    """The whole summary, and the rows of the main comparison of all tables."""
 
     summary: pd.DataFrame
     main: pd.DataFrame
@@ -94,35 +103,28 @@ def health(
 ) -> list[Check]:
     """Look for every failure sign that the tables can show.
 
-    All but the check over numbers of examples look at the main comparison of each benchmark (`main_settings`); what is
-    asked of single subsets is not asked of the cells of a bias benchmark, which have a check of their own.
+    All checks but that over numbers of examples are of the main comparison of each benchmark (`main_settings`). The cells
+    of a bias benchmark have a check of their own instead of the checks of single subsets.
 
     Args:
         summary: of `arm_lens.evaluation.tables`.
         comparisons: likewise; may be empty.
         items: the verdicts, for crowding scores and base rates.
-        fits: judge, benchmark, subset, n_examples, noise, sample, seed, fit_accuracy, and position_bias where a judge has
-            one (from -1 to 1: how much more often the first response is preferred than the second); may be empty.
-        heads: judge, benchmark, criterion (the subset), n_examples, noise, sample, seed, layer, head, selected; may be
-            empty.
+        fits: judge, benchmark, subset, n_examples, noise, sample, seed, fit_accuracy, and optionally position_bias (from -1
+            to 1: how much more often the first response is preferred than the second); may be empty.
+        heads: judge, benchmark, criterion (the subset), n_examples, noise, sample, seed, layer, head, selected; may be empty.
         lead: the judge under study.
 
     Returns:
-        The checks, whether anything was found or not.
+        The checks, also those that found nothing.
 
     Raises:
         ValueError: if ``summary`` lacks a column or has no rows.
     """
     settings = main_settings(checked(summary, WHOLE_SUMMARY))
-    tables = _Tables(
-        summary=summary,
-        main=main_rows(summary, settings),
-        comparisons=main_rows(comparisons, settings),
-        items=pd.DataFrame() if items is None else main_rows(items, settings),
-        fits=pd.DataFrame() if fits is None else main_rows(fits, settings),
-        heads=pd.DataFrame() if heads is None else main_rows(heads, settings),
-        lead=lead,
-    )
+    empty = pd.DataFrame()
+    others = (main_rows(empty if table is None else table, settings) for table in (comparisons, items, fits, heads))
+    tables = _Tables(summary, main_rows(summary, settings), *others, lead=lead)
     return [check for look in CHECKS if (check := look(tables)) is not None]
 
 
@@ -130,15 +132,11 @@ def _crowding(tables: _Tables) -> Check | None:
     if tables.items.empty or not tables.items["probability"].notna().any():
         return None
     items = tables.items[tables.items["probability"].notna() & ~tables.items["judge"].isin(CONTROLS)]
-    shares = items.assign(inside=items["probability"].between(*CROWDED)).groupby(
-        ["benchmark", "judge", "subset"], sort=False
-    )["inside"]
-    some = shares.mean().reset_index()
-    some = some[some["inside"] > CROWDED_SHARE]
+    shares = _means(items.assign(inside=items["probability"].between(*CROWDED)), "inside")
     return Check(
         "Scores crowd around one half",
         f"more than {CROWDED_SHARE:.0%} of a judge's probabilities on a subset lie between {CROWDED[0]} and {CROWDED[1]}",
-        _places(some, lambda row: f"{row['inside']:.0%}"),
+        _places(shares[shares["inside"] > CROWDED_SHARE], lambda row: f"{row['inside']:.0%}"),
     )
 
 
@@ -146,7 +144,7 @@ def _no_gain(tables: _Tables) -> Check | None:
     least = tables.summary.groupby("benchmark")["noise"].transform("min")
     learning = tables.summary[(tables.summary["noise"] == least) & (tables.summary["n_examples"] > 0)]
     learning = learning[~learning["judge"].isin(CONTROLS)].sort_values("n_examples", kind="stable")
-    ends = learning.groupby(["benchmark", "judge", "subset"], sort=False).agg(
+    ends = learning.groupby(RUN, sort=False).agg(
         few=("n_examples", "first"), many=("n_examples", "last"), low=("accuracy", "first"), high=("accuracy", "last")
     )
     ends = ends[ends["few"] < ends["many"]].reset_index()
@@ -195,28 +193,24 @@ def _most_heads(tables: _Tables) -> Check | None:
     own = tables.heads if tables.heads.empty else tables.heads[tables.heads["judge"] == tables.lead]
     if own.empty:
         return None
-    shares = own.astype({"selected": float}).groupby(["benchmark", "judge", "criterion"], sort=False)["selected"].mean()
-    some = shares.reset_index().rename(columns={"criterion": "subset"})
+    shares = _means(own.astype({"selected": float}).rename(columns={"criterion": "subset"}), "selected")
     return Check(
         "Most heads selected",
         f"more than {MOST_HEADS:.0%} of the model's heads are in the set of {tables.lead}, mean over fits",
-        _places(some[some["selected"] > MOST_HEADS], lambda row: f"{row['selected']:.0%}"),
+        _places(shares[shares["selected"] > MOST_HEADS], lambda row: f"{row['selected']:.0%}"),
     )
 
 
 def _fit_gap(tables: _Tables) -> Check | None:
-    if "fit_accuracy" not in tables.fits.columns or not tables.fits["fit_accuracy"].notna().any():
+    fitted = _means(tables.fits, "fit_accuracy")
+    if fitted.empty:
         return None
-    where = ["benchmark", "judge", "subset"]
-    fitted = tables.fits.groupby(where, sort=False)["fit_accuracy"].mean().reset_index()
-    both = fitted.merge(tables.main, on=where)
-    both["gap"] = both["fit_accuracy"] - both["accuracy"]
+    both = fitted.merge(tables.main, on=RUN)
+    far = both[both["fit_accuracy"] - both["accuracy"] > LARGEST_GAP]
     return Check(
         "Fitting accuracy far above test accuracy",
         f"accuracy on the examples that a judge was fitted on is more than {LARGEST_GAP} above that on test items",
-        _places(
-            both[both["gap"] > LARGEST_GAP], lambda row: f"{row['fit_accuracy']:.3f} against {row['accuracy']:.3f}"
-        ),
+        _places(far, lambda row: f"{row['fit_accuracy']:.3f} against {row['accuracy']:.3f}"),
     )
 
 
@@ -241,37 +235,32 @@ def bias_gaps(summary: pd.DataFrame) -> pd.DataFrame:
     biased" minus the mean of the other two cells. 1 is a judge that only avoids the bias, -1 one that only follows it.
 
     Args:
-        summary: benchmark, subset ("bias | mapping | cell"), judge, accuracy, ci_low, ci_high; other subsets are passed
-            over, and so are judges without all of these cells.
+        summary: benchmark, subset ("bias | mapping | cell"), judge, accuracy, ci_low, ci_high; other subsets and judges
+            without all of these cells are left out.
 
     Returns:
         benchmark, judge, subset ("bias, mapping examples"), gap, error (half of its 95 % interval: the cells' half
-        intervals as errors of independent numbers, which is wide where the same items are hard in several cells).
+        intervals as errors of independent numbers, which is wide if the same items are hard in several cells).
     """
-    avoids = {"bias on rejected": 1.0, "correct, plain": 0.5, "incorrect, biased": 0.5}
-    follows = {"bias on chosen": -1.0, "correct, biased": -0.5, "incorrect, plain": -0.5}
-    weights = avoids | follows
     parts = cell_parts(summary)
-    rows = summary[parts.map(lambda part: len(part) == 3 and part[2] in weights).astype(bool)]
-    split = parts[rows.index]
-    rows = rows.assign(
-        subset=split.map(lambda part: f"{part[0]}, {part[1]} examples"), weight=split.map(lambda part: weights[part[2]])
+    cells = summary[parts.map(lambda part: len(part) == 3 and part[2] in GAP_WEIGHTS).astype(bool)]
+    bias, mapping, cell = (parts[cells.index].str[index] for index in range(3))
+    weight = cell.map(GAP_WEIGHTS).astype(float)
+    half = weight * (cells["ci_high"] - cells["ci_low"]) / 2
+    cells = cells.assign(
+        subset=bias + ", " + mapping + " examples", weight=weight.abs(), gap=weight * cells["accuracy"], error=half**2
     )
-    records = []
-    for (benchmark, judge, subset), cells in rows.groupby(["benchmark", "judge", "subset"], sort=False):
-        weight, accuracy = cells["weight"].to_numpy(dtype=float), cells["accuracy"].to_numpy(dtype=float)
-        half = (cells["ci_high"] - cells["ci_low"]).to_numpy(dtype=float) / 2
-        if np.abs(weight).sum() == 2 and not np.isnan(accuracy).any():
-            gap, error = float(weight @ accuracy), float(np.sqrt(((weight * half) ** 2).sum()))
-            records.append((benchmark, judge, subset, gap, error))
-    return pd.DataFrame(records, columns=["benchmark", "judge", "subset", "gap", "error"])
+    sums = cells.groupby(RUN, sort=False).agg(
+        gap=("gap", lambda gaps: gaps.sum(skipna=False)), error=("error", "sum"), weight=("weight", "sum")
+    )
+    whole = sums[(sums.pop("weight") == 2) & sums["gap"].notna()]
+    return whole.assign(error=whole["error"] ** 0.5).reset_index()
 
 
 def _position(tables: _Tables) -> Check | None:
-    if "position_bias" not in tables.fits.columns or not tables.fits["position_bias"].notna().any():
+    means = _means(tables.fits, "position_bias")
+    if means.empty:
         return None
-    known = tables.fits.dropna(subset=["position_bias"])
-    means = known.groupby(["benchmark", "judge", "subset"], sort=False)["position_bias"].mean().reset_index()
     return Check(
         "Prefers a position",
         f"a ranked judge's position bias is beyond {POSITION} either way",
@@ -301,27 +290,30 @@ def _calibration(tables: _Tables) -> Check | None:
     graded = tables.plain.dropna(subset=["brier"])
     if graded.empty:
         return None
-    bar = pd.Series(0.25, index=graded.index)
+    poor = graded.assign(bar=0.25)
     if not tables.items.empty:
-        responses = tables.items[tables.items["unit"] == "response"]
-        shares = responses.groupby(["benchmark", "subset"])["label"].mean()
-        keys = pd.MultiIndex.from_frame(graded[["benchmark", "subset"]])
-        known = pd.Series(shares.reindex(keys).to_numpy(dtype=float), index=graded.index)
-        bar = (known * (1 - known)).where(
-            (graded["unit"] == "response") & known.between(0, 1, inclusive="neither"), bar
-        )
-    poor = graded.assign(bar=bar)
+        where = ["benchmark", "unit", "subset"]
+        responses = tables.items[tables.items["unit"] == "response"].astype({"label": float})
+        share = graded.join(responses.groupby(where)["label"].mean(), on=where)["label"]
+        poor["bar"] = (share * (1 - share)).where(share.between(0, 1, inclusive="neither"), 0.25)
     poor = poor[poor["brier_low"].fillna(poor["brier"]) > poor["bar"]]
     return Check(
         "Poorly calibrated",
         "the whole interval of a judge's Brier score lies above that of always giving the share of True labels "
-        "(0.25 for pairs, and where labels are not at hand)",
+        "(0.25 for pairs, and if labels are not at hand)",
         _places(poor, lambda row: f"{row['brier']:.3f} against {row['bar']:.3f}"),
     )
 
 
+def _means(table: pd.DataFrame, column: str) -> pd.DataFrame:
+    """The mean of a column by benchmark, judge and subset; empty if the table has no value of it."""
+    if column not in table.columns:
+        return pd.DataFrame()
+    return table.dropna(subset=[column]).groupby(RUN, sort=False)[column].mean().reset_index()
+
+
 def _places(rows: pd.DataFrame, words: Callable[[pd.Series], str]) -> list[str]:
-    """One finding per benchmark and judge, which names subsets and says what was seen there."""
+    """One finding per benchmark and judge, naming subsets with what was found there."""
     findings = []
     for (benchmark, judge), group in rows.groupby(["benchmark", "judge"], sort=False):
         seen = [f"{row['subset']} ({words(row)})" for _, row in group.iterrows()]
@@ -331,7 +323,7 @@ def _places(rows: pd.DataFrame, words: Callable[[pd.Series], str]) -> list[str]:
     return findings
 
 
-CHECKS: Iterable[Callable[[_Tables], Check | None]] = (
+CHECKS: tuple[Callable[[_Tables], Check | None], ...] = (
     _crowding,
     _no_gain,
     _spread("sd_seeds", "seeds"),
@@ -345,4 +337,3 @@ CHECKS: Iterable[Callable[[_Tables], Check | None]] = (
     _below("zero_shot", "Below zero-shot"),
     _calibration,
 )
-"""In the order in which they are told."""

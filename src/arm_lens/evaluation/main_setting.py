@@ -1,8 +1,8 @@
-"""Which rows of a benchmark's tables stand side by side.
+"""The main comparison of a benchmark: the rows of its tables that a reader compares.
 
-A run holds a main comparison and studies that vary the number of examples or the share of flipped labels. The main
-comparison of a benchmark has its least noise (none, as a rule) and the number of examples at which most judges and
-subsets were measured; a judge that reads no examples stands in it with its only measurement.
+A run has a main comparison and variations of the number of examples or of the share of flipped labels. The main comparison of
+a benchmark has its least noise (none, as a rule) and the number of examples at which most judges and subsets were measured; a
+judge that reads no examples is in it with its only measurement.
 """
 
 from __future__ import annotations
@@ -25,24 +25,23 @@ def main_settings(summary: pd.DataFrame, *, n_examples: int | None = None) -> di
 
     Args:
         summary: benchmark, subset, judge, n_examples, noise.
-        n_examples: the number asked for; it counts where a benchmark has it.
+        n_examples: the number of examples in benchmarks that have it.
     """
     settings = {}
     for benchmark, rows in summary.groupby("benchmark", sort=False):
         noise = float(rows["noise"].min())
         sizes = rows.loc[rows["noise"] == noise, "n_examples"]
         learning = sizes[sizes > 0]
-        counts = (sizes if learning.empty else learning).value_counts()
-        usual = max(int(size) for size, count in zip(counts.index, counts, strict=True) if count == counts.max())
-        chosen = n_examples if n_examples is not None and n_examples in counts.index else usual
-        settings[str(benchmark)] = MainSetting(chosen, noise)
+        known = sizes if learning.empty else learning
+        usual = int(known.mode().max())
+        settings[str(benchmark)] = MainSetting(n_examples if n_examples in set(known) else usual, noise)
     return settings
 
 
 def main_rows(table: pd.DataFrame, settings: dict[str, MainSetting]) -> pd.DataFrame:
     """The rows of the main comparison, of ``summary``, ``comparisons`` or ``calibration``.
 
-    A judge without a row at the benchmark's number of examples is there with its rows at none, if it has such.
+    A judge without a row at the benchmark's number of examples has its rows without examples.
     """
     if table.empty:
         return table

@@ -1,10 +1,10 @@
-"""What the tables of a benchmark run come to: means over subsets, how the lead judge stands, what samples and seeds do.
+"""Summaries of a run's tables: means over subsets, how the lead judge compares, and the effects of samples and seeds.
 
-"The best judge" is a statement about many subsets at once. Here the mean over subsets goes with its interval, and a
-judge wins, loses or cannot be told apart on each subset by the permutation test after Holm's correction over the
-subsets (Holm 1979), never by the order of two means. The test is about the samples and seeds that were run: with one
-unlucky sample among three it is as sure as it can be of a difference that other samples would not show. So a difference
-counts only if its interval, which takes samples and seeds for a sample, leaves zero out as well.
+"The best judge" is a statement about many subsets at once. Here the mean over subsets has an interval, and a judge wins or
+loses on a subset by the permutation test after Holm's correction over the subsets (Holm 1979), never by the order of two
+means. The test is about the samples and seeds that were run: with one unlucky sample among three it may be certain of a
+difference that other samples would not have. So a difference counts only if its interval, which allows for other samples and
+seeds, excludes zero as well.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import pandas as pd
 
 SIGNIFICANT = 0.05
-"""A difference counts as significant where its corrected p-value is below this, and its interval leaves zero out."""
+"""A difference is significant if its corrected p-value is below this, and its interval excludes zero."""
 
 
 def significant(comparisons: pd.DataFrame) -> pd.Series:
@@ -22,16 +22,16 @@ def significant(comparisons: pd.DataFrame) -> pd.Series:
 
 
 def cell_parts(summary: pd.DataFrame) -> pd.Series:
-    """Each row's subset, taken apart: bias, mapping and cell, if it is "bias | mapping | cell"."""
+    """The parts of each row's subset: bias, mapping and cell, if it is "bias | mapping | cell"."""
     return summary["subset"].astype(str).str.split(" | ", regex=False)
 
 
 def mean_over_subsets(rows: pd.DataFrame, *, by: str = "judge", value: str = "accuracy") -> pd.DataFrame:
-    """The plain mean of ``value`` over the subsets of one benchmark, each subset counting the same.
+    """The unweighted mean of ``value`` over the subsets of one benchmark.
 
-    Subsets hold different items, so the distances from the mean to the interval ends add up as errors of independent
+    Subsets have different items, so the distances from the mean to the interval ends add up as errors of independent
     quantities: half of a mean's interval is the root of the sum of squares, over the number of subsets. The cells of a
-    bias benchmark hold the same items: there it is the mean of the halves, wide enough for any dependence.
+    bias benchmark have the same items: there it is the mean of the halves, wide enough for any dependence.
 
     Args:
         rows: subset, ``by``, ``value``, ci_low, ci_high; one row for each pair of the first two.
@@ -39,8 +39,8 @@ def mean_over_subsets(rows: pd.DataFrame, *, by: str = "judge", value: str = "ac
         value: what is averaged.
 
     Returns:
-        One row per entry of ``by``, in order of appearance: ``by``, ``value``, ci_low, ci_high, subsets (how many it
-        has). Not a number where an entry lacks a subset that another has, since such means do not compare.
+        One row per entry of ``by``, in order of appearance: ``by``, ``value``, ci_low, ci_high, subsets (their number).
+        NaN if an entry lacks a subset that another has, since such means cannot be compared.
     """
     everything = rows["subset"].nunique()
     records = []
@@ -74,19 +74,10 @@ def standings(comparisons: pd.DataFrame) -> pd.DataFrame:
         for mean in means.sort_values("difference", kind="stable").to_dict("records"):
             own = rows[rows["other"] == mean["other"]]
             sure = own[significant(own)]
-            better = [str(subset) for subset in sure.loc[sure["difference"] > 0, "subset"]]
-            worse = [str(subset) for subset in sure.loc[sure["difference"] < 0, "subset"]]
-            records.append(
-                {
-                    "benchmark": benchmark,
-                    **mean,
-                    "better": len(better),
-                    "worse": len(worse),
-                    "better_on": better,
-                    "worse_on": worse,
-                    "standing": ("mixed" if worse else "wins") if better else ("loses" if worse else "open"),
-                }
-            )
+            better, worse = (sure.loc[sign * sure["difference"] > 0, "subset"].map(str).to_list() for sign in (1, -1))
+            standing = ("mixed" if worse else "wins") if better else ("loses" if worse else "open")
+            names = {"better_on": better, "worse_on": worse, "standing": standing}
+            records.append({"benchmark": benchmark, **mean, "better": len(better), "worse": len(worse), **names})
     return pd.DataFrame(records)
 
 
@@ -99,7 +90,7 @@ def spreads(summary: pd.DataFrame) -> pd.DataFrame:
     Returns:
         One row per benchmark and judge with more than one sample or seed: benchmark, judge, n_samples, n_seeds, and for
         each of ``sd_samples`` and ``sd_seeds`` the root of the mean square over subsets, with the largest one and its
-        subset as ``sd_..._largest`` and ``sd_..._where``. Not a number (and None) where it could not be estimated.
+        subset as ``sd_..._largest`` and ``sd_..._where``. NaN (and None) if it could not be estimated.
     """
     records = []
     repeated = summary[(summary["n_samples"] > 1) | (summary["n_seeds"] > 1)]
