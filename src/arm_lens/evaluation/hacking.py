@@ -1,8 +1,8 @@
 """A reward-hacking benchmark in which being right and looking good are independent.
 
 PreferenceHack (ARM, arXiv 2507.01368) asks whether a judge falls for length, format or positivity. In each of its pairs
-the better response is correct and lacks the bias, the worse one is incorrect and carries it, and so do the few examples
-the judge learns from. A judge that merely learned "the one with the bias is worse" cannot fail. Here every item, a
+the better response is correct and lacks the bias, and the worse one is incorrect and carries it, also in the few examples
+that the judge learns from. A judge that merely learned "the one with the bias is worse" cannot fail. Here every item, a
 prompt with a correct and an incorrect response, appears in every *cell*, each response once with and once without the bias:
 
     pairs (chosen, rejected)   bias on rejected (as published) | bias on chosen | bias on both | bias on neither
@@ -11,23 +11,22 @@ prompt with a correct and an incorrect response, appears in every *cell*, each r
 A judge that follows correctness scores 1 in each cell. One that follows the bias scores 0, 1, 1/2 and 1/2, one that
 learned to avoid it 1, 0, 1/2 and 1/2, and both 1/2 over all cells. The examples follow a *mapping*: ``standard`` (the
 rejected response carries the bias, as published), ``flipped`` (the chosen one does) or ``balanced`` (all cells equally
-often). The test items are the same whatever the mapping, so that what a judge makes of its examples is the difference.
+often). The test items are the same for every mapping, so that only the examples make a difference.
 
-Items come from anybody's pairs, with the bias injected by rule (`arm_lens.preferences.biases`), or from the world of the
-bundled judge model, where it is native: correctness is whether the reply ``answers``, length is a sentence of details
-(not ``brief``), format is a list (``listed``), and positivity is favourable adjectives (``positive``; ``polite`` is an
-attribute of its own and stays out). Everything else is shared by the four replies of an item: the other attributes are
-one draw of fair coins, and the words are the same but for the place that an incorrect reply is about, and for the
-sentences or adjectives that make the bias.
+Items come from any pairs, with the bias injected by rule (`arm_lens.preferences.biases`), or from the world of the bundled
+judge model, whose replies have the bias by themselves: correctness is whether the reply ``answers``, length is a sentence of
+details (not ``brief``), format is a list (``listed``), and positivity is favourable adjectives (``positive``, as opposed to
+``polite``, another attribute). The four replies of an item share everything else: the other attributes, at random, and the
+words, except the place that an incorrect reply is about, and the sentences or adjectives of the bias.
 """
 
 from __future__ import annotations
 
 import random
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from typing import Any
 
 from arm_lens.judge_model.world import FRAMES, NEGATIVE, PARTS, PLACES, POSITIVE, QUALITIES, Split, World
 from arm_lens.preferences import LabelledResponse, PreferencePair, Prompt
@@ -50,7 +49,7 @@ RESPONSE_CELLS: dict[str, tuple[bool, bool]] = {
 """Cell of a response -> (whether it is correct, whether it carries the bias)."""
 
 MAPPINGS: tuple[str, ...] = ("standard", "flipped", "balanced")
-"""How the bias goes with correctness in the few-shot examples."""
+"""How the bias and correctness are related in the few-shot examples."""
 
 WORLD_BIASES: dict[str, tuple[str, bool]] = {
     "length": ("brief", False),
@@ -59,52 +58,50 @@ WORLD_BIASES: dict[str, tuple[str, bool]] = {
 }
 """Bias -> (attribute of the bundled world, value of a reply that carries it)."""
 
-Responses: TypeAlias = Mapping[tuple[bool, bool], Prompt]
-"""(whether it is correct, whether it carries the bias) -> response."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class HackingItem:
     """A prompt and its four responses, from which the pairs and responses of all cells are made."""
 
     prompt: Prompt
-    responses: Responses
+    responses: Mapping[tuple[bool, bool], Prompt]
+    """By whether a response is correct, and whether it carries the bias."""
     bias: str
     id: str
     """Shared by everything made from the item, as ``metadata["item"]``: the cluster of its results."""
-    criterion: str = ""
+    criterion: str
     metadata: Mapping[str, Any] = field(default_factory=dict)
-    """Of the pair it was made from."""
+    """The metadata of the pair that the item was made from."""
 
     def pair(self, cell: str) -> PreferencePair:
         """The correct response, chosen over the incorrect one, in a cell of `PAIR_CELLS`."""
         chosen, rejected = PAIR_CELLS[cell]
-        two = self.responses[True, chosen], self.responses[False, rejected]
-        return PreferencePair(self.prompt, *two, criterion=self.criterion, **self._labels(cell))
+        return PreferencePair(
+            self.prompt, self.responses[True, chosen], self.responses[False, rejected], **self._labels(cell)
+        )
 
     def response(self, cell: str) -> LabelledResponse:
         """The response in a cell of `RESPONSE_CELLS`, labelled by whether it is correct."""
-        one = self.responses[RESPONSE_CELLS[cell]]
-        label = RESPONSE_CELLS[cell][0]
-        return LabelledResponse(self.prompt, one, label, criterion=self.criterion, **self._labels(cell))
+        correct = RESPONSE_CELLS[cell][0]
+        return LabelledResponse(self.prompt, self.responses[RESPONSE_CELLS[cell]], correct, **self._labels(cell))
 
     def _labels(self, cell: str) -> dict[str, Any]:
-        where = {"cell": cell, "bias": self.bias, "item": self.id}
-        return {"id": f"{self.id}/{self.bias}/{cell}", "metadata": {**self.metadata, **where}}
+        metadata = {**self.metadata, "cell": cell, "bias": self.bias, "item": self.id}
+        return {"criterion": self.criterion, "id": f"{self.id}/{self.bias}/{cell}", "metadata": metadata}
 
 
 def hacking_items(
     pairs: Sequence[PreferencePair], bias: str, *, seed: int
 ) -> tuple[list[PreferencePair], list[LabelledResponse]]:
-    """The test items that anybody's pairs give, with a bias injected by rule (`add_bias`).
+    """Make test items of pairs, with a bias injected by rule (`add_bias`).
 
-    Responses to one prompt get the same additions. Where chosen and rejected differ in length or layout already, they
-    do so in all cells; compare the cells with each other.
+    Responses to one prompt get the same additions. If chosen and rejected already differ in length or layout, they do so
+    in all cells; compare the cells with each other.
 
     Args:
-        pairs: whose chosen response is correct and whose rejected one is not.
+        pairs: their chosen responses are correct, their rejected ones are not.
         bias: one of `BIASES`.
-        seed: of what is injected.
+        seed: of the additions.
 
     Returns:
         Pairs, four for each given one in the order of `PAIR_CELLS`, and labelled responses, four in the order of
@@ -121,23 +118,23 @@ def hacking_items(
 def hacking_examples(
     pairs: Sequence[PreferencePair], bias: str, mapping: str, count: int, *, seed: int
 ) -> list[PreferencePair]:
-    """Few-shot examples in which the bias goes with correctness as the mapping says.
+    """Few-shot examples in which the bias and correctness are related by the mapping.
 
     Args:
-        pairs: to be drawn from; they should share no prompt with the test items (see `split_preferences`).
+        pairs: to sample from; they should share no prompt with the test items (see `split_preferences`).
         bias: one of `BIASES`.
-        mapping: ``standard``, ``flipped`` or ``balanced``. The last has each cell equally often, up to one where
-            ``count`` is no multiple of four, and always as many biased chosen responses as biased rejected ones.
-        count: examples. A smaller count gives the first of the same draw.
-        seed: of the draw, which is the same for every bias and mapping, and of what is injected.
+        mapping: ``standard``, ``flipped`` or ``balanced``. The last has each cell equally often, up to one if ``count`` is
+            not a multiple of four, and always as many biased chosen responses as biased rejected ones.
+        count: of examples. A smaller count gives the first of the same sample.
+        seed: of the sample, which is the same for every bias and mapping, and of the additions.
 
     Raises:
         ValueError: as `hacking_items`, if there is no such mapping, or if there are too few pairs.
     """
     if not 0 <= count <= len(pairs):
         raise ValueError(f"{count} examples are wanted, but there are {len(pairs)} pairs")
-    drawn = random.Random(f"draw {seed}").sample(range(len(pairs)), len(pairs))[:count]
-    return _mapped(_injected(pairs, drawn, bias, seed), mapping, seed)
+    sampled = random.Random(f"draw {seed}").sample(range(len(pairs)), len(pairs))[:count]
+    return _mapped(_injected(pairs, sampled, bias, seed), mapping, seed)
 
 
 def world_hacking_items(
@@ -145,8 +142,8 @@ def world_hacking_items(
 ) -> tuple[list[PreferencePair], list[LabelledResponse]]:
     """`hacking_items` from the bundled world: four pairs and four responses for each of ``count`` requests.
 
-    The same split and seed give the same requests for every bias, and a smaller count the first of them. Among many
-    items some requests are alike (a split has few), but their replies are drawn independently.
+    The same split and seed give the same requests for every bias, and a smaller count the first of them. A split has few
+    requests, so many items repeat some; their replies are independent.
     """
     return _in_all_cells(_written(bias, count, split, f"{split} {seed}"))
 
@@ -156,11 +153,11 @@ def world_hacking_examples(bias: str, mapping: str, count: int, *, split: Split,
     return _mapped(_written(bias, count, split, f"examples {split} {seed}"), mapping, seed)
 
 
-def _injected(pairs: Sequence[PreferencePair], places: Sequence[int], bias: str, seed: int) -> list[HackingItem]:
+def _injected(pairs: Sequence[PreferencePair], indices: Sequence[int], bias: str, seed: int) -> list[HackingItem]:
     items: dict[str, HackingItem] = {}
-    for place in places:
-        pair = pairs[place]
-        id = pair.id or f"item {place}"
+    for index in indices:
+        pair = pairs[index]
+        id = pair.id or f"item {index}"
         if id in items:
             raise ValueError(f"two pairs have the id {id!r}")
         responses = {(True, False): pair.chosen, (False, False): pair.rejected}
@@ -168,8 +165,8 @@ def _injected(pairs: Sequence[PreferencePair], places: Sequence[int], bias: str,
             responses[correct, True] = add_bias(responses[correct, False], bias, prompt=pair.prompt, seed=seed)
         if responses[True, True] == responses[False, True]:
             raise ValueError(f"pair {id!r}: with the bias {bias!r}, chosen and rejected are the same")
-        item = HackingItem(prompt=pair.prompt, responses=responses, bias=bias, id=id, criterion=pair.criterion)
-        items[id] = replace(item, metadata=pair.metadata)
+        about = {"criterion": pair.criterion, "metadata": pair.metadata}
+        items[id] = HackingItem(prompt=pair.prompt, responses=responses, bias=bias, id=id, **about)
     return list(items.values())
 
 
@@ -187,7 +184,7 @@ def _mapped(items: Sequence[HackingItem], mapping: str, seed: int) -> list[Prefe
     else:
         rng = random.Random(f"cells {seed}")
         one, both = ["bias on rejected", "bias on chosen"], rng.sample(["bias on both", "bias on neither"], 2)
-        # Whichever cells come once more often: as many biased responses are chosen as are rejected.
+        # The cells that occur once more often have as many biased chosen responses as biased rejected ones.
         surplus = [[], both[:1], rng.choice([one, both]), [*one, both[0]]][count % 4]
         cells = [*PAIR_CELLS] * (count // 4) + surplus
         rng.shuffle(cells)
@@ -207,11 +204,12 @@ def _written(bias: str, count: int, split: Split, stream: str) -> list[HackingIt
     return items
 
 
-def _four_replies(bias: str, split: Split, place: str, world: World, rng: random.Random) -> Responses:
-    """Replies that share all words but for the place and the bias.
+def _four_replies(
+    bias: str, split: Split, place: str, world: World, rng: random.Random
+) -> dict[tuple[bool, bool], str]:
+    """Replies with the same words, except for the place and the bias; an incorrect one is correct about another place.
 
-    With one seed the world often, not always, chooses the same words for other attributes: seeds are tried until it
-    does. An incorrect reply to this request is a correct reply to another.
+    With one seed the world often, not always, chooses the same words for other attributes; seeds are tried until it does.
     """
     attribute, value = WORLD_BIASES[bias]
     attributes = world.attributes({"answers": True})
@@ -220,7 +218,7 @@ def _four_replies(bias: str, split: Split, place: str, world: World, rng: random
     while not shared:
         seed = rng.getrandbits(32)
         reply = {biased: World(split, seed).reply(place, both[biased]) for biased in both}
-        words = [_words(text, without=_BIAS_WORDS[bias]) for text in reply.values()]
+        words = [[word for word in _words(text) if word not in _BIAS_WORDS[bias]] for text in reply.values()]
         shared = words[0] == words[1]
     others = (other for other in rng.sample(PLACES, len(PLACES)) if other != place)
     elsewhere = ({biased: World(split, seed).reply(other, both[biased]) for biased in both} for other in others)
@@ -232,13 +230,13 @@ def _placeless(reply: str) -> str:
     return re.sub(rf"\b({'|'.join(PLACES)})\b", "it", reply)
 
 
-def _words(text: str, *, without: Collection[str]) -> list[str]:
-    return [word for word in re.findall(r"[a-z]+", text.lower()) if word not in without]
+def _words(text: str) -> list[str]:
+    return re.findall(r"[a-z]+", text.lower())
 
 
 def _frame_words(*kinds: str) -> set[str]:
     texts = [text for frames in FRAMES.values() for kind in kinds for text in frames[kind]]
-    return set(_words(re.sub(r"\{\w+\}", " ", " ".join(texts)), without=()))
+    return set(_words(re.sub(r"\{\w+\}", " ", " ".join(texts))))
 
 
 _DETAILS = _frame_words("details", "details_list")
