@@ -138,10 +138,10 @@ def _svg(
     map_ = f'<g transform="translate({left:g} {top + side * 0.45:g}) scale({side:.4g})" fill="none" stroke-width=".9">'
     width, height = left + side * max(n_heads, 1) + 8, top + side * n_layers + bottom
     texts = [f'<text x="{left - 6:g}" y="10" text-anchor="end">layer</text>']
-    for layer in _ticks(n_layers, side, 12):
+    for layer in spaced(n_layers, side, 12):
         y = top + side * (n_layers - 1 - layer + 0.45) + 3.5
         texts.append(f'<text x="{left - 6:g}" y="{y:.4g}" text-anchor="end">{layer}</text>')
-    for head in _ticks(n_heads, side, 16):
+    for head in spaced(n_heads, side, 16):
         x = left + side * (head + 0.45)
         texts.append(f'<text x="{x:.4g}" y="{height - bottom + 11:.4g}" text-anchor="middle">{head}</text>')
     texts.append(f'<text x="{left:g}" y="{height - 4:.4g}">head</text>')
@@ -165,6 +165,6 @@ def _frames(outlined: list[list[bool]], n_layers: int) -> str:
     return path
 
 
-def _ticks(size: int, side: float, apart: int) -> range:
+def spaced(size: int, side: float, apart: int) -> range:
     """Every 1st, 2nd, 4th, 8th... index, so that labels stand at least ``apart`` pixels apart."""
     return range(0, size, 2 ** max(0, math.ceil(math.log2(apart / side))))

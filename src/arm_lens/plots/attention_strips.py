@@ -8,9 +8,9 @@ import pandas as pd
 from plotly.colors import sample_colorscale
 
 from arm_lens.display import of_each_verdict
-from arm_lens.plots.notation import HOVER, digits_for
+from arm_lens.plots.notation import HOVER, digits_for, hover_text
 from arm_lens.plots.sheet import HEADING, LETTER, MONO, Sheet, cells, visible
-from arm_lens.plots.theme import HEAT, INK, MUTED, label, literal, narrow
+from arm_lens.plots.theme import HEAT, INK, MUTED, literal, narrow
 
 LINE = 21
 
@@ -86,7 +86,8 @@ class Strips:
             if share >= 0.02:
                 sheet.shapes.append({
                     "x0": x - 0.5, "x1": x + width + 0.5, "y0": y - 9, "y1": y + 9, "type": "rect", "xref": f"x{axis}",
-                    "yref": f"y{axis}", "layer": "below", "line": {"width": 0}, "fillcolor": _shade(share),
+                    "yref": f"y{axis}", "layer": "below", "line": {"width": 0},
+                    "fillcolor": sample_colorscale(HEAT, [share])[0],
                 })  # fmt: skip
         sheet.figure.add_scatter(
             x=left + widths / 2,
@@ -96,22 +97,20 @@ class Strips:
             textfont={"family": MONO, "size": 12, "color": ["#ffffff" if share > 0.6 else INK for share in shares]},
             marker={"size": 10, "opacity": 0, "color": rows["weight"], "coloraxis": "coloraxis"},
             hovertext=[
-                f"{label(str(row['example']), width=60)}<br>token {row['position']}: {literal(repr(row['token']))}"
-                f"<br>weight {row['weight']:.4f}"
-                for row in rows.to_dict("records")
+                hover_text(example, f"token {position}: {literal(repr(token))}", f"weight {weight:.4f}")
+                for example, position, token, weight in rows[["example", "position", "token", "weight"]].to_numpy()
             ],
             hovertemplate=HOVER,
-            xaxis=f"x{axis}",
-            yaxis=f"y{axis}",
             showlegend=False,
             cliponaxis=False,
             name="attention",
+            **sheet.on(axis),
         )
         bare = {"visible": False, "fixedrange": True}
-        sheet.figure.layout[f"xaxis{axis}"].update(range=[0, sheet.width], **bare)
-        sheet.figure.layout[f"yaxis{axis}"].update(range=[LINE * self.count, 0], **bare)
+        sheet.x(axis).update(range=[0, sheet.width], **bare)
+        sheet.y(axis).update(range=[LINE * self.count, 0], **bare)
         sheet.figure.update_coloraxes(
-            colorscale=[list(stop) for stop in HEAT], cmin=0, cmax=top,
+            colorscale=HEAT, cmin=0, cmax=top,
             colorbar={
                 "orientation": "h", "x": 1 - 12 / sheet.width, "xanchor": "right", "y": 1, "yanchor": "top", "ypad": 0,
                 "xpad": 0, "thickness": 9, "len": 110, "lenmode": "pixels", "outlinewidth": 0, "tickfont": {"size": 12},
@@ -138,8 +137,3 @@ def _weightiest(lines: pd.Series, weights: pd.Series, most: int) -> list[int]:
     last = int(lines.iloc[-1])
     totals = weights.groupby(lines).sum().drop(last)
     return sorted([*totals.nlargest(most - 1).index.astype(int), last])
-
-
-def _shade(share: float) -> str:
-    """A colour of the heat scale."""
-    return str(sample_colorscale([list(stop) for stop in HEAT], [share])[0])

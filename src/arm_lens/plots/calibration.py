@@ -82,10 +82,6 @@ def reliability(
     figure, grid = facets(
         [style.label for style in styles.values()],
         notes=[_note(of_judge[judge], chosen, judge) for judge in styles],
-        above=52,
-        between=86,
-        gap_x=36,
-        bottom=52,
         most=5,
         widest=SIDE,
         x="stated probability",

@@ -96,8 +96,7 @@ def agreement_matrix(
     every = " for every criterion" if len(criteria) > 1 and not (table["criterion"] == POOLED).any() else ""
     count = span_text(table["n"][table["criterion"].isin(criteria)])
     what = f"{which}: Spearman correlation over {count} heads of scores on {outcome_name(outcome)}."
-    caption(figure, [what, line, f"Bold: the interval excludes zero{every}."])
-    return figure
+    return caption(figure, [what, line, f"Bold: the interval excludes zero{every}."])
 
 
 def correlation_matrix(rank_correlation: pd.DataFrame, *, order: Sequence[str] | None = None) -> go.Figure:
@@ -112,8 +111,7 @@ def correlation_matrix(rank_correlation: pd.DataFrame, *, order: Sequence[str] |
         [_correlations(rank_correlation, {name: name for name in names})], names, names, CORRELATION
     )
     what = f"Spearman correlation of scores over {span_text(rank_correlation['n'])} heads."
-    caption(figure, [what, layout.marks])
-    return figure
+    return caption(figure, [what, layout.marks])
 
 
 def overlap_matrix(
@@ -158,8 +156,7 @@ def overlap_matrix(
         _add_tree(figure, layout, tree)
     what = f"{FRACTIONS[value]}; on the diagonal the number of heads, of {span_text(overlap['n_heads'])}."
     marks = "Bold: more" if layout.printed else "∘: not more"
-    caption(figure, [what, f"{marks} than chance (hypergeometric, p < 0.05 after Holm)."])
-    return figure
+    return caption(figure, [what, f"{marks} than chance (hypergeometric, p < 0.05 after Holm)."])
 
 
 def transfer_matrix(transfer: pd.DataFrame, *, controls: Sequence[str] = ("random heads", "none")) -> go.Figure:
@@ -202,8 +199,7 @@ def transfer_matrix(transfer: pd.DataFrame, *, controls: Sequence[str] = ("rando
         f"Accuracy for the criterion of the column with the heads of the row{means}, on {span_text(table['n'])} items."
     )
     colors = "Blue: above chance, 0.5; brown: below."
-    caption(figure, [what, "Framed: own heads.", colors, "Bold: the interval excludes 0.5."])
-    return figure
+    return caption(figure, [what, "Framed: own heads.", colors, "Bold: the interval excludes 0.5."])
 
 
 def mean_cosines(cosines: pd.DataFrame, *, order: Sequence[str] | None = None) -> go.Figure:
@@ -224,8 +220,7 @@ def mean_cosines(cosines: pd.DataFrame, *, order: Sequence[str] | None = None) -
     figure, layout = matrices([Cells.of_pairs(names, entries)], names, names, Scale(-1, 1, 2, "cosine"))
     counts = cosines.groupby(["a", "b"])["cosine"].count()
     marks = "" if layout.printed else "−: notably below zero."
-    caption(figure, [f"Mean over {span_text(counts)} heads of the cosine between mean vectors.", marks])
-    return figure
+    return caption(figure, [f"Mean over {span_text(counts)} heads of the cosine between mean vectors.", marks])
 
 
 def head_matrix(
@@ -266,8 +261,7 @@ def head_matrix(
     figure, layout = matrices([cells], [head_name(*row) for row in rows], criteria, _scale(cells), heights=22)
     name = measure_name(str(table["measure"].iloc[0]))
     which = f"The {top} largest heads of each criterion." if heads is None and top > 1 else ""
-    caption(figure, [f"{name} on {outcome_name(outcome)}.", which, layout.marks, _gaps(cells)])
-    return figure
+    return caption(figure, [f"{name} on {outcome_name(outcome)}.", which, layout.marks, _gaps(cells)])
 
 
 def interaction_matrix(
@@ -304,8 +298,7 @@ def interaction_matrix(
     titles = [head_name(*head) for head in heads]
     figure, layout = matrices([cells], titles, titles, _scale(cells), largest_width=46, heights=24)
     what = f"{table['criterion'].iloc[0]}: interactions on {outcome_name(outcome)}{written}."
-    caption(figure, [what, "Positive: together more than the sum.", layout.marks, _gaps(cells)])
-    return figure
+    return caption(figure, [what, "Positive: together more than the sum.", layout.marks, _gaps(cells)])
 
 
 def _correlations(table: pd.DataFrame, names: Mapping[str, str]) -> Cells:

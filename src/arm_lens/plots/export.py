@@ -18,6 +18,8 @@ from pathlib import Path
 
 import plotly.graph_objects as go
 
+from arm_lens.storage import write_bytes, write_text
+
 IMAGES = {".png": (300.0, 2.0), ".svg": (96.0, 1.0), ".pdf": (96.0, 1.0)}
 """Pixels of the image to an inch of print, and to a layout pixel of a figure for the screen."""
 QUIET = {"displaylogo": False, "modeBarButtons": [["toImage", "resetScale2d"]]}
@@ -38,7 +40,7 @@ def save_figure(
 
     Args:
         figure: the figure.
-        path: the file to write; its folder must exist.
+        path: the file to write, atomically; a missing folder is made.
         width: width in layout pixels; the figure's own if not given.
         height: height in layout pixels; the figure's own if not given.
         scale: pixels of a PNG per layout pixel; if not given, 2, or such that an inch of print has 300.
@@ -54,8 +56,7 @@ def save_figure(
     suffix = path.suffix.lower()
     sized = go.Figure(figure).update_layout(width=width or figure.layout.width, height=height or figure.layout.height)
     if suffix == ".html":
-        sized.write_html(path, include_plotlyjs=True, config=QUIET, auto_play=False)
-        return path
+        return write_text(path, sized.to_html(include_plotlyjs=True, config=QUIET, auto_play=False))
     if suffix not in IMAGES:
         raise ValueError(f"cannot write {path.name}: a figure is saved as {', '.join(IMAGES)} or .html")
     _check_kaleido()
@@ -63,8 +64,7 @@ def save_figure(
     if scale is None or suffix != ".png":
         scale = in_print / per_inch if per_inch else on_screen
     image = _image(sized, suffix[1:], scale)
-    path.write_bytes(_with_density(image, per_inch * scale) if suffix == ".png" and per_inch else image)
-    return path
+    return write_bytes(path, _with_density(image, per_inch * scale) if suffix == ".png" and per_inch else image)
 
 
 def pixels_per_inch(figure: go.Figure) -> float | None:

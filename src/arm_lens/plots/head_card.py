@@ -17,7 +17,7 @@ from arm_lens.frames import ATTENTION, TOKENS, checked
 from arm_lens.plots.attention_strips import Strips
 from arm_lens.plots.notation import HOVER, caption, digits_for, largest, signed
 from arm_lens.plots.score_forest import ScoreForest
-from arm_lens.plots.sheet import HEADING, LETTER, MONO, Sheet, cells, visible
+from arm_lens.plots.sheet import HEADING, LETTER, MONO, ZERO_LINE, Sheet, cells, visible
 from arm_lens.plots.theme import INK, base_layout, label, literal, narrow, page_width
 
 BAR = 19
@@ -104,8 +104,7 @@ def head_card_figure(
         forest.draw(sheet, left, above, forest_width)
         notes.append(forest.note)
     figure = sheet.finished()
-    caption(figure, ["Logits by the direct path only." if narrow() else "", *notes])
-    return figure
+    return caption(figure, ["Logits by the direct path only." if narrow() else "", *notes])
 
 
 def _draw_bars(sheet: Sheet, bars: pd.DataFrame, width: float | int, above: float | int) -> None:
@@ -137,17 +136,16 @@ def _draw_bars(sheet: Sheet, bars: pd.DataFrame, width: float | int, above: floa
             f"{literal(repr(token))}: logit {number}" for token, number in zip(bars["token"], numbers, strict=True)
         ],
         hovertemplate=HOVER,
-        xaxis=f"x{axis}",
-        yaxis=f"y{axis}",
         showlegend=False,
         name="tokens",
+        **sheet.on(axis),
     )
-    sheet.figure.layout[f"xaxis{axis}"].update(
+    sheet.x(axis).update(
         range=[low - beyond * per_pixel * (low < 0), high + beyond * per_pixel * (high > 0)],
-        title={"text": "change of the logit", "standoff": 4}, nticks=max(3, int(room / 60)), zeroline=True,
-        zerolinecolor="#999999", zerolinewidth=1, showgrid=False, exponentformat="none",
+        title={"text": "change of the logit", "standoff": 4}, nticks=max(3, int(room / 60)), showgrid=False,
+        exponentformat="none", **ZERO_LINE,
     )  # fmt: skip
-    sheet.figure.layout[f"yaxis{axis}"].update(
+    sheet.y(axis).update(
         range=[rows - 0.5, -0.5], tickvals=y, ticktext=[literal(text) for text in texts], showgrid=False,
         tickfont={"family": MONO, "size": 12}, ticks="", showline=False, ticklabelstandoff=4,
     )  # fmt: skip

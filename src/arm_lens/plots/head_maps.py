@@ -75,7 +75,7 @@ def _maps(
     for index, criterion in enumerate(criteria):
         z = grid.table(means[means["criterion"] == criterion], "mean")
         grid.add(figure, index, z, _hover_texts(heads, known, criterion, z.shape), span=None, name=label(criterion))
-    grid.finish(figure, title, cmin=0, cmax=1, colorscale=[list(stop) for stop in HEAT], **ticks)
+    grid.finish(figure, title, cmin=0, cmax=1, colorscale=HEAT, **ticks)
     return figure
 
 
@@ -142,7 +142,7 @@ def attribution_maps(
         z = table / largest(table) if by_measure else table
         hovers = np.array(hover, dtype=object).reshape(table.shape)
         grid.add(figure, index, z, hovers, span=common, name=label(titles[index]))
-    bar = {"colorscale": [list(stop) for stop in DIVERGING], "cmin": -common, "cmax": common}
+    bar = {"colorscale": DIVERGING, "cmin": -common, "cmax": common}
     if by_measure:
         grid.finish(figure, "share of each<br>panel's largest", tickvals=[-1, -0.5, 0, 0.5, 1], **bar)
     else:
@@ -155,8 +155,7 @@ def attribution_maps(
         f"Without {' and '.join(map(measure_name, left_out))}, which is on no outcome." if left_out else "",
         _trust(dict(zip(measures, tables, strict=True))) if by_measure else "",
     ]
-    caption(figure, [f"{what} on {outcome_name(outcome)}.", *notes])
-    return figure
+    return caption(figure, [f"{what} on {outcome_name(outcome)}.", *notes])
 
 
 def _trust(tables: dict[str, np.ndarray]) -> str:

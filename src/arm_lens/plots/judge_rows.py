@@ -13,7 +13,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from arm_lens.plots.notation import HOVER, whiskers
-from arm_lens.plots.panels import LETTER
+from arm_lens.plots.panels import BARE, LETTER, columns_axis, rows_axis
 from arm_lens.plots.theme import DIVERGING, INK, judge_styles, label, literal
 from arm_lens.registry import Style
 
@@ -21,8 +21,6 @@ ROW = 20
 """Pixels from one judge to the next."""
 NAME_WIDTH = 28
 """Characters of a judge's name that are shown."""
-BARE = {"showgrid": False, "showline": False, "ticks": ""}
-"""An axis of which only the texts are drawn."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +70,7 @@ class JudgeRows:
         """Settings of a y axis with the judges on it, the first at the top."""
         texts = {y: label(self.styles[judge].label, width=NAME_WIDTH, lines=1) for judge, y in self.y.items()}
         texts |= {y: f"<b>{literal(text)}</b>" for y, text in self.headings.items()}
-        ticks = {"tickvals": list(texts), "ticktext": list(texts.values()), "ticklabelstandoff": 6}
-        return {"range": [self.count - 0.5, -0.5], "showticklabels": named, **ticks, **BARE}
+        return {**rows_axis(texts, self.count), "showticklabels": named, **BARE}
 
     def heading_drop(self, angle: int) -> int:
         """Pixels by which level headings stand lower, next to the name of the first group."""
@@ -121,19 +118,11 @@ class JudgeRows:
                 x=column.tolist(), y=rows[judge].tolist(), mode="text", hoverinfo="skip", showlegend=False, **axes,
                 text=[printed(value, cell_width) for value in values[where]], textfont={"size": 11.5, "color": color},
             )  # fmt: skip
-        figure.update_coloraxes(cmin=0, cmax=1, colorscale=[list(stop) for stop in DIVERGING], showscale=False)
+        figure.update_coloraxes(cmin=0, cmax=1, colorscale=DIVERGING, showscale=False)
         figure.layout[f"yaxis{axis}"].update(self.y_axis(named=named))
         # The headings stand close above the first row of numbers.
-        figure.layout[f"xaxis{axis}"].update(
-            side="top",
-            tickvals=list(range(len(headings))),
-            ticktext=list(headings.values()),
-            tickangle=angle,
-            tickfont={"size": 11.5},
-            ticklabelstandoff=2 - self.heading_drop(angle),
-            range=[-0.5, len(headings) - 0.5],
-            **BARE,
-        )
+        headed = columns_axis(list(headings.values()), angle=angle, standoff=2 - self.heading_drop(angle))
+        figure.layout[f"xaxis{axis}"].update(headed)
 
 
 def printed(value: float | int, cell_width: float | int) -> str:

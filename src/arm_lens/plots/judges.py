@@ -63,11 +63,7 @@ def accuracy_by_subset(
         [""],
         entries=[style.label for style in styles.values()],
         height=round(max(len(subsets) * len(styles) * LANE / BAND, 90)),
-        above=18,
-        between=0,
         left=24 + 7 * min(letters, max(map(len, subsets))),
-        right=24,
-        bottom=52,
         widest=page_width(),
         x="accuracy on test items",
     )
@@ -92,7 +88,6 @@ def accuracy_by_subset(
             figure.add_trace(small.update(name=f"{literal(style.label)}, repetitions"))
     low = min(0.4, float(min([table["ci_low"].min(), *each["accuracy"]])) - 0.03)
     tenth = grid.width * 0.1 / (1.01 - low)
-    figure.update_layout(showlegend=True)
     return figure.update_xaxes(range=[low, 1.01], tick0=0, dtick=0.1 if tenth > 30 else 0.2)
 
 
@@ -212,8 +207,6 @@ def differences(
         notes=[_counts(here) for here in subsets.values()],
         entries=SURE,
         height=rows.height,
-        above=44,
-        between=80,
         left=rows.name_room,
         gap_x=18,
         narrowest=88 if narrow() else 130,

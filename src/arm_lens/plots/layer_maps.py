@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -10,8 +9,9 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from arm_lens.display.maps import spaced
 from arm_lens.plots.notation import HOVER
-from arm_lens.plots.panels import Panels, balanced_columns
+from arm_lens.plots.panels import BARE, Panels, balanced_columns, color_bar
 from arm_lens.plots.theme import INK, narrow, page_width, signs
 
 LARGEST_CELL = 28.0
@@ -51,37 +51,25 @@ class MapGrid:
 
     def finish(self, figure: go.Figure, bar_title: str, **axis: object) -> None:
         """Add ticks, titles of axes and the colour bar of ``coloraxis``, whose settings are ``axis``."""
-        across, upright = (
-            self._ticks(self.n_heads, self.panels.width, 20),
-            self._ticks(self.n_layers, self.panels.height, 17),
-        )
-        bare = {"showgrid": False, "showline": False, "ticks": ""}
-        figure.update_xaxes(tickvals=across, range=[-0.5, self.n_heads - 0.5], ticklabelstandoff=2, **bare)
-        figure.update_yaxes(tickvals=upright, range=[-0.5, self.n_layers - 0.5], ticklabelstandoff=4, **bare)
+        across = spaced(self.n_heads, max(self.cell, self.panels.width / self.n_heads), 20)
+        upright = spaced(self.n_layers, max(self.cell, self.panels.height / self.n_layers), 17)
+        figure.update_xaxes(tickvals=list(across), range=[-0.5, self.n_heads - 0.5], ticklabelstandoff=2, **BARE)
+        figure.update_yaxes(tickvals=list(upright), range=[-0.5, self.n_layers - 0.5], ticklabelstandoff=4, **BARE)
         self.panels.name_axes(figure, "head", "layer")
         bar = self._bar(figure, bar_title)
         bar |= {name: axis.pop(name) for name in ("tickvals", "ticktext") if name in axis}
         figure.update_layout(coloraxis={**axis, "colorbar": bar})
 
     def _bar(self, figure: go.Figure, title: str) -> dict[str, object]:
-        font = {"size": 12}
-        common = {"outlinewidth": 0, "tickfont": font, "lenmode": "pixels"}
-        if narrow():
-            # Its own title would stand on the bar.
-            figure.add_annotation(
-                text=title.replace("<br>", " "), x=0, y=1, xref="paper", yref="paper", xanchor="left", yanchor="top",
-                xshift=NARROW_BAR + 12, yshift=self.panels.top - 6, font=font,
-            )  # fmt: skip
-            place = {"x": 0, "xanchor": "left", "xref": "paper", "y": 1, "yref": "container", "yanchor": "top"}
-            return {**common, **place, "orientation": "h", "len": NARROW_BAR, "thickness": 11, "xpad": 0, "ypad": 8}
-        heading = {"text": f"{title}<br>&nbsp;", "side": "top", "font": font}
-        place = {"y": 1, "yanchor": "top", "x": 1.0, "xpad": 16}
-        return {**common, **place, "title": heading, "len": min(max(self.panels.height, 210), 300), "thickness": 14}
-
-    def _ticks(self, count: int, pixels: int, spacing: int) -> list[int]:
-        """Every 1st, 2nd, 4th, 8th... index, so that labels stand at least ``spacing`` pixels apart."""
-        side = max(self.cell, pixels / count)
-        return list(range(0, count, 2 ** max(0, math.ceil(math.log2(spacing / side)))))
+        if not narrow():
+            return color_bar(title, length=min(max(self.panels.height, 210), 300), xpad=16, thickness=14)
+        # Its own title would stand on the bar.
+        figure.add_annotation(
+            text=title.replace("<br>", " "), x=0, y=1, xref="paper", yref="paper", xanchor="left", yanchor="top",
+            xshift=NARROW_BAR + 12, yshift=self.panels.top - 6, font={"size": 12},
+        )  # fmt: skip
+        bar = {**color_bar("", length=NARROW_BAR, xpad=0, thickness=11), "orientation": "h", "ypad": 8, "title": None}
+        return {**bar, "x": 0, "xanchor": "left", "xref": "paper", "yref": "container"}
 
     def table(self, heads: pd.DataFrame, value: str) -> np.ndarray:
         """``value`` as [layer, head], NaN if there is no row."""

@@ -16,7 +16,7 @@ import plotly.graph_objects as go
 
 from arm_lens.plots.judge_rows import column_headings, overhang
 from arm_lens.plots.notation import HOVER, compact, fits
-from arm_lens.plots.panels import LETTER, Panels, above_panel
+from arm_lens.plots.panels import BARE, LETTER, Panels, above_panel, color_bar, columns_axis, rows_axis
 from arm_lens.plots.theme import DIVERGING, HEAT, INK, MUTED, label, narrow, page_width, signs
 
 SMALLEST = 27
@@ -207,21 +207,10 @@ def matrices(
         if one.title:
             title = label(one.title, width=max(12, int(panels.width / 7.5)), lines=1)
             above_panel(figure, f"<b>{title}</b>", yshift=room + 2, **place)
-    ticks = list(range(0, len(columns), -(-UPRIGHT // round(width)) if angle == -90 else 1))
-    bare = {"showgrid": False, "showline": False, "ticks": ""}
-    figure.update_xaxes(
-        side="top", tickvals=ticks, ticktext=[headings[tick] for tick in ticks], tickangle=angle, ticklabelstandoff=2,
-        range=[-0.5, len(columns) - 0.5], tickfont={"size": 11.5}, **bare,
-    )  # fmt: skip
-    figure.update_yaxes(
-        range=[len(rows) - 0.5, -0.5], tickvals=list(range(len(rows))), ticktext=names, ticklabelstandoff=6, **bare
-    )
-    bar = {
-        "title": {"text": f"{scale.title}<br>&nbsp;", "side": "top", "font": {"size": 12}}, "outlinewidth": 0,
-        "len": max(170, min(300, panels.height)), "lenmode": "pixels", "y": 1, "yanchor": "top", "x": 1, "xpad": 14,
-        "thickness": 12, "tickfont": {"size": 12},
-    }  # fmt: skip
-    colors = [list(stop) for stop in (DIVERGING if scale.diverging else HEAT)]
+    figure.update_xaxes(columns_axis(headings, angle=angle, every=-(-UPRIGHT // round(width)) if angle == -90 else 1))
+    figure.update_yaxes(rows_axis(names), **BARE)
+    bar = color_bar(scale.title, length=max(170, min(300, panels.height)), xpad=14, thickness=12)
+    colors = DIVERGING if scale.diverging else HEAT
     axis = {"cmin": scale.low, "cmax": scale.high, "colorscale": colors, "showscale": not printed, "colorbar": bar}
     return figure.update_layout(coloraxis=axis), layout
 
@@ -271,9 +260,6 @@ def _texts(one: Cells, scale: Scale, layout: Layout) -> np.ndarray:
 
 def rule(figure: go.Figure, index: int, layout: Layout, at: float | int) -> None:
     """Draw a line between columns and a line between rows, both at ``at``, through panel ``index``."""
-    upright = {"x0": at, "x1": at, "y0": 0, "y1": 1, "yref": "y domain"}
-    level = {"y0": at, "y1": at, "x0": 0, "x1": 1, "xref": "x domain"}
-    for ends in (upright, level):
+    for draw in (figure.add_vline, figure.add_hline):
         for color, width in (("#ffffff", 5), (INK, 1.6)):
-            line = {"color": color, "width": width}
-            figure.add_shape(type="line", **ends, line=line, **layout.panels.place(index))
+            draw(at, line={"color": color, "width": width}, **layout.panels.place(index))

@@ -59,7 +59,7 @@ def measures_against_each_other(
         raise ValueError(f"fewer than three heads have both {x!r} and {y!r}")
     notes = [_note(part, _interval(agreement, criterion, outcome, x, y)) for criterion, part in parts.items()]
     figure, panels = facets(
-        list(parts), notes=notes, height=190, above=46, between=70, gap_x=48, left=70, right=16, bottom=48
+        list(parts), notes=notes, height=190, left=76, gap_x=54, x=literal(measure_name(x)), y=literal(measure_name(y))
     )
     zero = {"line": {"color": "#999999", "width": 1}, "layer": "below"}
     for index, part in enumerate(parts.values()):
@@ -70,12 +70,9 @@ def measures_against_each_other(
         figure.add_hline(0, **zero, **place)
         figure.update_xaxes(range=limits[0], nticks=5, **place)
         figure.update_yaxes(range=limits[1], nticks=5, **place)
-    panels.name_axes(figure, literal(measure_name(x)), literal(measure_name(y)))
-    figure.update_layout(showlegend=False)
     named = any(len(_far(part)) for part in parts.values())
     what = f"Scores on {outcome_name(outcome)}: {span_text(map(len, parts.values()))} heads, with intervals."
-    caption(figure, [what, "ρ: Spearman.", "Named: far off the line." * named])
-    return figure
+    return caption(figure, [what, "ρ: Spearman.", "Named: far off the line." * named])
 
 
 def far_off(x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -104,16 +104,16 @@ def whiskers(
     }  # fmt: skip
 
 
-def caption(figure: go.Figure, sentences: Iterable[str]) -> None:
-    """Write literal ``sentences`` in grey below everything else; the figure grows by the room they take."""
+def caption(figure: go.Figure, sentences: Iterable[str]) -> go.Figure:
+    """Write literal ``sentences`` in grey below everything else, and return the figure, which grows by their room."""
     text = " ".join(filter(None, sentences))
     if not text:
-        return
+        return figure
     margin, width = figure.layout.margin, figure.layout.width
     lines = textwrap.wrap(text, int((width - 24) / CAPTION_LETTER))
     room = LINE * len(lines) + 8
     figure.update_layout(height=figure.layout.height + room, margin={"b": margin.b + room})
-    figure.add_annotation(
+    return figure.add_annotation(
         text="<br>".join(map(literal, lines)), x=0, y=0, xref="paper", yref="paper", xanchor="left", yanchor="bottom",
         xshift=8 - margin.l, yshift=4 - figure.layout.margin.b, align="left", font={"size": 12, "color": MUTED},
     )  # fmt: skip

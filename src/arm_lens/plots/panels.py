@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +17,8 @@ NARROWEST = 120
 """Pixels that a panel needs for an axis of numbers and a title."""
 WIDEST = 520
 STRIPE = "#f6f6f6"
+BARE = {"showgrid": False, "showline": False, "ticks": ""}
+"""An axis of which only the texts are drawn."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,40 +126,40 @@ def line_panels(
 def facets(
     titles: Sequence[str],
     *,
-    above: int,
-    between: int,
     height: int | None = None,
     notes: Sequence[str] | None = None,
     entries: Iterable[str] = (),
     x: str = "",
     y: str = "",
+    gap_x: int = 40,
     **sizes: int,
 ) -> tuple[go.Figure, Panels]:
     """A figure with a panel for each title, the same axes in all of them, and a legend at the top.
 
     Args:
         titles: literal text for each panel; a title may take two lines.
-        above: pixels between the legend and the panels, for titles of one line.
-        between: pixels between rows of panels, for titles of one line.
         height: pixels of a panel; if not given, panels are square.
         notes: plotly text below each title.
         entries: names in the legend.
         x: title of all x axes, written below the lowest panels.
         y: title of all y axes, written once to the left of them, since panels are too low to hold it.
+        gap_x: pixels between panels in a row.
         sizes: for `line_panels`.
     """
-    grid = line_panels(len(titles), height=1, **sizes)
+    grid = line_panels(len(titles), height=1, gap_x=gap_x, **sizes)
     names = list(entries)
     legend, taken = legend_above(names, left=grid.left, width=grid.inner_width) if names else ({}, 0)
-    extra = 18 if any(len(title) > grid.letters for title in titles) else 0  # for a second line
-    grid = replace(grid, height=height or grid.width, gap_y=between + extra, top=taken + above + extra)
+    over = 26 if any(titles) else 18
+    over += 18 * any(len(title) > grid.letters for title in titles)  # a second line
+    over += 16 * max((1 + note.count("<br>") for note in notes or () if note), default=0)
+    grid = replace(grid, height=height or grid.width, gap_y=over + (20 if narrow() else 38), top=taken + over)
     figure = grid.figure(titles, notes)
     grid.name_axes(figure, x)
     if y:
         figure.add_annotation(
             text=y, textangle=-90, x=0, y=0.5, xref="paper", yref="paper", xanchor="center", xshift=12 - grid.left
         )
-    figure.update_layout(legend=legend)
+    figure.update_layout(legend=legend, showlegend=bool(names))
     return figure, grid
 
 
@@ -196,6 +198,14 @@ def legend_above(names: Iterable[str], *, left: float | int, width: float | int)
     return place, line * -(-len(entries) // columns) + 8
 
 
+def color_bar(title: str, *, length: int, xpad: int, thickness: int) -> dict[str, Any]:
+    """An upright colour bar of so many pixels at the right of the panels, its plotly title above it."""
+    font = {"size": 12}
+    heading = {"text": f"{title}<br>&nbsp;", "side": "top", "font": font}
+    size = {"len": length, "lenmode": "pixels", "thickness": thickness, "xpad": xpad, "outlinewidth": 0}
+    return {"title": heading, "tickfont": font, "x": 1, "y": 1, "yanchor": "top", **size}
+
+
 def chance_line(
     figure: go.Figure,
     *,
@@ -224,12 +234,11 @@ def legend_entry(figure: go.Figure, name: str, **look: Any) -> None:
     figure.add_scatter(x=[None], y=[None], name=name, **look)
 
 
-def band(x: Sequence[Any], low: Iterable[Any], high: Iterable[Any], color: str, **options: Any) -> go.Scatter:
+def band(x: Iterable[Any], low: Iterable[Any], high: Iterable[Any], color: str, **options: Any) -> go.Scatter:
     """A filled band without an outline, from ``low`` to ``high`` along ``x``."""
-    return go.Scatter(
-        x=[*x, *x[::-1]], y=[*high, *list(low)[::-1]], mode="lines", line={"width": 0}, fill="toself", fillcolor=color,
-        hoverinfo="skip", **options,
-    )  # fmt: skip
+    x, low = list(x), list(low)
+    line = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip"}
+    return go.Scatter(x=x + x[::-1], y=[*high, *low[::-1]], fill="toself", fillcolor=color, **line, **options)
 
 
 def diagonal(figure: go.Figure, name: str, **place: int) -> None:
@@ -240,18 +249,26 @@ def diagonal(figure: go.Figure, name: str, **place: int) -> None:
     )
 
 
+def rows_axis(texts: Mapping[int, str] | Sequence[str], count: int | None = None) -> dict[str, Any]:
+    """An axis with a text at each whole number, the first at the top; of ``count`` rows, some may be without."""
+    named = dict(texts) if isinstance(texts, Mapping) else dict(enumerate(texts))
+    ticks = {"tickvals": list(named), "ticktext": list(named.values()), "ticklabelstandoff": 6}
+    return {"range": [(count or len(named)) - 0.5, -0.5], **ticks}
+
+
+def columns_axis(texts: Sequence[str], *, angle: int, standoff: int = 2, every: int = 1) -> dict[str, Any]:
+    """An axis at the top of a matrix with a heading for every 1st, 2nd, ... column."""
+    ticks = list(range(0, len(texts), every))
+    return {
+        "side": "top", "tickvals": ticks, "ticktext": [texts[tick] for tick in ticks], "tickangle": angle,
+        "ticklabelstandoff": standoff, "range": [-0.5, len(texts) - 0.5], "tickfont": {"size": 11.5}, **BARE,
+    }  # fmt: skip
+
+
 def row_axis(figure: go.Figure, texts: Sequence[str]) -> None:
     """Make the y axes rows of text, the first at the top, with a faint stripe behind every other one."""
-    count = len(texts)
-    figure.update_yaxes(
-        range=[count - 0.5, -0.5],
-        tickvals=list(range(count)),
-        ticktext=list(texts),
-        showgrid=False,
-        ticks="",
-        ticklabelstandoff=6,
-    )
-    for row in range(0, count, 2):
+    figure.update_yaxes(rows_axis(texts), showgrid=False, ticks="")
+    for row in range(0, len(texts), 2):
         stripe = {"y0": row - 0.5, "y1": row + 0.5, "fillcolor": STRIPE, "line_width": 0, "layer": "below"}
         figure.add_hrect(**stripe, row="all", col="all", exclude_empty_subplots=False)
 

@@ -55,15 +55,11 @@ def reward_histograms(items: pd.DataFrame, judge: str = "arm_reinforce", *, benc
     if not chosen["reward"].between(0, 1).all():
         raise ValueError("a reward in the table 'items' is not a probability between 0 and 1")
     subsets = {subset: chosen[chosen["subset"] == subset] for subset in chosen["subset"].unique()}
-    more = 16 * narrow()  # a note takes two lines in a narrow panel
     figure, grid = facets(
         list(subsets),
         notes=[_note(here) for here in subsets.values()],
         entries=GROUPS,
         height=110 if narrow() else 150,
-        above=42 + more,
-        between=80 + more,
-        gap_x=40,
         x="reward, P(Yes)",
         y="fraction of responses",
     )
@@ -123,9 +119,6 @@ def roc_curves(
     figure, grid = facets(
         subsets,
         entries=[style.label for style in styles.values()],
-        above=28,
-        between=68,
-        gap_x=40,
         widest=SIDE,
         x="false positive rate",
         y="true positive rate",

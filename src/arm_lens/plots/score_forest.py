@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 
 from arm_lens.frames import ATTRIBUTIONS, checked, criteria_of
-from arm_lens.plots.measures import MEASURES, measure_styles, outcome_name
-from arm_lens.plots.notation import DIGIT, HOVER, compact, score_text, whiskers
-from arm_lens.plots.panels import balanced_columns
-from arm_lens.plots.sheet import HEADING, Sheet
+from arm_lens.plots.measures import measure_styles, outcome_name
+from arm_lens.plots.notation import HOVER, excludes, hover_text, score_text, whiskers
+from arm_lens.plots.panels import balanced_columns, rows_axis
+from arm_lens.plots.sheet import HEADING, ZERO_LINE, Sheet
 from arm_lens.plots.theme import MUTED, label, literal, narrow
 
 OF_ONE_HEAD = ATTRIBUTIONS.needing("criterion", "measure", "outcome", "score", "ci_low", "ci_high", "n", key=())
@@ -41,7 +39,7 @@ class ScoreForest:
         """As many measures as there is room for, each with its rows of ``outcome`` or, without any, of its first one."""
         checked(scores, OF_ONE_HEAD)
         present = set(scores["measure"])
-        measures = [one for one in MEASURES if one in present] + sorted(present - set(MEASURES))
+        measures = list(measure_styles(sorted(present)))
         most = 4 if narrow() else 6
         parts = []
         for measure in measures[:most]:
@@ -114,55 +112,29 @@ class ScoreForest:
         own = own.assign(y=[self.criteria.index(str(one)) for one in own["criterion"]])
         known = own[own["score"].notna()]
         low, high = known["ci_low"].fillna(known["score"]), known["ci_high"].fillna(known["score"])
-        sure = (known["ci_low"] > 0) | (known["ci_high"] < 0)
         sheet.figure.add_scatter(
             x=known["score"],
             y=known["y"],
             mode="markers",
-            marker={"size": 8, "color": np.where(sure, DARK, "#ffffff"), "line": {"width": 1.5, "color": DARK}},
+            marker={
+                "size": 8,
+                "color": np.where(excludes(known), DARK, "#ffffff"),
+                "line": {"width": 1.5, "color": DARK},
+            },
             error_x=whiskers(known, "score", DARK, thickness=1.5, width=0),
-            hovertext=[
-                f"{label(str(row['criterion']), width=60)}<br>{score_text(row)}" for row in known.to_dict("records")
-            ],
+            hovertext=[hover_text(row["criterion"], score_text(row)) for row in known.to_dict("records")],
             hovertemplate=HOVER,
-            xaxis=f"x{axis}",
-            yaxis=f"y{axis}",
             showlegend=False,
             name="scores",
+            **sheet.on(axis),
         )
         ends = (min(0.0, float(low.min())), max(0.0, float(high.max()))) if len(known) else (0.0, 1.0)
         span = (ends[1] - ends[0]) or 1.0
         ranks = own[own["rank"].notna()] if "rank" in own.columns else own.iloc[:0]
         reach = (ends[0] - 0.08 * span, ends[1] + (0.06 if ranks.empty else 0.32) * span)
-        ticks, texts = _ticks(*reach, width)
-        sheet.figure.layout[f"xaxis{axis}"].update(
-            range=reach, tickvals=ticks, ticktext=texts, showgrid=False, tickangle=0, zeroline=True,
-            zerolinecolor="#999999", zerolinewidth=1,
-        )  # fmt: skip
+        sheet.x(axis).update(range=reach, nticks=max(2, int(width / 45)), showgrid=False, tickangle=0, **ZERO_LINE)
         names = [label(one, width=self.letters, lines=1) if named else "" for one in self.criteria]
-        sheet.figure.layout[f"yaxis{axis}"].update(
-            range=[len(names) - 0.5, -0.5], tickvals=list(range(len(names))), ticktext=names, ticks="", showgrid=False,
-            ticklabelstandoff=4,
-        )  # fmt: skip
+        sheet.y(axis).update(rows_axis(names), ticks="", showgrid=False)
+        grey, right = {"size": 12, "color": MUTED}, {"x": 1, "xref": f"x{axis} domain", "xanchor": "right"}
         for row in ranks.itertuples():
-            sheet.note(
-                text=f"#{row.rank:.0f}", x=1, xref=f"x{axis} domain", y=row.y, yref=f"y{axis}", xanchor="right",
-                font={"size": 12, "color": MUTED},
-            )  # fmt: skip
-
-
-def _ticks(low: float | int, high: float | int, width: float | int) -> tuple[list[float], list[str]]:
-    """Round numbers whose texts stand clear of one another and within the panel, as many as there is room for."""
-    span = high - low
-    base = 10.0 ** math.floor(math.log10(span / 10))
-    for factor in (1, 2, 5, 10, 20, 50):
-        step = base * factor
-        ticks = np.arange(math.ceil(low / step), math.floor(high / step) + 1) * step
-        digits = max(0, -math.floor(math.log10(step) + 1e-9))
-        texts = [compact(float(tick), digits if abs(tick) > step / 2 else 0) for tick in ticks]
-        places = (ticks - low) / span * width
-        reach = [DIGIT * len(text) / 2 for text in texts]
-        inside = [i for i in range(len(ticks)) if reach[i] - 4 <= places[i] <= width + 4 - reach[i]]
-        if all(places[b] - places[a] >= reach[a] + reach[b] + 8 for a, b in pairwise(inside)):
-            return [float(ticks[i]) for i in inside], [texts[i] for i in inside]
-    return [0.0], ["0"]
+            sheet.note(text=f"#{row.rank:.0f}", y=row.y, yref=f"y{axis}", font=grey, **right)

@@ -55,9 +55,6 @@ def training_curves(
         criteria,
         entries=[MEAN, BAND] if banded else (),
         height=110 if narrow() else 150,
-        above=26,
-        between=66,
-        gap_x=40,
         x="step",
         y=AXES[value],
     )
@@ -77,7 +74,7 @@ def training_curves(
     figure.update_yaxes(nticks=5, rangemode="normal" if value == "reward" else "tozero")
     for axis in list(figure.select_yaxes())[1:]:
         axis.matches = "y"
-    return figure.update_layout(showlegend=banded)
+    return figure
 
 
 def selection_steps(trajectory: HasHeads | Named[HasHeads] | pd.DataFrame) -> go.Figure:
@@ -109,11 +106,10 @@ def selection_steps(trajectory: HasHeads | Named[HasHeads] | pd.DataFrame) -> go
         hovertemplate="layer %{y}, head %{x}<br>probability %{z:.3f}<extra>%{fullData.name}</extra>",
         selector={"type": "heatmap"},
     )
-    colors = [list(stop) for stop in HEAT]
+    colors = HEAT
     grid.finish(figure, "selection<br>probability", cmin=0, cmax=1, colorscale=colors)
     if printed:
-        caption(figure, [f"After step {last} of the search."])
-        return figure
+        return caption(figure, [f"After step {last} of the search."])
     maps = [index for index, trace in enumerate(figure.data) if trace.type == "heatmap"]
     # Frames replace all annotations: besides the titles, those that come with the colour bar.
     words = [note.to_plotly_json() for note in figure.layout.annotations]
@@ -156,24 +152,24 @@ def selection_trajectories(trajectory: HasHeads | Named[HasHeads] | pd.DataFrame
     chosen = [one.columns[one.iloc[-1] > 0.5] for one in wide]
     notes = [f"{len(some)} of {one.shape[1]} heads chosen" for some, one in zip(chosen, wide, strict=True)]
     figure, panels = facets(
-        criteria, notes=notes, height=190, above=48, between=64, narrowest=100, bottom=46,
-        gap_x=NAMES_ROOM + (14 if narrow() else 20), left=52, right=NAMES_ROOM,
-    )  # fmt: skip
+        criteria,
+        notes=notes,
+        height=190,
+        narrowest=100,
+        gap_x=NAMES_ROOM + (14 if narrow() else 20),
+        right=NAMES_ROOM,
+        x="step",
+        y="probability",
+    )
     for index, (some, one) in enumerate(zip(chosen, wide, strict=True)):
         place = panels.place(index)
         _add_lines(figure, one[one.columns.difference(some, sort=False)], UNCHOSEN, 0.8, "not chosen", place)
         _add_lines(figure, one[some], MEETS, 1.5, "chosen", place)
         _add_names(figure, one.iloc[-1][some], panels.height, place)
-        figure.add_shape(
-            type="line", x0=0, x1=1, xref="x domain", y0=0.5, y1=0.5, line={"color": MUTED, "width": 1, "dash": "dash"},
-            layer="below", **place,
-        )  # fmt: skip
-    panels.name_axes(figure, "step", "probability")
+        figure.add_hline(0.5, line={"color": MUTED, "width": 1, "dash": "dash"}, layer="below", **place)
     figure.update_xaxes(range=[table["step"].min(), table["step"].max()], nticks=4)
     figure.update_yaxes(range=[-0.01, 1.01], tickvals=[0, 0.5, 1])
-    figure.update_layout(showlegend=False)
-    caption(figure, ["Blue: heads that end above 0.5 (dashed), named in the order of their last probability."])
-    return figure
+    return caption(figure, ["Blue: heads that end above 0.5 (dashed), named in the order of their last probability."])
 
 
 def _add_lines(

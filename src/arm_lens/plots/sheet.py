@@ -13,6 +13,7 @@ from arm_lens.plots.theme import INK
 MONO = "'DejaVu Sans Mono', 'Liberation Mono', Menlo, 'Courier New', monospace"
 LETTER = 7.3
 """Pixels of a character of the fixed-width type at 12 pixels."""
+ZERO_LINE = {"zeroline": True, "zerolinecolor": "#999999", "zerolinewidth": 1}
 HEADING = 30
 """Pixels that the heading of a part takes."""
 
@@ -37,6 +38,18 @@ class Sheet:
         self.figure.layout[f"xaxis{self.axes}"] = {"domain": across, "anchor": f"y{self.axes}"}
         self.figure.layout[f"yaxis{self.axes}"] = {"domain": upright, "anchor": f"x{self.axes}"}
         return self.axes
+
+    def on(self, axis: int) -> dict[str, str]:
+        """A pair of axes as the keywords of a trace."""
+        return {"xaxis": f"x{axis}", "yaxis": f"y{axis}"}
+
+    def x(self, axis: int) -> go.layout.XAxis:
+        """The x axis of a pair."""
+        return self.figure.layout[f"xaxis{axis}"]
+
+    def y(self, axis: int) -> go.layout.YAxis:
+        """The y axis of a pair."""
+        return self.figure.layout[f"yaxis{axis}"]
 
     def write(self, text: str, left: float | int, below: float | int, *, size: int = 13, color: str = INK) -> None:
         """Write text whose lower left corner stands ``left`` and ``below`` pixels from that of the figure."""

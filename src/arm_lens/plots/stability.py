@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 
 from arm_lens.frames import DEPTH, STABILITY, checked
 from arm_lens.plots.judge_rows import interval_dots
-from arm_lens.plots.notation import HOVER, caption
+from arm_lens.plots.notation import HOVER, caption, hover_text
 from arm_lens.plots.panels import LETTER, facets, line_panels, row_axis
 from arm_lens.plots.theme import MEETS, MUTED, label, narrow
 from arm_lens.registry import Style
@@ -71,21 +71,18 @@ def stability_by_group(stability: pd.DataFrame) -> go.Figure:
     row_axis(figure, shown)
     figure.update_yaxes(showticklabels=False, **panels.place(1))
     # After the stripes, which would cover it.
-    figure.add_shape(
-        type="line", x0=0, x1=0, y0=0, y1=1, yref="y domain", line=STROKE, layer="below", **panels.place(1)
-    )
+    figure.add_vline(0, line=STROKE, layer="below", **panels.place(1))
     lowest = min(0.0, float(table["nogueira_low"].min()))
     figure.update_xaxes(range=[-0.02, 1.02], **QUARTERS)
     figure.update_xaxes(range=[min(-0.02, lowest - 0.03), 1.02], **panels.place(1))
     figure.update_layout(showlegend=False)
-    caption(
+    return caption(
         figure,
         [
             "Dots: mean Jaccard index between the sets of a group, and Nogueira's index, with intervals.",
             "Upright strokes: random sets as large.",
         ],
     )
-    return figure
 
 
 def depth_profile(depth: pd.DataFrame) -> go.Figure:
@@ -101,11 +98,9 @@ def depth_profile(depth: pd.DataFrame) -> go.Figure:
     names = list(rows)
     together = len(names) <= len(PALETTE)
     titles = [""] if together else names
-    figure, panels = facets(
-        titles, entries=[name[:40] for name in names] if together else (), height=230 if together else 130,
-        above=10 if together else 34, between=56, most=2 if narrow() else 4, gap_x=34, left=58, right=18, bottom=46,
-    )  # fmt: skip
-    panels.name_axes(figure, "relative depth", "share of heads chosen" if together else "share")
+    entries = [name[:40] for name in names] if together else ()
+    height = 230 if together else 130
+    figure, panels = facets(titles, entries=entries, height=height, x="relative depth", y="share of heads chosen")
     for index, title in enumerate(titles):
         order = names if together else [*(name for name in names if name != title), title]
         for name in order:
@@ -114,9 +109,9 @@ def depth_profile(depth: pd.DataFrame) -> go.Figure:
     most = max(0.1, float(depth["share"].max()))
     figure.update_xaxes(range=[-0.03, 1.03], **QUARTERS)
     figure.update_yaxes(range=[-0.03 * most, 1.06 * most], nticks=5)
-    figure.update_layout(showlegend=together)
-    caption(figure, ["Depth 0 is the first layer, 1 the last." + ("" if together else " Grey: the other names.")])
-    return figure
+    return caption(
+        figure, ["Depth 0 is the first layer, 1 the last." + ("" if together else " Grey: the other names.")]
+    )
 
 
 def _profile(rows: pd.DataFrame, name: str, look: tuple[str, str, str] | None) -> go.Scatter:
@@ -128,8 +123,11 @@ def _profile(rows: pd.DataFrame, name: str, look: tuple[str, str, str] | None) -
         return go.Scatter(x=x, y=y, mode="lines", line=line, name=title, hoverinfo="skip", showlegend=False)
     color, symbol, dash = look
     texts = [
-        f"<b>{label(name, width=60)}</b><br>layer {row.layer}, depth {row.depth:.2f}<br>{row.chosen} of {row.n_heads} heads, "
-        f"share {row.share:.3f}"
+        hover_text(
+            name,
+            f"layer {row.layer}, depth {row.depth:.2f}",
+            f"{row.chosen} of {row.n_heads} heads, share {row.share:.3f}",
+        )
         for row in rows.itertuples()
     ]
     return go.Scatter(
@@ -139,9 +137,9 @@ def _profile(rows: pd.DataFrame, name: str, look: tuple[str, str, str] | None) -
 
 
 def _text(row: Mapping[Any, Any]) -> str:
-    lines = [f"<b>{label(str(row['group']), width=60)}</b>", f"{row['n_sets']} sets of {row['mean_heads']:.1f} heads"]
+    lines = [f"{row['n_sets']} sets of {row['mean_heads']:.1f} heads"]
     for name, (value, low, high) in INDICES.items():
         known = f"{row[value]:.3f}, interval {row[low]:.3f} to {row[high]:.3f}"
         lines.append(f"{name} " + ("unknown" if pd.isna(row[value]) else known))
     chance = row["jaccard_chance"]
-    return "<br>".join([*lines, "by chance " + ("unknown" if pd.isna(chance) else f"Jaccard {chance:.3f}")])
+    return hover_text(row["group"], *lines, "by chance " + ("unknown" if pd.isna(chance) else f"Jaccard {chance:.3f}"))

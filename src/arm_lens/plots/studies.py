@@ -107,13 +107,10 @@ def _study(
         panels = {f"{MEAN} ({len(subsets)})": (pd.concat(means), _mean(level, subsets)), **panels}
     styles = judge_styles([*varied["judge"], *level["judge"]], names)
     entries = [style.label if len(style.label) <= 28 else style.label[:27] + "…" for style in styles.values()]
-    height, between = (130, 46) if narrow() else (210, 66)
     title = (
         "labelled examples" if by == "n_examples" else "flipped labels (%)" if narrow() else "share of flipped labels"
     )
-    figure, grid = facets(
-        list(panels), entries=entries, height=height, above=26, between=between, gap_x=38, bottom=50, x=title, y="accuracy"
-    )  # fmt: skip
+    figure, grid = facets(list(panels), entries=entries, height=130 if narrow() else 210, x=title, y="accuracy")
     values = sorted(varied[by].unique().tolist())
     at = dict(zip(values, map(float, np.log2(values) if by == "n_examples" else values), strict=True))
     first, last = at[values[0]], at[values[-1]]
@@ -212,9 +209,7 @@ def accuracy_by_heads(curve: pd.DataFrame, *, names: Mapping[str, str] | None = 
     criteria, styles = criteria_of(curve), measure_styles(curve["ranking"])
     usual = {ranking: style.short if narrow() else style.name for ranking, style in styles.items()}
     shown = {ranking: (names or {}).get(ranking, name) for ranking, name in usual.items()}
-    figure, panels = facets(
-        criteria, entries=shown.values(), height=180, above=28, between=62, bottom=48, left=58, right=16, gap_x=34
-    )
+    figure, panels = facets(criteria, entries=shown.values(), height=180, x="number of heads", y="accuracy")
     sizes = sorted(curve["heads"].unique().tolist())
     first, *_, last = places([*sizes, sizes[-1]])
     margin = max(0.25, 0.03 * (last - first))
@@ -232,7 +227,6 @@ def accuracy_by_heads(curve: pd.DataFrame, *, names: Mapping[str, str] | None = 
     for ranking, style in styles.items():  # an entry of the legend, even if the first panel lacks the ranking
         name = label(shown[ranking], width=28, lines=1)
         legend_entry(figure, name, legendgroup=shown[ranking], **_look(style))
-    panels.name_axes(figure, "number of heads", "accuracy")
     # A set as it was chosen has a size of its own, which is not a step of the axis.
     steps = curve["heads"][curve.groupby(["criterion", "ranking"])["heads"].transform("size") > 1]
     ticks = sorted(steps.unique().tolist()) or sizes
@@ -241,11 +235,10 @@ def accuracy_by_heads(curve: pd.DataFrame, *, names: Mapping[str, str] | None = 
     figure.update_xaxes(tickvals=shown_at, ticktext=texts, tickangle=0, range=span)
     figure.update_yaxes(_accuracy_axis(curve))
     which = "" if banded == set(styles) else f" ({' and '.join(shown[one] for one in styles if one in banded)})"
-    caption(
+    return caption(
         figure,
         [f"The best heads of each ranking, on {span_text(curve['n'])} items. Bands: intervals{which}. Dashed: chance."],
     )
-    return figure
 
 
 def places(sizes: Sequence[int]) -> list[float | int]:

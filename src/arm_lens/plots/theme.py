@@ -29,17 +29,17 @@ MUTED = "#666666"
 GRID = "#e4e4e4"
 FONT = "'Source Sans 3', 'Helvetica Neue', Arial, 'Liberation Sans', sans-serif"
 MEETS = "#0072b2"
-HEAT = ((0.0, "#f3f4f5"), (0.25, "#c3d7e6"), (0.5, "#7fb0d3"), (0.75, "#2f7fb5"), (1.0, "#0b3557"))
+HEAT = [[0.0, "#f3f4f5"], [0.25, "#c3d7e6"], [0.5, "#7fb0d3"], [0.75, "#2f7fb5"], [1.0, "#0b3557"]]
 """Pale to dark in one hue, so that a photocopy keeps the order."""
-DIVERGING = (
-    (0.0, "#7a3600"),
-    (0.2, "#c46a1b"),
-    (0.4, "#f1cfa5"),
-    (0.5, "#f7f7f7"),
-    (0.6, "#c3d7e6"),
-    (0.8, "#2f7fb5"),
-    (1.0, "#0b3557"),
-)
+DIVERGING = [
+    [0.0, "#7a3600"],
+    [0.2, "#c46a1b"],
+    [0.4, "#f1cfa5"],
+    [0.5, "#f7f7f7"],
+    [0.6, "#c3d7e6"],
+    [0.8, "#2f7fb5"],
+    [1.0, "#0b3557"],
+]
 """Brown below the middle, blue above it: accuracies around chance. Values are printed on top, since both ends are the
 same grey in a photocopy."""
 
@@ -204,7 +204,7 @@ TEMPLATE = go.layout.Template(
         "yaxis": _AXIS,
         "hoverlabel": {"bgcolor": "#ffffff", "bordercolor": "#999999", "font": {"color": INK}, "align": "left"},
         "legend": {"orientation": "h", "x": 0, "xanchor": "left", "font": {"size": 13}, "itemsizing": "trace"},
-        "coloraxis": {"colorscale": [list(stop) for stop in HEAT], "colorbar": {"outlinewidth": 0, "thickness": 14}},
+        "coloraxis": {"colorscale": HEAT, "colorbar": {"outlinewidth": 0, "thickness": 14}},
         "annotationdefaults": {"font": {"size": 13, "color": INK}, "showarrow": False},
     }
 )

@@ -18,9 +18,10 @@ import plotly.graph_objects as go
 from arm_lens.display import counted
 from arm_lens.frames import HEADS, checked, criteria_of, repeats_in
 from arm_lens.heads import Chosen, Head, Named, heads_frame
-from arm_lens.plots.notation import HOVER, caption
-from arm_lens.plots.panels import LETTER
-from arm_lens.plots.theme import GRID, INK, MEETS, base_layout, label, narrow, page_width
+from arm_lens.plots.notation import HOVER, caption, span_text
+from arm_lens.plots.panels import BARE, LETTER, rows_axis
+from arm_lens.plots.sheet import Sheet
+from arm_lens.plots.theme import INK, MEETS, base_layout, label, narrow, page_width
 
 ROW = 24
 COLUMN = (15, 30)
@@ -89,45 +90,35 @@ def upset(heads: Chosen | Named[Chosen] | pd.DataFrame, *, most: int | None = No
     figure = _frame(sets, shown, letters, left, names_room, max(round(min(COLUMN[1] * len(shown), room)), 90))
     _draw(figure, sets, shown)
     rest = [len(one.heads) for one in found[len(shown) :]]
-    left_out = f" {len(rest)} further intersections of {_span(rest)} are left out." if rest else ""
+    left_out = f" {len(rest)} further intersections of {span_text(rest)} heads are left out." if rest else ""
     table = heads_frame(heads)
     searches = int(table.drop_duplicates(["criterion", *repeats_in(table)])["criterion"].value_counts().max())
     rule = "" if searches == 1 else f" A head counts if at least half of the {searches} searches selected it."
-    caption(figure, [f"Every head is counted once above, with exactly the names that have it.{rule}{left_out}"])
-    return figure
+    return caption(figure, [f"Every head is counted once above, with exactly the names that have it.{rule}{left_out}"])
 
 
 def _frame(
     sets: dict[str, set[Head]], shown: list[Intersection], letters: int, left: int, names_room: int, matrix: int
 ) -> go.Figure:
-    """The axes: x and y of the sets' bars, x2 and y2 of the dots, x2 and y3 of the bars above them; sizes in pixels."""
+    """The axes: the first pair is that of the sets' bars, the second of the dots, the third of the bars above them."""
     row = 32 if any(len(textwrap.wrap(name, letters)) > 1 for name in sets) else ROW
-    height, top, bottom = row * len(sets), 20, 44
-    inner, upright = left + names_room + matrix, BARS + GAP + height
-    quiet = {"showgrid": False, "showline": False, "ticks": "", "zeroline": False}
-    lines = {"domain": [0, height / upright], "range": [len(sets) - 0.5, -0.5], **quiet}
-    most = max(len(one.heads) for one in shown)
-    figure = go.Figure()
-    figure.update_layout(
-        base_layout(
-            width=EDGES[0] + inner + EDGES[1],
-            height=top + upright + bottom,
-            margin={"l": EDGES[0], "r": EDGES[1], "t": top, "b": bottom},
-        ),
-        showlegend=False,
-        bargap=0.35,
-        xaxis={"domain": [0, left / inner], "range": [max(map(len, sets.values())) * 1.45 + 0.5, 0], "anchor": "y",
-               "showticklabels": False, "title": {"text": "heads", "standoff": 6}, **quiet},
-        yaxis={"anchor": "x", "side": "right", "tickvals": list(range(len(sets))), "ticklabelstandoff": 8,
-               "ticktext": [label(name, width=letters) for name in sets], **lines},
-        xaxis2={"domain": [(left + names_room) / inner, 1], "range": [-0.5, len(shown) - 0.5], "anchor": "y2",
-                "showticklabels": False, **quiet},
-        yaxis2={"anchor": "x2", "showticklabels": False, **lines},
-        yaxis3={"domain": [(height + GAP) / upright, 1], "range": [0, most * 1.14], "anchor": "x2", "nticks": 5,
-                "tickformat": "d", "gridcolor": GRID, "title": {"text": "heads in common", "standoff": 6}},
-    )  # fmt: skip
-    if most <= 5:
-        figure.update_layout(yaxis3_dtick=1)
+    height, right, below, most = row * len(sets), left + names_room, BARS + GAP, max(len(one.heads) for one in shown)
+    sheet = Sheet(right + matrix, below + height)
+    margin = {"l": EDGES[0], "r": EDGES[1], "t": 20, "b": 44}
+    size = base_layout(width=sum(EDGES) + sheet.width, height=sheet.height + 64, margin=margin)
+    figure = sheet.figure.update_layout(size, showlegend=False, bargap=0.35)
+    sizes = sheet.add_axes(0, below, left, height)
+    dots = sheet.add_axes(right, below, matrix, height)
+    counts = sheet.add_axes(right, 0, matrix, BARS)
+    names = {**rows_axis([label(name, width=letters) for name in sets]), **BARE}
+    sheet.x(sizes).update(range=[max(map(len, sets.values())) * 1.45 + 0.5, 0], showticklabels=False, **BARE)
+    sheet.x(sizes).title = {"text": "heads", "standoff": 6}
+    sheet.y(sizes).update(names, side="right", ticklabelstandoff=8)
+    sheet.y(dots).update(names, showticklabels=False)
+    for axis in (dots, counts):
+        sheet.x(axis).update(range=[-0.5, len(shown) - 0.5], showticklabels=False, **BARE)
+    sheet.y(counts).update(range=[0, most * 1.14], nticks=5, tickformat="d", dtick=1 if most <= 5 else None)
+    sheet.y(counts).title = {"text": "heads in common", "standoff": 6}
     for index in range(0, len(sets), 2):
         figure.add_shape(
             type="rect", x0=0, x1=1, xref="paper", y0=index - 0.5, y1=index + 0.5, yref="y2", fillcolor="#f5f5f5",
@@ -146,7 +137,7 @@ def _draw(figure: go.Figure, sets: dict[str, set[Head]], shown: list[Intersectio
     )  # fmt: skip
     texts = [_listing(" and ".join(one.names) + " only" * (len(one.names) == 1), list(one.heads)) for one in shown]
     figure.add_bar(
-        x=columns, y=counts, marker_color=MEETS, text=counts, textangle=0, name="intersections", xaxis="x2", yaxis="y3",
+        x=columns, y=counts, marker_color=MEETS, text=counts, textangle=0, name="intersections", xaxis="x3", yaxis="y3",
         hovertext=texts, **bar,
     )  # fmt: skip
     inside = np.array([[name in one.names for name in sets] for one in shown])
@@ -169,8 +160,3 @@ def _listing(title: str, heads: list[Head]) -> str:
     more = f" and {len(heads) - HEADS_SHOWN} more" if len(heads) > HEADS_SHOWN else ""
     listed = label(names + more, width=60, lines=12)
     return f"<b>{label(title, width=60, lines=6)}</b><br>{counted(len(heads), 'head')}<br>{listed}"
-
-
-def _span(sizes: list[int]) -> str:
-    low, high = min(sizes), max(sizes)
-    return counted(low, "head") + (" each" if low == high else f" to {high}")
