@@ -281,7 +281,7 @@ def test_weights_that_changed_are_noticed(plain, tokenizer, change):
         if change == "step":
             model.model.layers[0].self_attn.v_proj.weight.mul_(1.1)
         elif change == "cast":
-            model.double()
+            model.bfloat16()
         else:
             model.model.layers[0].self_attn.v_proj.weight = torch.nn.Parameter(torch.randn(24, 32))
     after = read_batch(model, pad(SEQUENCES[:1]))
@@ -290,9 +290,11 @@ def test_weights_that_changed_are_noticed(plain, tokenizer, change):
     handle = projection.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0][:, -1]))
     logits_of(model, SEQUENCES[:1])
     handle.remove()
-    torch.testing.assert_close(after[:, 2].flatten(1), seen[0], atol=1e-5, rtol=1e-4)
+    close = {"atol": 0.05, "rtol": 0.05} if change == "cast" else {"atol": 1e-5, "rtol": 1e-4}
+    assert after.dtype == seen[0].dtype
+    torch.testing.assert_close(after[:, 2].flatten(1), seen[0], **close)
     moved = (fingerprint(model) - before).abs().max()
-    assert moved < 1e-5 if change == "cast" else moved > 1e-3
+    assert 0 < moved < 0.05 if change == "cast" else moved > 0.01
 
 
 def test_hooks_of_torch_on_it_take_part(plain, tokenizer):

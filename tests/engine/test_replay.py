@@ -175,39 +175,6 @@ def test_so_is_a_hooked_transformer_with_alibi(fresh):
     assert_same(found, one_full_pass_per_mask(model, masks, values))
 
 
-def test_heads_of_a_hybrid_model_can_be_tried_where_it_has_any(fresh):
-    """Qwen3-Next: three layers of linear attention, which has no heads to write at, to one of full attention."""
-    linear = {f"linear_{of}_head_dim": 8 for of in ("key", "value")}
-    linear |= {"linear_num_key_heads": 2, "linear_num_value_heads": 4}
-    experts = {"num_experts": 4, "num_experts_per_tok": 2}
-    experts |= {"moe_intermediate_size": 16, "shared_expert_intermediate_size": 16}
-    model = fresh(transformers.Qwen3NextConfig(**SMALL, **linear, **experts))
-    masks, values = problem(model)
-    masks[:, :3] = False
-    replay = Replay(model, SEQUENCES, VERDICTS, batch_size=1)
-    with pytest.warns(SlowReplayWarning, match="linear_attention"):
-        found = replay.logits(masks, values)
-    expected = one_full_pass_per_mask(model, masks, values)
-    assert (expected.std(dim=1) > 10 * TOLERANCE).any()
-    assert_same(found, expected)
-    masks[1, 2, 0] = True
-    with pytest.raises(ValueError, match="layer 2 has no attention heads"):
-        replay.logits(masks, values)
-
-
-@pytest.mark.parametrize("without_heads", ["mamba", "t5"])
-def test_a_model_without_heads_to_write_at_is_refused(fresh, without_heads):
-    if without_heads == "mamba":
-        model = fresh(transformers.MambaConfig(**TOKENS, hidden_size=32, num_hidden_layers=2, state_size=4))
-    else:
-        shape = {"d_model": 32, "d_ff": 48, "num_layers": 2, "num_heads": 4, "d_kv": 8, "decoder_start_token_id": 0}
-        shape |= {name: TOKENS[name] for name in ("vocab_size", "eos_token_id", "pad_token_id")}
-        model = fresh(transformers.T5Config(**shape), auto=transformers.AutoModelForSeq2SeqLM)
-    with warnings.catch_warnings(), pytest.raises(ValueError, match="has no attention heads"):
-        warnings.simplefilter("ignore", SlowReplayWarning)
-        Replay(model, SEQUENCES, VERDICTS).logits(*problem(model))
-
-
 # ------------------------------------------------------------------------------------------ the check before use
 
 

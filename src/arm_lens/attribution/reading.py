@@ -55,7 +55,10 @@ def attention_rows(
     model = language_model(model)
     seen: list[Tensor] = []
     found: list[Tensor] = []
-    with model.hook_pattern(layer).register_forward_hook(lambda *args: seen.append(args[2].detach())):
+    with (
+        model.exclusive(),
+        model.hook_pattern(layer).register_forward_hook(lambda *args: seen.append(args[2].detach())),
+    ):
         for span in chunks(len(sequences), batch_size):
             model.last_logits(pad(sequences[span], device=model.device))
             if not seen:

@@ -4,7 +4,9 @@ Every function takes a `TransformerBridge`, a `HookedTransformer`, or a Hugging 
 a `LanguageModel`.
 """
 
+from arm_lens.engine.finite import NotFiniteError
 from arm_lens.engine.gates import gap_slopes, gated_verdicts
+from arm_lens.engine.identity import ModelMismatchError, UncheckedModelWarning, UnsupportedModelError
 from arm_lens.engine.kv_segments import KVSegment
 from arm_lens.engine.language_model import ModelLike, describe, language_model, last_logits
 from arm_lens.engine.loading import load_model
@@ -34,11 +36,15 @@ __all__ = [
     "ModelClass",
     "ModelInfo",
     "ModelLike",
+    "ModelMismatchError",
+    "NotFiniteError",
     "Prefixes",
     "PromptTooLongError",
     "Replay",
     "SlowReplayWarning",
     "TokenBatch",
+    "UncheckedModelWarning",
+    "UnsupportedModelError",
     "VerdictScores",
     "VerdictTokenError",
     "VerdictTokens",

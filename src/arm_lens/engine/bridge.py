@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import init_empty_weights
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformer_lens.model_bridge import TransformerBridge
@@ -55,10 +56,20 @@ class BridgeModel(LanguageModel):
         return getattr(inner.config, "_commit_hash", None), type(inner).__name__, processing
 
     @property
-    def _text_config(self) -> PretrainedConfig:
+    def config(self) -> PretrainedConfig:
         """The Hugging Face config of the language model."""
-        config: PretrainedConfig = self._lens.original_model.config.get_text_config()  # type: ignore[union-attr, operator]
-        return config
+        config: Any = self._lens.original_model.config
+        # Of an encoder-decoder model, the text config is that of the decoder.
+        text: PretrainedConfig = config if getattr(config, "is_encoder_decoder", False) else config.get_text_config()
+        return text
+
+    def raw_module(self) -> nn.Module:
+        """The user's own Hugging Face model, or one built around the bridge's weights."""
+        if isinstance(self.raw, PreTrainedModel):
+            return self.raw
+        if self._lens.compatibility_mode:
+            raise LookupError("its weights were processed")
+        return rebuilt(self._lens.original_model)
 
     def parts_of(self, block: nn.Module) -> list[nn.Module]:
         """The modules of a block and of the layer that it wraps: some of the layer's have no bridge."""
@@ -70,12 +81,11 @@ class BridgeModel(LanguageModel):
         """Every module of the bridge and of the model that it wraps."""
         return iter(dict.fromkeys((*self._lens.modules(), *self._lens.original_model.modules())))
 
-    @torch.inference_mode()
-    def logits(self, batch: TokenBatch) -> Float[Tensor, "batch pos vocab"]:
+    def unchecked_logits(self, batch: TokenBatch) -> Float[Tensor, "batch pos vocab"]:
         """Next-token logits at every position."""
         return self._pass(batch)
 
-    def last_logits_with_gradient(self, batch: TokenBatch) -> Float[Tensor, "batch vocab"]:
+    def unchecked_last_logits(self, batch: TokenBatch) -> Float[Tensor, "batch vocab"]:
         """Next-token logits after the last real tokens."""
         if self._keeps_logits and bool((batch.last == batch.tokens.shape[1] - 1).all()):
             return self._pass(batch, logits_to_keep=1)[:, -1]
@@ -84,12 +94,13 @@ class BridgeModel(LanguageModel):
 
     def _pass(self, batch: TokenBatch, **options: int) -> Float[Tensor, "batch pos vocab"]:
         mask = {"attention_mask": batch.attention_mask} if batch.padded else {}
-        logits: Tensor = self._lens(batch.tokens, **mask, **options)
+        with self.exclusive():
+            logits: Tensor = self._lens(batch.tokens, **mask, **options)
         return logits
 
     def no_extension(self, longest: int) -> str | None:
         """Why the model cannot read new tokens after KV segments."""
-        config = self._text_config
+        config = self.config
         rope = getattr(config, "rope_parameters", None) or {}
         by_kind = [part for part in rope.values() if isinstance(part, dict)]  # of models with several kinds of layers
         for part in (rope, *by_kind):
@@ -97,18 +108,11 @@ class BridgeModel(LanguageModel):
                 original = part.get("original_max_position_embeddings") or config.max_position_embeddings
                 if longest > int(original):
                     return STRETCHED
-        if getattr(self._lens.original_model.config, "is_encoder_decoder", False):
-            return "it is an encoder-decoder model"
         others = set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
         if others:
             return f"it has layers of the kind {', '.join(sorted(others))}"
         if getattr(self._lens.cfg, "positional_embedding_type", None) == "alibi":
             return "its positions are distances between slots (ALiBi)"
-        try:
-            for layer in range(self.n_layers):
-                self.hook_z(layer)
-        except ValueError as error:
-            return str(error)
         return None
 
     def extend(
@@ -124,7 +128,7 @@ class BridgeModel(LanguageModel):
             _PastLayer([segment.keys[layer] for segment in new.past], [segment.values[layer] for segment in new.past])
             for layer in range(self.n_layers)
         ]
-        with self._unembedding_only(rows) as done:
+        with self.exclusive(), self._unembedding_only(rows) as done:
             logits: Tensor = self._lens(
                 new.tokens,
                 past_key_values=Cache(layers=list(layers)),
@@ -161,7 +165,7 @@ class BridgeModel(LanguageModel):
 
     def _additive(self, new: NewTokens) -> Tensor | dict[str, Tensor]:
         """The attention mask in the form that Hugging Face uses unchanged: one, or one for each kind of layer."""
-        config, dtype = self._text_config, self.dtype
+        config, dtype = self.config, self.dtype
         window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
         kinds = set(getattr(config, "layer_types", None) or ())
         lowest = torch.finfo(dtype).min
@@ -229,6 +233,40 @@ class _Rows(nn.Module):
 # ------------------------------------------------------------------------------------------ plain Hugging Face models
 
 
+def rebuilt(inner: PreTrainedModel) -> nn.Module:
+    """A Hugging Face module of the same class, config and weights as one whose parts TransformerLens has exchanged.
+
+    The weights are shared; nothing of them is copied.
+
+    Raises:
+        LookupError: if the weights are not those of the class, as in quantised models.
+    """
+    with torch.random.fork_rng(devices=[]), init_empty_weights(include_buffers=False):
+        module = type(inner)(copy.deepcopy(inner.config))
+    weights: dict[str, list[Tensor]] = {}
+    for of_inner in (inner.named_parameters(remove_duplicate=False), inner.named_buffers(remove_duplicate=False)):
+        for name, weight in of_inner:
+            weights.setdefault(name.replace("_original_component.", ""), []).append(weight)
+    device = next(inner.parameters()).device
+
+    def take(name: str, like: Tensor) -> Tensor:
+        fitting = [weight for weight in weights.get(name, ()) if weight.shape == like.shape]
+        if not fitting or fitting[0].device != device:
+            raise LookupError(f"the weight {name} is missing, has another shape, or is on another device")
+        return fitting[0].detach()
+
+    for path, part in module.named_modules():
+        prefix = f"{path}." if path else ""
+        for name, parameter in part._parameters.items():
+            if parameter is not None:
+                part._parameters[name] = nn.Parameter(take(prefix + name, parameter), requires_grad=False)
+        for name, buffer in part._buffers.items():
+            if buffer is not None:  # those that are not saved, like rotary frequencies, are computed anew
+                saved = name not in part._non_persistent_buffers_set
+                part._buffers[name] = take(prefix + name, buffer) if saved else buffer.to(device)
+    return module.eval()
+
+
 @torch.inference_mode(False)  # what is made here may take part in gradients
 def bridge_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> TransformerBridge:
     """A bridge that computes with a Hugging Face model's weights in memory, and leaves the model as it is.
@@ -247,17 +285,32 @@ def bridge_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Tra
     inner = copy.deepcopy(model, memo)
     inner.train(False)
     inner.set_attn_implementation("eager")
-    spare = copy.deepcopy(tokenizer)  # its padding side is set
-    # Without these TransformerLens would load the tokenizer anew, without the tokens that were added since.
-    spare.init_kwargs |= {"add_bos_token": True, "name_or_path": tokenizer.name_or_path}
     name = str(model.name_or_path)
     return TransformerBridge.boot_transformers(
         str(Path(name).resolve()) if Path(name).is_dir() else name,
         hf_model=inner,
-        tokenizer=spare,
+        tokenizer=for_transformer_lens(tokenizer),
         device=model.device,
         dtype=model.dtype,
     )
+
+
+def for_transformer_lens(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """A copy of a tokenizer for TransformerLens, which sets special tokens and the padding side."""
+    spare = copy.deepcopy(tokenizer)
+    # Without these it would load the tokenizer anew, without the chat template and the tokens that were added since.
+    spare.init_kwargs |= {"add_bos_token": True, "name_or_path": tokenizer.name_or_path}
+    return spare
+
+
+def use_tokenizer(model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Have a TransformerLens model use a tokenizer object as it is; its setters load another one."""
+    if isinstance(model, TransformerBridge):
+        model._tokenizer = tokenizer
+    else:
+        model.tokenizer = tokenizer
+    encoded = tokenizer.encode("a")
+    model.cfg.tokenizer_prepends_bos = len(encoded) > 1 and encoded[0] == tokenizer.bos_token_id
 
 
 def hooks_on(model: PreTrainedModel) -> tuple[int, ...]:

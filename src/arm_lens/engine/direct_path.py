@@ -49,18 +49,18 @@ def direct_paths(model: LanguageModel) -> Iterator[None]:
         # The second argument of BLOOM's parts is the stream to which they add their output: it stays on the path.
         return (*map(_detached, args[:1]), *args[1:]), {name: _detached(one) for name, one in kwargs.items()}
 
-    handles = [reader.register_forward_pre_hook(cut, with_kwargs=True) for reader in _readers(model)]
-    norms = filter(_is_norm, model.modules())  # of a bridge, both the bridge's modules and those that they wrap
-    handles += [norm.register_forward_hook(_with_fixed_scale, with_kwargs=True) for norm in norms]
-    try:
+    with model.exclusive(), contextlib.ExitStack() as handles:
+        for reader in _readers(model):
+            handles.enter_context(reader.register_forward_pre_hook(cut, with_kwargs=True))
+        for norm in filter(
+            _is_norm, model.modules()
+        ):  # of a bridge, both the bridge's modules and those that they wrap
+            handles.enter_context(norm.register_forward_hook(_with_fixed_scale, with_kwargs=True))
         yield
         uncut = [layer for layer, block in enumerate(model.blocks) if block.get_submodule("attn") not in called]
         if uncut:
             name = model.info.architecture
             raise RuntimeError(f"{name}: the attention of layer {uncut[0]} runs outside TransformerLens' modules")
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _readers(model: LanguageModel) -> list[nn.Module]:

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from arm_lens.engine.finite import has_maximum, naming_prompts
 from arm_lens.engine.gradients import differentiating, frozen_weights
 from arm_lens.engine.kv_segments import NewTokens
 from arm_lens.engine.replay import Replay
@@ -93,15 +94,18 @@ def _verdicts(
     normalised: bool,
 ) -> Float[Tensor, "batch verdict"]:
     """`gated_verdicts` of one of the replay's batches."""
-    sequences = [replay.sequences[example] for example in replay.prefixes.batches[number]]
-    with steer(replay.model, gates, values, injection=replay.injection):
+    examples = replay.prefixes.batches[number]
+    sequences = [replay.sequences[example] for example in examples]
+    with naming_prompts(examples), steer(replay.model, gates, values, injection=replay.injection):
         if replay.exact:
             past = [segment.outside_inference_mode() for segment in replay.prefixes.of_batch(number)]
             last = pad([sequence[-1:] for sequence in sequences], device=replay.device)
             logits = replay.model.extend(NewTokens.following(last, past))[:, -1].float()
         else:
             logits = replay.model.last_logits_with_gradient(pad(sequences, device=replay.device)).float()
-    verdicts = replay.verdicts.sums(logits)
+        verdicts = replay.verdicts.sums(logits)
+        finite = has_maximum(logits.detach()) & verdicts.detach().isfinite().all(dim=-1)
+        replay.model.check_rows(finite, "the verdict's logits", pad(sequences, device=replay.device))
     if normalised:
         verdicts = verdicts - logits.logsumexp(dim=-1, keepdim=True)
     return verdicts.cpu()

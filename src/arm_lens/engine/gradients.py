@@ -14,25 +14,27 @@ from arm_lens.engine.protocol import LanguageModel
 @contextlib.contextmanager
 def frozen_weights(model: LanguageModel) -> Iterator[None]:
     """Within, weights take no part in gradients: nothing is stored for them, and ``backward`` gives them none."""
-    learning = [weight for weight in model.parameters() if weight.requires_grad]
-    try:
-        for weight in learning:
-            weight.requires_grad_(False)
-        yield
-    finally:
-        for weight in learning:
-            weight.requires_grad_(True)
+    with model.exclusive():
+        learning = [weight for weight in model.parameters() if weight.requires_grad]
+        try:
+            for weight in learning:
+                weight.requires_grad_(False)
+            yield
+        finally:
+            for weight in learning:
+                weight.requires_grad_(True)
 
 
 @contextlib.contextmanager
 def differentiating(model: LanguageModel) -> Iterator[None]:
     """Within, gradients are recorded whatever the caller's mode, but not for weights; afterwards no graph is left."""
-    try:
-        with frozen_weights(model), torch.inference_mode(False), torch.enable_grad():
-            yield
-    finally:
-        for module in model.modules():
-            forget(module)
+    with model.exclusive():
+        try:
+            with frozen_weights(model), torch.inference_mode(False), torch.enable_grad():
+                yield
+        finally:
+            for module in model.modules():
+                forget(module)
 
 
 def forget(module: nn.Module) -> None:

@@ -7,17 +7,19 @@ padding. It finds positions by counting that mask's tokens, and unembeds every p
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import copy
+from collections.abc import Iterator, Sequence
 from functools import partial
 from importlib import import_module
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from arm_lens.engine.kv_segments import KVSegment, NewTokens
-from arm_lens.engine.protocol import STRETCHED, LanguageModel
+from arm_lens.engine.protocol import STRETCHED, Findings, LanguageModel
 from arm_lens.engine.tokens import TokenBatch
 
 if TYPE_CHECKING:
@@ -39,22 +41,64 @@ class HookedModel(LanguageModel):
         cfg = self._lens.cfg
         return None, str(cfg.original_architecture), "folded" if str(cfg.normalization_type).endswith("Pre") else "raw"
 
+    @property
+    def config(self) -> Any:
+        """Nothing: a HookedTransformer does not have its Hugging Face config."""
+        return SimpleNamespace()
+
+    def raw_module(self) -> nn.Module:
+        """There is none: TransformerLens computes with weights of its own."""
+        raise LookupError("a HookedTransformer has no Hugging Face module")
+
+    def with_weights_of(self, module: nn.Module) -> HookedModel:
+        """A HookedTransformer of the same config and weight processing, with a Hugging Face module's weights."""
+        lens, folded = copy.deepcopy(self._lens), self._provenance()[2] == "folded"
+        state = import_module("transformer_lens.loading_from_pretrained").get_pretrained_state_dict(
+            str(lens.cfg.model_name), lens.cfg, hf_model=module, dtype=self.dtype
+        )
+        lens.load_and_process_state_dict(
+            state, fold_ln=folded, center_writing_weights=folded, center_unembed=folded, fold_value_biases=folded
+        )
+        return HookedModel(lens, lens, Findings())
+
+    def structural_difference(self, windows: Sequence[int | None], frequencies: Sequence[Tensor]) -> str | None:
+        """Sliding windows and the frequencies of rotary positions, which few tokens may not show."""
+        cfg, blocks = self._lens.cfg, self._lens.blocks
+        for layer, (window, block) in enumerate(zip(windows, blocks, strict=True)):
+            there, here = window or cfg.n_ctx, cfg.window_size if block.attn.attn_type == "local" else cfg.n_ctx
+            if min(there, cfg.n_ctx) != min(here, cfg.n_ctx):
+                return f"a token of layer {layer} attends to {there} tokens there and to {here} here"
+        if cfg.positional_embedding_type != "rotary" or not frequencies:
+            return None
+        for layer, block in enumerate(blocks):
+            sin, cos = (table[1].detach().float().cpu() for table in (block.attn.rotary_sin, block.attn.rotary_cos))
+            own = torch.atan2(sin, cos).sort().values[::2]  # each frequency is there twice
+            if not any(
+                own.shape == one.shape and torch.allclose(own, one, rtol=1e-2, atol=1e-6) for one in frequencies
+            ):
+                return f"the frequencies of rotary positions in layer {layer} are others"
+        return None
+
     def _residual(self, batch: TokenBatch) -> Float[Tensor, "batch pos d_model"]:
         # Without a mask a HookedTransformer whose tokenizer pads on the left makes one by looking for pad tokens, and may
         # find them among the real ones (pad is often eos, or token 0).
-        residual: Tensor = self._lens(batch.tokens, stop_at_layer=self.n_layers, attention_mask=batch.attention_mask)
+        with self.exclusive():
+            residual: Tensor = self._lens(
+                batch.tokens, stop_at_layer=self.n_layers, attention_mask=batch.attention_mask
+            )
         return residual
 
-    @torch.inference_mode()
-    def logits(self, batch: TokenBatch) -> Float[Tensor, "batch pos vocab"]:
+    def unchecked_logits(self, batch: TokenBatch) -> Float[Tensor, "batch pos vocab"]:
         """Next-token logits at every position."""
-        return self._unembed(self._residual(batch))
+        with self.exclusive():
+            return self._unembed(self._residual(batch))
 
-    def last_logits_with_gradient(self, batch: TokenBatch) -> Float[Tensor, "batch vocab"]:
+    def unchecked_last_logits(self, batch: TokenBatch) -> Float[Tensor, "batch vocab"]:
         """Next-token logits after the last real tokens."""
-        residual = self._residual(batch)
-        rows = torch.arange(len(batch.tokens), device=residual.device)
-        return self._unembed(residual[rows, batch.last.to(residual.device)][:, None])[:, 0]
+        with self.exclusive():
+            residual = self._residual(batch)
+            rows = torch.arange(len(batch.tokens), device=residual.device)
+            return self._unembed(residual[rows, batch.last.to(residual.device)][:, None])[:, 0]
 
     def _unembed(
         self, residual: Float[Tensor, "batch pos d_model"], rows: Int[Tensor, " verdict"] | None = None
@@ -103,7 +147,7 @@ class HookedModel(LanguageModel):
         # The class finds positions by counting the tokens of the attention mask; these counts give ours.
         before = cache.previous_attention_mask.sum(dim=1, keepdim=True)
         counts = torch.cat([before, torch.maximum(positions + 1, before)], dim=1).cummax(dim=1).values
-        with self._attending(new):
+        with self.exclusive(), self._attending(new):
             residual = self._lens(
                 new.tokens, attention_mask=counts.diff(dim=1), past_kv_cache=cache, stop_at_layer=self.n_layers
             )
@@ -111,7 +155,8 @@ class HookedModel(LanguageModel):
             own = slice(-new.tokens.shape[1], None)
             keys = [entry.past_keys[:, own].clone() for entry in cache.entries]
             keep.append(KVSegment(keys, [entry.past_values[:, own].clone() for entry in cache.entries], positions))
-        return self._unembed(residual[:, -1:] if last_only else residual, rows)
+        with self.exclusive():
+            return self._unembed(residual[:, -1:] if last_only else residual, rows)
 
     @contextlib.contextmanager
     def _attending(self, new: NewTokens) -> Iterator[None]:

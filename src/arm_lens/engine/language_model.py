@@ -8,6 +8,7 @@ lives.
 
 from __future__ import annotations
 
+import threading
 import weakref
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
@@ -19,6 +20,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from arm_lens.engine.bridge import BridgeModel, bridge_of, hooks_on
 from arm_lens.engine.hooked import HookedModel, HookedTransformer
+from arm_lens.engine.identity import verify
 from arm_lens.engine.protocol import Findings, LanguageModel, ModelInfo, weights_state
 from arm_lens.engine.tokens import TokenBatch
 
@@ -51,6 +53,8 @@ class _Wrapped:
     bridge: TransformerBridge | None = None
 
 
+_BOOKKEEPING = threading.Lock()
+"""Held while the two tables below are looked up and changed, never while a model is used."""
 _FINDINGS: weakref.WeakKeyDictionary[nn.Module, Findings] = weakref.WeakKeyDictionary()
 _WRAPPED: weakref.WeakKeyDictionary[PreTrainedModel, _Wrapped] = weakref.WeakKeyDictionary()
 
@@ -66,24 +70,40 @@ def language_model(model: ModelLike, tokenizer: PreTrainedTokenizerBase | None =
     Raises:
         TypeError: if the model is anything else, if its tokenizer cannot be found, or if a tokenizer is given for a model
             that has one.
+        ModelMismatchError: if the model does not compute what its Hugging Face module computes; see
+            `arm_lens.engine.identity`. That is found out once, with a few short passes.
+        UnsupportedModelError: if it is not a causal language model with the same heads in every layer.
+        NotFiniteError: if its logits are NaN or infinite.
     """
     if isinstance(model, tuple) and len(model) == 2 and isinstance(model[0], PreTrainedModel) and tokenizer is None:
         model, tokenizer = model
-    if isinstance(model, PreTrainedModel):
-        if tokenizer is not None and not isinstance(tokenizer, PreTrainedTokenizerBase):
+    if isinstance(model, PreTrainedModel) and tokenizer is not None:
+        if not isinstance(tokenizer, PreTrainedTokenizerBase):
             raise TypeError(f"expected {ACCEPTED}; the second of the tuple is a {type(tokenizer).__name__}")
-        return _of_hugging_face(model, tokenizer)
-    if tokenizer is not None:
+    elif tokenizer is not None:
         raise TypeError(f"only a Hugging Face model is given a tokenizer, not a {type(model).__name__}")
+    found = adapter_of(model, tokenizer)
+    verify(found)
+    return found
+
+
+def adapter_of(model: ModelLike, tokenizer: PreTrainedTokenizerBase | None = None) -> LanguageModel:
+    """As `language_model`, but the model is not compared with its Hugging Face module."""
     if isinstance(model, LanguageModel):
         return model
+    if isinstance(model, PreTrainedModel):
+        return _of_hugging_face(model, tokenizer)
+    adapter: type[BridgeModel | HookedModel]
     if isinstance(model, TransformerBridge):
+        adapter = BridgeModel
+    elif HookedTransformer is not None and isinstance(model, HookedTransformer):
+        adapter = HookedModel
+    else:
+        raise TypeError(f"expected {ACCEPTED}, not {type(model).__name__}")
+    with _BOOKKEEPING:
         findings = _FINDINGS.setdefault(model, Findings())
-        return _in_use(findings) or BridgeModel(model, model, findings)
-    if HookedTransformer is not None and isinstance(model, HookedTransformer):
-        findings = _FINDINGS.setdefault(model, Findings())
-        return _in_use(findings) or HookedModel(model, model, findings)
-    raise TypeError(f"expected {ACCEPTED}, not {type(model).__name__}")
+    with findings.lock:
+        return _in_use(findings) or adapter(model, model, findings)
 
 
 def _in_use(findings: Findings) -> LanguageModel | None:
@@ -91,21 +111,24 @@ def _in_use(findings: Findings) -> LanguageModel | None:
 
 
 def _of_hugging_face(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> LanguageModel:
-    known, hooks = _WRAPPED.get(model), hooks_on(model)
+    hooks = hooks_on(model)
     state = (*weights_state((*model.parameters(), *model.buffers())), *hooks)
-    if known is not None and tokenizer is None:
-        tokenizer = known.tokenizer
-    if known is None or known.state != state or known.tokenizer is not tokenizer:
-        if any(type(module).__module__.startswith("transformer_lens") for module in model.modules()):
-            raise TypeError(f"this {type(model).__name__} is part of a TransformerBridge: give that")
-        known = _WRAPPED[model] = _Wrapped(_tokenizer_of(model) if tokenizer is None else tokenizer, state)
-    adapter = _in_use(known.findings)
-    if adapter is None:
-        bridge = bridge_of(model, known.tokenizer) if known.bridge is None else known.bridge
-        if not hooks:  # a hook may refer to the model, which this table must not keep alive
-            known.bridge = bridge
-        adapter = BridgeModel(model, bridge, known.findings, known.tokenizer)
-    return adapter
+    with _BOOKKEEPING:
+        known = _WRAPPED.get(model)
+        if known is not None and tokenizer is None:
+            tokenizer = known.tokenizer
+        if known is None or known.state != state or known.tokenizer is not tokenizer:
+            if any(type(module).__module__.startswith("transformer_lens") for module in model.modules()):
+                raise TypeError(f"this {type(model).__name__} is part of a TransformerBridge: give that")
+            known = _WRAPPED[model] = _Wrapped(_tokenizer_of(model) if tokenizer is None else tokenizer, state)
+    with known.findings.lock:
+        adapter = _in_use(known.findings)
+        if adapter is None:
+            bridge = bridge_of(model, known.tokenizer) if known.bridge is None else known.bridge
+            if not hooks:  # a hook may refer to the model, which this table must not keep alive
+                known.bridge = bridge
+            adapter = BridgeModel(model, bridge, known.findings, known.tokenizer)
+        return adapter
 
 
 def _tokenizer_of(model: PreTrainedModel) -> PreTrainedTokenizerBase:

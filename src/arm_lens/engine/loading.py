@@ -1,6 +1,7 @@
 """Loading models with unchanged weights.
 
-Both classes then compute the same activations, so what is fitted on one may be used on the other.
+Both classes then compute the same activations, so what is fitted on one may be used on the other. That they do is checked;
+see `arm_lens.engine.identity`.
 """
 
 from __future__ import annotations
@@ -14,9 +15,12 @@ from typing import Any, Literal, overload
 
 import torch
 from transformer_lens.model_bridge import TransformerBridge
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from arm_lens.engine.bridge import for_transformer_lens, use_tokenizer
 from arm_lens.engine.hooked import HookedTransformer
+from arm_lens.engine.identity import verify
+from arm_lens.engine.language_model import adapter_of
 from arm_lens.engine.protocol import ModelClass, bundled_model_path
 
 
@@ -64,13 +68,17 @@ def load_model(
         device: by default CUDA if there is one, else the CPU.
         dtype: the dtype of weights and activations.
         revision: hub branch, tag or commit.
-        tokenizer: used instead of the model's own. (For some families, such as Qwen2, Transformers takes the family's
-            tokenizer class whatever the folder's tokenizer files say.)
+        tokenizer: used instead of the model's own, and not changed. (For some families, such as Qwen2, Transformers takes
+            the family's tokenizer class whatever the folder's tokenizer files say.)
         trust_remote_code: passed to Hugging Face.
 
     Raises:
         FileNotFoundError: if a local folder lacks its ``config.json``.
         ValueError: if ``model_class`` is not available here.
+        ModelMismatchError: if TransformerLens does not compute what the Hugging Face model in the folder computes; the
+            error says what to use instead.
+        UnsupportedModelError: if the model is not a causal language model with the same heads in every layer.
+        NotFiniteError: if its logits are NaN or infinite, as in float16 those of some models are.
     """
     path = str(bundled_model_path() if name_or_path is None else name_or_path)
     if Path(path).is_dir() and not (Path(path) / "config.json").exists():
@@ -80,19 +88,25 @@ def load_model(
     options: dict[str, Any] = {
         "device": device or ("cuda" if torch.cuda.is_available() else "cpu"),
         "dtype": dtype,
-        "tokenizer": tokenizer,
+        "tokenizer": None if tokenizer is None else for_transformer_lens(tokenizer),
         "trust_remote_code": trust_remote_code,
     }
+    raw = None
+    model: TransformerBridge | HookedTransformer
     if model_class == "TransformerBridge":
-        return TransformerBridge.boot_transformers(path, revision=revision, **options)
-    if model_class != "HookedTransformer":
+        model = TransformerBridge.boot_transformers(path, revision=revision, **options)
+    elif model_class != "HookedTransformer":
         raise ValueError(f"model_class must be 'TransformerBridge' or 'HookedTransformer', not {model_class!r}")
-    if HookedTransformer is None:
+    elif HookedTransformer is None:
         raise ValueError("this TransformerLens has no HookedTransformer (removed in 4.0); use TransformerBridge")
-    if not Path(path).is_dir():
-        hooked: HookedTransformer = HookedTransformer.from_pretrained_no_processing(path, revision=revision, **options)
-        return hooked
-    return _hooked_from_folder(path, **options)
+    elif Path(path).is_dir():
+        model, raw = _hooked_from_folder(path, **options)
+    else:
+        model = HookedTransformer.from_pretrained_no_processing(path, revision=revision, **options)
+    if tokenizer is not None:
+        use_tokenizer(model, tokenizer)
+    verify(adapter_of(model), raw)
+    return model
 
 
 def _hooked_from_folder(
@@ -101,8 +115,8 @@ def _hooked_from_folder(
     dtype: torch.dtype,
     tokenizer: PreTrainedTokenizerBase | None,
     trust_remote_code: bool,
-) -> HookedTransformer:
-    """Do for a folder what `HookedTransformer.from_pretrained` does for hub names only."""
+) -> tuple[HookedTransformer, PreTrainedModel]:
+    """Do for a folder what `HookedTransformer.from_pretrained` does for hub names only; and the Hugging Face model."""
     loading = import_module("transformer_lens.loading_from_pretrained")
     hf_config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
     with tempfile.TemporaryDirectory() as neutral:
@@ -130,4 +144,4 @@ def _hooked_from_folder(
     model.load_and_process_state_dict(
         state, fold_ln=False, center_writing_weights=False, center_unembed=False, fold_value_biases=False
     )
-    return model.eval()
+    return model.eval(), hf_model

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from arm_lens.engine.finite import NotFiniteError, naming_prompts
 from arm_lens.engine.kv_segments import KVSegment
 from arm_lens.engine.language_model import ModelLike, language_model
 from arm_lens.engine.memory import Footprint
@@ -145,7 +146,14 @@ def each_last_logits(
     for span in tqdm(spans, desc="judging", unit="batch", disable=not progress, leave=False):
         here = order[span]
         batch = pad([sequences[index][len(common) :] for index in here], device=model.device)
-        yield here, model.last_logits_after(past, batch) if past else model.last_logits(batch)
+        with naming_prompts(here):
+            try:
+                logits = model.last_logits_after(past, batch) if past else model.last_logits(batch)
+            except NotFiniteError:
+                # Whole prompts also show the layer.
+                model.last_logits(pad([sequences[index] for index in here], device=model.device))
+                raise
+        yield here, logits
 
 
 def shared_beginning(model: ModelLike, sequences: Sequence[Sequence[int]]) -> list[int]:

@@ -9,25 +9,27 @@ classes of TransformerLens; no other module asks for a model's class.
 from __future__ import annotations
 
 import contextlib
+import threading
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeAlias
 
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformer_lens.config import TransformerLensConfig
 from transformer_lens.hook_points import HookPoint, LensHandle
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
+from arm_lens.engine.finite import NotFiniteError, cause_in, has_maximum
 from arm_lens.engine.kv_segments import KVSegment, NewTokens
-from arm_lens.engine.tokens import PromptTooLongError, TokenBatch
+from arm_lens.engine.tokens import PromptTooLongError, TokenBatch, begins_with_bos, encode_text
 
 ModelClass = Literal["TransformerBridge", "HookedTransformer"]
 Hook: TypeAlias = Callable[[Float[Tensor, "batch pos head d_head"]], Float[Tensor, "batch pos head d_head"] | None]
@@ -73,6 +75,25 @@ class ModelInfo:
         return asdict(self)
 
 
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """What a raw Hugging Face module computes; see `arm_lens.engine.identity`."""
+
+    architecture: str
+    """Its class."""
+    rows: list[list[int]]
+    logits: list[Tensor]
+    """Next-token logits at the last positions of each row, ``[pos, vocab]`` in float32 on the CPU."""
+    frequencies: list[Tensor]
+    """The frequencies of its rotary positions, sorted; one tensor per kind."""
+    windows: list[int | None]
+    """How many tokens back each layer attends; None for all."""
+
+    def last_only(self) -> Reference:
+        """The same with each row's last logits only, to be stored."""
+        return replace(self, logits=[one[-1:].clone() for one in self.logits])
+
+
 @dataclass(eq=False)
 class Findings:
     """What was found out about one model by trying, without a reference to the model."""
@@ -85,6 +106,16 @@ class Findings:
     """Whether the user was warned that the model cannot be replayed."""
     adapter: weakref.ref[LanguageModel] | None = None
     """The adapter in use."""
+    reference: Reference | None = None
+    """What the model's Hugging Face module computes, if it was at hand."""
+    compared: str | None = None
+    """The weight processing with which the model was compared with its Hugging Face module; None if it was not yet."""
+    shape: tuple[int, int] | None = None
+    """Heads per layer and d_head, as ``hook_z`` has them; None if that is not known yet."""
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    """Held by the thread that uses the model; see `LanguageModel.exclusive`."""
+    depth: int = 0
+    """How many `LanguageModel.exclusive` blocks of that thread are open."""
 
 
 def weights_state(weights: Iterable[Tensor]) -> tuple[object, ...]:
@@ -115,8 +146,43 @@ def silenced() -> Iterator[None]:
         _SILENCE.reset(token)
 
 
+@contextlib.contextmanager
+def evaluating(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Within, none of the modules is in training mode (there is no dropout, say); afterwards each has its own mode again."""
+    training = [module for module in modules if module.training]
+    try:
+        for module in training:
+            module.training = False
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+@contextlib.contextmanager
+def without_hooks(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Within, no hook acts except those with which libraries connect modules; afterwards all do, in the same order."""
+    removed: list[tuple[dict[int, Any], dict[int, Any]]] = []
+    try:
+        for module in modules:
+            hooked = set(_hooks_on(module))
+            for hooks in (module._forward_hooks, module._forward_pre_hooks):
+                if hooked & hooks.keys():
+                    removed.append((hooks, dict(hooks)))
+                    for hook in hooked & hooks.keys():
+                        del hooks[hook]
+        yield
+    finally:
+        for hooks, before in removed:
+            hooks.clear()
+            hooks.update(before)
+
+
 class LanguageModel(ABC):
     """A language model as arm_lens uses it; made by `arm_lens.engine.language_model`.
+
+    Several threads may use one model: each pass, and each block within which hooks are on the model, is one thread's alone
+    (`exclusive`). Other threads wait meanwhile.
 
     Args:
         raw: the user's own object.
@@ -140,10 +206,7 @@ class LanguageModel(ABC):
         self._cfg: Any = untyped.cfg
         config: TransformerLensConfig = self._cfg
         self.n_layers: int = config.n_layers
-        self.n_heads: int = config.n_heads
-        """Attention heads per layer; with grouped-query attention, the query heads."""
         self.n_key_value_heads: int = config.n_key_value_heads or config.n_heads
-        self.d_head: int = config.d_head
         self.d_model: int = config.d_model
         self.d_mlp: int = config.d_mlp or 4 * config.d_model
         self.d_vocab: int = config.d_vocab
@@ -176,6 +239,16 @@ class LanguageModel(ABC):
     @abstractmethod
     def _provenance(self) -> tuple[str | None, str, str]:
         """Revision, architecture and weight processing, for `info`."""
+
+    @property
+    def n_heads(self) -> int:
+        """Attention heads per layer; with grouped-query attention, the query heads."""
+        return int(self._cfg.n_heads) if self.findings.shape is None else self.findings.shape[0]
+
+    @property
+    def d_head(self) -> int:
+        """The width of a head in ``hook_z``: that of its values, which may differ from that of its keys."""
+        return int(self._cfg.d_head) if self.findings.shape is None else self.findings.shape[1]
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -217,19 +290,26 @@ class LanguageModel(ABC):
         Raises:
             ValueError: if the layer has none (a state-space layer, say).
         """
-        return self._attention_point(layer, "hook_z")
+        return self._required(layer, "hook_z")
 
     def hook_pattern(self, layer: int) -> HookPoint:
         """The hook point of a layer's attention pattern, ``[batch, head, query, key]``; errors as for `hook_z`."""
-        return self._attention_point(layer, "hook_pattern")
+        return self._required(layer, "hook_pattern")
 
-    def _attention_point(self, layer: int, name: str) -> HookPoint:
+    def _required(self, layer: int, name: str) -> HookPoint:
+        point = self.attention_point(layer, name)
+        if point is None:
+            raise ValueError(
+                f"{self.info.name} has no blocks.{layer}.attn.{name}: layer {layer} has no attention heads"
+            )
+        return point
+
+    def attention_point(self, layer: int, name: str) -> HookPoint | None:
+        """A hook point of a layer's attention by name; None if the layer has none."""
         # Not from hook_dict: a bridge builds that anew, with every alias, at each access.
         blocks = getattr(self._lens, "blocks", None)
         point = None if blocks is None else getattr(getattr(blocks[layer], "attn", None), name, None)
-        if isinstance(point, HookPoint):
-            return point
-        raise ValueError(f"{self.info.name} has no blocks.{layer}.attn.{name}: layer {layer} has no attention heads")
+        return point if isinstance(point, HookPoint) else None
 
     def parts_of(self, block: nn.Module) -> list[nn.Module]:
         """The modules that a block's layer is made of."""
@@ -239,46 +319,111 @@ class LanguageModel(ABC):
         """Every module that may take part in a pass."""
         return self._lens.modules()
 
+    # ------------------------------------------------------------------------- its Hugging Face module, see `identity`
+
+    @abstractmethod
+    def raw_module(self) -> nn.Module:
+        """The Hugging Face module of the same weights, without TransformerLens.
+
+        Raises:
+            LookupError: if it is not to be had.
+        """
+
+    def module_on_disk(self) -> nn.Module:
+        """The Hugging Face model from which this one was loaded, from a folder or the hub's cache; never downloaded.
+
+        Raises:
+            LookupError: if it is not there.
+        """
+        names = [str(name) for name in dict.fromkeys((self._cfg.tokenizer_name, self._cfg.model_name)) if name]
+        for name in names:
+            with contextlib.suppress(OSError, ValueError):
+                return AutoModelForCausalLM.from_pretrained(name, dtype=self.dtype, local_files_only=True)
+        raise LookupError(f"no model is on disk under {' or '.join(map(repr, names))}")
+
+    def with_weights_of(self, module: nn.Module) -> LanguageModel | None:
+        """A model of the same class and weight processing, with a Hugging Face module's weights; None if that is unknown."""
+        return None
+
+    @property
+    @abstractmethod
+    def config(self) -> Any:
+        """The Hugging Face config of the language model; an empty namespace if it is not known."""
+
+    def structural_difference(self, windows: Sequence[int | None], frequencies: Sequence[Tensor]) -> str | None:
+        """How the model differs from its Hugging Face module beyond the reach of a few short rows; None if it does not.
+
+        Args:
+            windows: how many tokens back each layer attends; None for all.
+            frequencies: the sorted frequencies of rotary positions, one tensor per kind.
+        """
+        return None
+
     # -------------------------------------------------------------------------------------------- hooks
+
+    @contextlib.contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Within, this thread alone uses the model, and the model is in evaluation mode; nested use is free.
+
+        Each module's own mode is restored on exit. Another thread that uses the model waits, so do not wait for one within.
+        """
+        with self.findings.lock:
+            outermost = not self.findings.depth
+            self.findings.depth += 1
+            try:
+                with evaluating(self.modules() if outermost else ()):
+                    yield
+            finally:
+                self.findings.depth -= 1
 
     @contextlib.contextmanager
     def hooked(self, hooks: Mapping[int, Hook]) -> Iterator[None]:
         """Run with a function at ``hook_z`` of each given layer; if it returns a tensor, that replaces the activation.
 
         Exactly these hooks are removed on exit, also after an exception; the user's own stay. The hook points are used
-        directly, because the bridge's own context manager calls a hook once per alias in compatibility mode.
+        directly, because the bridge's own context manager calls a hook once per alias in compatibility mode. The block is
+        `exclusive`: the hooks act on no other thread's passes.
         """
         added: list[tuple[HookPoint, LensHandle]] = []
-        try:
-            for layer, function in hooks.items():
-                point = self.hook_z(layer)
-                point.add_hook(_as_lens_hook(function, self.n_heads))
-                added.append((point, point.fwd_hooks[-1]))
-                _OURS.add(added[-1][1].hook.id)
-            yield
-        finally:
-            for point, handle in added:
-                handle.hook.remove()
-                _OURS.discard(handle.hook.id)
-                if handle in point.fwd_hooks:  # not if the hooks were reset meanwhile
-                    point.fwd_hooks.remove(handle)
+        with self.exclusive():
+            try:
+                for layer, function in hooks.items():
+                    point = self.hook_z(layer)
+                    point.add_hook(_as_lens_hook(function, self.n_heads))
+                    added.append((point, point.fwd_hooks[-1]))
+                    _OURS.add(added[-1][1].hook.id)
+                yield
+            finally:
+                for point, handle in added:
+                    handle.hook.remove()
+                    _OURS.discard(handle.hook.id)
+                    if handle in point.fwd_hooks:  # not if the hooks were reset meanwhile
+                        point.fwd_hooks.remove(handle)
 
     def is_hooked(self) -> bool:
         """Whether any hook is on any module: the model is steered, or a hook of the user's reads or changes it."""
-        return any(True for module in self._lens.modules() for _ in _hooks_on(module))
+        with self.findings.lock:  # not the hooks of another thread
+            return any(True for module in self._lens.modules() for _ in _hooks_on(module))
+
+    def heads_are_hooked(self) -> bool:
+        """Whether the model is already steered, say: a hook is at ``hook_z`` of a layer."""
+        with self.findings.lock:
+            return any(self.hook_z(layer).fwd_hooks for layer in range(self.n_layers))
 
     def has_foreign_hooks(self) -> bool:
         """Whether hooks that `hooked` did not add are on the hook points; they may depend on a token's place in a prompt."""
-        points = (module for module in self._lens.modules() if isinstance(module, HookPoint))
-        return any(hook not in _OURS for point in points for hook in _hooks_on(point))
+        with self.findings.lock:
+            points = (module for module in self._lens.modules() if isinstance(module, HookPoint))
+            return any(hook not in _OURS for point in points for hook in _hooks_on(point))
 
     # -------------------------------------------------------------------------------------------- tokens
 
     def encode(self, texts: Sequence[str], *, chat: bool, names: Sequence[str] | None = None) -> list[list[int]]:
         """Whole prompts as token ids.
 
-        A chat template writes its own special tokens into the text. For a base model a beginning-of-sequence token comes
-        first if the tokenizer has one and TransformerLens' ``cfg.default_prepend_bos`` is set.
+        Control tokens within the parts of a `MarkedText` that were given are read as text. A beginning-of-sequence token
+        comes first, once: a chat template may write it into the text, or else it is put there if the tokenizer does so by
+        itself; for a base model, if the tokenizer has one and TransformerLens' ``cfg.default_prepend_bos`` is set.
 
         Args:
             texts: whole prompts.
@@ -289,11 +434,11 @@ class LanguageModel(ABC):
             PromptTooLongError: naming the first text that has more tokens than the model's context.
         """
         bos = self.tokenizer.bos_token_id
-        prepend = not chat and bos is not None and getattr(self._cfg, "default_prepend_bos", True)
-        prefix = [bos] if prepend else []
+        wanted = begins_with_bos(self.tokenizer) if chat else getattr(self._cfg, "default_prepend_bos", True)
+        prefix = [bos] if wanted and bos is not None else []
         sequences = []
         for number, text in enumerate(texts):
-            ids = self.tokenizer.encode(text, add_special_tokens=False)
+            ids = encode_text(self.tokenizer, text)
             ids = ids if prefix and ids[:1] == prefix else prefix + ids
             if len(ids) > self.n_ctx:
                 name = names[number] if names is not None else f"text {number}"
@@ -306,18 +451,75 @@ class LanguageModel(ABC):
 
     # -------------------------------------------------------------------------------------------- passes
 
-    @abstractmethod
+    @torch.inference_mode()
     def logits(self, batch: TokenBatch) -> Float[Tensor, "batch pos vocab"]:
-        """Next-token logits at every position, without gradients; hooks already on the model take part."""
+        """Next-token logits at every position, without gradients; hooks already on the model take part.
+
+        Raises:
+            NotFiniteError: if those at a real token are NaN or infinite.
+        """
+        logits = self.unchecked_logits(batch)
+        padding = (batch.attention_mask == 0).to(logits.device)
+        self.check_rows((has_maximum(logits) | padding).all(dim=1), "the logits", batch)
+        return logits
 
     @torch.inference_mode()
     def last_logits(self, batch: TokenBatch) -> Float[Tensor, "batch vocab"]:
-        """Next-token logits after each sequence's last real token, without gradients; hooks on the model take part."""
+        """Next-token logits after each sequence's last real token, without gradients; hooks on the model take part.
+
+        Raises:
+            NotFiniteError: if they are NaN or infinite.
+        """
         return self.last_logits_with_gradient(batch)
 
-    @abstractmethod
     def last_logits_with_gradient(self, batch: TokenBatch) -> Float[Tensor, "batch vocab"]:
         """The same as `last_logits`, with gradients unless the caller forbids them."""
+        logits = self.unchecked_last_logits(batch)
+        self.check_rows(has_maximum(logits.detach()), "the logits", batch)
+        return logits
+
+    def check_rows(self, finite: Bool[Tensor, " row"], what: str, batch: TokenBatch | None) -> None:
+        """Raise a `NotFiniteError` unless all rows are finite.
+
+        Args:
+            finite: which rows are finite.
+            what: the numbers, in the plural.
+            batch: whole prompts; the first one that is not finite is read again, with the hooks that are on the model, to
+                find the layer. None if the rows are parts of prompts.
+        """
+        if bool(finite.all()):
+            return
+        row = int((~finite).int().argmax())
+        layer = None if batch is None else self._first_layer(batch, row)
+        cause = cause_in(self.dtype) + (", and what hooks write into the model" if self.is_hooked() else "")
+        raise NotFiniteError.of(what, row, layer, cause)
+
+    def _first_layer(self, batch: TokenBatch, row: int) -> int | None:
+        """The first block whose output at a row's last token is not finite."""
+        found: list[int] = []
+        last = int(batch.last[row])
+
+        def noting(layer: int) -> Any:
+            def note(module: nn.Module, args: Any, output: Any) -> None:
+                stream = output[0] if isinstance(output, tuple) else output
+                if isinstance(stream, Tensor) and not bool(stream[row, last].isfinite().all()):
+                    found.append(layer)
+
+            return note
+
+        with self.exclusive(), contextlib.ExitStack() as handles, torch.no_grad():
+            for layer, block in enumerate(self.blocks):
+                handles.enter_context(block.register_forward_hook(noting(layer)))
+            self.unchecked_last_logits(batch)
+        return min(found, default=None)
+
+    @abstractmethod
+    def unchecked_logits(self, batch: TokenBatch) -> Float[Tensor, "batch pos vocab"]:
+        """Next-token logits at every position, whether they are finite or not."""
+
+    @abstractmethod
+    def unchecked_last_logits(self, batch: TokenBatch) -> Float[Tensor, "batch vocab"]:
+        """Next-token logits after the last real tokens, whether they are finite or not."""
 
     @abstractmethod
     def no_extension(self, longest: int) -> str | None:
@@ -359,8 +561,14 @@ class LanguageModel(ABC):
 
     @torch.inference_mode()
     def last_logits_after(self, past: Sequence[KVSegment], batch: TokenBatch) -> Float[Tensor, "batch vocab"]:
-        """Next-token logits after left-padded tokens that follow what was read before; hooks on the model take part."""
-        return self.extend(NewTokens.following(batch, past), last_only=True)[:, -1]
+        """Next-token logits after left-padded tokens that follow what was read before; hooks on the model take part.
+
+        Raises:
+            NotFiniteError: if they are NaN or infinite.
+        """
+        logits = self.extend(NewTokens.following(batch, past), last_only=True)[:, -1]
+        self.check_rows(has_maximum(logits), "the logits", None if past else batch)
+        return logits
 
 
 def _hooks_on(module: nn.Module) -> Iterator[int]:

@@ -22,13 +22,14 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from arm_lens.display import card, counted, score_map, size
+from arm_lens.engine.finite import NotFiniteError, naming_prompts
 from arm_lens.engine.language_model import ModelLike, language_model
-from arm_lens.engine.protocol import Hook, silenced
+from arm_lens.engine.protocol import Hook, silenced, without_hooks
 from arm_lens.engine.sharing import recalled, remembered_of
 from arm_lens.engine.tokens import TokenBatch, chunks, pad
 
 PROBE_TOKENS = 12
-"""Length of the fixed token sequence of a fingerprint."""
+"""Length of the fixed token sequence that identifies weights."""
 
 
 def read_batch(model: ModelLike, batch: TokenBatch) -> Float[Tensor, "batch layer head d_head"]:
@@ -40,7 +41,11 @@ def read_batch(model: ModelLike, batch: TokenBatch) -> Float[Tensor, "batch laye
 def read_with_logits(
     model: ModelLike, batch: TokenBatch
 ) -> tuple[Float[Tensor, "batch layer head d_head"], Float[Tensor, "batch vocab"]]:
-    """What `read_batch` gives, and the next-token logits of the same pass."""
+    """What `read_batch` gives, and the next-token logits of the same pass.
+
+    Raises:
+        NotFiniteError: if activations or logits are NaN or infinite.
+    """
     model = language_model(model)
     rows = torch.arange(len(batch.tokens), device=batch.tokens.device)
     last = batch.last
@@ -58,7 +63,9 @@ def read_with_logits(
     if missing:
         raise RuntimeError(f"hook_z of layer {missing[0]} did not fire: its attention runs outside TransformerLens")
     found = [z.to(batch.tokens.device) for z in layers if z is not None]
-    return rearrange(found, "layer batch head d_head -> batch layer head d_head"), logits
+    heads: Tensor = rearrange(found, "layer batch head d_head -> batch layer head d_head")
+    model.check_rows(heads.isfinite().flatten(1).all(dim=1), "the activations (hook_z)", batch)
+    return heads, logits
 
 
 def read_heads(
@@ -69,7 +76,9 @@ def read_heads(
     device = model.device
     spans = list(chunks(len(sequences), batch_size))
     for span in tqdm(spans, desc="reading heads", unit="batch", disable=not progress):
-        yield read_batch(model, pad(sequences[span], device=device))
+        with naming_prompts(range(span.start, span.stop)):
+            heads = read_batch(model, pad(sequences[span], device=device))
+        yield heads
 
 
 def read_all(
@@ -101,6 +110,14 @@ class HeadMeans:
     """mu[layer, head], in float32 on the CPU."""
     count: int
     """How many examples were averaged."""
+
+    def __post_init__(self) -> None:
+        finite = self.values.isfinite().flatten(1).all(dim=1)
+        if not bool(finite.all()):
+            layer = int((~finite).int().argmax())
+            raise NotFiniteError.of(
+                "the means", None, layer, "read them again, in bfloat16 or float32 if it was in float16"
+            )
 
     def __repr__(self) -> str:
         n_layers, n_heads, d_head = self.values.shape
@@ -162,13 +179,32 @@ def mean_heads(
     return remembered_of(model, ("means", batch_size), sequences, make)
 
 
-def fingerprint(model: ModelLike) -> Float[Tensor, "layer head d_head"]:
-    """``hook_z`` at the last of a few fixed tokens, which identifies the model's weights.
+def read_unsteered(
+    model: ModelLike, sequences: Sequence[Sequence[int]]
+) -> tuple[Float[Tensor, "text layer head d_head"], Float[Tensor, "text vocab"]]:
+    """``hook_z`` at the last token of each sequence and its next-token logits, in float32 on the CPU, of the model itself.
 
-    Models with the same fingerprint compute the same activations, whatever their names and classes; a fine-tune, another
-    revision or another weight processing changes it. Steering the model meanwhile, here or in another thread, does not.
+    Nobody's steering and no hook takes part, and no other thread uses the model meanwhile. Sequences are read one by one, so
+    that none depends on the padding of another.
     """
     model = language_model(model)
-    tokens = torch.arange(1, PROBE_TOKENS + 1, device=model.device)[None] * 7 % min(model.d_vocab, 1000)
-    with silenced():
-        return read_batch(model, TokenBatch(tokens, torch.ones_like(tokens)))[0].float().cpu()
+    with model.exclusive(), without_hooks(model.modules()), silenced():
+        read = [read_with_logits(model, pad([sequence], device=model.device)) for sequence in sequences]
+    activations, logits = (torch.cat([one.float().cpu() for one in parts]) for parts in zip(*read, strict=True))
+    return activations, logits
+
+
+def probe_sequence(model: ModelLike) -> list[int]:
+    """A few token ids that depend on the size of the vocabulary only."""
+    most = min(language_model(model).d_vocab, 1000)
+    return [number * 7 % most for number in range(1, PROBE_TOKENS + 1)]
+
+
+def fingerprint(model: ModelLike) -> Float[Tensor, "layer head d_head"]:
+    """``hook_z`` at the last of a few fixed tokens, which identifies the weights of the model's layers.
+
+    Models with the same fingerprint compute the same activations, whatever their names and classes; a fine-tune, another
+    revision or another weight processing changes it. Template, tokenizer and unembedding take no part:
+    `arm_lens.judges.fingerprint` compares them too.
+    """
+    return read_unsteered(model, [probe_sequence(model)])[0][0]

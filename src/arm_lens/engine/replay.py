@@ -27,6 +27,7 @@ from einops import repeat
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from arm_lens.engine.finite import NotFiniteError, cause_in, has_maximum, naming_prompts
 from arm_lens.engine.kv_segments import KVSegment, NewTokens
 from arm_lens.engine.language_model import ModelLike, language_model
 from arm_lens.engine.memory import MASKS_PER_PASS, Footprint, default_budget
@@ -137,6 +138,9 @@ class Replay:
             masks: heads at which the values are written; or gates in [0, 1], see `steer`.
             values: what is written there.
             examples: which prompts, by index; by default all.
+
+        Raises:
+            NotFiniteError: if any is NaN or infinite.
         """
         first, count = len(self.verdicts.positive), len(self._verdict_rows)
         in_rows = VerdictTokens(tuple(range(first)), tuple(range(first, count)))
@@ -195,6 +199,7 @@ class Replay:
             for rows, span, part in run(number, picked, trial) if picked else ():
                 if not found.numel():
                     found = torch.empty(len(wanted), len(trial.masks), *part.shape[2:])
+                self._check_finite(trial, [batch[row] for row in rows], span, part)
                 for row, result in zip(rows, part.float().cpu(), strict=True):
                     found[targets[batch[row]], span] = result
         return found
@@ -211,11 +216,26 @@ class Replay:
         if outside:
             raise IndexError(f"there is no prompt {outside[0]}; there are {len(self)}")
 
+    def _check_finite(self, trial: _Trial, examples: list[int], span: slice, part: Tensor) -> None:
+        """Refuse results of a pass that are NaN or infinite; ``part`` is ``[example, mask, ...]``."""
+        vocabulary = trial.rows is None and trial.reduce is not None and part.shape[-1] == self.model.d_vocab
+        finite = has_maximum(part) if vocabulary else part.isfinite().flatten(2).all(dim=-1)
+        if bool(finite.all()):
+            return
+        row, mask = (~finite).nonzero()[0].tolist()
+        whole = pad([self.sequences[examples[row]]], device=self.device)
+        with (
+            naming_prompts([examples[row]]),
+            steer(self.model, trial.masks[span][mask], trial.values, injection=self.injection),
+        ):
+            self.model.last_logits(whole)  # also shows the layer
+        raise NotFiniteError.of("the verdict's logits", examples[row], None, cause_in(self.model.dtype))
+
     def _replayed(self, number: int, picked: list[int], trial: _Trial) -> Iterator[tuple[list[int], slice, Tensor]]:
         past, batch = self.prefixes.of_batch(number), self.prefixes.batches[number]
         slots = sum(segment.positions.shape[1] for segment in past)
         logits = None if trial.rows is None else len(trial.rows)
-        as_rows = self._masks_as_rows or self._is_hooked()
+        as_rows = self._masks_as_rows or self.model.heads_are_hooked()
         prompts, per_pass = self._sizes.cut(len(trial.masks), slots, logits, self.memory_budget / 2, as_rows)
         for some in chunks(len(picked), prompts):
             rows = picked[some]
@@ -258,14 +278,11 @@ class Replay:
             found = trial.reduce(logits.float())
         return found.reshape(prompts, count, *found.shape[2:])
 
-    def _is_hooked(self) -> bool:
-        """Whether the model is already steered, say: such hooks act at the last position, which must be each mask's."""
-        return any(self.model.hook_z(layer).fwd_hooks for layer in range(self.model.n_layers))
-
     def _in_full(self, number: int, picked: list[int], trial: _Trial) -> Iterator[tuple[list[int], slice, Tensor]]:
-        batch = pad([self.sequences[self.prefixes.batches[number][row]] for row in picked], device=self.device)
+        examples = [self.prefixes.batches[number][row] for row in picked]
+        batch = pad([self.sequences[example] for example in examples], device=self.device)
         for index, mask in enumerate(trial.masks):
-            with steer(self.model, mask, trial.values, injection=self.injection):
+            with naming_prompts(examples), steer(self.model, mask, trial.values, injection=self.injection):
                 if trial.reduce is None:
                     part = read_batch(self.model, batch)
                 else:
@@ -303,7 +320,7 @@ class Replay:
         """How the replay differs from full passes, with random masks at the first and the last of ``count`` positions."""
         lengths = [len(sequence) for sequence in self.sequences]
         examples = sorted({lengths.index(min(lengths)), lengths.index(max(lengths))})
-        as_rows = self._masks_as_rows or self._is_hooked()
+        as_rows = self._masks_as_rows or self.model.heads_are_hooked()
         room, rows = self.memory_budget / 2, self._verdict_rows.to(self.device)
         prompts, count = self._sizes.cut(count, max(lengths), len(rows), room, as_rows)
         examples = examples if prompts > 1 else [lengths.index(max(lengths))]

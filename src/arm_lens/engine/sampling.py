@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from arm_lens.engine.finite import has_maximum
 from arm_lens.engine.kv_segments import KVSegment, NewTokens
 from arm_lens.engine.language_model import ModelLike, language_model
 from arm_lens.engine.prefix_cache import extends_exactly
@@ -64,6 +65,7 @@ def sample_tokens(
         logits = (
             model.extend(NewTokens.following(new, past), keep=past)[:, -1] if reading_on else model.last_logits(new)
         )
+        model.check_rows(has_maximum(logits), "the logits", None if reading_on else new)
         chosen = _choose(logits.float(), uniforms[:, step], temperature).tolist()
         going = [one and token not in stop for one, token in zip(going, chosen, strict=True)]
         if not any(going):
