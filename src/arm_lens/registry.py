@@ -41,10 +41,10 @@ class BrokenEntryPointWarning(UserWarning):
 
 
 class OptionsModel(BaseModel):
-    """Options that are checked when they are made, and do not change: a misspelt name is an error.
+    """Checked, frozen options, for which a misspelt name is an error.
 
-    A field may be a *group*, itself a model of options. The fields of a group may also be given next to it:
-    ``{"layout": "ranked"}`` says the same as ``{"question": {"layout": "ranked"}}``.
+    A field may be a *group*, itself a model of options, whose fields may also be given next to it: ``{"layout": "ranked"}``
+    is the same as ``{"question": {"layout": "ranked"}}``.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -60,11 +60,7 @@ class OptionsModel(BaseModel):
 
     @classmethod
     def grouped(cls, values: Options) -> dict[str, Any]:
-        """Move options that belong to a group into it.
-
-        Raises:
-            ValueError: if an option is given both next to its group and in it.
-        """
+        """Move options that belong to a group into it; a ValueError names one that is given twice."""
         owner = {option: group for group in cls.groups for option in _model_of(cls, group).model_fields}
         found: dict[str, Any] = {name: value for name, value in values.items() if name in cls.model_fields}
         for name, value in values.items():
@@ -102,7 +98,7 @@ SpecType = TypeVar("SpecType", bound="Spec")
 
 @dataclass(frozen=True, kw_only=True)
 class Spec:
-    """Something that is found by name."""
+    """An entry of a registry."""
 
     name: str
     options: type[BaseModel]

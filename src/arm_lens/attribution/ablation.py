@@ -1,8 +1,7 @@
 r"""Ablation: what is lost when a head of the unsteered model is knocked out.
 
-All other measures ask what the model gains when the mean of a head is written. Ablation asks the older question, whether the
-model itself uses the head: each head alone is overwritten by something that says nothing about the current question,
-and its score is what the outcome loses,
+All other measures ask what the model gains when the mean of a head is written. Ablation asks whether the model itself uses
+the head: each head alone is overwritten by something independent of the question, and its score is the loss in the outcome,
 
 .. math:: s[l, m] = v(\text{unsteered}) - v(z[l, m] \leftarrow r[l, m]),
 
@@ -11,14 +10,13 @@ so that positive means that the head helps, as everywhere. Results depend on the
 
 - ``zero``: zeros. Simple, but far from what later layers ever see; a head whose constant part they rely on looks important.
 - ``mean``: the mean of the head over these same questions (Wang et al., arXiv 2211.00593), not the mean of the criterion that
-  is injected. Its constant part stays, what differs between questions is gone.
-- ``resample``: the activation of the head on another of these questions, chosen at random (as in causal scrubbing, Chan et
-  al., 2022), which is an activation that the head really has; the outcome is averaged over several other questions.
+  is injected. Only the differences between questions are lost.
+- ``resample``: the head's activation on another of these questions at random (as in causal scrubbing, Chan et al., 2022),
+  averaged over several other questions.
 
-Heads are replaced at the last token, where verdicts are given and injections written, or at every token of the prompt, as
-the field's ablations of whole heads do. Only the latter sees heads that gather or move information at earlier tokens, such
-as the demonstrations of a few-shot prompt. The beginning-of-sequence token is a token like any other: it is ablated too,
-and counts in the mean.
+Heads are replaced at the last token, where verdicts are given and injections written, or at every token of the prompt,
+beginning-of-sequence included, as is usual for whole heads. Only the latter finds heads that gather or move information at
+earlier tokens, such as the demonstrations of a few-shot prompt.
 """
 
 from __future__ import annotations
@@ -67,20 +65,18 @@ def ablation(
             see `arm_lens.attribution.few_shot_objective`.
         kind: the replacement: ``zero``, ``mean`` (of the head over these questions) or ``resample`` (its activation on
             another question).
-        positions: ``last`` token only, on the replay: one position per head, which costs little. Or ``all`` tokens
-            of the prompt: a full pass for each head and batch of prompts. The mean is then over all tokens of all prompts,
-            and the activations of another question are aligned at the end, those of a shorter one repeated.
-        resamples: ``resample``: how many other questions per question, without repetition; with all of them nothing is
-            left to chance and the sampling error is 0.
+        positions: ``last`` token only, on the replay, which costs little; or ``all`` tokens of the prompt, with a full pass
+            for each head and batch of prompts. The mean is then over all tokens of all prompts, and the activations of
+            another question are aligned at the end, those of a shorter one repeated.
+        resamples: ``resample``: other questions per question, without repetition; with all, the sampling error is 0.
         seed: ``resample``: of the choice of other questions, independent from question to question.
-        batch_size: prompts per full pass, at most; it has no effect if only the last token is replaced.
+        batch_size: prompts per full pass, at most, if ``all`` tokens are replaced.
         criterion: its name, for the table.
         progress: show a bar.
 
     Returns:
         Measure ``ablation_zero``, ``ablation_mean`` or ``ablation_resample``. ``sampling_errors`` is the error by the choice
-        of other questions; ``errors`` already contains it, as the choice differs between questions. Neither includes that
-        other questions would have another mean, and other activations to resample.
+        of other questions, which ``errors`` includes. Both are for these means and activations.
 
     Raises:
         ValueError: if an option is unknown, or ``resample`` has fewer than two questions or fewer than two resamples.
@@ -88,9 +84,8 @@ def ablation(
     for name, given, known in (("kind", kind, AblationKind), ("positions", positions, Positions)):
         if given not in get_args(known):
             raise ValueError(f"{name} is one of {', '.join(map(repr, get_args(known)))}, not {given!r}")
-    n, donors = len(objective), None
-    if kind == "resample":
-        donors = _donors(n, resamples, seed)
+    n = len(objective)
+    donors = _donors(n, resamples, seed) if kind == "resample" else None
     if positions == "last":
         unsteered, ablated = _at_the_last(objective, kind, donors, progress)
     else:

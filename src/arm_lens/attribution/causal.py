@@ -47,8 +47,7 @@ def probable(selection: Selection | None) -> bool:
 def selection_probabilities(selection: Selection | None, *, criterion: str = "") -> Attribution:
     """How likely a search selects each head: REINFORCE's probabilities, or the gates of a search by gradient; from 0 to 1.
 
-    This is not an effect on an outcome: it has an outcome of its own, ``search``, and neither n nor an interval. Larger means
-    that the search considers the head more helpful.
+    This is not an effect on an outcome: it has an outcome of its own, ``search``, and neither n nor an interval.
 
     Raises:
         ValueError: if there was no search, or it used something else (effects of single heads, gains of added ones).

@@ -49,22 +49,17 @@ def accuracy_by_heads(
         raise ValueError(f"a ranking is named {RANDOM!r}, which is the name of the random ones; set random_rankings=0")
     n_layers, n_heads = objective.shape
     sizes = default_sizes(n_layers * n_heads) if sizes is None else list(sizes)
-    # Heads without a score come last.
-    groups = {
-        name: scores.values.nan_to_num(nan=-torch.inf, neginf=-torch.inf)[None] for name, scores in rankings.items()
-    }
+    groups = {name: scores.values.nan_to_num(-torch.inf, neginf=-torch.inf)[None] for name, scores in rankings.items()}
     if random_rankings:
         generator = torch.Generator().manual_seed(seed)
         groups[RANDOM] = torch.rand(random_rankings, n_layers, n_heads, generator=generator)
     rows = []
     orders = [HeadScores(name, values) for name, group in groups.items() for values in group]
-    masks = torch.stack([order.top(size).mask for order in orders for size in sizes])
-    correct = rearrange(
-        outcomes_of(objective.margins(masks))["accuracy"], "example (order size) -> size order example", size=len(sizes)
-    )
-    for name, of_group in zip(
-        groups, torch.split(correct, [len(group) for group in groups.values()], dim=1), strict=True
-    ):
+    margins = objective.margins(torch.stack([order.top(size).mask for order in orders for size in sizes]))
+    correct = outcomes_of(margins)["accuracy"]
+    by_size = rearrange(correct, "example (order size) -> size order example", size=len(sizes))
+    parts = torch.split(by_size, [len(group) for group in groups.values()], dim=1)
+    for name, of_group in zip(groups, parts, strict=True):
         for size, verdicts in zip(sizes, of_group, strict=True):
             found = accuracy(verdicts.contiguous().numpy(), clusters=objective.clusters, seed=seed)
             rows.append((criterion, name, size, found.value, found.low, found.high, found.n))
@@ -73,8 +68,5 @@ def accuracy_by_heads(
 
 def default_sizes(count: int) -> list[int]:
     """0, 1, 2, 3, 4, 6, 8, 12, 16, ... and the number of heads."""
-    sizes, step = {0, 1, count}, 2
-    while step <= count:
-        sizes |= {step, step * 3 // 2}
-        step *= 2
-    return sorted(size for size in sizes if size <= count)
+    powers = [2**exponent for exponent in range(1, count.bit_length())]
+    return sorted({0, 1, count, *powers, *(size for power in powers if (size := power * 3 // 2) <= count)})

@@ -56,8 +56,7 @@ def direct_contributions(
         progress: show a bar.
 
     Raises:
-        ValueError: if a layer has no attention heads, or there is no prompt.
-        ValueError: if a norm on the way is neither a layer norm nor an RMS norm.
+        ValueError: if a layer has no attention heads, there is no prompt, or a norm is neither a layer norm nor an RMS norm.
         RuntimeError: if the path cannot be found among the model's parts.
     """
     model = language_model(model)

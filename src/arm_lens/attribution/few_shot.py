@@ -1,7 +1,7 @@
 """Questions behind demonstrations, as in the prompts that the means were read on.
 
-`ActivationRewardModel.objective` has the bare question, which is what is steered. The effect of heads that gather from
-earlier tokens, while examples state the criterion, appears on these prompts only.
+`ActivationRewardModel.objective` has the bare question. Heads that gather the criterion from examples at earlier tokens have
+an effect on the prompts of this module only.
 """
 
 from __future__ import annotations
@@ -24,16 +24,14 @@ def few_shot_objective(
     seed: int = 0,
     progress: bool = False,
 ) -> JudgingObjective:
-    """Labelled examples, as questions behind demonstrations, as an objective for head masks.
-
-    Otherwise like `ActivationRewardModel.objective`, whose prompts have no demonstrations.
+    """`ActivationRewardModel.objective` with demonstrations before each question.
 
     Args:
-        reward: the model, the wording of its questions, and what is written if masks are tried.
-        examples: what the questions are about.
+        reward: the model, its questions, and its means.
+        examples: labelled examples, one or two questions for each.
         pool: the source of demonstrations, random for each question; usually what ``reward`` was fitted on. No
             question gets a demonstration with its own prompt, which might reveal the verdict.
-        demonstrations: how many.
+        demonstrations: for each question.
         seed: of the choice of demonstrations.
         progress: show a bar while prompts are read.
 
@@ -49,11 +47,7 @@ def few_shot_objective(
 
 
 def questions_about(reward: ActivationRewardModel, examples: Sequence[Preference]) -> list[Question]:
-    """The questions of a reward model about examples.
-
-    Raises:
-        ValueError: if there is none.
-    """
+    """The questions of a reward model about examples, of which there must be one."""
     questions = questions_of(examples, reward.judge.template, reward.judge.layout, seed=reward.record.seed)
     if not questions:
         raise ValueError("there are no examples to ask about")

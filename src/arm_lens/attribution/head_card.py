@@ -1,8 +1,8 @@
 """A head card: one head on one page.
 
-Which tokens it attends to at the end of a question, on given examples; which tokens the mean that is written at it promotes
-and suppresses, by the direct path alone; and its scores and ranks among all heads, for given criteria and measures. The
-card is a set of tidy tables with a view for notebooks and one for terminals; `arm_lens.plots.head_card_figure` draws it.
+It has the tokens that the head attends to at the end of a question, on given examples; the tokens that its mean promotes and
+suppresses by the direct path; and its scores and ranks among all heads, for given criteria and measures. The card is a set of
+tidy tables with a view for notebooks and one for terminals; `arm_lens.plots.head_card_figure` draws it.
 """
 
 from __future__ import annotations
@@ -158,14 +158,8 @@ def _extreme_tokens(reward: ActivationRewardModel, logits: Float[Tensor, " vocab
     parts = []
     for direction in ("promoted", "suppressed"):
         effects, ids = torch.topk(known, count, largest=direction == "promoted")
-        columns = {
-            "direction": direction,
-            "rank": range(1, count + 1),
-            "token": token_texts(tokenizer, ids.tolist()),
-            "token_id": ids.tolist(),
-            "effect": effects.double().numpy(),
-        }
-        parts.append(pd.DataFrame(columns))
+        tokens = {"token": token_texts(tokenizer, ids.tolist()), "token_id": ids.tolist(), "effect": effects.double()}
+        parts.append(pd.DataFrame({"direction": direction, "rank": range(1, count + 1), **tokens}))
     return pd.concat(parts, ignore_index=True)
 
 

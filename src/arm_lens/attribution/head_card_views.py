@@ -81,56 +81,52 @@ class HeadCard:
         return self.scores[self.scores["outcome"] == outcomes.transform("first").where(~known, self.outcome)]
 
     def __repr__(self) -> str:
-        return card_text(self)
+        chosen = "written at" if self.chosen else "not a chosen head"
+        lines = [f"{self.name} ({chosen}), {self.model}, {self.n} questions"]
+        for setting in self.attention["setting"].unique():
+            lines += ["", f"Attends to, from the last token ({setting}), mean share:"]
+            lines += _wrapped(_most_attended(self, setting))
+            for name, rows in self.displayed_attention(setting).groupby("example", sort=False):
+                most = rows.sort_values("weight", ascending=False, kind="stable").head(MOST_TOKENS)
+                lines += _wrapped(f"{name} [{rows['verdict'].iloc[0]}]: {_listed(most, 'weight')}")
+        lines += ["", f"{_written(self)} (direct path only):"]
+        for direction in HUES:
+            rows = self.tokens[self.tokens["direction"] == direction]
+            effects = [
+                f"{_cut(token)} {effect:+.2f}" for token, effect in zip(rows["token"], rows["effect"], strict=True)
+            ]
+            lines += _wrapped(f"{direction}: {', '.join(effects)}")
+        lines += _wrapped(_gap(self))
+        if len(self.scores):
+            lines += ["", "Scores, with the rank among all heads:"]
+            table = _score_table(self).to_string(line_width=LINE_WIDTH - 2)
+            lines += [f"  {line}" for line in table.splitlines()]
+            lines += _wrapped(_outcomes(self))
+        return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        return card_html(self)
-
-
-def card_html(head: HeadCard) -> str:
-    """The card as a fragment of HTML, at most 900 pixels wide."""
-    facts = {"model": head.model, "written at": "yes" if head.chosen else "no, not a chosen head", "questions": head.n}
-    parts = []
-    for setting in head.attention["setting"].unique():
-        rows = head.displayed_attention(setting)
-        top = rows["weight"].max()
-        parts.append(_heading(f"Attends to, from the last token ({setting})"))
-        parts += [_shaded(str(name), example, top) for name, example in rows.groupby("example", sort=False)]
-        shares = _most_attended(head, setting)
-        parts.append(small_print(f"Darkest: weight {number(top)}. Mean share over {head.n} questions: {shares}."))
-    tables = "".join(f'<div style="flex:0 1 auto">{_token_table(head, direction)}</div>' for direction in HUES)
-    parts.append(_heading(_written(head)))
-    parts.append(f'<div style="display:flex;gap:28px;flex-wrap:wrap">{tables}</div>')
-    parts.append(small_print(f"{_gap(head)}. Direct path only: what later layers make of it is left out."))
-    if len(head.scores):
-        parts.append(_heading("Scores, with the rank among all heads"))
-        parts.append(frame_table(_score_table(head), rows=60))
-        parts.append(small_print(_outcomes(head)))
-    return f'<div style="max-width:900px">{card(head.name, facts, *parts)}</div>'
-
-
-def card_text(head: HeadCard) -> str:
-    """The card in plain characters, at most `LINE_WIDTH` wide."""
-    chosen = "written at" if head.chosen else "not a chosen head"
-    lines = [f"{head.name} ({chosen}), {head.model}, {head.n} questions"]
-    for setting in head.attention["setting"].unique():
-        lines += ["", f"Attends to, from the last token ({setting}), mean share:"]
-        lines += _wrapped(_most_attended(head, setting))
-        for name, rows in head.displayed_attention(setting).groupby("example", sort=False):
-            most = rows.sort_values("weight", ascending=False, kind="stable").head(MOST_TOKENS)
-            lines += _wrapped(f"{name} [{rows['verdict'].iloc[0]}]: {_listed(most, 'weight')}")
-    lines += ["", f"{_written(head)} (direct path only):"]
-    for direction in HUES:
-        rows = head.tokens[head.tokens["direction"] == direction]
-        effects = [f"{_cut(token)} {effect:+.2f}" for token, effect in zip(rows["token"], rows["effect"], strict=True)]
-        lines += _wrapped(f"{direction}: {', '.join(effects)}")
-    lines += _wrapped(_gap(head))
-    if len(head.scores):
-        lines += ["", "Scores, with the rank among all heads:"]
-        table = _score_table(head).to_string(line_width=LINE_WIDTH - 2)
-        lines += [f"  {line}" for line in table.splitlines()]
-        lines += _wrapped(_outcomes(head))
-    return "\n".join(lines)
+        facts = {
+            "model": self.model,
+            "written at": "yes" if self.chosen else "no, not a chosen head",
+            "questions": self.n,
+        }
+        parts = []
+        for setting in self.attention["setting"].unique():
+            rows = self.displayed_attention(setting)
+            top = rows["weight"].max()
+            parts.append(_heading(f"Attends to, from the last token ({setting})"))
+            parts += [_shaded(str(name), example, top) for name, example in rows.groupby("example", sort=False)]
+            shares = _most_attended(self, setting)
+            parts.append(small_print(f"Darkest: weight {number(top)}. Mean share over {self.n} questions: {shares}."))
+        tables = "".join(f'<div style="flex:0 1 auto">{_token_table(self, direction)}</div>' for direction in HUES)
+        parts.append(_heading(_written(self)))
+        parts.append(f'<div style="display:flex;gap:28px;flex-wrap:wrap">{tables}</div>')
+        parts.append(small_print(f"{_gap(self)}. Direct path only: what later layers make of it is left out."))
+        if len(self.scores):
+            parts.append(_heading("Scores, with the rank among all heads"))
+            parts.append(frame_table(_score_table(self), rows=60))
+            parts.append(small_print(_outcomes(self)))
+        return f'<div style="max-width:900px">{card(self.name, facts, *parts)}</div>'
 
 
 def _written(head: HeadCard) -> str:

@@ -2,10 +2,10 @@ r"""Pairwise interaction: what two heads do together beyond what each does by it
 
 .. math:: \Delta_{ij}(T) = v(T \cup \{i, j\}) - v(T \cup \{i\}) - v(T \cup \{j\}) + v(T)
 
-Positive: together they are more than the sum, as heads that need each other; negative: they are less, as helpful heads that
-can replace each other (two redundant harmful heads have a positive interaction: the second does no further harm).
-Probability and accuracy end at 1, so that heads which add up exactly on the gap look redundant on them: look at the gap
-first. The interaction depends on which other heads :math:`T` are already written:
+Positive: together they are more than the sum, as heads that need each other. Negative: they are less, as helpful heads that
+can replace each other (two redundant harmful heads have a positive interaction). Probability and accuracy end at 1, so that
+heads which add up exactly on the gap look redundant on them: look at the gap first. The interaction depends on which other
+heads :math:`T` are already written:
 
 - ``alone``: none, :math:`T = \emptyset`;
 - ``within``: all others of the set, :math:`T = N \setminus \{i, j\}`;
@@ -52,11 +52,7 @@ class Interactions(Estimates):
     heads: tuple[Head, ...]
 
     def matrix(self, outcome: Outcome = "gap") -> pd.DataFrame:
-        """Heads by heads.
-
-        Raises:
-            ValueError: if the outcome was not measured.
-        """
+        """Heads by heads, for an outcome that was measured."""
         names = [str(head) for head in self.heads]
         return pd.DataFrame(self._values(outcome, "interactions").numpy(), index=names, columns=names)
 

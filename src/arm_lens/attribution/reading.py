@@ -1,7 +1,7 @@
 r"""What one head reads and writes: its attention from the last token, and what a vector in its output does to the logits.
 
 *Reads.* The last row of the attention pattern, :math:`A[l, m][\text{last}, \cdot]`: how much of each token's value vector
-goes into the head's output where the verdict is due. The weights say where a head looks, not what it does with it.
+goes into the head's output at the verdict. The weights say which tokens a head uses, not how.
 
 *Writes.* A vector :math:`v` in the head's ``hook_z`` goes through the head's slice of the output projection into the
 residual stream, and, unchanged by all later layers, through the final norm and the unembedding into every token's logit,
@@ -39,7 +39,7 @@ def attention_rows(
 ) -> list[Float[Tensor, " pos"]]:
     """How much a head attends to each token from the last one, per prompt, in float32 on the CPU.
 
-    The weights of a prompt add up to 1, except in models whose heads may attend to nothing.
+    The weights of a prompt add up to 1, except in models whose heads may attend to no token.
 
     Args:
         model: any that `arm_lens.engine.language_model` accepts; hooks on it take part.

@@ -62,10 +62,8 @@ class Estimates:
             outcome: torch.hypot(clustered_error(gained, clusters), sampled[outcome])
             for outcome, gained in per_example.items()
         }
-        n_clusters = len(set(clusters))
-        return cls(
-            values=values, errors=errors, sampling_errors=sampled, n=len(clusters), n_clusters=n_clusters, **about
-        )
+        about |= {"n": len(clusters), "n_clusters": len(set(clusters))}
+        return cls(values=values, errors=errors, sampling_errors=sampled, **about)
 
     @property
     def outcomes(self) -> tuple[Outcome, ...]:
@@ -115,20 +113,18 @@ class Attribution(Estimates):
         C clusters without exception allow, 1 - 0.025^(1/C), instead of having no width.
         """
         parts = []
-        for outcome in self.outcomes:
-            heads = HeadScores("", self.values[outcome]).frame()[["layer", "head"]]
-            table = heads.join(self._columns(outcome, "score"))
+        for outcome, values in self.values.items():
+            heads = HeadScores("", values).frame()[["layer", "head"]]
+            table = heads.join(self._columns(outcome, "score")).assign(outcome=outcome)
             if outcome == "accuracy":
                 reach = 1 - ((1 - LEVEL) / 2) ** (1 / max(self.n_clusters, 1))
                 varied = table["se"] != 0
                 table["ci_low"] = table["ci_low"].where(varied, table["score"] - reach)
                 table["ci_high"] = table["ci_high"].where(varied, table["score"] + reach)
-            table.insert(0, "outcome", outcome)
             parts.append(table)
-        table = pd.concat(parts, ignore_index=True)
-        table.insert(0, "criterion", self.criterion)
-        table.insert(1, "measure", self.measure)
-        return table
+        table = pd.concat(parts, ignore_index=True).assign(criterion=self.criterion, measure=self.measure)
+        front = ["criterion", "measure", "outcome"]
+        return table[[*front, *table.columns.drop(front)]]
 
     def _extremes(self) -> tuple[Outcome, pd.DataFrame]:
         """The outcome on display, and its highest and lowest scores."""
@@ -154,13 +150,13 @@ def scores_of(
     measure: str = "shapley",
     outcome: Outcome = "probability",
 ) -> dict[str, HeadScores]:
-    """The scores of each criterion, out of attributions: what comparisons and rankings take.
+    """The scores of each criterion in attributions, for comparisons and rankings.
 
     Args:
         attributions: several, also by the name of the criterion; or their table: criterion, measure, outcome, layer, head,
             score.
-        measure: which; ``selection_probability`` serves for every outcome.
-        outcome: which.
+        measure: its name; ``selection_probability`` has every outcome.
+        outcome: its name.
 
     Raises:
         ValueError: if there are no such rows, or a criterion has two scores of a head.
@@ -182,9 +178,10 @@ def clustered_error(values: Float[Tensor, "example ..."], clusters: Sequence[Has
     has one example; not a number with a single cluster.
     """
     number = {cluster: index for index, cluster in enumerate(dict.fromkeys(clusters))}
-    if len(number) < 2:
+    count = len(number)
+    if count < 2:
         return torch.full(values.shape[1:], torch.nan, dtype=torch.float64)
     centred = values.double() - values.double().mean(dim=0)
     numbers = torch.tensor([number[cluster] for cluster in clusters])
-    sums = torch.zeros(len(number), *values.shape[1:], dtype=torch.float64).index_add_(0, numbers, centred)
-    return (sums.square().sum(dim=0) * len(number) / (len(number) - 1)).sqrt() / len(clusters)
+    sums = torch.zeros(count, *values.shape[1:], dtype=torch.float64).index_add_(0, numbers, centred)
+    return (sums.square().sum(dim=0) * count / (count - 1)).sqrt() / len(clusters)

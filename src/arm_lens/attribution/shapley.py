@@ -94,11 +94,8 @@ class ShapleySampler:
 
     Args:
         objective: labelled examples.
-        heads: the players.
+        heads: the players, at least one.
         seed: of the orders.
-
-    Raises:
-        ValueError: if there are no heads.
     """
 
     def __init__(self, objective: Judged, heads: HeadSet, *, seed: int = 0) -> None:
@@ -165,20 +162,15 @@ class ShapleySampler:
         return self._pairs >= LEAST_PAIRS and self.largest_error() <= standard_error
 
     def result(self, *, criterion: str = "") -> Attribution:
-        """The estimates so far.
-
-        Raises:
-            ValueError: if nothing was sampled.
-        """
+        """The estimates so far, after at least one call of `sample`."""
         if not self._pairs:
             raise ValueError("no order was sampled yet")
         mean, errors = (
             dict(zip(OUTCOMES, on_grid(values, self.players, self.objective.shape), strict=True))
             for values in (self._sum / self.permutations, self.errors())
         )
-        return Attribution.of(
-            mean, self.objective.clusters, sampling_errors=errors, measure="shapley", criterion=criterion
-        )
+        about = {"measure": "shapley", "criterion": criterion}
+        return Attribution.of(mean, self.objective.clusters, sampling_errors=errors, **about)
 
     def save(self, path: str | Path) -> None:
         """Write the samples to a file; an old one is replaced, whole or not at all."""
@@ -218,11 +210,7 @@ class ShapleySampler:
 def exact_shapley_values(
     objective: Judged, heads: HeadSet, *, criterion: str = "", progress: bool = False
 ) -> Attribution:
-    """The Shapley values from all 2^k sets of the heads.
-
-    Raises:
-        ValueError: if there are none, or more than 16.
-    """
+    """The Shapley values from all 2^k sets of 1 to 16 heads."""
     if not len(heads):
         raise ValueError(NOBODY)
     players, count = list(heads), len(heads)
@@ -240,11 +228,7 @@ def exact_shapley_values(
 def enumerated(
     objective: Judged, players: list[Head], *, progress: bool = False
 ) -> dict[Outcome, Float[Tensor, "example set"]]:
-    """The outcomes of `every_set` of the players.
-
-    Raises:
-        ValueError: if there are no players, or more than 16.
-    """
+    """The outcomes of `every_set` of 1 to 16 players."""
     if not 1 <= len(players) <= MOST_ENUMERATED:
         raise ValueError(f"1 to {MOST_ENUMERATED} heads can be enumerated, not {len(players)}")
     masks = on_grid(every_set(len(players)), players, objective.shape, outside=False)

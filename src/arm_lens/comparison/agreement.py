@@ -29,10 +29,9 @@ KEY = ["criterion", "outcome", "measure_a", "measure_b"]
 def agreement(attributions: Sequence[ScoredLike] | Named[ScoredLike] | pd.DataFrame) -> pd.DataFrame:
     """Spearman's correlation of each two measures over the heads that have both scores.
 
-    A measure without outcomes (its outcome is ``search``, as for selection probability) is compared with the others on each
-    of their outcomes. Within a criterion the interval is over heads, as in `arm_lens.comparison.correlation`. Over criteria
-    it is Student's t interval of the mean correlation: how far the mean would move with other criteria of this kind. Two or
-    three criteria say little about that.
+    A measure with the outcome ``search`` (selection probability) is compared with the others on each of their outcomes.
+    Within a criterion the interval is over heads, as in `arm_lens.comparison.correlation`. Over criteria it is Student's t
+    interval of the mean correlation for other criteria of this kind, which is wide with two or three.
 
     Args:
         attributions: several, also by the criterion's name; or their table: criterion, measure, outcome, layer, head, score.

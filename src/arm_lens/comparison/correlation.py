@@ -77,10 +77,7 @@ def spearman(one: Float[np.ndarray, " head"], two: Float[np.ndarray, " head"]) -
 
 
 def rank_correlation(scores: Mapping[str, Scored]) -> pd.DataFrame:
-    """Spearman's correlation of each two scores over the heads of a model.
-
-    If the interval contains 0, the scores may order the heads independently. See the module for the interval (Bonett and
-    Wright 2000; Croux and Dehon 2010).
+    """Spearman's correlation of each two scores over the heads of a model; see the module for the interval.
 
     Args:
         scores: by name, of one model or of models of the same size: scores, attributions, or selections and reward models

@@ -36,8 +36,8 @@ class HasMeans(Protocol):
 def mean_cosines(means: Mapping[str, HeadMeans | HasMeans], *, centred: bool = True) -> pd.DataFrame:
     """The cosine between each two criteria's mean vectors, head by head.
 
-    There are no intervals, as means come without the readings that they average. Between means of the same criterion read
-    with other seeds, these cosines say how much is noise.
+    There are no intervals, as means come without their readings. To estimate the noise, compare means of the same criterion
+    from several seeds.
 
     Args:
         means: by name, of one model; or the reward models that write them.
@@ -67,10 +67,7 @@ def mean_cosines(means: Mapping[str, HeadMeans | HasMeans], *, centred: bool = T
     longest = np.linalg.norm(vectors, axis=3, keepdims=True).max(axis=0)
     units = dict(zip(known, departures / np.where(lengths > ROUNDING * longest, lengths, np.nan), strict=True))
     layers, heads = np.indices(longest.shape[:2]).reshape(2, -1)
-    parts = [
-        pd.DataFrame(
-            {"a": a, "b": b, "layer": layers, "head": heads, "cosine": (units[a] * units[b]).sum(axis=2).flatten()}
-        )
-        for a, b in compared
-    ]
+    where = {"layer": layers, "head": heads}
+    cosines = {(a, b): (units[a] * units[b]).sum(axis=2).flatten() for a, b in compared}
+    parts = [pd.DataFrame({"a": a, "b": b, **where, "cosine": cosine}) for (a, b), cosine in cosines.items()]
     return pd.concat(parts, ignore_index=True)

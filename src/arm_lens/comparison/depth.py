@@ -7,8 +7,8 @@ sets is the earth mover's (Wasserstein) distance between the depths of their hea
 .. math:: W = \int_0^1 | F_a(x) - F_b(x) | \, dx,
 
 how far a head has to be moved on average, in units of the model's depth. Two samples of one distribution have a positive
-distance too, the larger the smaller they are. So the table also has its mean under random relabelling: the heads of both
-sets are pooled and dealt out again (a permutation test; Good 2005).
+distance too, the larger the smaller they are. So the table also has the mean distance if the heads of both sets are pooled
+and dealt out again (a permutation test; Good 2005).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from scipy import stats
 
 from arm_lens.comparison.tables import pairs
 from arm_lens.evaluation.statistics import holm
+from arm_lens.frames import DEPTH
 from arm_lens.heads import Chosen, Named, head_sets
 
 
@@ -38,23 +39,19 @@ def depth_profile(heads: Named[Chosen] | pd.DataFrame) -> pd.DataFrame:
     sets = head_sets(heads)
     if not sets:
         raise ValueError("there is no set of heads to profile")
-    parts = {
-        name: pd.DataFrame(
-            {"layer": range(one.n_layers), "chosen": one.mask.sum(dim=1).numpy(), "n_heads": one.n_heads}
-        )
+    rows = [
+        (name, layer, layer / max(one.n_layers - 1, 1), chosen, one.n_heads, chosen / one.n_heads)
         for name, one in sets.items()
-    }
-    table = pd.concat(parts, names=["name", None]).reset_index("name").reset_index(drop=True)
-    last = table.groupby("name", sort=False)["layer"].transform("max").clip(lower=1)
-    table.insert(2, "depth", table["layer"] / last)
-    return table.assign(share=table["chosen"] / table["n_heads"])
+        for layer, chosen in enumerate(one.mask.sum(dim=1).tolist())
+    ]
+    return pd.DataFrame(rows, columns=list(DEPTH.required))
 
 
 def depth_distance(heads: Named[Chosen] | pd.DataFrame, *, deals: int = 2000, seed: int = 0) -> pd.DataFrame:
     """How far apart in depth the heads of each two sets lie.
 
-    The null: the heads of both sets come from one distribution over depth, so that they may be dealt out to the sets
-    again. The p-value is the share of deals at least as far apart, including the real one.
+    The null: the heads of both sets come from one distribution over depth. The p-value is the share of deals at least as far
+    apart, including the real one.
 
     Args:
         heads: as in `arm_lens.heads.head_sets`: sets by name, of any models, or what has them.

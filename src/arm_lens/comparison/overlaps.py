@@ -35,8 +35,7 @@ def overlap(heads: Named[Chosen] | pd.DataFrame, *, within_layers: bool = False)
 
     The null: either set is random, independently of the other, with the same number of heads, and with ``within_layers``
     the same number in every layer. The p-value is one-sided and exact: the probability of sharing at least so many
-    (Fisher's exact test; within layers, the convolution of its hypergeometric distributions). There are no intervals, as
-    nothing was sampled.
+    (without ``within_layers``, Fisher's exact test). There are no intervals, as nothing was sampled.
 
     Args:
         heads: as in `arm_lens.heads.head_sets`: sets by name (of criteria, seeds, selectors), or what has them; of one model
@@ -67,13 +66,7 @@ def overlap(heads: Named[Chosen] | pd.DataFrame, *, within_layers: bool = False)
 
 
 def shared_by_chance(one: HeadSet, two: HeadSet, *, within_layers: bool) -> Float[np.ndarray, " shared"]:
-    """The probabilities that random sets of these sizes share 0, 1, 2, ... heads.
-
-    Args:
-        one: a set.
-        two: another of the same model.
-        within_layers: fix the number of heads in every layer instead of the number in all.
-    """
+    """The probabilities that random sets of these sizes (with ``within_layers``, in every layer) share 0, 1, 2, ... heads."""
     size = one.n_heads if within_layers else one.n_layers * one.n_heads
     counts = np.stack([heads.mask.sum(dim=1).numpy() for heads in (one, two)])
     strata = counts.T if within_layers else counts.sum(axis=1)[None]

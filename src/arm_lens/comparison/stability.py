@@ -97,12 +97,9 @@ def _of_sets(sets: dict[str, HeadSet]) -> dict[str, float | int]:
     jaccards = [_mean_of_pairs(np.delete(np.delete(alike, left_out, 0), left_out, 1)) for left_out in range(count)]
     indices = [stability_index(np.delete(chosen, left_out, axis=0)) for left_out in range(count)]
     jaccard, index = _mean_of_pairs(alike), stability_index(chosen)
-    row["jaccard"] = jaccard
-    row["ci_low"], row["ci_high"] = _jackknife(jaccard, np.array(jaccards), 0.0)
-    chances = [expected_jaccard(one, two, shared_by_chance(one, two, within_layers=True)) for one, two in every]
-    row |= {"jaccard_chance": float(np.mean(chances)), "nogueira": index}
-    row["nogueira_low"], row["nogueira_high"] = _jackknife(index, np.array(indices), -1.0)
-    return row
+    ends, index_ends = _jackknife(jaccard, np.array(jaccards), 0.0), _jackknife(index, np.array(indices), -1.0)
+    chance = np.mean([expected_jaccard(one, two, shared_by_chance(one, two, within_layers=True)) for one, two in every])
+    return row | dict(zip([*STABILITY.required][3:], (jaccard, *ends, float(chance), index, *index_ends), strict=True))
 
 
 def _mean_of_pairs(alike: Float[np.ndarray, "set set"]) -> float:

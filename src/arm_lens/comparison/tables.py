@@ -1,8 +1,7 @@
-"""What all comparisons share: named things in pairs, of models of one size.
+"""Named things in pairs, of models of one size.
 
-Whatever is compared has a name (a criterion, a seed, a selector, a model), and every pair is compared once, in the order
-in which the names were given. Single heads of different models have nothing to do with each other: if heads are matched, the
-models must have the same size. `arm_lens.comparison.depth` compares models of different size.
+Every pair of names (criteria, seeds, selectors, models) is compared once, in the order of the names. If single heads are
+matched, the models must have the same size; `arm_lens.comparison.depth` compares models of different size.
 """
 
 from __future__ import annotations
@@ -29,15 +28,7 @@ def pairs(named: Mapping[str, Thing], what: str) -> Iterator[tuple[str, str, Thi
 
 
 def same_size(shapes: Mapping[str, Sequence[int]], what: str) -> None:
-    """Make sure that all belong to models with as many layers and heads.
-
-    Args:
-        shapes: layers and heads per layer, by name.
-        what: what is compared, for the message.
-
-    Raises:
-        ValueError: naming the first two that do not.
-    """
+    """Raise a ValueError naming the first two of ``what`` with unequal shapes: layers, and heads per layer."""
     first = next(iter(shapes), "")
     for name, (n_layers, n_heads, *_) in shapes.items():
         if (n_layers, n_heads) != tuple(shapes[first][:2]):

@@ -1,9 +1,8 @@
 """Do the heads of one criterion serve another?
 
-Two reward models of the same language model differ in which heads they write, and in what they write there. Writing B's
-own means at A's heads asks whether the *heads* transfer: whether they represent criteria, whichever these are. Writing A's
-means at A's heads asks whether the whole reward model of A *judges* as B's does. There are two controls: random heads, as
-many in every layer as B's own (how much is the heads and how much the means), and none (the model without steering).
+Two reward models of the same language model differ in their heads and in their means. B's means at A's heads measure whether
+the *heads* transfer: whether they represent criteria in general. A's means at A's heads measure whether A's reward model
+*judges* as B's does. There are two controls: random heads, as many in every layer as B's own, and none (no steering).
 
 Prompts are read once per criterion, and all masks are tried on them together (`arm_lens.engine.replay`).
 """
