@@ -174,7 +174,7 @@ def test_a_folder_of_a_study_alone_has_its_figures(kept):
 def test_folders_that_hold_no_run_are_told(run, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"neither results\.json nor a whole study"):
         figures_of_run(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"no run's folder to study: it holds no results\.json"):
+    with pytest.raises(FileNotFoundError, match=r"is not the folder of a run: it has no results\.json"):
         study_run(tmp_path)
     BenchmarkResults.load(run[0]).save(tmp_path)
     with pytest.raises(FileNotFoundError, match="holds no reward models"):

@@ -1,7 +1,4 @@
-"""What a study needs: examples in two halves without a common prompt, and reward models that can be compared.
-
-A study takes minutes to hours, so everything that its end would refuse is refused here, before it begins.
-"""
+"""Checks before a study, which takes minutes to hours, and its examples in two halves without a common prompt."""
 
 from __future__ import annotations
 
@@ -16,11 +13,8 @@ from arm_lens.judges.options import Layout
 from arm_lens.preferences import LabelledResponse, Preference, split_preferences
 from arm_lens.reward.model import ActivationRewardModel
 
-RESERVED = {
-    ALL: "that is the name of rows over all criteria",
-    RANDOM: "that is the name of a control",
-    NONE: "that is the name of a control",
-}
+CONTROL = "that is the name of a control"
+RESERVED = {ALL: "that is the name of rows over all criteria", RANDOM: CONTROL, NONE: CONTROL}
 """Names that a criterion must not have, and why."""
 SAME_MODEL = 0.02
 """The largest difference between fingerprints of one model (on two devices, say), as a share of the largest value."""
@@ -28,7 +22,7 @@ Halves = tuple[list[Preference], list[Preference]]
 
 
 def check(rewards: Mapping[str, ActivationRewardModel], examples: Mapping[str, Sequence[Preference]]) -> None:
-    """Refuse what some table of a study would refuse; `arm_lens.study.study_heads` lists the reasons."""
+    """Raise the errors that some table of a study would raise; `arm_lens.study.study_heads` lists them."""
     if not rewards:
         raise ValueError("there are no reward models to study")
     for name, reward in rewards.items():
@@ -52,7 +46,7 @@ def check(rewards: Mapping[str, ActivationRewardModel], examples: Mapping[str, S
 
 
 def _check_models(rewards: Mapping[str, ActivationRewardModel]) -> None:
-    """Refuse several language models: means and heads can be compared within one only."""
+    """Raise if there are several language models: only means and heads of one can be compared."""
     models = {id(reward.model): reward.model for reward in rewards.values()}
     prints = {key: fingerprint(model) for key, model in models.items()}
     first = next(iter(rewards))
@@ -76,7 +70,7 @@ def in_halves(examples: Sequence[Preference], *, criterion: str, layout: Layout 
         criterion: its name, for the error.
         layout: of the questions. A pair gives questions of both kinds in the scalar layout, and one question in the ranked
             layout, which needs two pairs.
-        seed: decides which prompts go where among splits that are equally good (`arm_lens.preferences.split_preferences`).
+        seed: chooses between equally good splits (`arm_lens.preferences.split_preferences`).
 
     Raises:
         ValueError: naming the criterion, if its examples do not give two such halves with questions of both kinds each.

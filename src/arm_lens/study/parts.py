@@ -1,8 +1,8 @@
 """One criterion of a study: its attributions, interactions and curve, each stored as soon as it is finished.
 
-The samples of the Shapley values, ``NAME shapley DIGEST.checkpoint``, are found by everything that sampling depends on
+The digest in ``NAME shapley DIGEST.checkpoint``, the samples of the Shapley values, is of everything that sampling depends on
 except its length: the reward model, the language model, the halves of the examples, the seed. Another standard error
-continues from them. The finished tables are found by the same, the standard error and the number of random rankings.
+continues from them. The digests of the tables also include the standard error and the number of random rankings.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class PartOptions:
     """How a criterion is studied."""
 
     standard_error: float
-    """Of samples: Shapley values, interactions of many heads."""
+    """Of sampled values: Shapley values, interactions of many heads."""
     random_sets: int
     """Random rankings."""
     seed: int
@@ -41,14 +41,7 @@ class PartOptions:
 def study_part(
     name: str, reward: ActivationRewardModel, halves: Halves, options: PartOptions, *, out: Path | None = None
 ) -> dict[str, pd.DataFrame]:
-    """Attribute on the first half, and judge the rankings on the second; read the tables that ``out`` already has.
-
-    Args:
-        name: of the criterion, in the tables.
-        reward: its reward model.
-        halves: its examples.
-        options: standard error, random rankings, seed.
-        out: the folder of all parts.
+    """Attribute on the first half, and judge the rankings on the second; read the tables that the folder ``out`` has.
 
     Returns:
         Tables by name: ``attributions``, ``interactions`` (empty with fewer than two chosen heads) and ``curve``.
@@ -109,15 +102,15 @@ def file_names(names: Sequence[str], *, most: int = 60) -> dict[str, str]:
 
 def _digest(name: str, reward: ActivationRewardModel, halves: Halves, options: PartOptions) -> str:
     """A digest of everything that attribution depends on, except the length of sampling."""
-    tensors = [fingerprint(reward.judge.model), reward.means.values]
-    if reward.selection is not None:
-        tensors.append(reward.selection.head_scores.values.detach().float().cpu())
-    judge = reward.judge
+    judge, scores = reward.judge, None if reward.selection is None else reward.selection.head_scores
+    tensors = [fingerprint(judge.model), reward.means.values]
+    if scores is not None:
+        tensors.append(scores.values.detach().float().cpu())
     depends_on = {
         "criterion": name,
         "tensors": [digest_of_bytes(tensor.numpy().tobytes()) for tensor in tensors],
         "heads": reward.heads.to_list(),
-        "by": None if reward.selection is None else reward.selection.head_scores.name,
+        "by": None if scores is None else scores.name,
         "injection": reward.injection.to_dict(),
         "questions": [judge.layout, judge.criterion_text, judge.template.to_dict(), reward.record.seed],
         "examples": repr(halves),

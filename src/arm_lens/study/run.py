@@ -54,9 +54,9 @@ def study_heads(
         progress: show progress bars.
 
     Raises:
-        ValueError: before anything is measured: if there is no reward model; or naming the criterion, if it has no
-            examples that give two halves, cannot be asked about them, has a name that tables need (``all``,
-            ``random heads``, ``none``), or a reward model by soft gates or of another language model than the first.
+        ValueError: before anything is measured, if there is no reward model; or naming the criterion, if its examples do not
+            give two halves or do not suit its questions, its name is one that tables need (``all``, ``random heads``,
+            ``none``), or its reward model has soft gates or another language model than the first.
         StoreBusyError: if another process is writing a study to ``out``.
         DamagedFileError: naming the file, if a finished table in ``out`` was changed since.
     """
@@ -103,7 +103,7 @@ def study_run(
     """
     folder = Path(folder)
     if not (folder / "results.json").exists():
-        raise FileNotFoundError(f"{folder} is no run's folder to study: it holds no results.json")
+        raise FileNotFoundError(f"{folder} is not the folder of a run: it has no results.json")
     results = BenchmarkResults.load(folder)
     heads, items, fits = (results.of_lead(table) for table in ("heads", "items", "fits"))
     if heads.empty or "reward_model" not in fits or not (folder / REWARD_MODELS).is_dir():
