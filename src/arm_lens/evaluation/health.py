@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import pandas as pd
 
@@ -128,19 +129,45 @@ def health(
     return [check for look in CHECKS if (check := look(tables)) is not None]
 
 
-def _crowding(tables: _Tables) -> Check | None:
-    if tables.items.empty or not tables.items["probability"].notna().any():
-        return None
-    items = tables.items[tables.items["probability"].notna() & ~tables.items["judge"].isin(CONTROLS)]
+CHECKS: list[Callable[[_Tables], Check | None]] = []
+Rows: TypeAlias = Callable[[_Tables], pd.DataFrame]
+
+
+def _sign(name: str, rule: str, words: Callable[[pd.Series], str]) -> Callable[[Rows], Rows]:
+    """Make a check of a function that gives rows with a column ``found``; without rows there is no check."""
+
+    def add(rows: Rows) -> Rows:
+        def look(tables: _Tables) -> Check | None:
+            known = rows(tables)
+            if known.empty:
+                return None
+            return Check(name, rule.format(lead=tables.lead), _places(known[known["found"]], words))
+
+        CHECKS.append(look)
+        return rows
+
+    return add
+
+
+@_sign(
+    "Scores crowd around one half",
+    f"more than {CROWDED_SHARE:.0%} of a judge's probabilities on a subset lie between {CROWDED[0]} and {CROWDED[1]}",
+    lambda row: f"{row['inside']:.0%}",
+)
+def _crowding(tables: _Tables) -> pd.DataFrame:
+    if tables.items.empty:
+        return tables.items
+    items = tables.items.dropna(subset=["probability"])
     shares = _means(items.assign(inside=items["probability"].between(*CROWDED)), "inside")
-    return Check(
-        "Scores crowd around one half",
-        f"more than {CROWDED_SHARE:.0%} of a judge's probabilities on a subset lie between {CROWDED[0]} and {CROWDED[1]}",
-        _places(shares[shares["inside"] > CROWDED_SHARE], lambda row: f"{row['inside']:.0%}"),
-    )
+    return shares.assign(found=(shares["inside"] > CROWDED_SHARE) & ~shares["judge"].isin(CONTROLS))
 
 
-def _no_gain(tables: _Tables) -> Check | None:
+@_sign(
+    "No gain from more examples",
+    f"accuracy with the most examples is less than {LEAST_GAIN} above that with the fewest, which is below {NO_ROOM}",
+    lambda row: f"{row['low']:.3f} with {row['few']}, {row['high']:.3f} with {row['many']}",
+)
+def _gains(tables: _Tables) -> pd.DataFrame:
     least = tables.summary.groupby("benchmark")["noise"].transform("min")
     learning = tables.summary[(tables.summary["noise"] == least) & (tables.summary["n_examples"] > 0)]
     learning = learning[~learning["judge"].isin(CONTROLS)].sort_values("n_examples", kind="stable")
@@ -148,84 +175,68 @@ def _no_gain(tables: _Tables) -> Check | None:
         few=("n_examples", "first"), many=("n_examples", "last"), low=("accuracy", "first"), high=("accuracy", "last")
     )
     ends = ends[ends["few"] < ends["many"]].reset_index()
-    if ends.empty:
-        return None
-    flat = ends[(ends["high"] - ends["low"] < LEAST_GAIN) & (ends["low"] < NO_ROOM)]
-    return Check(
-        "No gain from more examples",
-        f"accuracy with the most examples is less than {LEAST_GAIN} above that with the fewest, which is below {NO_ROOM}",
-        _places(flat, lambda row: f"{row['low']:.3f} with {row['few']}, {row['high']:.3f} with {row['many']}"),
-    )
+    return ends.assign(found=(ends["high"] - ends["low"] < LEAST_GAIN) & (ends["low"] < NO_ROOM))
 
 
-def _spread(column: str, what: str) -> Callable[[_Tables], Check | None]:
-    def look(tables: _Tables) -> Check | None:
+def _spread(column: str, what: str) -> None:
+    rule = f"the standard deviation of a judge's accuracy over {what} exceeds {LARGEST_SD}"
+
+    @_sign(f"Large variance across {what}", rule, lambda row: f"{row[column]:.3f}")
+    def _rows(tables: _Tables) -> pd.DataFrame:
         known = tables.judges.dropna(subset=[column])
-        if known.empty:
-            return None
-        return Check(
-            f"Large variance across {what}",
-            f"the standard deviation of a judge's accuracy over {what} exceeds {LARGEST_SD}",
-            _places(known[known[column] > LARGEST_SD], lambda row: f"{row[column]:.3f}"),
-        )
-
-    return look
+        return known.assign(found=known[column] > LARGEST_SD)
 
 
-def _random_heads(tables: _Tables) -> Check | None:
+_spread("sd_seeds", "seeds")
+_spread("sd_samples", "example samples")
+
+
+@_sign(
+    "Selected heads no better than random heads",
+    f"{{lead}} minus {RANDOM_HEADS} is not above zero with its whole interval and p < {SIGNIFICANT} after Holm",
+    lambda row: f"{row['difference']:+.3f}, {row['ci_low']:+.3f} to {row['ci_high']:+.3f}, p {row['p_holm']:.2g}",
+)
+def _random_heads(tables: _Tables) -> pd.DataFrame:
     own = against(tables.comparisons, tables.lead, RANDOM_HEADS)
-    if own.empty:
-        return None
-    doubtful = own[~(significant(own) & (own["difference"] > 0))].assign(judge=tables.lead)
-    return Check(
-        "Selected heads no better than random heads",
-        f"{tables.lead} minus {RANDOM_HEADS} is not above zero with its whole interval and p < {SIGNIFICANT} after Holm",
-        _places(
-            doubtful,
-            lambda row: (
-                f"{row['difference']:+.3f}, {row['ci_low']:+.3f} to {row['ci_high']:+.3f}, p {row['p_holm']:.2g}"
-            ),
-        ),
-    )
+    return own if own.empty else own.assign(judge=tables.lead, found=~(significant(own) & (own["difference"] > 0)))
 
 
-def _most_heads(tables: _Tables) -> Check | None:
-    own = tables.heads if tables.heads.empty else tables.heads[tables.heads["judge"] == tables.lead]
-    if own.empty:
-        return None
-    shares = _means(own.astype({"selected": float}).rename(columns={"criterion": "subset"}), "selected")
-    return Check(
-        "Most heads selected",
-        f"more than {MOST_HEADS:.0%} of the model's heads are in the set of {tables.lead}, mean over fits",
-        _places(shares[shares["selected"] > MOST_HEADS], lambda row: f"{row['selected']:.0%}"),
-    )
+@_sign(
+    "Most heads selected",
+    f"more than {MOST_HEADS:.0%} of the model's heads are in the set of {{lead}}, mean over fits",
+    lambda row: f"{row['selected']:.0%}",
+)
+def _most_heads(tables: _Tables) -> pd.DataFrame:
+    if tables.heads.empty:
+        return tables.heads
+    own = tables.heads[tables.heads["judge"] == tables.lead].astype({"selected": float})
+    shares = _means(own.rename(columns={"criterion": "subset"}), "selected")
+    return shares.assign(found=shares["selected"] > MOST_HEADS)
 
 
-def _fit_gap(tables: _Tables) -> Check | None:
+@_sign(
+    "Fitting accuracy far above test accuracy",
+    f"accuracy on the examples that a judge was fitted on is more than {LARGEST_GAP} above that on test items",
+    lambda row: f"{row['fit_accuracy']:.3f} against {row['accuracy']:.3f}",
+)
+def _fit_gap(tables: _Tables) -> pd.DataFrame:
     fitted = _means(tables.fits, "fit_accuracy")
     if fitted.empty:
-        return None
+        return fitted
     both = fitted.merge(tables.main, on=RUN)
-    far = both[both["fit_accuracy"] - both["accuracy"] > LARGEST_GAP]
-    return Check(
-        "Fitting accuracy far above test accuracy",
-        f"accuracy on the examples that a judge was fitted on is more than {LARGEST_GAP} above that on test items",
-        _places(far, lambda row: f"{row['fit_accuracy']:.3f} against {row['accuracy']:.3f}"),
-    )
+    return both.assign(found=both["fit_accuracy"] - both["accuracy"] > LARGEST_GAP)
 
 
-def _bias(tables: _Tables) -> Check | None:
+@_sign(
+    "Follows the bias rather than correctness",
+    "accuracy where the bias is on the worse response and where it is on the better one (single responses: where "
+    f"bias and correctness disagree and where they agree) differ by more than {BIAS_FOLLOWED} and by more than "
+    "their intervals; positive: it takes the bias for a fault, negative: for a merit",
+    lambda row: f"{row['gap']:+.3f}",
+)
+def _bias(tables: _Tables) -> pd.DataFrame:
     cells = bias_gaps(tables.judges)
-    if cells.empty:
-        return None
-    followed = cells[(cells["gap"].abs() > BIAS_FOLLOWED) & (cells["gap"].abs() > cells["error"])]
-    return Check(
-        "Follows the bias rather than correctness",
-        "accuracy where the bias is on the worse response and where it is on the better one (single responses: where "
-        f"bias and correctness disagree and where they agree) differ by more than {BIAS_FOLLOWED} and by more than "
-        "their intervals; positive: it takes the bias for a fault, negative: for a merit",
-        _places(followed, lambda row: f"{row['gap']:+.3f}"),
-    )
+    return cells.assign(found=(cells["gap"].abs() > BIAS_FOLLOWED) & (cells["gap"].abs() > cells["error"]))
 
 
 def bias_gaps(summary: pd.DataFrame) -> pd.DataFrame:
@@ -257,52 +268,45 @@ def bias_gaps(summary: pd.DataFrame) -> pd.DataFrame:
     return whole.assign(error=whole["error"] ** 0.5).reset_index()
 
 
-def _position(tables: _Tables) -> Check | None:
+@_sign(
+    "Prefers a position",
+    f"a ranked judge's position bias is beyond {POSITION} either way",
+    lambda row: f"{row['position_bias']:+.3f}",
+)
+def _position(tables: _Tables) -> pd.DataFrame:
     means = _means(tables.fits, "position_bias")
-    if means.empty:
-        return None
-    return Check(
-        "Prefers a position",
-        f"a ranked judge's position bias is beyond {POSITION} either way",
-        _places(means[means["position_bias"].abs() > POSITION], lambda row: f"{row['position_bias']:+.3f}"),
-    )
+    return means if means.empty else means.assign(found=means["position_bias"].abs() > POSITION)
 
 
-def _below(other: str, name: str) -> Callable[[_Tables], Check | None]:
-    """Judges whose interval lies below the accuracy of ``other`` on the same subset."""
+def _below(other: str, name: str) -> None:
+    rule = f"the whole interval of a judge's accuracy lies below the accuracy of {other}"
 
-    def look(tables: _Tables) -> Check | None:
+    @_sign(name, rule, lambda row: f"{row['accuracy']:.3f} against {row['bar']:.3f}")
+    def _rows(tables: _Tables) -> pd.DataFrame:
         where = ["benchmark", "subset"]
         bar = tables.main.loc[tables.main["judge"] == other, [*where, "accuracy"]].rename(columns={"accuracy": "bar"})
         rest = tables.plain[tables.plain["judge"] != other].merge(bar, on=where)
-        if rest.empty:
-            return None
-        return Check(
-            name,
-            f"the whole interval of a judge's accuracy lies below the accuracy of {other}",
-            _places(rest[rest["ci_high"] < rest["bar"]], lambda row: f"{row['accuracy']:.3f} against {row['bar']:.3f}"),
-        )
-
-    return look
+        return rest.assign(found=rest["ci_high"] < rest["bar"])
 
 
-def _calibration(tables: _Tables) -> Check | None:
-    graded = tables.plain.dropna(subset=["brier"])
-    if graded.empty:
-        return None
-    poor = graded.assign(bar=0.25)
+_below("length", "Beaten by a trivial control")
+_below("zero_shot", "Below zero-shot")
+
+
+@_sign(
+    "Poorly calibrated",
+    "the whole interval of a judge's Brier score lies above that of always giving the share of True labels "
+    "(0.25 for pairs, and if labels are not at hand)",
+    lambda row: f"{row['brier']:.3f} against {row['bar']:.3f}",
+)
+def _calibration(tables: _Tables) -> pd.DataFrame:
+    graded = tables.plain.dropna(subset=["brier"]).assign(bar=0.25)
     if not tables.items.empty:
         where = ["benchmark", "unit", "subset"]
         responses = tables.items[tables.items["unit"] == "response"].astype({"label": float})
         share = graded.join(responses.groupby(where)["label"].mean(), on=where)["label"]
-        poor["bar"] = (share * (1 - share)).where(share.between(0, 1, inclusive="neither"), 0.25)
-    poor = poor[poor["brier_low"].fillna(poor["brier"]) > poor["bar"]]
-    return Check(
-        "Poorly calibrated",
-        "the whole interval of a judge's Brier score lies above that of always giving the share of True labels "
-        "(0.25 for pairs, and if labels are not at hand)",
-        _places(poor, lambda row: f"{row['brier']:.3f} against {row['bar']:.3f}"),
-    )
+        graded["bar"] = (share * (1 - share)).where(share.between(0, 1, inclusive="neither"), 0.25)
+    return graded.assign(found=graded["brier_low"].fillna(graded["brier"]) > graded["bar"])
 
 
 def _means(table: pd.DataFrame, column: str) -> pd.DataFrame:
@@ -321,19 +325,3 @@ def _places(rows: pd.DataFrame, words: Callable[[pd.Series], str]) -> list[str]:
         more = f"; and {rest} more subset{'s' * (rest > 1)}" if rest > 0 else ""
         findings.append(f"{benchmark}, {judge}: {'; '.join(seen[:PLACES])}{more}")
     return findings
-
-
-CHECKS: tuple[Callable[[_Tables], Check | None], ...] = (
-    _crowding,
-    _no_gain,
-    _spread("sd_seeds", "seeds"),
-    _spread("sd_samples", "example samples"),
-    _random_heads,
-    _most_heads,
-    _fit_gap,
-    _bias,
-    _position,
-    _below("length", "Beaten by a trivial control"),
-    _below("zero_shot", "Below zero-shot"),
-    _calibration,
-)
