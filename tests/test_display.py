@@ -93,7 +93,8 @@ def tables(judges):
 def results(judges=("probe", "sav")):
     meta = {"title": HOSTILE, "model": HOSTILE, "lead": judges[0], "seeds": 3}
     checks = [Check(HOSTILE, "", ["here"]), Check("not seen", "", [])]
-    return BenchmarkResults(meta, pd.DataFrame(), pd.DataFrame(), tables(judges), checks)
+    empty = pd.DataFrame()
+    return BenchmarkResults(meta=meta, items=empty, fits=empty, tables=tables(judges), checks=checks)
 
 
 def everything():

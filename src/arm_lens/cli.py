@@ -3,7 +3,7 @@
 arm-lens demo       the bundled judge model, eight criteria, five judges, one report
 arm-lens fit        a reward model from labelled preferences, on any model
 arm-lens score      rewards for prompts and responses in a file
-arm-lens evaluate   a fitted reward model beside its controls, on labelled preferences
+arm-lens evaluate   a fitted reward model compared with its controls, on labelled preferences
 arm-lens benchmark  every judge side by side, under a configuration
 """
 
@@ -12,13 +12,15 @@ from __future__ import annotations
 import json
 import os
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-# The library's progress bars are enough; Hugging Face's own would be one for each file of a model.
+# arm_lens has progress bars of its own; those of Hugging Face would be one for each file of a model.
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
+import pandas as pd
 import torch
 import typer
 from rich.console import Console
@@ -58,13 +60,13 @@ console = Console()
 Model = Annotated[str, typer.Option(help="Hugging Face hub name or local folder; by default the bundled judge model.")]
 SameModel = Annotated[
     str,
-    typer.Option(help="Hub name or local folder; by default the one it was fitted on, as class and dtype were then."),
+    typer.Option(help="Hub name or local folder; by default the model it was fitted on, with its class and dtype."),
 ]
-Class = Annotated[ModelClass, typer.Option(help="Which TransformerLens class to load it as.")]
-Device = Annotated[str, typer.Option(help="e.g. cuda or cpu; by default CUDA where there is one.")]
-DType = Annotated[Literal["float32", "bfloat16", "float16"], typer.Option(help="Of weights and activations.")]
+Class = Annotated[ModelClass, typer.Option(help="The TransformerLens class of the model.")]
+Device = Annotated[str, typer.Option(help="e.g. cuda or cpu; by default CUDA if it is available.")]
+DType = Annotated[Literal["float32", "bfloat16", "float16"], typer.Option(help="Precision of the model.")]
 Column = Annotated[list[str], typer.Option(help="Rename a column of the file, e.g. prompt=question. Repeatable.")]
-Out = Annotated[Path, typer.Option(help="Folder for what is written.")]
+Out = Annotated[Path, typer.Option(help="The folder to write to.")]
 
 
 def _model(name: str, model_class: ModelClass, device: str, dtype: str) -> Any:
@@ -72,7 +74,6 @@ def _model(name: str, model_class: ModelClass, device: str, dtype: str) -> Any:
 
 
 def _fitted(folder: Path, model: str, model_class: ModelClass, device: str, dtype: str) -> ActivationRewardModel:
-    """A reward model, on the model it names itself unless another is given."""
     if model:
         return ActivationRewardModel.load(folder, _model(model, model_class, device, dtype))
     return ActivationRewardModel.load(folder, device=device or None)
@@ -82,7 +83,7 @@ def _columns(pairs: list[str]) -> dict[str, str]:
     wrong = [pair for pair in pairs if "=" not in pair]
     if wrong:
         raise typer.BadParameter(f"--column {wrong[0]}: write OURS=YOURS, e.g. prompt=question")
-    return dict((pair.split("=", 1)[0], pair.split("=", 1)[1]) for pair in pairs)
+    return {ours: yours for ours, _, yours in (pair.partition("=") for pair in pairs)}
 
 
 @app.command()
@@ -94,7 +95,7 @@ def demo(
 ) -> None:
     """Fit and judge every criterion of the bundled model; write results.json, report.html and the reward models.
 
-    An interrupted run goes on where it stopped when called again with the same folder.
+    Called again with the same folder, an interrupted run continues where it stopped.
     """
     values = read_config(DEMONSTRATION).model_dump(exclude_unset=True)
     values |= {"samples": seeds, "test_items": test_items}
@@ -131,19 +132,13 @@ def fit(
 ) -> None:
     """Fit a reward model to labelled preferences and save it."""
     columns = _columns(column)
+    wording = None if template is None else JudgeTemplate.from_dict(json.loads(template.read_text(encoding="utf-8")))
     fitted = ActivationRewardModel.fit(
         _model(model, model_class, device, dtype),
         read_preferences(data, columns=columns),
         validation=None if validation is None else read_preferences(validation, columns=columns),
         criterion=criterion,
-        question=QuestionOptions(
-            criterion_text=criterion_text,
-            template=None
-            if template is None
-            else JudgeTemplate.from_dict(json.loads(template.read_text(encoding="utf-8"))),
-            layout=layout,
-            batch_size=batch_size,
-        ),
+        question=QuestionOptions(criterion_text=criterion_text, template=wording, layout=layout, batch_size=batch_size),
         reading=ReadingOptions(demonstrations=demonstrations),
         selector=PUBLISHED if published else Reinforce(steps=steps),
         seed=seed,
@@ -151,11 +146,9 @@ def fit(
     )
     fitted.save(out)
     assert fitted.selection is not None
-    history = fitted.selection.history["reward"]
+    reward = fitted.selection.history["reward"]
     console.print(f"{len(fitted.heads)} heads: {fitted.heads}", soft_wrap=True)
-    console.print(
-        f"reward on the validation examples, mean over masks: {history.iloc[0]:.3f} -> {history.iloc[-1]:.3f}"
-    )
+    console.print(f"reward on the validation examples, mean over masks: {reward.iloc[0]:.3f} -> {reward.iloc[-1]:.3f}")
     console.print(f"Saved to {out}", soft_wrap=True)
 
 
@@ -171,16 +164,9 @@ def score(
     column: Column = [],  # noqa: B006
 ) -> None:
     """Write the reward of every response in a file: P(Yes) over the vocabulary, the two-way P(Yes), the logit gap."""
-    options = {"model": model, "model_class": model_class, "device": device, "dtype": dtype}
-    count = score_file(
-        reward_model,
-        data,
-        out,
-        columns=_columns(column),
-        load=lambda folder: _fitted(folder, model, model_class, device, dtype),
-        options=options,
-        progress=True,
-    )
+    options: dict[str, Any] = {"model": model, "model_class": model_class, "device": device, "dtype": dtype}
+    load = partial(_fitted, **options)
+    count = score_file(reward_model, data, out, columns=_columns(column), load=load, options=options, progress=True)
     console.print(f"{count} rewards in {out}", soft_wrap=True)
 
 
@@ -232,7 +218,7 @@ def benchmark(
 ) -> None:
     """Run judges side by side; write results.json, items.parquet, tables, figures and report.html.
 
-    A run that was stopped, however it was, goes on where it stopped when called again with the same folder.
+    Called again with the same folder, an interrupted run continues where it stopped.
     """
     settings = read_config(DEMO if config == "demo" else Path(config))
     if workers is not None:
@@ -248,22 +234,30 @@ def benchmark(
 
 
 def _finish(results: BenchmarkResults, out: Path) -> None:
-    """Write the page, and say which failure signs there are and where to look."""
+    """Write the page, and print the failure signs and where the page is."""
     for check in results.checks:
         for line in check.found:
             console.print(f"[yellow]{escape(check.name)}:[/] {escape(line)}", soft_wrap=True)
     console.print(f"Look at {write_report(results, out)}", soft_wrap=True)
 
 
+def _table(title: str, *columns: str) -> Table:
+    """A table with names on the left and numbers on the right."""
+    table = Table(title=title)
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number else "left")
+    return table
+
+
+def _main_rows(results: BenchmarkResults) -> pd.DataFrame:
+    return main_rows(results.tables.summary, main_settings(results.tables.summary))
+
+
 def _show_subsets(results: BenchmarkResults) -> None:
-    """Accuracy of every judge on every subset of the main comparison, mean over samples and seeds."""
-    summary = results.tables.summary
-    main = main_rows(summary, main_settings(summary))
+    """Print the accuracy of every judge on every subset of the main comparison, mean over samples and seeds."""
+    main = _main_rows(results)
     wide = main.pivot_table(index="subset", columns="judge", values="accuracy", sort=False, observed=True)
-    table = Table(title="Accuracy, mean over seeds")
-    table.add_column("criterion")
-    for judge in wide.columns:
-        table.add_column(str(judge), justify="right")
+    table = _table("Accuracy, mean over seeds", "criterion", *map(str, wide.columns))
     for name, row in wide.iterrows():
         table.add_row(str(name), *(f"{value:.3f}" for value in row), end_section=name == wide.index[-1])
     if len(wide) > 1:
@@ -272,23 +266,19 @@ def _show_subsets(results: BenchmarkResults) -> None:
 
 
 def _show_standings(results: BenchmarkResults) -> None:
-    """Accuracy of every judge on every benchmark's main comparison, mean over subsets, with its interval."""
-    summary = results.tables.summary
-    main = main_rows(summary, main_settings(summary))
-    for name, rows in main.groupby("benchmark", sort=False, observed=True):
-        items = {str(judge): int(some["n"].sum()) for judge, some in rows.groupby("judge", sort=False)}
+    """Print the accuracy of every judge in every benchmark's main comparison, mean over subsets, with its interval."""
+    for name, rows in _main_rows(results).groupby("benchmark", sort=False, observed=True):
+        items = rows.groupby("judge", sort=False)["n"].sum().to_dict()
         means = mean_over_subsets(rows).sort_values("accuracy", ascending=False, kind="stable")
-        table = Table(title=f"{name}: accuracy, mean over subsets")
-        for column in ("judge", "accuracy", "95 % interval", "items"):
-            table.add_column(column, justify="left" if column == "judge" else "right")
+        table = _table(f"{name}: accuracy, mean over subsets", "judge", "accuracy", "95 % interval", "items")
         for row in means.itertuples():
             interval = f"{row.ci_low:.3f} to {row.ci_high:.3f}"
-            table.add_row(str(row.judge), f"{row.accuracy:.3f}", interval, str(items[str(row.judge)]))
+            table.add_row(str(row.judge), f"{row.accuracy:.3f}", interval, str(items[row.judge]))
         console.print(table)
 
 
 def main() -> None:
-    """The entry point: errors and warnings in the user's words, without a traceback."""
+    """Run the command line, with errors and warnings in one line and without a traceback."""
     warnings.showwarning = lambda message, *_: console.print(
         f"[yellow]Warning:[/] {escape(str(message))}", soft_wrap=True
     )

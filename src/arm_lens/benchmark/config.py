@@ -1,18 +1,20 @@
-"""What a benchmark run is told: a YAML file, checked field by field before anything runs.
+"""The configuration of a benchmark run: a YAML file, checked field by field before anything runs.
 
-A run has one model, a list of judges and a list of *studies*. A study says where its data comes from (the bundled
-model's world, a file of preferences, or a reward-hacking benchmark made from either) and under which settings the judges
-are fitted: numbers of examples, shares of flipped labels, draws of the examples, seeds of the judges. What a study does not
-say is taken from the run.
+A run has one model, a list of judges and a list of *studies*. A study names the source of its data (the bundled model's
+world, a file of preferences, or a reward-hacking benchmark made from either) and the settings under which judges are
+fitted: numbers of examples, shares of flipped labels, example samples, seeds of the judges. A setting that a study
+leaves out is that of the run.
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from arm_lens.engine import ModelClass
 from arm_lens.evaluation.hacking import MAPPINGS
@@ -21,11 +23,33 @@ from arm_lens.preferences.biases import BIASES
 from arm_lens.registry import JUDGES, JudgeSpec
 
 VERDICTS = " verdicts"
-"""After a benchmark's name, where its responses are judged one by one."""
+"""Ends the name of a benchmark in which the responses of pairs are judged one by one."""
+
+
+def _one_of(kind: str, known: Iterable[str]) -> AfterValidator:
+    def check(name: str) -> str:
+        if name not in known:
+            raise ValueError(f"unknown {kind} {name!r}; there are {', '.join(known)}")
+        return name
+
+    return AfterValidator(check)
+
+
+def _file_path(path: str, info: Any) -> str:
+    """A file's path from the folder of the configuration, the context of pydantic's ``ValidationInfo``."""
+    return path if info.context is None or "://" in path else str((info.context / path).resolve())
+
+
+def _model_path(name: str, info: Any) -> str:
+    """A model's folder next to the configuration if there is one; otherwise a name on the hub."""
+    folder = None if info.context is None else info.context / name
+    return str(folder.resolve()) if folder is not None and folder.is_dir() else name
+
 
 Count = Annotated[int, Field(ge=1)]
 Noise = Annotated[float, Field(ge=0, le=0.5)]
 Name = Annotated[str, Field(min_length=1)]
+FilePath = Annotated[str, AfterValidator(_file_path)]
 Unit: TypeAlias = Literal["pair", "response"]
 """Whether preferences are pairs or single responses with a label."""
 Some = Field(min_length=1)
@@ -33,34 +57,36 @@ Some = Field(min_length=1)
 
 
 class BenchmarkConfigError(ValueError):
-    """A configuration that cannot be run, with every field that is wrong."""
+    """A configuration that cannot be run; the message names every field that is wrong."""
 
 
 class Strict(BaseModel):
-    """A misspelt field is an error; nothing is changed after it was checked."""
+    """A misspelt field is an error, and no field changes after the check."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class JudgeChoice(BaseModel):
-    """A judge, by itself or with options of its own: every key beside these fields is one."""
+    """A judge: its name alone, or these fields and any options of the judge next to them."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
     judge: str
     """One of `arm_lens.registry.JUDGES`."""
     name: str = ""
-    """What it is called in the results; by default as the judge. Two entries need two names."""
+    """Its name in the results; by default that of the judge. Two entries need two names."""
     seeds: Count | None = None
-    """How many seeds, if the judge is random; by default as the study says."""
+    """How many seeds, if the judge is random; by default as many as the study has."""
 
     @model_validator(mode="before")
     @classmethod
-    def _bare_name(cls, value: Any) -> Any:
+    def _normalised(cls, value: Any, info: Any) -> Any:
+        if isinstance(value, dict) and isinstance(value.get("reference"), str):
+            return {**value, "reference": _model_path(value["reference"], info)}
         return {"judge": value} if isinstance(value, str) else value
 
     @property
     def label(self) -> str:
-        """What it is called in the results."""
+        """Its name in the results."""
         return self.name or self.judge
 
     @property
@@ -70,38 +96,30 @@ class JudgeChoice(BaseModel):
 
     @property
     def spec(self) -> JudgeSpec:
-        """The judge's entry in the registry.
-
-        Raises:
-            UnknownNameError: if there is none; the message lists those that are.
-        """
+        """The judge's entry in the registry; an UnknownNameError lists the known judges."""
         return JUDGES[self.judge]
 
     @property
     def parsed(self) -> Any:
-        """The options as the judge takes them.
-
-        Raises:
-            OptionsError: naming what is wrong, and the options there are.
-        """
+        """The options as the judge takes them; an OptionsError names what is wrong."""
         return self.spec.parse(self.options)
 
 
 class Settings(Strict):
-    """Under which settings judges are fitted and tested; None leaves it to the run."""
+    """The settings under which judges are fitted and tested; None stands for the setting of the run."""
 
     judges: Annotated[tuple[JudgeChoice, ...], Some] | None = None
     n_examples: Annotated[tuple[Count, ...], Some] | None = None
-    """How many labelled preferences (pairs, unless the data has single responses) the judges are given."""
+    """How many examples (pairs, unless the data has single responses) the judges are given."""
     noise: Annotated[tuple[Noise, ...], Some] | None = None
-    """The share of them whose label is flipped."""
+    """The share of the examples whose label is flipped."""
     samples: Count | None = None
-    """How often other examples are drawn."""
+    """How many example samples."""
     seeds: Count | Literal["sample"] | None = None
-    """How often a judge that is random is fitted to the same examples, with the seeds 0, 1, ...; or ``sample``: once, with
-    the number of the example sample for its seed, so that sample and seed change together."""
+    """How many seeds (0, 1, ...) a random judge is fitted with on the same examples; or ``sample``: one, the number of the
+    example sample, so that sample and seed change together."""
     test_items: Count | None = None
-    """Test items in a subset, at most, drawn at random; None in both places for all there are."""
+    """The most test items of a subset, chosen at random; None in both places for all items."""
 
 
 class WorldStudy(Settings):
@@ -109,40 +127,25 @@ class WorldStudy(Settings):
 
     kind: Literal["world"]
     name: Name = "world"
-    criteria: Annotated[tuple[str, ...], Some] = tuple(CRITERIA)
+    criteria: Annotated[tuple[Annotated[str, _one_of("criterion", CRITERIA)], ...], Some] = tuple(CRITERIA)
     unit: Unit = "pair"
-    """Whether replies come in pairs of which one meets the criterion, or one by one, each with its label."""
-
-    @field_validator("criteria")
-    @classmethod
-    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        return _all_in(names, tuple(CRITERIA), "criterion")
+    """``pair`` for two replies, one of which meets the criterion; ``response`` for single replies with a label."""
 
 
 class HackingStudy(Settings):
-    """Counterbalanced reward hacking, see `arm_lens.evaluation.hacking`; from the world unless there is a path."""
+    """Counterbalanced reward hacking (`arm_lens.evaluation.hacking`), made from the world or from pairs at a path."""
 
     kind: Literal["hacking"]
     name: Name = "hacking"
-    biases: Annotated[tuple[str, ...], Some] = BIASES
-    mappings: Annotated[tuple[str, ...], Some] = MAPPINGS
-    path: str | None = None
+    biases: Annotated[tuple[Annotated[str, _one_of("bias", BIASES)], ...], Some] = BIASES
+    mappings: Annotated[tuple[Annotated[str, _one_of("mapping", MAPPINGS)], ...], Some] = MAPPINGS
+    path: FilePath | None = None
     """Pairs whose chosen response is correct and whose rejected one is not: a file, or ``hf://`` and a hub name."""
     format: str | None = None
     split: str | None = None
     criterion_text: str = ""
     pool: Count = 100
-    """How many of the pairs at ``path`` are kept to draw examples from, and not tested on."""
-
-    @field_validator("biases")
-    @classmethod
-    def _biases(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        return _all_in(names, BIASES, "bias")
-
-    @field_validator("mappings")
-    @classmethod
-    def _mappings(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        return _all_in(names, MAPPINGS, "mapping")
+    """How many of the pairs at ``path`` are set aside for examples and not tested on."""
 
 
 class PreferenceStudy(Settings):
@@ -150,17 +153,17 @@ class PreferenceStudy(Settings):
 
     kind: Literal["preferences"]
     name: Name
-    path: str
+    path: FilePath
     format: str | None = None
     split: str | None = None
     columns: dict[str, str] = {}
     on_error: Literal["raise", "warn"] = "raise"
     """With ``warn``, rows that cannot be read are named and left out."""
     criterion_text: str = ""
-    """The criterion in words, put into every prompt."""
-    examples: str | None = None
-    """Preferences to draw examples from, save those whose prompt is tested; by default ``pool`` of those at ``path`` are
-    kept for that."""
+    """The criterion in words, part of every prompt."""
+    examples: FilePath | None = None
+    """Preferences to sample examples from, except those whose prompt is tested; by default ``pool`` of those at ``path``
+    are set aside for examples."""
     examples_split: str | None = None
     pool: Count = 100
 
@@ -172,7 +175,7 @@ class BenchmarkConfig(Strict):
     """A benchmark run."""
 
     title: str = "Few-shot judges, side by side"
-    model: str | None = None
+    model: Annotated[str, AfterValidator(_model_path)] | None = None
     """Hub name or local folder; by default the bundled judge model."""
     model_class: ModelClass = "TransformerBridge"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -185,7 +188,7 @@ class BenchmarkConfig(Strict):
     """Prompts that are read for means."""
     judges: Annotated[tuple[JudgeChoice, ...], Some]
     lead: str = "arm_reinforce"
-    """What the judge is called that all others are compared with."""
+    """The name of the judge that all others are compared with."""
     n_examples: Annotated[tuple[Count, ...], Some] = (20,)
     noise: Annotated[tuple[Noise, ...], Some] = (0.0,)
     samples: Count = 1
@@ -194,36 +197,39 @@ class BenchmarkConfig(Strict):
     keep_reward_models: bool = False
     """Save every reward model of the lead judge, one per subset, setting, sample and seed, in ``reward_models/``."""
     workers: Count | Literal["cores"] = 1
-    """Processes at work at the same time, or ``cores`` for one per core; each loads the model. No result depends on it."""
+    """Processes that work at the same time, each with its own model, or ``cores`` for one per core; results do not depend
+    on it."""
     threads: Count = 1
-    """Of each process. Sums of floating-point numbers may depend on it."""
+    """Threads of each process; sums of floating-point numbers may depend on it."""
     memory_gib: Annotated[float, Field(gt=0)] = 2.0
-    """Memory for prompts that are read and tried on, beside the model, in each process."""
+    """Memory of each process for prompts that are read and tried on, in addition to the model."""
     studies: Annotated[tuple[Study, ...], Some]
 
     @model_validator(mode="after")
     def _unique(self) -> BenchmarkConfig:
         names = [study.name for study in self.studies]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"two studies are called {twice[0]!r}; give each a name of its own")
-        clash = sorted(name for name in names if name + VERDICTS in names)
-        if clash:
-            raise ValueError(f"no study may be called {clash[0] + VERDICTS!r}: so are the verdicts of {clash[0]!r}")
-        kinds: dict[str, str] = {}
+        if twice := _repeated(names):
+            raise ValueError(f"two studies are called {twice!r}; give each a name of its own")
+        for name in sorted(names):
+            if name + VERDICTS in names:
+                raise ValueError(f"no study may be called {name + VERDICTS!r}: so are the verdicts of {name!r}")
         for where, judges in (("the run", self.judges), *((one.name, one.judges or ()) for one in self.studies)):
-            labels = [choice.label for choice in judges]
-            twice = sorted({label for label in labels if labels.count(label) > 1})
-            if twice:
-                raise ValueError(f"two judges of {where} are called {twice[0]!r}; give one a name")
-            for choice in judges:
-                if kinds.setdefault(choice.label, choice.judge) != choice.judge:
-                    raise ValueError(
-                        f"{choice.label!r} is {kinds[choice.label]} in one study, {choice.judge} in another"
-                    )
+            if twice := _repeated(choice.label for choice in judges):
+                raise ValueError(f"two judges of {where} are called {twice!r}; give one a name")
+        kinds: dict[str, str] = {}
+        for choice in self.choices:
+            if (kind := kinds.setdefault(choice.label, choice.judge)) != choice.judge:
+                raise ValueError(f"{choice.label!r} is {kind} in one study, {choice.judge} in another")
         if "lead" in self.model_fields_set and self.lead not in kinds:
             raise ValueError(f"lead is {self.lead!r}, but no judge is called that; there are {', '.join(kinds)}")
         return self
+
+    @property
+    def choices(self) -> Iterator[JudgeChoice]:
+        """The judges of the run, then those of each study."""
+        yield from self.judges
+        for study in self.studies:
+            yield from study.judges or ()
 
     @property
     def n_workers(self) -> int:
@@ -233,17 +239,17 @@ class BenchmarkConfig(Strict):
         return int(cpu_count()) if self.workers == "cores" else self.workers
 
     def settings(self, study: Settings) -> Settings:
-        """A study's settings, with the run's where it has none."""
+        """A study's settings, each replaced by the run's if the study has none."""
         own = {name: getattr(study, name) for name in Settings.model_fields}
         return Settings(**{name: getattr(self, name) if value is None else value for name, value in own.items()})
 
 
 def read_config(path: str | Path) -> BenchmarkConfig:
-    """Read a run's YAML file; paths in it are relative to the file, and so are models, where there is such a folder.
+    """Read a run's YAML file; the paths in it start from its folder, and so does a model if there is such a folder.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        BenchmarkConfigError: naming every field that is wrong, or if the file is no YAML.
+        BenchmarkConfigError: naming every field that is wrong, or if the file is not YAML.
     """
     path = Path(path)
     try:
@@ -253,57 +259,18 @@ def read_config(path: str | Path) -> BenchmarkConfig:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise BenchmarkConfigError(f"{path} is not YAML: {error}") from error
     try:
-        config = BenchmarkConfig.model_validate(values)
+        return BenchmarkConfig.model_validate(values, context=path.parent)
     except ValidationError as error:
-        wrong = error.errors()
-        # A list all of whose entries are wrong would be told to be empty too.
-        wrong = [one for one in wrong if one["type"] != "too_short" or not any(_within(one, other) for other in wrong)]
-        lines = [f"  {_place(one['loc'])}: {one['msg'].removeprefix('Value error, ')}" for one in wrong]
+        found = {one["loc"]: one for one in error.errors()}
+        # If every entry of a list is wrong, pydantic also reports that the list is empty.
+        entries = {loc[:end] for loc in found for end in range(len(loc))}
+        wrong = [one for loc, one in found.items() if one["type"] != "too_short" or loc not in entries]
+        fields = ((".".join(map(str, one["loc"])) or "the file", one["msg"]) for one in wrong)
+        lines = [f"  {field}: {message.removeprefix('Value error, ')}" for field, message in fields]
         count = "one field is" if len(lines) == 1 else f"{len(lines)} fields are"
         raise BenchmarkConfigError("\n".join([f"{path}: {count} wrong", *lines])) from error
-    return _with_absolute_paths(config, path.parent)
 
 
-def _with_absolute_paths(config: BenchmarkConfig, folder: Path) -> BenchmarkConfig:
-    """The config with its paths made independent of where it is read from."""
-    studies: list[Study] = []
-    for study in config.studies:
-        found = {}
-        for field in ("path", "examples"):
-            value = getattr(study, field, None)
-            if value is not None and "://" not in value:
-                found[field] = str((folder / value).resolve())
-        judges = study.judges and tuple(_with_reference(choice, folder) for choice in study.judges)
-        studies.append(study.model_copy(update={**found, "judges": judges}))
-    judges = tuple(_with_reference(choice, folder) for choice in config.judges)
-    model = config.model and _model_at(config.model, folder)
-    return config.model_copy(update={"studies": tuple(studies), "judges": judges, "model": model})
-
-
-def _with_reference(choice: JudgeChoice, folder: Path) -> JudgeChoice:
-    reference = choice.options.get("reference")
-    if not isinstance(reference, str):
-        return choice
-    return choice.model_copy(update={"reference": _model_at(reference, folder)})
-
-
-def _model_at(name: str, folder: Path) -> str:
-    """A model's folder beside the file, if there is one; else the name is left as it is, for the hub."""
-    return str((folder / name).resolve()) if (folder / name).is_dir() else name
-
-
-def _within(one: Any, other: Any) -> bool:
-    """Whether the other error lies within the field of the one."""
-    outer, inner = one["loc"], other["loc"]
-    return len(outer) < len(inner) and inner[: len(outer)] == outer
-
-
-def _place(parts: tuple[int | str, ...]) -> str:
-    return ".".join(map(str, parts)) or "the file"
-
-
-def _all_in(names: tuple[str, ...], known: tuple[str, ...], kind: str) -> tuple[str, ...]:
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise ValueError(f"unknown {kind} {unknown[0]!r}; there are {', '.join(known)}")
-    return names
+def _repeated(names: Iterable[str]) -> str | None:
+    """The first in the alphabet of the names that occur twice."""
+    return min((name for name, count in Counter(names).items() if count > 1), default=None)

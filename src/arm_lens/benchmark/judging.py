@@ -1,15 +1,15 @@
-"""How a judge is run: fitted to a task's examples by its spec alone, and made to judge the task's test.
+"""Fitting a judge to a task's examples, from its spec alone, and having it judge the task's test.
 
-What judges of a task share is read once (`arm_lens.engine.sharing`): the test's prompts for all judges that ask about them,
-the means for all ways of choosing heads, a search for all random sets that are like its own. What belongs to the test
-outlives a task, what belongs to its examples does not. Nothing depends on which judge asks first, so that a run that was
-stopped and goes on gives the same numbers.
+What the judges of a task share is read once (`arm_lens.engine.sharing`): the test's prompts for all judges with the same
+questions, the means for all selectors, a search for all random sets that are like its own. What belongs to the test outlives
+a task; what belongs to its examples does not. Nothing depends on which judge comes first, so a run that was stopped and
+continues gives the same numbers.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,9 @@ from arm_lens.engine.language_model import ModelLike, language_model
 from arm_lens.engine.loading import load_model
 from arm_lens.engine.protocol import LanguageModel
 from arm_lens.engine.sharing import SharedReadings, remembered, shared_readings, sharing
-from arm_lens.judges.base import FitContext, Judge, PositionBias, VerdictJudge
+from arm_lens.judges.base import FitContext, FittedJudge, Judge, PositionBias, VerdictJudge
 from arm_lens.judges.options import QuestionOptions, ReadingOptions
-from arm_lens.preferences import Preference, PreferencePair, unpair
+from arm_lens.preferences import Preference, PreferencePair, Prompt, unpair
 from arm_lens.registry import JudgeSpec
 
 
@@ -36,18 +36,17 @@ class Verdicts:
     """What a judge says about a test."""
 
     rewards: Float[np.ndarray, " text"] | None
-    """Of each text of the test; None for a judge that only compares."""
+    """The reward of each text of the test; None for a judge that only compares."""
     scale: Float[np.ndarray, " text"] | None
-    """What pairs are compared by: the rewards on a scale that does not saturate."""
+    """The rewards on a scale that does not saturate, by which pairs are compared."""
     probabilities: Float[np.ndarray, " text"] | None = None
     """P(meets the criterion), if the judge gives one."""
     threshold: float | None = 0.5
-    """The reward above which a response meets the criterion; None for a judge that has no such place: its rewards are
-    then cut at their median over the test."""
+    """The reward above which a response meets the criterion; None if no reward means that: see `arm_lens.benchmark.items`."""
     margins: Float[np.ndarray, " pair"] | None = None
-    """Of each pair of the test, for a judge that sees both responses at once."""
+    """The margin of each pair, from a judge that sees both responses at once."""
     log_odds: bool = False
-    """Whether the scale, or the margins, are log-odds, so that a pair's margin is a probability too."""
+    """Whether scale and margins are log-odds, so that a pair's margin is a probability too."""
     fit: dict[str, Any] = field(default_factory=dict)
     """What is known of the fit: fit_accuracy, n_heads, heads, position_bias, inconsistent, unparsed, cost."""
 
@@ -59,26 +58,25 @@ def model_of(config: BenchmarkConfig) -> LanguageModel:
 
 
 def check_judges(config: BenchmarkConfig) -> None:
-    """Refuse judges that there are not, and options that they do not have or that cannot work here.
+    """Raise a BenchmarkConfigError that names the judge, if a judge or one of its options is unknown or cannot work here.
 
-    Raises:
-        BenchmarkConfigError: naming the judge.
+    Nor can the lead judge's reward models be saved if it is not fitted.
     """
-    for choice in [*config.judges, *(one for study in config.studies for one in study.judges or ())]:
+    for choice in config.choices:
         try:
             parsed = choice.parsed
             if choice.spec.check is not None:
                 choice.spec.check(parsed)
         except ValueError as error:
             raise BenchmarkConfigError(str(error)) from error
+        if config.keep_reward_models and choice.label == config.lead and not issubclass(choice.spec.judge, FittedJudge):
+            raise BenchmarkConfigError(
+                f"keep_reward_models saves what the lead judge fits, but {config.lead!r} is not fitted; name another lead"
+            )
 
 
 def check_data(choice: JudgeChoice, task: Task) -> None:
-    """Refuse a judge that compares two responses where there are single ones.
-
-    Raises:
-        BenchmarkConfigError: naming the judge and the task.
-    """
+    """Raise a BenchmarkConfigError that names judge and study, if a ranked judge meets single responses."""
     question = getattr(choice.parsed, "question", None)
     ranked = question is not None and question.layout == "ranked"
     if ranked and not (task.test.pairs and all(isinstance(one, PreferencePair) for one in task.examples)):
@@ -90,21 +88,11 @@ def check_data(choice: JudgeChoice, task: Task) -> None:
 def verdicts_of(
     spec: JudgeSpec, options: Any, task: Task, model: ModelLike, config: BenchmarkConfig, seed: int, cache: Path | None
 ) -> tuple[Verdicts, Judge]:
-    """Fit a judge to a task's examples, and have it judge the task's test.
+    """Fit a judge to a task's examples, and have it judge the task's test; raise a ValueError if it cannot.
 
-    Within `shared_readings` whatever is read for one judge is there for the next; see the module.
-
-    Args:
-        spec: of the judge, from `arm_lens.registry.JUDGES`.
-        options: an instance of ``spec.options``.
-        task: examples and test.
-        model: what judges.
-        config: how many demonstrations, readings and prompts per pass, where the options do not say.
-        seed: of what is random beside the drawing of examples.
-        cache: the file in which answers of endpoints are kept.
-
-    Raises:
-        ValueError: if the judge cannot be fitted or run on this data.
+    Within `shared_readings` the next judge finds whatever was read for one. The configuration sets demonstrations, readings
+    and batch size unless the options (an instance of ``spec.options``) do; ``seed`` is that of everything random except the
+    example sample, and ``cache`` the folder in which answers of endpoints are stored.
     """
     with _readings_of(task) as (of_examples, of_test):
         with of_test, of_examples:
@@ -129,11 +117,7 @@ def verdicts_of(
 
 
 def verdicts_by(judge: Judge, test: TestSet) -> Verdicts:
-    """What a judge says about a test.
-
-    Raises:
-        ValueError: if it only compares, and there are no pairs.
-    """
+    """What a judge says about a test; a ValueError if it only compares and there are no pairs."""
     if judge.compares_only:
         return _comparisons(judge, test)
     prompts, responses = (list(column) for column in zip(*test.texts, strict=True))
@@ -151,49 +135,49 @@ def verdicts_by(judge: Judge, test: TestSet) -> Verdicts:
 
 
 def _comparisons(judge: Judge, test: TestSet) -> Verdicts:
-    """Of a judge that is asked about pairs in both orders."""
-    pairs = [item.example for item in test.pairs if isinstance(item.example, PreferencePair)]
-    if not pairs:
+    columns = pair_texts([item.example for item in test.pairs])
+    if not test.pairs:
         raise ValueError("a ranked judge needs pairs to judge, and there are only single responses")
-    three = [one.prompt for one in pairs], [one.chosen for one in pairs], [one.rejected for one in pairs]
     if not isinstance(judge, VerdictJudge):
-        return Verdicts(None, None, margins=judge.margins(*three).double().numpy(), fit=judge.facts())
-    orders = judge.orders(*three)
+        return Verdicts(None, None, margins=judge.margins(*columns).double().numpy(), fit=judge.facts())
+    orders = judge.orders(*columns)
     bias = PositionBias.of(orders)
     margins = ((orders[:, 0] - orders[:, 1]) / 2).double().numpy()
     about = {"position_bias": 2 * bias.first - 1, "inconsistent": bias.inconsistent}
     return Verdicts(None, None, margins=margins, log_odds=judge.log_odds, fit={**about, **judge.facts()})
 
 
-def fit_accuracy(judge: Judge, examples: tuple[Preference, ...]) -> float:
-    """The accuracy on the very examples that a judge was fitted to; a tie counts one half."""
+def pair_texts(examples: Sequence[Preference]) -> tuple[list[Prompt], list[Prompt], list[Prompt]]:
+    """The prompts of the pairs among examples, their chosen and their rejected responses."""
+    pairs = [one for one in examples if isinstance(one, PreferencePair)]
+    return [one.prompt for one in pairs], [one.chosen for one in pairs], [one.rejected for one in pairs]
+
+
+def fit_accuracy(judge: Judge, examples: Sequence[Preference]) -> float:
+    """The accuracy on the examples that a judge was fitted to; a tie counts one half."""
     if judge.compares_only:
-        pairs = [one for one in examples if isinstance(one, PreferencePair)]
-        margins = judge.margins(
-            [one.prompt for one in pairs], [one.chosen for one in pairs], [one.rejected for one in pairs]
-        )
-        above, labels = margins.double().numpy(), np.ones(len(pairs), dtype=bool)
+        above = judge.margins(*pair_texts(examples)).double().numpy()
+        labels = np.ones(len(above), dtype=bool)
     else:
         singles = unpair(examples)
         rewards, gaps = judge.rewards_and_gaps([one.prompt for one in singles], [one.response for one in singles])
-        threshold = 0.0 if judge.threshold is None else judge.threshold
-        above = gaps.double().numpy() if judge.log_odds else rewards.double().numpy() - threshold
+        above = (gaps.double() if judge.log_odds else rewards.double() - (judge.threshold or 0.0)).numpy()
         labels = np.array([one.label for one in singles])
     return float(np.where(above == 0, 0.5, (above > 0) == labels).mean())
 
 
 @dataclass
 class _Held:
-    """The readings of the present task and of the present test."""
+    """The readings of the current task and of its test, and what they are readings of."""
 
-    keys: tuple[str, ...] = ("", "", "")
-    of_examples: SharedReadings = field(default_factory=SharedReadings)
-    of_test: SharedReadings = field(default_factory=SharedReadings)
+    keys: tuple[str, ...] = ()
+    of_examples: SharedReadings = field(default_factory=shared_readings)
+    of_test: SharedReadings = field(default_factory=shared_readings)
 
 
 @contextlib.contextmanager
 def _readings_of(task: Task) -> Iterator[tuple[SharedReadings, SharedReadings]]:
-    """What is shared about a task's examples and about its test; outside `shared_readings` it is this judge's alone."""
+    """The contexts of a task's examples and of its test, which outside `shared_readings` belong to one judge."""
     with contextlib.nullcontext() if sharing() else shared_readings():
         held: _Held = remembered("readings of a task", _Held)
         test = (task.test.texts_digest, task.criterion_text)

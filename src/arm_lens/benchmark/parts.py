@@ -1,12 +1,12 @@
 """Parts of a run: what one judge with one seed says about one task, each an entry of a store.
 
-A part is named by a digest of all that it depends on: the model's weights and precision, the data, the judge with its
-options, the seed, the versions of what computes. So a run that was stopped goes on with the parts that are missing, and a
-run with one more judge, or one more study, makes those of it alone. A part holds the rows of its items, and a record of the
-fit: accuracy on the examples, the heads with their scores, the history of the search.
+A part is found by a digest of everything that it depends on: the model's weights and precision, the data, the judge with its
+options, the seed, the versions of what computes. So a run that was stopped continues with the missing parts, and a run with
+one more judge or study makes only the new ones. A part has the rows of its items and a record of the fit: accuracy on the
+examples, the heads with their scores, the history of the search.
 
-A reward model that is kept stands beside the parts, in ``reward_models/``, and its part knows the digest of its files. A
-part whose reward model is missing, or is another's, counts as missing and is made again.
+Reward models are saved in ``reward_models/``, and a part records the digest of the files of its own. A part whose reward
+model is missing or has another digest is made again.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
+from itertools import count
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
-import torch
 
 from arm_lens.benchmark.config import BenchmarkConfig, JudgeChoice
 from arm_lens.benchmark.data import Task, TestSet, plan
@@ -33,14 +34,14 @@ from arm_lens.selection.reinforce import SCORE
 from arm_lens.storage import Store, digest_of, digest_of_bytes
 
 PARTS, REWARD_MODELS = "parts", "reward_models"
-"""Folders of a run."""
+"""The folders of a run."""
 FIT_FIELDS = ("fit_accuracy", "n_heads", "heads", "position_bias", "inconsistent", "unparsed", "cost")
 NUMERICS = ("arm-lens", "torch", "transformer-lens", "transformers", "scikit-learn")
 """Packages whose versions a result may depend on."""
 GIVEN = "given"
-"""What heads were chosen by that were not searched for."""
+"""The name of the scores of heads that were not searched for."""
 PART_FIELDS = ("benchmark", "subset", "judge", "n_examples", "noise", "sample", "seed")
-"""The columns that say which part a row of fits, heads or histories belongs to."""
+"""The columns that identify the part of a row of fits, heads or histories; heads and histories call the subset criterion."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,11 +53,11 @@ class Part:
     seed: int
     digest: str
     reward_model: str | None = None
-    """The name that its reward model is kept under, if it is."""
+    """The name of its reward model, if that is saved."""
 
     @property
     def title(self) -> str:
-        """For people."""
+        """The part in words."""
         return f"{self.task.title}, {self.choice.label}, seed {self.seed}"
 
     @property
@@ -67,33 +68,25 @@ class Part:
         return dict(zip(PART_FIELDS, values, strict=True))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class BenchmarkItems:
     """What every judge said about every item, and how each fit went."""
 
     items: pd.DataFrame
     """One row per judge, setting, sample, seed and item; see `arm_lens.evaluation.tables`."""
     fits: pd.DataFrame
-    """One row per part of which something is known: the columns of `PART_FIELDS` and `FIT_FIELDS`, and reward_model, the name
-    of one that is kept."""
-    heads: pd.DataFrame
-    """One row per part and head of the model, where heads were chosen: the columns of `PART_FIELDS`, the subset being
-    called criterion; layer, head, score, by (what the score is), probability (of selection, where the score is that),
-    selected."""
-    history: pd.DataFrame
-    """One row per part and step of a search for heads: the columns of `PART_FIELDS`, the subset being called criterion;
-    step, reward, ..."""
-    texts: pd.DataFrame
+    """One row per part with a known fit: the columns of `PART_FIELDS` and `FIT_FIELDS`, and the name of a saved
+    reward_model."""
+    heads: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """One row per part and head of the model, if heads were chosen: the columns of `PART_FIELDS` and `head_frames`."""
+    history: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """One row per part and step of a search for heads: the columns of `PART_FIELDS`, step, reward, ..."""
+    texts: pd.DataFrame = field(default_factory=pd.DataFrame)
     """The responses that were judged one by one: benchmark, subset, item, prompt, response."""
 
 
 def parts_of(config: BenchmarkConfig, weights: str) -> list[Part]:
-    """Every part of a run, in order.
-
-    Args:
-        config: what is run.
-        weights: what tells the model's weights from others.
-    """
+    """Every part of a run, in order; ``weights`` identifies the model's weights, see `name_of_weights`."""
     model = [config.model_class, config.dtype, weights, *map(version, NUMERICS)]
     shared = [*model, config.demonstrations, config.readings, config.batch_size, config.threads, config.memory_gib]
     found: dict[str, Part] = {}
@@ -102,52 +95,42 @@ def parts_of(config: BenchmarkConfig, weights: str) -> list[Part]:
             check_data(choice, given)
             options = choice.parsed
             task = given if choice.spec.reads_examples(options) else given.without_examples()
-            said = options.model_dump(mode="json")
+            values = options.model_dump(mode="json")
             for seed in _seeds(choice, task):
-                digest = digest_of([shared, task.digest, choice.judge, choice.label, said, seed])
+                digest = digest_of([shared, task.digest, choice.judge, choice.label, values, seed])
                 found.setdefault(digest, Part(task, choice, seed, digest))
     parts = list(found.values())
-    return _with_reward_models(parts, config.lead) if config.keep_reward_models else parts
+    names = _names_of_reward_models(parts, config.lead) if config.keep_reward_models else {}
+    return [replace(part, reward_model=names.get(part.digest)) for part in parts]
 
 
 def _seeds(choice: JudgeChoice, task: Task) -> Sequence[int]:
-    """A judge in which nothing is random needs no second seed; one that has seeds of its own has them on every sample."""
+    """One seed if nothing about the judge is random; the judge's own seeds, on every sample; or those of the task."""
     if not choice.spec.random(choice.parsed):
         return range(1)
     return range(choice.seeds) if choice.seeds else range(task.first_seed, task.first_seed + task.seeds)
 
 
-def _with_reward_models(parts: Sequence[Part], lead: str) -> list[Part]:
-    """The parts, with a name for the reward model of each fit of the lead judge.
-
-    It is ``{subset}-{seed}``, with whatever else it takes to tell them apart: study, number of examples, noise, sample.
-    """
-    keys = {part.digest: part.fields for part in parts if part.choice.label == lead}
-    more = [name for name in ("benchmark", "n_examples", "noise", "sample") if _varies(list(keys.values()), name)]
+def _names_of_reward_models(parts: Sequence[Part], lead: str) -> dict[str, str]:
+    """``{subset}-{seed}`` by the digest of each part of the lead judge, with study and setting if they vary."""
+    own = pd.DataFrame([part.fields for part in parts if part.choice.label == lead], columns=PART_FIELDS)
+    varies = own.groupby(["subset", "seed"]).nunique().gt(1).any()
     names: dict[str, str] = {}
-    for digest, key in keys.items():
-        front = [key["benchmark"]] if "benchmark" in more else []
-        settings = [f"{name}_{key[name]:g}" for name in more if name != "benchmark"]
-        plain = re.sub(r"[^A-Za-z0-9._-]+", "_", "-".join([*front, key["subset"], *settings, str(key["seed"])]))
-        plain = plain[-120:].strip("._-") or "reward_model"
-        name, count, taken = plain, 1, {one.lower() for one in names.values()}
-        while name.lower() in taken:
-            count += 1
-            name = f"{plain}-{count}"
-        names[digest] = name
-    return [Part(part.task, part.choice, part.seed, part.digest, names.get(part.digest)) for part in parts]
-
-
-def _varies(keys: Sequence[Mapping[str, Any]], name: str) -> bool:
-    """Whether parts of one subset and seed differ in this."""
-    seen: dict[tuple[Any, Any], set[Any]] = {}
-    for key in keys:
-        seen.setdefault((key["subset"], key["seed"]), set()).add(key[name])
-    return any(len(values) > 1 for values in seen.values())
+    for part in parts:
+        if part.choice.label == lead:
+            key = part.fields
+            front = [part.task.study] if varies["benchmark"] else []
+            settings = [f"{name}_{key[name]:g}" for name in ("n_examples", "noise", "sample") if varies[name]]
+            readable = "-".join([*front, part.task.subset, *settings, str(part.seed)])
+            plain = re.sub(r"[^A-Za-z0-9._-]+", "_", readable)[-120:].strip("._-") or "reward_model"
+            taken = {name.lower() for name in names.values()}
+            numbered = (plain if number == 1 else f"{plain}-{number}" for number in count(1))
+            names[part.digest] = next(name for name in numbered if name.lower() not in taken)
+    return names
 
 
 def name_of_weights(model: LanguageModel) -> str:
-    """Of the weights, how they are asked, and on which kind of device."""
+    """A digest of the weights, the default wording of questions, and the kind of device."""
     questions = [default_template(model), model.tokenizer.chat_template, model.device.type]
     return hashlib.sha256(fingerprint(model).numpy().tobytes() + repr(questions).encode()).hexdigest()[:16]
 
@@ -161,9 +144,10 @@ def store_in(out: Path) -> Store:
 
 
 def missing_parts(parts: Sequence[Part], out: Path) -> list[Part]:
-    """Those that have to be made: not there, or without the reward model that was saved with them."""
-    store, there = store_in(out), store_in(out).found()
-    return [part for part in parts if part.digest not in there or not _has_reward_model(part, store, out)]
+    """The parts that are not in the store, or lack the reward model that was saved with them."""
+    store = store_in(out)
+    found = store.found()
+    return [part for part in parts if part.digest not in found or not _has_reward_model(part, store, out)]
 
 
 def _has_reward_model(part: Part, store: Store, out: Path) -> bool:
@@ -174,14 +158,9 @@ def _has_reward_model(part: Part, store: Store, out: Path) -> bool:
 
 
 def save_part(part: Part, items: pd.DataFrame, fit: Mapping[str, Any], judge: Any, out: Path) -> None:
-    """Keep a part: first its reward model, if that is kept, then the part, which names it.
+    """Store a part in the run's folder: first its reward model, if that is saved, then the part with its digest.
 
-    Args:
-        part: which.
-        items: of `arm_lens.benchmark.items.items_of`.
-        fit: what is known of the fit, among it `FIT_FIELDS`.
-        judge: the judge, which may have chosen heads.
-        out: the run's folder.
+    ``items`` are those of `arm_lens.benchmark.items.items_of`; for ``fit`` and ``judge`` see `record_of`.
     """
     record = record_of(fit, judge)
     if part.reward_model is not None:
@@ -190,14 +169,14 @@ def save_part(part: Part, items: pd.DataFrame, fit: Mapping[str, Any], judge: An
 
 
 def digest_of_files(path: Path) -> str | None:
-    """A digest of the names and bytes of all files in a folder, hidden ones apart; None if there are none."""
+    """A digest of the names and bytes of all files in a folder that are not hidden; None if there are none."""
     files = sorted(one for one in path.rglob("*") if one.is_file() and not one.name.startswith("."))
     known = [[one.relative_to(path).as_posix(), digest_of_bytes(one.read_bytes())] for one in files]
     return digest_of(known) if known else None
 
 
 def record_of(fit: Mapping[str, Any], judge: Any) -> dict[str, Any]:
-    """What is known of a fit, for JSON: `FIT_FIELDS`, the judge's heads if it has some, their scores, and the search."""
+    """What is known of a fit, for JSON: `FIT_FIELDS`, and the judge's heads, their scores and the search if it has heads."""
     found: dict[str, Any] = {"fit": {name: fit.get(name) for name in FIT_FIELDS}}
     heads = getattr(judge, "heads", None)
     if heads is None:
@@ -212,35 +191,32 @@ def record_of(fit: Mapping[str, Any], judge: Any) -> dict[str, Any]:
 
 
 def head_frames(judge: Any) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """One row per head of the model, and one row per step of the search, of a judge that has heads.
+    """A judge's heads and the history of its search; both empty for a judge without heads.
 
     Returns:
-        Heads: layer, head, score, by (what the score is; ``given`` for heads that were not searched for), probability (of
-        selection, where the score is that), selected. History: step, reward, ...; empty without a search.
+        Heads, one row per head of the model: layer, head, score, by (what the score is; ``given`` for heads that were not
+        searched for), probability (of selection, if the score is that), selected. History, one row per step: step,
+        reward, ...; empty without a search.
     """
     return _frames_in(record_of({}, judge))
 
 
 def _frames_in(record: Mapping[str, Any]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The same from a `record_of`; both are empty for a judge without heads."""
+    """The tables of `head_frames` from a `record_of`."""
     if "scores" not in record:
         return pd.DataFrame(), pd.DataFrame()
-    values = torch.tensor(record["scores"], dtype=torch.float64)
-    chosen = {(layer, head) for layer, head in record["heads"]}
-    places = [(layer, head) for layer in range(values.shape[0]) for head in range(values.shape[1])]
-    heads = pd.DataFrame(places, columns=["layer", "head"])
-    heads["score"], heads["by"] = values.flatten().numpy(), record["by"]
+    scores = np.array(record["scores"], dtype=float)
+    selected = np.zeros(scores.shape, dtype=bool)
+    selected[tuple(zip(*record["heads"], strict=True)) or ([], [])] = True
+    heads = pd.DataFrame(list(np.ndindex(scores.shape)), columns=["layer", "head"])
+    heads["score"], heads["by"] = scores.ravel(), record["by"]
     heads["probability"] = heads["score"].where(heads["by"] == SCORE)
-    heads["selected"] = [place in chosen for place in places]
+    heads["selected"] = selected.ravel()
     return heads, pd.DataFrame(record["history"] or {})
 
 
 def read_parts(parts: Sequence[Part], out: Path) -> Iterator[tuple[Part, pd.DataFrame, dict[str, Any]]]:
-    """The items and the record of each part.
-
-    Raises:
-        DamagedFileError: naming a part's file that is not what was written.
-    """
+    """The items and the record of each part; a DamagedFileError names a file that was changed."""
     store = store_in(out)
     for part in parts:
         yield part, *store.read_frame(part.digest)
@@ -248,34 +224,28 @@ def read_parts(parts: Sequence[Part], out: Path) -> Iterator[tuple[Part, pd.Data
 
 def gather(made: Iterable[tuple[Part, pd.DataFrame, Mapping[str, Any]]]) -> BenchmarkItems:
     """Parts with their items and records, in order, as tables."""
-    items: list[pd.DataFrame] = []
-    heads: list[pd.DataFrame] = []
-    histories: list[pd.DataFrame] = []
+    tables: dict[str, list[pd.DataFrame]] = {"items": [], "heads": [], "history": []}
     fits: list[dict[str, Any]] = []
     tests: list[TestSet] = []
-    for part, table, record in made:
-        items.append(table)
+    for part, items, record in made:
+        tables["items"].append(items)
         fit = {**record["fit"], **({"reward_model": part.reward_model} if part.reward_model else {})}
         if any(value is not None for value in fit.values()):
             fits.append({**part.fields, **fit})
-        for frame, found in zip(_frames_in(record), (heads, histories), strict=True):
+        fields = {"criterion" if name == "subset" else name: value for name, value in part.fields.items()}
+        for name, frame in zip(("heads", "history"), _frames_in(record), strict=True):
             if len(frame):
-                names = ("criterion" if name == "subset" else name for name in PART_FIELDS)
-                front = {name: [value] * len(frame) for name, value in zip(names, part.fields.values(), strict=True)}
-                found.append(pd.DataFrame(front).join(frame))
+                tables[name].append(pd.DataFrame(fields, index=frame.index).join(frame))
         tests.append(part.task.test)
-    return BenchmarkItems(_joined(items), pd.DataFrame(fits), _joined(heads), _joined(histories), texts_of(tests))
+    joined = {name: pd.concat(some, ignore_index=True) if some else pd.DataFrame() for name, some in tables.items()}
+    return BenchmarkItems(**joined, fits=pd.DataFrame(fits), texts=_texts_of(tests))
 
 
-def texts_of(tests: Sequence[TestSet]) -> pd.DataFrame:
-    """The responses that are judged one by one, each once: benchmark, subset, item, prompt, response."""
-    found: dict[tuple[str, str, str], dict[str, Any]] = {}
-    for test in {one.digest: one for one in tests}.values():
-        for item, single in singles_of(test):
-            row: dict[str, Any] = {"benchmark": singles_name(test), "subset": item.subset, "item": single.id}
-            found.setdefault((*row.values(),), {**row, "prompt": single.prompt, "response": single.response})
-    return pd.DataFrame(list(found.values()))
-
-
-def _joined(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+def _texts_of(tests: Sequence[TestSet]) -> pd.DataFrame:
+    rows = [
+        (singles_name(test), item.subset, single.id, single.prompt, single.response)
+        for test in {one.digest: one for one in tests}.values()
+        for item, single in singles_of(test)
+    ]
+    table = pd.DataFrame(rows, columns=["benchmark", "subset", "item", "prompt", "response"])
+    return table.drop_duplicates(["benchmark", "subset", "item"], ignore_index=True)

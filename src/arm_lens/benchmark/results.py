@@ -1,7 +1,7 @@
 """From parts to results: tables, failure signs, and what is known of the heads.
 
-Everything is made anew from the parts each time, in a fixed order and without a date, so that the same run gives the same
-bytes. Pages and figures are made from results by `arm_lens.reports`.
+Results are made from the parts in a fixed order and without a date, so that the same run gives the same bytes. Pages and
+figures are made from results by `arm_lens.reports`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +18,7 @@ import pandas as pd
 
 from arm_lens.benchmark.config import VERDICTS, BenchmarkConfig, HackingStudy, PreferenceStudy, Study, WorldStudy
 from arm_lens.benchmark.data import as_json, format_of
-from arm_lens.benchmark.parts import BenchmarkItems
+from arm_lens.benchmark.parts import PART_FIELDS, BenchmarkItems
 from arm_lens.benchmark.run import run_parts
 from arm_lens.display import accuracies, card, frame_table, small_print
 from arm_lens.evaluation.health import Check, health
@@ -27,109 +27,81 @@ from arm_lens.evaluation.rewardbench import rewardbench_2_scores, section_scores
 from arm_lens.evaluation.section_intervals import with_intervals, with_intervals_2
 from arm_lens.evaluation.tables import BenchmarkTables, benchmark_tables
 from arm_lens.judge_model import CRITERION_TEXT
+from arm_lens.judges.artefact import RECORDED_VERSIONS
 from arm_lens.preferences import Prompt
 from arm_lens.registry import JUDGES
 from arm_lens.storage import locked, write_frame, write_json, write_text
 
-ROW_FIELDS = (
-    "benchmark",
-    "subset",
-    "judge",
-    "n_examples",
-    "noise",
-    "sample",
-    "seed",
-    "accuracy",
-    "ci_low",
-    "ci_high",
-    "n",
-)
-SUMMARIES = ("rows", "summary", "comparisons", "calibration")
-LONG_TABLES = ("items", "heads", "history", "texts")
-"""Tables with a row per item, head or step, kept as Parquet."""
-FOLDERS = {"items": ""}
-"""Where a long table is kept in the run's folder, if not in ``tables``."""
-RECORDED_VERSIONS = ("arm-lens", "torch", "transformer-lens", "transformers")
+ROW_FIELDS = (*PART_FIELDS, "accuracy", "ci_low", "ci_high", "n")
+"""The columns of the rows in ``results.json``."""
+LONG_TABLES = {"items": "", "heads": "tables", "history": "tables", "texts": "tables"}
+"""Tables with a row per item, head or step, saved as Parquet, and their folders."""
 TEXTS = ("prompt", "response")
-SECTIONS = ("rewardbench", "rewardbench-2")
-"""Formats whose benchmark publishes a way of adding up its subsets."""
+VERSIONS = {name: version(name) for name in RECORDED_VERSIONS}
 
 
-@dataclass(frozen=True, eq=False)
-class BenchmarkResults:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class BenchmarkResults(BenchmarkItems):
     """A finished benchmark, in tidy tables: everything that pages, figures and studies are made from."""
 
     meta: Mapping[str, Any]
     """What was run: title, model, lead judge, settings, versions."""
-    items: pd.DataFrame
-    """One row per judge, setting, sample, seed and item; see `arm_lens.evaluation.tables`."""
-    fits: pd.DataFrame
-    """One row per judge, setting, sample and seed that was fitted."""
     tables: BenchmarkTables
     checks: list[Check]
     """The failure signs that were looked for."""
     sections: pd.DataFrame = field(default_factory=pd.DataFrame)
-    """Section scores, where a benchmark defines them; else empty."""
-    heads: pd.DataFrame = field(default_factory=pd.DataFrame)
-    """One row per fit and head of the model, where heads were chosen: benchmark, criterion (the subset), judge, n_examples,
-    noise, sample, seed, layer, head, score, by (what the score is), probability (of selection), selected."""
-    history: pd.DataFrame = field(default_factory=pd.DataFrame)
-    """One row per fit and step of a search for heads: the same columns up to seed, step, reward, ..."""
-    texts: pd.DataFrame = field(default_factory=pd.DataFrame)
-    """The responses that were judged one by one: benchmark, subset, item, prompt, response."""
+    """Section scores, if a benchmark defines them; else empty."""
 
     def save(self, out: str | Path) -> Path:
-        """Write ``results.json`` and all tables to a folder, each file whole or not at all; gives the folder."""
+        """Write ``results.json`` and all tables to a folder, each file atomically; returns the folder."""
         out = Path(out)
-        tables: dict[str, pd.DataFrame] = {
-            **{name: getattr(self.tables, name) for name in SUMMARIES},
-            "fits": self.fits,
-            "sections": self.sections,
-        }
+        tables = {**vars(self.tables), "fits": self.fits, "sections": self.sections}
         for name, table in tables.items():
+            path = out / "tables" / f"{name}.csv"
             if name == "sections" and table.empty:
-                (out / "tables" / "sections.csv").unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
             else:
-                write_text(out / "tables" / f"{name}.csv", table.to_csv(index=False))
+                write_text(path, table.to_csv(index=False))
         write_json(out / "tables" / "health.json", [asdict(check) for check in self.checks])
-        for name in LONG_TABLES:
-            _write_table(out / FOLDERS.get(name, "tables") / f"{name}.parquet", getattr(self, name))
+        for name, folder in LONG_TABLES.items():
+            table = getattr(self, name)
+            texts = {text: table[text].map(as_json).map(json.dumps) for text in TEXTS if text in table}
+            write_frame(out / folder / f"{name}.parquet", table.assign(**texts))
         rows = self.tables.rows[list(ROW_FIELDS)].to_dict(orient="records")
         write_json(out / "results.json", {"meta": dict(self.meta), "rows": rows})
         return out
 
     @classmethod
     def load(cls, folder: str | Path) -> BenchmarkResults:
-        """Read what `save` wrote.
-
-        Raises:
-            FileNotFoundError: if a table is missing.
-        """
+        """Read what `save` wrote; a FileNotFoundError names a missing table."""
         folder = Path(folder)
         tables = folder / "tables"
-        meta = json.loads((folder / "results.json").read_text(encoding="utf-8"))["meta"]
-        checks = [Check(**check) for check in json.loads((tables / "health.json").read_text(encoding="utf-8"))]
+        checks = json.loads((tables / "health.json").read_text(encoding="utf-8"))
+        long = {name: pd.read_parquet(folder / where / f"{name}.parquet") for name, where in LONG_TABLES.items()}
+        texts = long["texts"]
         return cls(
-            meta=meta,
+            meta=json.loads((folder / "results.json").read_text(encoding="utf-8"))["meta"],
             fits=_read_csv(tables / "fits.csv"),
-            tables=BenchmarkTables(**{name: _read_csv(tables / f"{name}.csv") for name in SUMMARIES}),
-            checks=checks,
+            tables=BenchmarkTables(
+                **{table.name: _read_csv(tables / f"{table.name}.csv") for table in fields(BenchmarkTables)}
+            ),
+            checks=[Check(**check) for check in checks],
             sections=_read_csv(tables / "sections.csv") if (tables / "sections.csv").exists() else pd.DataFrame(),
-            **{name: _read_table(folder / FOLDERS.get(name, "tables") / f"{name}.parquet") for name in LONG_TABLES},
+            **long | {"texts": texts.assign(**{name: texts[name].map(_text) for name in TEXTS if name in texts})},
         )
 
     def of_lead(
         self, table: Literal["items", "fits", "heads", "history"], benchmark: str | None = None
     ) -> pd.DataFrame:
-        """The lead judge's rows of the main comparison of one benchmark, for figures and for comparisons of criteria.
+        """The lead judge's rows of one benchmark's main comparison, for figures and for comparisons of criteria.
 
         Args:
-            table: ``items`` (the responses that were judged one by one), ``fits``, ``heads`` or ``history``.
-            benchmark: which; by default the first in which the lead judge has such rows.
+            table: ``items`` (the responses that were judged one by one, with prompt and response), ``fits``, ``heads`` or
+                ``history``.
+            benchmark: its name; by default the first in which the lead judge has such rows.
 
         Returns:
-            The table's rows with ``seed`` made a number for each sample and seed, so that it tells fits apart; items with
-            their texts, prompt and response. Empty if there are no such rows.
+            The rows, or an empty table; ``seed`` is a number for each sample and seed, so that it distinguishes fits.
         """
         rows: pd.DataFrame = getattr(self, table)
         if rows.empty:
@@ -161,13 +133,13 @@ class BenchmarkResults:
 def run_benchmark(
     config: BenchmarkConfig, out: str | Path, *, progress: bool = True, command: str = "arm-lens benchmark"
 ) -> BenchmarkResults:
-    """Run what is missing of a benchmark, and write tables of all of it to the folder; see `run_parts` and `save`.
+    """Run the missing parts of a benchmark, and write its results to the folder.
 
     Args:
         config: what is run.
-        out: folder. A run that was stopped, however it was, goes on where it stopped.
+        out: the folder; a run that was stopped in any way continues where it stopped.
         progress: show a progress bar.
-        command: what was called, for the page.
+        command: the command that the page names.
 
     Raises:
         StoreBusyError: if another process writes to the folder.
@@ -181,44 +153,31 @@ def run_benchmark(
 
 
 def results_of(meta: Mapping[str, Any], gathered: BenchmarkItems) -> BenchmarkResults:
-    """The results that items give, save section scores; ``meta`` names the lead judge."""
-    tables = benchmark_tables(gathered.items)
-    checks = health(
-        tables.summary, tables.comparisons, gathered.items, gathered.fits, gathered.heads, lead=str(meta["lead"])
-    )
-    return BenchmarkResults(
-        meta=meta,
-        items=gathered.items,
-        fits=gathered.fits,
-        tables=tables,
-        checks=checks,
-        heads=gathered.heads,
-        history=gathered.history,
-        texts=gathered.texts,
-    )
+    """The results without section scores; ``meta`` names the lead judge."""
+    tables, lead = benchmark_tables(gathered.items), str(meta["lead"])
+    checks = health(tables.summary, tables.comparisons, gathered.items, gathered.fits, gathered.heads, lead=lead)
+    return BenchmarkResults(meta=meta, tables=tables, checks=checks, **vars(gathered))
 
 
 def _sections(config: BenchmarkConfig, items: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
-    """Section scores of the studies whose format has them, per judge, setting, draw and seed."""
+    """Section scores per judge, setting, sample and seed of the studies whose format publishes how subsets add up."""
+    by = [name for name in PART_FIELDS if name != "subset"]
+    scores_of = {
+        "rewardbench": lambda own: with_intervals(section_scores(own, by=by), rows, by=by),
+        "rewardbench-2": lambda own: with_intervals_2(rewardbench_2_scores(own, by=by), by=by).rename(
+            columns={"subset": "section"}
+        ),
+    }
     found = []
-    by = ["benchmark", "judge", "n_examples", "noise", "sample", "seed"]
     for study in config.studies:
-        format = format_of(study)
-        if format in SECTIONS:
+        if (format := format_of(study)) in scores_of:
             here = items[(items["benchmark"] == study.name) & (items["unit"] == "pair")]
             for judge, own in here.groupby("judge", sort=False):
                 try:
-                    found.append(_scores(format, own, rows, by))
-                except ValueError as error:  # neither the verdicts nor the other judges' scores are lost for it
+                    found.append(scores_of[format](own))
+                except ValueError as error:  # the verdicts and the scores of other judges are not lost
                     warnings.warn(f"study {study.name!r}: no section scores of {judge}: {error}", stacklevel=2)
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
-
-
-def _scores(format: str, items: pd.DataFrame, rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """The scores of one judge with their intervals, the parts called ``section`` in both benchmarks."""
-    if format == "rewardbench":
-        return with_intervals(section_scores(items, by=by), rows, by=by)
-    return with_intervals_2(rewardbench_2_scores(items, by=by), by=by).rename(columns={"subset": "section"})
 
 
 def _meta(config: BenchmarkConfig, command: str) -> dict[str, Any]:
@@ -231,7 +190,7 @@ def _meta(config: BenchmarkConfig, command: str) -> dict[str, Any]:
         "n_examples": config.n_examples[0],
         "samples": config.samples,
         "seeds": "one for each sample" if config.seeds == "sample" else config.seeds,
-        "versions": {name: version(name) for name in RECORDED_VERSIONS},
+        "versions": VERSIONS,
         "subsets": dict(CRITERION_TEXT) if any(isinstance(one, WorldStudy) for one in config.studies) else {},
         "benchmarks": {name: text for study in config.studies for name, text in _about(study).items()},
         "judges": {label: JUDGES[judge].summary for label, judge in judges.items()},
@@ -246,26 +205,25 @@ def _meta(config: BenchmarkConfig, command: str) -> dict[str, Any]:
 
 
 def _about(study: Study) -> dict[str, str]:
-    """What a study's benchmarks test, for people."""
+    """What each benchmark of a study tests, in words."""
+    world = "the bundled model's world"
     if isinstance(study, HackingStudy):
-        source = "the bundled model's world" if study.path is None else _file_name(study.path)
+        source = world if study.path is None else _file_name(study.path)
         pairs = f"Pairs from {source} in which being right and carrying a bias are independent."
         singles = "The same responses one by one: correct or not, with and without the bias."
     elif isinstance(study, PreferenceStudy):
         pairs = f"Preferences from {_file_name(study.path)}."
         singles = "The responses one by one: does each meet the criterion?"
-    elif isinstance(study, WorldStudy) and study.unit == "response":
-        return {
-            study.name: "Replies from the bundled model's world: does each meet the criterion, which is never named?"
-        }
+    elif study.unit == "response":
+        return {study.name: f"Replies from {world}: does each meet the criterion, which is never named?"}
     else:
-        pairs = "Pairs of replies from the bundled model's world: which meets the criterion, which is never named?"
+        pairs = f"Pairs of replies from {world}: which meets the criterion, which is never named?"
         singles = "The same replies one by one: does each meet the criterion?"
     return {study.name: pairs, study.name + VERDICTS: singles}
 
 
 def _published(config: BenchmarkConfig) -> dict[str, Any]:
-    """The configuration, without the folders that its files lie in."""
+    """The configuration, with absolute paths cut to file names."""
     published: dict[str, Any] = json.loads(config.model_dump_json(exclude={"workers"}))
     for where in (published, *published["studies"]):
         for key in ("model", "path", "examples"):
@@ -275,27 +233,15 @@ def _published(config: BenchmarkConfig) -> dict[str, Any]:
 
 
 def _file_name(path: str) -> str:
-    """A file without its folders, which are nobody else's business; a hub name as it is."""
+    """A file's name without its folders, which are private; a hub name unchanged."""
     return path if "://" in path else Path(path).name
 
 
-def _write_table(path: Path, table: pd.DataFrame) -> None:
-    """A table as Parquet; texts, which may be conversations, as JSON."""
-    texts = {name: table[name].map(lambda text: json.dumps(as_json(text))) for name in TEXTS if name in table}
-    write_frame(path, table.assign(**texts))
-
-
-def _read_table(path: Path) -> pd.DataFrame:
-    table = pd.read_parquet(path)
-    return table.assign(**{name: table[name].map(_text) for name in TEXTS if name in table})
-
-
 def _text(written: str) -> Prompt:
-    """A text, or a conversation, out of JSON."""
     text = json.loads(written)
     return text if isinstance(text, str) else tuple(text)
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
-    """A table, which may have neither columns nor rows."""
+    """Read a table that may have no columns."""
     return pd.read_csv(path) if path.read_text(encoding="utf-8").strip() else pd.DataFrame()

@@ -1,11 +1,11 @@
-"""Running a benchmark: every judge on every task, part by part, here or in several processes.
+"""Running a benchmark: every judge on every task, part by part, in this process or in several.
 
-Tables and figures are made of the parts alone, in the order of the plan, and are the same bytes whatever happened on the way:
-however often a run was stopped, and however many processes were at it. Nothing that a result depends on is left to the
-machine's state: threads and memory are those of the configuration.
+Tables and figures are made of the parts alone, in the order of the plan, and are the same bytes however often a run was
+stopped and however many processes worked on it. Threads and memory, on which results could depend, are those of the
+configuration.
 
-Processes come from loky, whose pools survive neither a worker's death nor Ctrl-C in silence; beyond that each worker looks
-after its parent, so that none is left at work when the run itself was killed.
+Processes come from loky, whose pools notice the death of a worker and Ctrl-C; in addition, each worker watches its parent
+and ends if the run itself was killed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import torch
 from loky import ProcessPoolExecutor
 from tqdm.auto import tqdm
 
-from arm_lens.benchmark.config import BenchmarkConfig, BenchmarkConfigError
+from arm_lens.benchmark.config import BenchmarkConfig
 from arm_lens.benchmark.items import items_of
 from arm_lens.benchmark.judging import check_judges, model_of, verdicts_of
 from arm_lens.benchmark.parts import (
@@ -40,58 +40,43 @@ from arm_lens.benchmark.parts import (
 )
 from arm_lens.engine.memory import memory_limit
 from arm_lens.engine.sharing import shared_readings
-from arm_lens.judges.base import FittedJudge
 
 WORKER_ENVIRONMENT = {"LOKY_MAX_MEMORY_LEAK_SIZE": "1e15"}
-"""What a worker reads once, when its libraries are loaded. What it remembers of prompts grows, within ``memory_gib``: that is
-no leak, for which loky would start it afresh."""
+"""Read once, when a worker loads its libraries. loky restarts a worker whose memory grows; what is remembered of prompts
+grows within ``memory_gib`` and is not a leak."""
 
 
 class BenchmarkJudgeError(ValueError):
-    """A judge failed on a task; both are named, and what it failed of is the cause."""
+    """A judge failed on a task; the message names both, and the cause is the error."""
 
 
 def run_parts(config: BenchmarkConfig, out: str | Path, *, progress: bool = True) -> BenchmarkItems:
-    """Run what is missing of a benchmark, and gather all of it.
+    """Run the missing parts of a benchmark, and gather all parts.
 
     Args:
         config: what is run.
-        out: folder, which nobody else writes to meanwhile (`arm_lens.storage.locked`); parts in it that were made with the
-            same judge, data, model and version are not run again.
+        out: a folder that no other process writes to meanwhile (`arm_lens.storage.locked`); parts in it that were made with
+            the same judge, data, model and versions are not run again.
         progress: show a progress bar.
 
     Raises:
-        ChildProcessError: if one of several workers died; parts that were finished are kept.
+        ChildProcessError: if one of several workers died; finished parts are stored.
         BenchmarkConfigError: if a judge is unknown, or has other options.
-        BenchmarkJudgeError: if a judge cannot be run on the data; parts that were finished are kept.
-        ValueError: naming the study, if its data does not suffice.
+        BenchmarkJudgeError: if a judge cannot be run on the data; finished parts are stored.
+        ValueError: naming the study, if it has too little data.
     """
     check_judges(config)
-    check_kept(config)
     out = Path(out)
     with settled(config):
         parts = parts_of(config, name_of_weights(model_of(config)))
     missing = missing_parts(parts, out)
-    bar = tqdm(total=len(parts), initial=len(parts) - len(missing), unit="part", disable=not progress)
-    with bar:
+    done = len(parts) - len(missing)
+    with tqdm(total=len(parts), initial=done, unit="part", disable=not progress) as bar:
         if missing and config.n_workers == 1:
             _run_here(config, out, missing, bar)
         elif missing:
             _run_in_workers(config, out, missing, bar)
     return gather(read_parts(parts, out))
-
-
-def check_kept(config: BenchmarkConfig) -> None:
-    """Refuse to keep reward models of a lead judge that is not fitted.
-
-    Raises:
-        BenchmarkConfigError: naming the judge.
-    """
-    for choice in [*config.judges, *(one for study in config.studies for one in study.judges or ())]:
-        if config.keep_reward_models and choice.label == config.lead and not issubclass(choice.spec.judge, FittedJudge):
-            raise BenchmarkConfigError(
-                f"keep_reward_models saves what the lead judge fits, but {config.lead!r} is not fitted; name another lead"
-            )
 
 
 def _run_here(config: BenchmarkConfig, out: Path, missing: Sequence[Part], bar: Any) -> None:
@@ -105,44 +90,35 @@ def _run_here(config: BenchmarkConfig, out: Path, missing: Sequence[Part], bar: 
 
 
 def _run_in_workers(config: BenchmarkConfig, out: Path, missing: Sequence[Part], bar: Any) -> None:
-    """Tasks spread over processes; the bar is moved by the parts that appear."""
+    """Spread tasks over processes; the progress bar counts the parts in the store."""
     pool = ProcessPoolExecutor(
         config.n_workers,
         initializer=_start,
         initargs=(config, out, os.getpid()),
         env=WORKER_ENVIRONMENT | {"OMP_NUM_THREADS": str(config.threads)},
     )
-    groups = [[part.digest for part in group] for group in _by_task(missing)]
-    wanted, store, seen = {part.digest for part in missing}, store_in(out), 0
-    before = wanted & store.found().keys()  # parts that lack their reward model
+    store, first = store_in(out), bar.n
+    present = len(store.found())  # parts of other runs, and those that lack their reward model
     try:
-        futures = [pool.submit(_work, group) for group in groups]
-        waiting = set(futures)
+        waiting = {pool.submit(_work, [part.digest for part in group]) for group in _by_task(missing)}
         while waiting:
             finished, waiting = wait(waiting, timeout=0.5, return_when=FIRST_EXCEPTION)
-            done = len(wanted & store.found().keys() - before)
-            bar.update(done - seen)
-            seen = done
+            bar.update(first + len(store.found()) - present - bar.n)
             for future in finished:
                 future.result()
-    except BaseException as error:  # Ctrl-C among them: workers are in the middle of something
+    except BaseException as error:  # also Ctrl-C: workers must not go on
         pool.shutdown(kill_workers=True)
         if isinstance(error, BrokenProcessPool):
             raise ChildProcessError(
-                "a process that was at work ended without a word, perhaps for want of memory; what was finished is kept: "
-                "run again, with fewer workers"
+                "a worker process ended without an error, perhaps for lack of memory; what was finished is kept: run again, "
+                "with fewer workers"
             ) from error
         raise
     pool.shutdown()
 
 
 class Runner:
-    """Runs parts one after another, and keeps what they share.
-
-    Args:
-        config: what is run.
-        out: the run's folder.
-    """
+    """Runs parts one after another, and remembers what they share."""
 
     def __init__(self, config: BenchmarkConfig, out: Path) -> None:
         self.config, self.out = config, out
@@ -150,18 +126,14 @@ class Runner:
         self._shared = shared_readings()
 
     def run(self, part: Part) -> None:
-        """Make one part, and keep it.
-
-        Raises:
-            BenchmarkJudgeError: naming the judge and the task.
-        """
+        """Make one part and store it; a BenchmarkJudgeError names judge and task."""
         try:
-            spec, options = part.choice.spec, part.choice.parsed
+            choice, task, cache = part.choice, part.task, self.out / "answers"
             with self._shared:
                 verdicts, judge = verdicts_of(
-                    spec, options, part.task, self.model, self.config, part.seed, self.out / "answers"
+                    choice.spec, choice.parsed, task, self.model, self.config, part.seed, cache
                 )
-            items = items_of(part.task, part.choice.label, part.seed, verdicts)
+            items = items_of(task, choice.label, part.seed, verdicts)
             save_part(part, items, verdicts.fit, judge, self.out)
         except Exception as error:
             kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
@@ -169,7 +141,7 @@ class Runner:
 
 
 def _by_task(parts: Sequence[Part]) -> list[list[Part]]:
-    """Parts in groups that share a task; in the order of the plan, so that groups with the same test are neighbours."""
+    """Parts grouped by task, in the order of the plan, so that groups with the same test are neighbours."""
     groups: dict[str, list[Part]] = {}
     for part in parts:
         groups.setdefault(part.task.digest, []).append(part)
@@ -177,14 +149,13 @@ def _by_task(parts: Sequence[Part]) -> list[list[Part]]:
 
 
 _WORKER: tuple[Runner, dict[str, Part]]
-"""Of a worker process: its runner, and all parts by their digests."""
+"""The runner of a worker process, and all parts by their digests."""
 _FOR_GOOD = ExitStack()
-"""Contexts that a worker process does not leave. Without a name that lasts they would end with the function that entered
-them."""
+"""The contexts that a worker process does not leave; they would end with the last reference to them."""
 
 
 def _start(config: BenchmarkConfig, out: Path, parent: int) -> None:
-    """Make a process ready to work, and have it end when the one that started it is gone."""
+    """Prepare a worker process, which ends when its parent is gone."""
     global _WORKER
 
     def watch() -> None:
@@ -206,7 +177,7 @@ def _work(digests: Sequence[str]) -> None:
 
 @contextmanager
 def settled(config: BenchmarkConfig) -> Iterator[None]:
-    """Within, nothing that a result depends on is left to the machine's state: neither threads nor free memory."""
+    """A context with the configured threads and memory, on which results could depend."""
     threads = torch.get_num_threads()
     torch.set_num_threads(config.threads)
     try:

@@ -1,10 +1,10 @@
-"""Every figure of a run's folder: which there are, and how each is made from the tables that are kept there.
+"""Every figure of a run's folder: which there are, and how each is made from the tables in it.
 
 A run (`arm_lens.benchmark`; the demonstration is one) gives, for each of its benchmarks, accuracies, differences,
-calibration and studies; and of its lead judge, where that chose heads, rewards, head maps and searches. With a study of
-its heads (`arm_lens.study`) it also gives attribution and comparison, as does the folder of a study alone. Figures are
-made when they are asked for, so that they are laid out for the theme that holds then (`arm_lens.plots.themed`). Their
-names serve as names of files, whatever benchmarks and criteria are called.
+calibration and studies; and for its lead judge, if that chose heads, rewards, head maps and searches. With a study of
+its heads (`arm_lens.study`) it also gives attribution and comparison, as does the folder of a study alone. A figure is
+made when it is requested, with the theme in force at that time (`arm_lens.plots.themed`). Names of figures serve as file
+names, whatever benchmarks and criteria are called.
 """
 
 from __future__ import annotations
@@ -31,20 +31,19 @@ from arm_lens.study.parts import file_names
 Makers: TypeAlias = dict[str, Callable[[], go.Figure]]
 """Figures by name, each made when it is called."""
 MOST_DOTS = 60
-"""Judges times subsets: more dots with intervals are no longer told apart."""
+"""The most judges times subsets of which dots with intervals can be distinguished."""
 MOST_FORESTS = 24
-"""Subsets: the differences on more are told in a table only."""
+"""The most subsets with a figure of differences; those on more are only in a table."""
 
 
 def figures_of_run(folder: str | Path) -> Makers:
     """The figures of a run, by name; each is made when it is called.
 
     Args:
-        folder: what ``arm-lens demo`` or ``arm-lens benchmark`` (with or without a study of its heads), or
-            `arm_lens.study.study_heads` wrote.
+        folder: the folder that ``arm-lens demo``, ``arm-lens benchmark`` or `arm_lens.study.study_heads` wrote.
 
     Raises:
-        FileNotFoundError: if it is no such folder, or a table in it is missing.
+        FileNotFoundError: if it is not such a folder, or a table in it is missing.
     """
     folder = Path(folder)
     if not (folder / "results.json").exists():
@@ -62,16 +61,13 @@ def figures_of_run(folder: str | Path) -> Makers:
 def save_figures(
     results: BenchmarkResults, folder: str | Path, *, suffixes: Sequence[str] = (".png", ".svg")
 ) -> list[Path]:
-    """Write every figure of a run's results, each in every format.
-
-    Raises:
-        RuntimeError: if images cannot be drawn here, because there is no Chromium.
-    """
+    """Write every figure of a run's results, each in every format; a RuntimeError if there is no Chromium to draw them."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     made = {name: make() for name, make in of_results(results).items()}
-    named = [(folder / f"{name}{suffix}", figure) for name, figure in made.items() for suffix in suffixes]
-    return [plots.save_figure(figure, path) for path, figure in named]
+    return [
+        plots.save_figure(figure, folder / f"{name}{suffix}") for name, figure in made.items() for suffix in suffixes
+    ]
 
 
 def of_results(results: BenchmarkResults) -> Makers:
@@ -84,26 +80,25 @@ def of_results(results: BenchmarkResults) -> Makers:
 
 
 def settings_of(results: BenchmarkResults) -> dict[str, MainSetting]:
-    """The setting of each benchmark's main comparison: at the run's number of examples where it has that."""
+    """The setting of each benchmark's main comparison, with the run's number of examples if the benchmark has it."""
     wanted = results.meta.get("n_examples")
     return main_settings(results.tables.summary, n_examples=wanted if isinstance(wanted, int) else None)
 
 
 def of_benchmark(results: BenchmarkResults, name: str) -> Makers:
-    """What one benchmark says of the judges: accuracy or bias, differences, studies, calibration."""
+    """The figures of one benchmark's judges: accuracy or bias, differences, studies, calibration."""
     tables, settings = results.tables, settings_of(results)
     lead, names = str(results.meta["lead"]), results.meta.get("judge_names") or {}
-    whole = tables.summary[tables.summary["benchmark"] == name]
-    main, bins = main_rows(whole, settings), main_rows(_part(tables.calibration, name), settings)
-    has_cells = len(cells_of(main)) == len(main)
-    if has_cells:
+    whole = part_of(tables.summary, name)
+    main, bins = main_rows(whole, settings), main_rows(part_of(tables.calibration, name), settings)
+    if len(cells_of(main)) == len(main):
         found: Makers = {"bias": partial(plots.bias_grid, main, names=names)}
     else:
         found = {"accuracy": partial(plots.accuracy_by_judge, main, names=names)}
         if main["subset"].nunique() > 1 and len(main) <= MOST_DOTS and not tables.rows.empty:
-            rows = main_rows(_part(tables.rows, name), settings)
+            rows = main_rows(part_of(tables.rows, name), settings)
             found["subsets"] = partial(plots.accuracy_by_subset, main, rows=rows, names=names)
-        versus = against(main_rows(_part(tables.comparisons, name), settings), lead)
+        versus = against(main_rows(part_of(tables.comparisons, name), settings), lead)
         if not versus.empty and versus["subset"].nunique() <= MOST_FORESTS:
             found["differences"] = partial(plots.differences, versus, lead=lead, names=names)
         if has_study(whole, "n_examples"):
@@ -116,7 +111,7 @@ def of_benchmark(results: BenchmarkResults, name: str) -> Makers:
 
 
 def of_heads(results: BenchmarkResults, benchmark: str) -> Makers:
-    """What one benchmark says of the heads of the lead judge, if that chose some: rewards, head maps, searches."""
+    """The figures of the lead judge's heads in one benchmark, if it chose some: rewards, head maps, searches."""
     heads = results.of_lead("heads", benchmark)
     if heads.empty:
         return {}
@@ -136,17 +131,15 @@ def of_heads(results: BenchmarkResults, benchmark: str) -> Makers:
     return found
 
 
-def _part(table: pd.DataFrame, benchmark: str) -> pd.DataFrame:
+def part_of(table: pd.DataFrame, benchmark: str) -> pd.DataFrame:
+    """The rows of one benchmark in a table, which may be empty."""
     return table if table.empty else table[table["benchmark"] == benchmark]
 
 
-def of_study(study: HeadStudy) -> dict[str, Callable[[], go.Figure]]:
-    """Attribution and comparison.
-
-    Figures of one criterion have its name in theirs, made fit for a file; criteria whose names come to the same are numbered.
-    """
+def of_study(study: HeadStudy) -> Makers:
+    """The figures of attribution and comparison; those of one criterion end with its `file_names` name."""
     attributions = study.attributions
-    found: dict[str, Callable[[], go.Figure]] = {
+    found: Makers = {
         "shapley": partial(plots.attribution_maps, attributions, measure="shapley"),
         "heads-by-criterion": partial(plots.head_matrix, attributions, measure="shapley"),
         "agreement": partial(plots.agreement_matrix, study.agreement),
@@ -154,17 +147,15 @@ def of_study(study: HeadStudy) -> dict[str, Callable[[], go.Figure]]:
         "transfer": partial(plots.transfer_matrix, study.transfer),
         "depth": partial(plots.depth_profile, study.depth),
     }
-    if not study.trajectory.empty:
-        found["selection-steps"] = partial(plots.selection_steps, study.trajectory)
-        found["selection-trajectories"] = partial(plots.selection_trajectories, study.trajectory)
-    if not study.overlap.empty:
-        found["overlap"] = partial(_overlap, study.overlap)
-    if not study.rank_correlation.empty:
-        found["correlation"] = partial(plots.correlation_matrix, study.rank_correlation)
-    if not study.cosines.empty and not (chosen := _at_chosen_heads(study)).empty:
-        found["cosines"] = partial(plots.mean_cosines, chosen)
-    if not study.stability.empty:
-        found["stability"] = partial(plots.stability_by_group, study.stability)
+    possible = {
+        "selection-steps": (plots.selection_steps, study.trajectory),
+        "selection-trajectories": (plots.selection_trajectories, study.trajectory),
+        "overlap": (_overlap, study.overlap),
+        "correlation": (plots.correlation_matrix, study.rank_correlation),
+        "cosines": (plots.mean_cosines, _at_chosen_heads(study)),
+        "stability": (plots.stability_by_group, study.stability),
+    }
+    found |= {name: partial(plot, table) for name, (plot, table) in possible.items() if not table.empty}
     interacting = set(study.interactions["criterion"]) if len(study.interactions) else set()
     for criterion, file in file_names(list(attributions["criterion"].unique())).items():
         measures = attributions[attributions["criterion"] == criterion]
@@ -186,7 +177,9 @@ def _overlap(overlap: pd.DataFrame) -> go.Figure:
 
 
 def _at_chosen_heads(study: HeadStudy) -> pd.DataFrame:
-    """Cosines at the heads that any criterion has chosen."""
+    """Cosines at the heads that at least one criterion has chosen."""
+    if study.cosines.empty:
+        return study.cosines
     chosen = study.heads.loc[study.heads["selected"].astype(bool), ["layer", "head"]].drop_duplicates()
     return study.cosines.merge(chosen, on=["layer", "head"])
 

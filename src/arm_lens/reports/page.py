@@ -1,7 +1,7 @@
 """What every page shares: one self-contained file, in which no text from users' data runs as code.
 
 A page opens from disk without a network; its Content-Security-Policy forbids the browser to fetch anything and to run
-any script without the page's nonce. Texts come from users' data: Jinja escapes them in the page, `plots.theme.literal`
+any script without the page's nonce. Jinja escapes texts from users' data in the page, `plots.theme.literal` escapes them
 in the figures' labels, and the figures' JSON cannot close its script element. Nothing in a page depends on the time or
 on chance (the nonce is a hash of the figures), so that the same results make the same bytes.
 """
@@ -20,16 +20,13 @@ from plotly.offline import get_plotlyjs
 
 
 def render_page(template: str, figures: Mapping[str, go.Figure], context: Mapping[str, Any]) -> str:
-    """The page made from a template of this package.
+    """Render a template of this package that extends ``base.html`` and has a place for each figure by its key.
 
-    Args:
-        template: its file name; it extends ``base.html``.
-        figures: by key; the template has a place for each.
-        context: what the template speaks of; a name that is missing there is an error.
+    A name of the template that ``context`` lacks is an error.
     """
-    data = json.dumps({key: figure_json(figure) for key, figure in figures.items()})
-    # In JSON these characters only occur inside strings, where the escape means the same; in a script element a bare
-    # "<" could end the element.
+    data = json.dumps({key: _as_json(figure) for key, figure in figures.items()})
+    # In JSON these characters occur only inside strings, where the escape means the same; in a script a bare "<" could
+    # end the element.
     for character in "<>&\u2028\u2029":
         data = data.replace(character, f"\\u{ord(character):04x}")
     loader = jinja2.PackageLoader("arm_lens.reports", "templates")
@@ -45,25 +42,20 @@ def render_page(template: str, figures: Mapping[str, go.Figure], context: Mappin
     )
 
 
-def figure_json(figure: go.Figure) -> dict[str, Any]:
-    """Data and layout, free to be as wide as its place on the page."""
+def _as_json(figure: go.Figure) -> dict[str, Any]:
+    """Data and layout, without a width, so that the figure fills its place on the page."""
     content: dict[str, Any] = json.loads(figure.to_json())
     content["layout"] |= {"width": None, "autosize": True}
     return {"data": content["data"], "layout": content["layout"]}
 
 
 def facts(meta: Mapping[str, Any], names: Mapping[str, str]) -> list[tuple[str, str]]:
-    """What is known about a run, as pairs of a name and a text; what ``meta`` lacks is left out."""
-    told = [(name, _written(key, meta[key])) for key, name in names.items() if meta.get(key) is not None]
-    return [*told, ("Figures drawn with", f"plotly {plotly.__version__}")]
+    """The facts about a run, as pairs of a name and a text; those that ``meta`` lacks are left out."""
+    found = [(name, _as_text(meta[key])) for key, name in names.items() if meta.get(key) is not None]
+    return [*found, ("Figures drawn with", f"plotly {plotly.__version__}")]
 
 
-def _written(key: str, value: Any) -> str:
+def _as_text(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {version}" for name, version in value.items())
-    if isinstance(value, (list, tuple)):
-        return ", ".join(map(str, value))
-    if key == "runtime_seconds":
-        minutes, seconds = divmod(round(value), 60)
-        return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min {seconds} s"
-    return str(value)
+    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
