@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -99,25 +100,22 @@ class JudgeRows:
             named: whether the judges are named at the left.
         """
         axes = {"xaxis": f"x{axis}", "yaxis": f"y{axis}"}
-        index, columns = list(self.y), list(headings)
-        wide = [cells.pivot(index="judge", columns="column", values=one) for one in ("accuracy", "text")]
-        numbers, hover = (one.reindex(index=index, columns=columns) for one in wide)
-        values, rows = numbers.to_numpy(dtype=float), np.array(list(self.y.values()))
-        z = np.full((self.count, len(columns)), np.nan)
-        texts = np.full(z.shape, "", dtype=object)
-        z[rows], texts[rows] = values, hover.fillna("").to_numpy()
+        y, x = cells["judge"].map(self.y), cells["column"].map(list(headings).index)
+        z, hover = np.full((self.count, len(headings)), np.nan), np.full((self.count, len(headings)), "", dtype=object)
+        z[y, x], hover[y, x] = cells["accuracy"], cells["text"]
         figure.add_heatmap(
-            z=z, x=list(range(z.shape[1])), y=list(range(self.count)), text=texts, hoverongaps=False, xgap=1, ygap=1,
-            hovertemplate="%{text}<extra></extra>", coloraxis="coloraxis", **axes,
+            z=z, x=list(range(z.shape[1])), y=list(range(self.count)), hovertext=hover, hoverongaps=False, xgap=1, ygap=1,
+            hovertemplate=HOVER, coloraxis="coloraxis", **axes,
         )  # fmt: skip
+        places = list(itertools.product(self.y.values(), range(len(headings))))
+        values = np.array([z[place] for place in places])
         # White letters on the dark ends of the scale; a missing value is not dark.
-        dark = np.abs(values - 0.5) > 0.24
-        for where, color in ((~dark, INK), (dark, "#ffffff")):
-            judge, column = np.nonzero(where)
-            figure.add_scatter(
-                x=column.tolist(), y=rows[judge].tolist(), mode="text", hoverinfo="skip", showlegend=False, **axes,
-                text=[printed(value, cell_width) for value in values[where]], textfont={"size": 11.5, "color": color},
-            )  # fmt: skip
+        colors = np.where(np.abs(values - 0.5) > 0.24, "#ffffff", INK)
+        figure.add_scatter(
+            x=[column for _, column in places], y=[row for row, _ in places], mode="text", hoverinfo="skip",
+            text=[printed(value, cell_width) for value in values], textfont={"size": 11.5, "color": colors.tolist()},
+            showlegend=False, **axes,
+        )  # fmt: skip
         figure.update_coloraxes(cmin=0, cmax=1, colorscale=DIVERGING, showscale=False)
         figure.layout[f"yaxis{axis}"].update(self.y_axis(named=named))
         # The headings stand close above the first row of numbers.

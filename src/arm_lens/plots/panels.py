@@ -152,7 +152,7 @@ def facets(
     over = 26 if any(titles) else 18
     over += 18 * any(len(title) > grid.letters for title in titles)  # a second line
     over += 16 * max((1 + note.count("<br>") for note in notes or () if note), default=0)
-    grid = replace(grid, height=height or grid.width, gap_y=over + (20 if narrow() else 38), top=taken + over)
+    grid = replace(grid, height=height or grid.width, gap_y=over + (26 if narrow() else 38), top=taken + over)
     figure = grid.figure(titles, notes)
     grid.name_axes(figure, x)
     if y:

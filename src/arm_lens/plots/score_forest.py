@@ -132,7 +132,7 @@ class ScoreForest:
         span = (ends[1] - ends[0]) or 1.0
         ranks = own[own["rank"].notna()] if "rank" in own.columns else own.iloc[:0]
         reach = (ends[0] - 0.08 * span, ends[1] + (0.06 if ranks.empty else 0.32) * span)
-        sheet.x(axis).update(range=reach, nticks=max(2, int(width / 45)), showgrid=False, tickangle=0, **ZERO_LINE)
+        sheet.x(axis).update(range=reach, nticks=max(2, int(width / 36)), showgrid=False, tickangle=0, **ZERO_LINE)
         names = [label(one, width=self.letters, lines=1) if named else "" for one in self.criteria]
         sheet.y(axis).update(rows_axis(names), ticks="", showgrid=False)
         grey, right = {"size": 12, "color": MUTED}, {"x": 1, "xref": f"x{axis} domain", "xanchor": "right"}

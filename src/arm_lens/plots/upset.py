@@ -90,7 +90,8 @@ def upset(heads: Chosen | Named[Chosen] | pd.DataFrame, *, most: int | None = No
     figure = _frame(sets, shown, letters, left, names_room, max(round(min(COLUMN[1] * len(shown), room)), 90))
     _draw(figure, sets, shown)
     rest = [len(one.heads) for one in found[len(shown) :]]
-    left_out = f" {len(rest)} further intersections of {span_text(rest)} heads are left out." if rest else ""
+    of_each = "1 head each" if max(rest, default=0) == 1 else f"{span_text(rest or [0])} heads"
+    left_out = f" {len(rest)} further intersections of {of_each} are left out." if rest else ""
     table = heads_frame(heads)
     searches = int(table.drop_duplicates(["criterion", *repeats_in(table)])["criterion"].value_counts().max())
     rule = "" if searches == 1 else f" A head counts if at least half of the {searches} searches selected it."
@@ -117,6 +118,7 @@ def _frame(
     sheet.y(dots).update(names, showticklabels=False)
     for axis in (dots, counts):
         sheet.x(axis).update(range=[-0.5, len(shown) - 0.5], showticklabels=False, **BARE)
+    sheet.x(counts).matches = f"x{dots}"
     sheet.y(counts).update(range=[0, most * 1.14], nticks=5, tickformat="d", dtick=1 if most <= 5 else None)
     sheet.y(counts).title = {"text": "heads in common", "standoff": 6}
     for index in range(0, len(sets), 2):
