@@ -21,9 +21,11 @@ import errno
 import hashlib
 import io
 import json
+import math
 import os
 import re
 import shutil
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,8 @@ UNFINISHED = ".unfinished"
 """Part of the names of temporary files. A kill may leave them behind; they are never read."""
 LOCK = ".lock"
 LONGEST_NAME = 150
+DEEPEST, LONGEST_INTEGER = 32, 18
+"""Levels of nested JSON that `parse_json` accepts, and digits of an integer."""
 SEAL = b"arm_lens sha256 "
 """The beginning of a sealed file; its digest, a line break and the content follow."""
 
@@ -142,6 +146,77 @@ def read_sealed(path: str | Path) -> bytes:
     if head != SEAL + digest_of_bytes(content).encode():
         raise DamagedFileError(f"{path} was changed or damaged since it was written, or is another program's file")
     return content
+
+
+# -------------------------------------------------------------------------------------------------------------- reading
+
+
+def read_regular(path: str | Path, *, most: int) -> bytes:
+    """The bytes of a regular file, of which a symbolic link may be the name.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        DamagedFileError: if it has more than ``most`` bytes, or is something else: a folder, a pipe, a device.
+    """
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise DamagedFileError(f"{path} is a folder, a pipe or a device, not a file")
+    with Path(path).open("rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise DamagedFileError(f"{path} has more than {most:,} bytes")
+    return content
+
+
+def parse_json(content: bytes) -> Any:
+    r"""JSON that means the same to everybody who reads it.
+
+    Raises:
+        ValueError: if it is not JSON in UTF-8, has a key twice, a number that is not finite or an integer of more than 18
+            digits, half of a character (``"\ud800"``), or is nested more than `DEEPEST` levels.
+    """
+    try:
+        value = json.loads(
+            content.decode("utf-8"),
+            object_pairs_hook=_without_repetition,
+            parse_constant=_no_number,
+            parse_float=_finite,
+            parse_int=_short,
+        )
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except RecursionError:
+        raise ValueError(f"it is nested more than {DEEPEST} levels") from None
+    depth, level = 0, [value]
+    while level:
+        depth += 1
+        if depth > DEEPEST:
+            raise ValueError(f"it is nested more than {DEEPEST} levels")
+        parts = [one.values() if isinstance(one, dict) else one for one in level if isinstance(one, (dict, list))]
+        level = [one for part in parts for one in part]
+    return value
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"it has the key {key[:80]!r} twice")
+        found[key] = value
+    return found
+
+
+def _no_number(text: str) -> Any:
+    raise ValueError(f"it contains {text}, which is not a finite number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _no_number(text[:20])
+
+
+def _short(text: str) -> int:
+    if len(text.lstrip("-")) > LONGEST_INTEGER:
+        raise ValueError(f"it contains an integer of {len(text)} digits")
+    return int(text)
 
 
 def _make_folder(folder: Path) -> None:

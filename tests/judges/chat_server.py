@@ -39,6 +39,8 @@ class Fault:
     """Sent as JSON in place of a completion."""
     hang: float = 0.0
     """Seconds before the answer."""
+    drip: float = 0.0
+    """Seconds between the bytes of the answer."""
     drop: bool = False
     """Close the connection without an answer."""
 
@@ -137,7 +139,9 @@ class ChatServer:
         handler.send_header("Content-Type", "application/json")
         handler.send_header("Content-Length", str(len(content)))
         handler.end_headers()
-        handler.wfile.write(content)
+        for part in [content[place : place + 1] for place in range(len(content))] if fault.drip else [content]:
+            handler.wfile.write(part)
+            time.sleep(fault.drip)
 
     def reply(self, handler: BaseHTTPRequestHandler, body: Mapping[str, Any], fault: Fault) -> tuple[int, bytes]:
         if fault.body is not None:

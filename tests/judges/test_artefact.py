@@ -11,9 +11,9 @@ from killing import Victims
 from safetensors.torch import load_file, save_file
 
 from arm_lens import ActivationRewardModel, HeadSet, LabelledResponse, steer
-from arm_lens.engine.reading import fingerprint
 from arm_lens.judges import artefact
 from arm_lens.judges.artefact import ArtefactError, read_artefact, write_artefact
+from arm_lens.judges.fingerprint import fingerprint_of
 from arm_lens.judges.options import ReadingOptions
 from arm_lens.storage import LOCK, digest_of, digest_of_bytes
 
@@ -51,8 +51,8 @@ torch.set_num_threads(1)
 from arm_lens import load_model
 from arm_lens.judges import artefact
 model = load_model(sys.argv[1])
-known = artefact.fingerprint(model)
-artefact.fingerprint = lambda model: known  # most kills are to come while files are written
+known = artefact.fingerprint_of(model)
+artefact.fingerprint_of = lambda model: known  # most kills are to come while files are written
 def victim(folder):
     for number in range(os.getpid(), 10**9):  # heads and means that tell of each other
         record = {"heads": [[0, number % 4]], "criterion": str(number)}
@@ -68,7 +68,7 @@ def test_saving_over_an_older_one_may_be_killed_at_any_moment(folder_of, model_o
             folder, KIND, model_of("llama"), {"means": torch.full((3, 4, 12), -1.0)}, {"heads": [], "criterion": "-1"}
         )
         for number in victims.kill_at_random(80, 0.12, str(folder)):
-            record, tensors = artefact._whole(folder, KIND)
+            _, record, tensors = artefact._whole(folder, KIND)
             assert (tensors["means"] == float(record["criterion"])).all(), f"kill {number}"
             if record["criterion"] != "-1":
                 assert record["heads"] == [[0, int(record["criterion"]) % 4]]
@@ -149,7 +149,7 @@ def test_readers_beside_a_writer_never_see_a_mixture(model_of, tmp_path):
     writer.start()
     try:
         for _ in range(60):
-            record, tensors = artefact._whole(tmp_path, KIND)
+            _, record, tensors = artefact._whole(tmp_path, KIND)
             expected = next(one for one in both if one.record.criterion == record["fit"]["criterion"])
             assert record["heads"] == expected.heads.to_list() and torch.equal(tensors["means"], expected.means.values)
     finally:
@@ -195,10 +195,13 @@ def test_no_changed_or_missing_byte_passes(model_of, saved, generator):
     ActivationRewardModel.load(saved, model)
 
 
+MISSING = object()
+
+
 def forged(folder, **changes):
-    """The record with other values, as somebody would write it who knows the format; None takes a key away."""
+    """The record with other values, as somebody would write it who knows the format; MISSING takes a key away."""
     record = json.loads((folder / "judge.json").read_text()) | changes
-    record = {key: value for key, value in record.items() if value is not None and key != "digest"}
+    record = {key: value for key, value in record.items() if value is not MISSING and key != "digest"}
     (folder / "judge.json").write_text(json.dumps(record | {"digest": digest_of(record)}))
 
 
@@ -211,8 +214,8 @@ def forged(folder, **changes):
         ("[1, 2]", "is no record of a fitted judge"),
         ("{}", "is no record of a fitted judge"),
         ('{"format": 99}', "has format 99; this arm_lens reads format"),
-        ('{"format": 3}', "was changed or damaged"),
-        ('{"format": 3, "digest": [1]}', "was changed or damaged"),
+        ('{"format": 4}', "was changed or damaged"),
+        ('{"format": 4, "digest": [1]}', "was changed or damaged"),
     ],
     ids=["text", "nested", "bytes", "list", "empty", "newer", "no digest", "odd digest"],
 )
@@ -225,11 +228,12 @@ def test_a_record_that_is_none_is_one_error_that_names_the_file(model_of, saved,
 @pytest.mark.parametrize(
     "changes",
     [
-        *({key: None} for key in ("model", "heads", "fit", "template", "injection", "layout", "history")),
-        {"heads": [[9, 9]]}, {"heads": 3}, {"heads": [1]}, {"model": []}, {"fit": {"seed": 1}}, {"injection": {"mode": "x"}},
-        {"template": {"unknown": 1}}, {"tensors": "0" * 64},
+        *({key: MISSING} for key in ("kind", "model", "fingerprint", "heads", "fit", "injection", "question", "search")),
+        {"heads": [[9, 9]]}, {"heads": 3}, {"heads": [1]}, {"heads": [[0, 1.0]]}, {"model": []}, {"fit": {"seed": 1}},
+        {"injection": {"mode": "x"}}, {"template": {"unknown": 1}}, {"tensors": "0" * 64}, {"means_count": True},
+        {"means_count": 0}, {"kind": "reward model\x1b[2J"}, {"search": {"scores": "x", "history": {}}}, {"hook": None},
     ],
-    ids=lambda one: json.dumps(one)[:40],
+    ids=lambda one: str(one).replace(str(MISSING), "missing")[:40],
 )  # fmt: skip
 def test_a_record_of_an_unknown_writer_is_one_error_that_names_the_folder(model_of, saved, changes):
     forged(saved, **changes)
@@ -245,7 +249,7 @@ def test_tensors_that_do_not_fit_are_one_error_and_are_never_broadcast(model_of,
     if what == "other shape":
         save_file(tensors | {"means": tensors["means"][..., :1].contiguous()}, path)
     elif what == "no means":
-        save_file({"fingerprint": tensors["fingerprint"]}, path)
+        save_file({name: one for name, one in tensors.items() if name != "means"}, path)
     if what != "no tensors":
         content = path.read_bytes()
         path.rename(path.with_name(f"tensors-{digest_of_bytes(content)[:16]}.safetensors"))
@@ -267,18 +271,18 @@ def test_another_kind_of_judge_is_refused_and_named(model_of, tmp_path):
 
 def test_a_fingerprint_is_of_the_model_itself_while_it_is_steered(model_of, model_class, tmp_path):
     model = model_of("llama", model_class)
-    reward, plain = fitted(model, "warm", [(0, 1), (1, 2)]), fingerprint(model)
+    reward, plain = fitted(model, "warm", [(0, 1), (1, 2)]), fingerprint_of(model).digest
     with steer(model, HeadSet.all(3, 4), torch.full((3, 4, 12), 3.0)):
-        assert torch.equal(fingerprint(model), plain)
+        assert fingerprint_of(model).digest == plain
         folder = reward.save(tmp_path / "rm")
         ActivationRewardModel.load(folder, model)
     ActivationRewardModel.load(folder, model)
-    assert torch.equal(fingerprint(model), plain)
+    assert fingerprint_of(model).digest == plain
 
 
 def test_saving_beside_scoring_in_another_thread_harms_neither(model_of, tmp_path):
     model = model_of("llama")
-    reward, plain = fitted(model, "warm", [(0, 1), (1, 2)]), fingerprint(model)
+    reward, plain = fitted(model, "warm", [(0, 1), (1, 2)]), fingerprint_of(model).digest
     prompts, responses = ["garden"] * 3, ["warm", "it is cold", "noisy"]
     expected, stop, found = reward.score(prompts, responses), threading.Event(), []
 
@@ -289,9 +293,9 @@ def test_saving_beside_scoring_in_another_thread_harms_neither(model_of, tmp_pat
     other = threading.Thread(target=score)
     other.start()
     try:
-        prints = [fingerprint(model) for _ in range(40)]
+        prints = [fingerprint_of(model).digest for _ in range(20)]
     finally:
         stop.set()
         other.join()
-    assert found and all(torch.equal(one, plain) for one in prints)
+    assert found and set(prints) == {plain}
     assert all(torch.equal(one, expected) for one in found)

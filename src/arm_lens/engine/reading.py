@@ -74,7 +74,7 @@ def read_heads(
     """Batch by batch, ``hook_z`` at the last token of token sequences, in the order given."""
     model = language_model(model)
     device = model.device
-    spans = list(chunks(len(sequences), batch_size))
+    spans = list(chunks(len(sequences), 1 if model.reads_alone(map(len, sequences)) else batch_size))
     for span in tqdm(spans, desc="reading heads", unit="batch", disable=not progress):
         with naming_prompts(range(span.start, span.stop)):
             heads = read_batch(model, pad(sequences[span], device=device))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -21,11 +21,18 @@ from arm_lens.engine.protocol import LanguageModel
 from arm_lens.engine.replay import Replay
 from arm_lens.engine.sharing import sharing
 from arm_lens.engine.steering import Injection
-from arm_lens.engine.verdict_tokens import VerdictScores, resolve_verdicts, verdict_scores
-from arm_lens.judges.base import FittedJudge, VerdictJudge
+from arm_lens.engine.verdict_tokens import VerdictScores, verdict_scores
+from arm_lens.judges.artefact import QuestionRecord, check_tensors
+from arm_lens.judges.base import LEAST_MASS, FittedJudge, Texts, VerdictJudge
 from arm_lens.judges.options import Layout, QuestionOptions, ReadingOptions, question_options
-from arm_lens.judges.questions import Question, encode_questions, questions_of, verdicts_of
-from arm_lens.judges.template import default_template
+from arm_lens.judges.questions import (
+    Question,
+    encode_questions,
+    questions_of,
+    too_long,
+    verdict_tokens_of,
+    with_template,
+)
 from arm_lens.preferences import LabelledResponse, Preference, PreferencePair, unpair
 from arm_lens.registry import JudgeSpec, OptionsModel, Style
 
@@ -49,11 +56,9 @@ class GenerativeJudge(VerdictJudge, FittedJudge):
         question: QuestionOptions | str | None = None,
     ) -> None:
         self.model = language_model(model)
-        question = question_options(question)
-        template = question.template or default_template(self.model)
-        self._question = question.model_copy(update={"template": template})
-        self.verdict_tokens = resolve_verdicts(self.model.tokenizer, *verdicts_of(template, question.layout))
-        self.demonstrations = tuple(questions_of(examples, template, question.layout))
+        self._question = with_template(self.model, question_options(question))
+        self.verdict_tokens = verdict_tokens_of(self.model.tokenizer, self._question)
+        self.demonstrations = tuple(questions_of(examples, self.template, self.layout))
 
     @classmethod
     def fit(
@@ -87,14 +92,11 @@ class GenerativeJudge(VerdictJudge, FittedJudge):
         """
         if not questions:
             raise ValueError("there is nothing to judge")
-        return encode_questions(
-            self.model,
-            self.template,
-            questions,
-            layout=self.layout,
-            criterion_text=self.criterion_text,
-            demonstrations=demonstrations,
-        )
+        return encode_questions(self.model, self.question, questions, demonstrations=demonstrations)
+
+    def too_long_questions(self, questions: Sequence[Question]) -> dict[int, str]:
+        """The questions, by number, that exceed the model's context after this judge's demonstrations, with the error."""
+        return too_long(self.model, self.question, questions, self.demonstrations)
 
     def verdict(
         self,
@@ -122,11 +124,13 @@ class GenerativeJudge(VerdictJudge, FittedJudge):
             values = torch.zeros(*nothing.shape, self.model.d_head)
             replay = self.replay(sequences, bare=not any(demonstrations), progress=progress)
             return self._replayed(replay, nothing, values, temperature)
-        logs = torch.empty(2, len(sequences))
+        logs, preferred = torch.empty(2, len(sequences)), ()
         for here, logits in each_last_logits(self.model, sequences, batch_size=self.batch_size, progress=progress):
             scores = verdict_scores(logits.float() / temperature, self.verdict_tokens)
             logs[:, here] = torch.stack([scores.log_positive, scores.log_negative]).cpu()
-        return VerdictScores.of(logs[0], logs[1])
+            if not preferred and float(scores.mass.mean()) < LEAST_MASS:
+                preferred = self._most_probable(logits)
+        return replace(VerdictScores.of(logs[0], logs[1]), preferred=preferred)
 
     def steered_verdict(
         self,
@@ -166,11 +170,22 @@ class GenerativeJudge(VerdictJudge, FittedJudge):
 
     def _replayed(self, replay: Replay, chosen: Tensor, values: Tensor, temperature: float = 1.0) -> VerdictScores:
         logs = replay.log_probs(chosen[None], values, temperature=temperature)[:, 0]
+        preferred = ()
+        if float(logs.logsumexp(dim=-1).exp().mean()) < LEAST_MASS:
+            some = range(min(len(replay), self.batch_size))
+            preferred = self._most_probable(replay.logits(chosen[None], values, some)[:, 0])
         if self.model.dtype is torch.float32:
-            return VerdictScores.of(logs[:, 0], logs[:, 1])
+            return replace(VerdictScores.of(logs[:, 0], logs[:, 1]), preferred=preferred)
         # Half precision has too few digits for the gap of two logits; the verdicts' alone are multiplied in float32.
         verdicts = replay.verdict_logits(chosen[None], values)[:, 0] / temperature
-        return VerdictScores.of(logs[:, 0], logs[:, 1], verdicts[:, 0] - verdicts[:, 1])
+        scores = VerdictScores.of(logs[:, 0], logs[:, 1], verdicts[:, 0] - verdicts[:, 1])
+        return replace(scores, preferred=preferred)
+
+    def _most_probable(self, logits: Float[Tensor, "question vocab"], count: int = 5) -> tuple[tuple[str, float], ...]:
+        """The tokens that the model would write, with their mean probabilities."""
+        shares, tokens = logits.float().softmax(dim=-1).mean(dim=0).topk(min(count, logits.shape[-1]))
+        pairs = zip(tokens.tolist(), shares.tolist(), strict=True)
+        return tuple((str(self.model.tokenizer.decode([token])), share) for token, share in pairs)
 
     def record(self) -> dict[str, Any]:
         """How it asks, for JSON."""
@@ -180,10 +195,10 @@ class GenerativeJudge(VerdictJudge, FittedJudge):
         }
 
     @classmethod
-    def of_record(cls, model: ModelLike, record: dict[str, Any]) -> GenerativeJudge:
+    def of_record(cls, model: ModelLike, record: QuestionRecord) -> GenerativeJudge:
         """The judge behind a `record`."""
-        judge = cls(model, question=QuestionOptions.model_validate(record["question"]))
-        judge.demonstrations = tuple(Question(**one) for one in record["demonstrations"])
+        judge = cls(model, question=record.question)
+        judge.demonstrations = tuple(record.demonstrations)
         return judge
 
     def _artefact(self) -> tuple[ModelLike, dict[str, Tensor], dict[str, Any]]:
@@ -191,7 +206,8 @@ class GenerativeJudge(VerdictJudge, FittedJudge):
 
     @classmethod
     def _from_artefact(cls, model: ModelLike, tensors: dict[str, Tensor], record: dict[str, Any]) -> GenerativeJudge:
-        return cls.of_record(model, record)
+        check_tensors(tensors, {})
+        return cls.of_record(model, QuestionRecord.parse(record))
 
     def __repr__(self) -> str:
         count = f", {len(self.demonstrations)} demonstrations" if self.demonstrations else ""
@@ -209,6 +225,10 @@ class AskingJudge(FittedJudge):
     def model(self) -> LanguageModel:
         """The language model."""
         return self.judge.model
+
+    def too_long(self, prompts: Texts, responses: Texts) -> dict[int, str]:
+        """The examples, by number, that exceed the model's context, each with the error; none if they are clipped."""
+        return self.judge.too_long(prompts, responses)
 
 
 def demonstrations_of(

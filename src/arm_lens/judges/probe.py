@@ -16,7 +16,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from arm_lens.engine.language_model import ModelLike
-from arm_lens.judges.base import Texts
+from arm_lens.judges.artefact import QuestionRecord, check_tensors
+from arm_lens.judges.base import ScoreKind, Texts, check_kind, scores_of_rest
 from arm_lens.judges.generative import GenerativeJudge
 from arm_lens.judges.options import QuestionOptions
 from arm_lens.judges.questions import questions_of
@@ -74,15 +75,23 @@ class HeadProbe(ActivationJudge):
         found: Tensor = einsum(z.double(), self.weights, "example layer head d, layer head d -> example")
         return found + self.bias
 
-    def score(self, prompts: Texts, responses: Texts, *, progress: bool = False) -> Float[Tensor, " example"]:
-        """P(meets the criterion) of each response."""
-        return self.rewards_and_gaps(prompts, responses, progress=progress)[0].float()
+    def score(
+        self, prompts: Texts, responses: Texts, *, kind: ScoreKind = "reward", progress: bool = False
+    ) -> Float[Tensor, " example"]:
+        """P(meets the criterion) of each response, or its log-odds (``gap``); both order responses alike."""
+        check_kind(kind, ("reward", "probability", "two_way", "gap"))
+        rewards, gaps = self.rewards_and_gaps(prompts, responses, progress=progress)
+        return (gaps if kind == "gap" else rewards).float()
 
     def rewards_and_gaps(
         self, prompts: Texts, responses: Texts, *, progress: bool = False
     ) -> tuple[Float[Tensor, " example"], Float[Tensor, " example"]]:
         """P(meets the criterion) of each response, and its log-odds."""
-        gaps = self.log_odds_of(self.activations(prompts, responses, progress=progress))
+
+        def log_odds(prompts: Texts, responses: Texts) -> Tensor:
+            return self.log_odds_of(self.activations(prompts, responses, progress=progress))
+
+        gaps = scores_of_rest(prompts, responses, self.left_out(prompts, responses), log_odds)
         return torch.sigmoid(gaps), gaps
 
     def _artefact(self) -> tuple[ModelLike, dict[str, Tensor], dict[str, Any]]:
@@ -91,7 +100,10 @@ class HeadProbe(ActivationJudge):
 
     @classmethod
     def _from_artefact(cls, model: ModelLike, tensors: dict[str, Tensor], record: dict[str, Any]) -> HeadProbe:
-        return cls(GenerativeJudge.of_record(model, record), tensors["weights"], float(tensors["bias"][0]))
+        judge = GenerativeJudge.of_record(model, QuestionRecord.parse(record))
+        shape = (judge.model.n_layers, judge.model.n_heads, judge.model.d_head)
+        check_tensors(tensors, {"weights": shape, "bias": (1,)}, dtypes=(torch.float64,))
+        return cls(judge, tensors["weights"], float(tensors["bias"][0]))
 
     def __repr__(self) -> str:
         n_layers, n_heads, _ = self.weights.shape

@@ -25,7 +25,8 @@ from arm_lens.display import card, code_line, counted, listed, score_map
 from arm_lens.engine.language_model import ModelLike
 from arm_lens.engine.reading import read_all
 from arm_lens.heads import HeadScores, HeadSet
-from arm_lens.judges.base import Texts
+from arm_lens.judges.artefact import DTYPES, QuestionRecord, check_tensors
+from arm_lens.judges.base import ScoreKind, Texts, check_kind, checked, scores_of_rest
 from arm_lens.judges.generative import AskingJudge, GenerativeJudge
 from arm_lens.judges.options import QuestionOptions
 from arm_lens.judges.questions import Question, questions_of
@@ -46,6 +47,18 @@ class ActivationJudge(AskingJudge):
     ) -> Float[Tensor, "example layer head d_head"]:
         """``hook_z`` at the last token of the question about each response; otherwise as `score`."""
         return question_activations(self.judge, self.judge.scalar_questions(prompts, responses), progress=progress)
+
+    def left_out(self, prompts: Texts, responses: Texts) -> dict[int, str]:
+        """The examples that get no score because they are too long, each with the error; none unless the options say so."""
+        return self.too_long(prompts, responses) if self.judge.question.on_too_long == "skip" else {}
+
+
+class VectorsRecord(QuestionRecord):
+    """What is saved of Sparse Attention Vectors, in addition to tensors."""
+
+    heads: list[tuple[int, int]]
+    head_scores: str
+    """What the scores are."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,9 +113,16 @@ class SparseAttentionVectors(ActivationJudge):
         )
         return _nearer(to_positive, to_negative).float()
 
-    def score(self, prompts: Texts, responses: Texts, *, progress: bool = False) -> Float[Tensor, " example"]:
-        """The share of the chosen heads that vote for each response; above one half, the majority does."""
-        return self.votes(prompts, responses, progress=progress)[:, self.heads.mask].mean(dim=1)
+    def score(
+        self, prompts: Texts, responses: Texts, *, kind: ScoreKind = "reward", progress: bool = False
+    ) -> Float[Tensor, " example"]:
+        """The share of the chosen heads that vote for each response, of either kind; above one half, the majority does."""
+        check_kind(kind)
+
+        def share(prompts: Texts, responses: Texts) -> Tensor:
+            return self.votes(prompts, responses, progress=progress)[:, self.heads.mask].mean(dim=1)
+
+        return scores_of_rest(prompts, responses, self.left_out(prompts, responses), share)
 
     def _artefact(self) -> tuple[ModelLike, dict[str, Tensor], dict[str, Any]]:
         tensors = {"positive": self.positive, "negative": self.negative, "head_scores": self.head_scores.values}
@@ -113,11 +133,13 @@ class SparseAttentionVectors(ActivationJudge):
     def _from_artefact(
         cls, model: ModelLike, tensors: dict[str, Tensor], record: dict[str, Any]
     ) -> SparseAttentionVectors:
-        scores = HeadScores(record["head_scores"], tensors["head_scores"])
-        n_layers, n_heads = scores.values.shape
-        heads = HeadSet.of(n_layers, n_heads, [(layer, head) for layer, head in record["heads"]])
-        judge = GenerativeJudge.of_record(model, record)
-        return cls(judge, tensors["positive"], tensors["negative"], heads, scores)
+        found = VectorsRecord.parse(record)
+        judge = GenerativeJudge.of_record(model, found)
+        shape = (judge.model.n_layers, judge.model.n_heads)
+        means = dict.fromkeys(("positive", "negative"), (*shape, judge.model.d_head))
+        check_tensors(tensors, {**means, "head_scores": shape}, dtypes=DTYPES)
+        scores = HeadScores(found.head_scores, tensors["head_scores"])
+        return cls(judge, tensors["positive"], tensors["negative"], HeadSet.of(*shape, found.heads), scores)
 
     def __repr__(self) -> str:
         model = self.model.info.name
@@ -140,8 +162,14 @@ class SparseAttentionVectors(ActivationJudge):
 def question_activations(
     judge: GenerativeJudge, questions: Sequence[Question], *, progress: bool = False
 ) -> Float[Tensor, "example layer head d_head"]:
-    """``hook_z`` at the last token of bare questions, without demonstrations; in float32 on the CPU."""
-    return read_all(judge.model, judge.encode(questions), batch_size=4 * judge.batch_size, progress=progress).float()
+    """``hook_z`` at the last token of bare questions, without demonstrations; in float32 on the CPU.
+
+    Raises:
+        NotFiniteError: naming the question.
+    """
+    sequences = judge.encode(questions)
+    z = read_all(judge.model, sequences, batch_size=4 * judge.batch_size, progress=progress).float()
+    return checked(z, [question.name for question in questions])
 
 
 def leave_one_out_accuracy(

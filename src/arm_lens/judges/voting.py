@@ -9,26 +9,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from einops import rearrange
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from arm_lens.engine.language_model import ModelLike
 from arm_lens.engine.sampling import sample_tokens
-from arm_lens.engine.tokens import PromptTooLongError, chunks, pad
-from arm_lens.engine.verdict_tokens import verdict_scores
-from arm_lens.judges.base import FittedJudge, Texts
+from arm_lens.engine.tokens import PromptTooLongError, chunks, continuation, control_tokens, encode_text, pad
+from arm_lens.engine.verdict_tokens import VerdictTokens, resolve_verdicts, verdict_scores
+from arm_lens.judges.artefact import QuestionRecord, check_tensors
+from arm_lens.judges.base import FittedJudge, ScoreKind, Texts, check_kind, checked, scores_of_rest
+from arm_lens.judges.chat import Turn, chat_form
 from arm_lens.judges.controls import uniform_of
 from arm_lens.judges.generative import GenerativeJudge, GenerativeOptions, shows_demonstrations
 from arm_lens.judges.options import QuestionOptions, ReadingOptions, seeds_of
-from arm_lens.judges.questions import Question
+from arm_lens.judges.questions import Question, render_question
 from arm_lens.preferences import Preference
 from arm_lens.registry import JudgeSpec, OptionsModel, Style, always
+
+MOST_VOTES = 10_000
+"""Votes per question."""
+REASONS = "It is so"
+"""What stands before the cue of a verdict when its tokens are looked up."""
 
 
 class Rationale(OptionsModel):
@@ -43,6 +51,15 @@ class Rationale(OptionsModel):
     """Every token that contains it ends a base model's reasons; if empty, only the end of the text does."""
     then: str = "\nSo the answer is"
     """Between a chat model's reasons and its verdict. A base model reads its usual cue."""
+
+
+class VotingRecord(QuestionRecord):
+    """What is saved of a voting judge."""
+
+    votes: Annotated[int, Field(ge=1, le=MOST_VOTES)]
+    temperature: Annotated[float, Field(gt=0)]
+    rationale: Rationale | None
+    seed: int
 
 
 class VotingJudge(FittedJudge):
@@ -69,8 +86,10 @@ class VotingJudge(FittedJudge):
     ) -> None:
         if judge.layout != "scalar":
             raise ValueError("voting counts verdicts on single responses; its judge must be scalar")
-        if votes < 1 or temperature <= 0:
-            raise ValueError(f"voting needs at least one vote and a temperature above 0, not {votes} and {temperature}")
+        if not 1 <= votes <= MOST_VOTES or temperature <= 0:
+            raise ValueError(
+                f"voting needs from 1 to {MOST_VOTES} votes and a temperature above 0, not {votes} and {temperature}"
+            )
         self.judge, self.votes, self.temperature = judge, votes, temperature
         self.rationale, self.seed, self.model = rationale, seed, judge.model
 
@@ -103,18 +122,44 @@ class VotingJudge(FittedJudge):
         """The share of votes counts as a probability."""
         return True
 
-    def score(self, prompts: Texts, responses: Texts, *, progress: bool = False) -> Float[Tensor, " example"]:
-        """The share of positive verdicts among the votes for each response; 0.5 without a vote.
+    def too_long(self, prompts: Texts, responses: Texts) -> dict[int, str]:
+        """The examples, by number, that exceed the model's context, each with the error; reasons count."""
+        found = self.judge.too_long(prompts, responses)
+        if self.rationale is None:
+            return found
+        for number, question in enumerate(self.judge.scalar_questions(prompts, responses)):
+            if number not in found:
+                try:
+                    self._reason_prompts([question], self.rationale)
+                except PromptTooLongError as error:
+                    found[number] = str(error)
+        return found
 
-        Otherwise as `Judge.score`; reasons count towards the length of the prompt.
+    def score(
+        self, prompts: Texts, responses: Texts, *, kind: ScoreKind = "reward", progress: bool = False
+    ) -> Float[Tensor, " example"]:
+        """The share of positive verdicts among the votes for each response, of either kind; 0.5 without a vote.
+
+        Otherwise as `Judge.score`; reasons count towards the length of the prompt, and are not clipped.
         """
-        questions = self.judge.scalar_questions(prompts, responses)
+        check_kind(kind)
+        skip = self.judge.question.on_too_long == "skip"
+        left_out = self.too_long(prompts, responses) if skip else {}
+
+        def shares(prompts: Texts, responses: Texts) -> Tensor:
+            return self._shares(self.judge.scalar_questions(prompts, responses), progress)
+
+        return scores_of_rest(prompts, responses, left_out, shares)
+
+    def _shares(self, questions: Sequence[Question], progress: bool) -> Float[Tensor, " example"]:
         if self.rationale is None:
             verdict = self.judge.verdict(questions, temperature=self.temperature, progress=progress)
+            self.judge.verdict_mass.add(verdict)
             chances = torch.stack([verdict.log_positive.exp(), verdict.log_negative.exp()], dim=-1)
             chances = chances[:, None].expand(-1, self.votes, -1)
         else:
             chances = self._after_reasons(questions, self.rationale, progress)
+        checked(chances, [question.name for question in questions])
         uniforms = torch.tensor([[self._uniform(one, vote, -1) for vote in range(self.votes)] for one in questions])
         positive = (uniforms < chances[..., 0]).sum(dim=1)
         either = (uniforms < chances.sum(dim=-1)).sum(dim=1)
@@ -132,9 +177,10 @@ class VotingJudge(FittedJudge):
 
     @classmethod
     def _from_artefact(cls, model: ModelLike, tensors: dict[str, Tensor], record: dict[str, Any]) -> VotingJudge:
-        rationale = record["rationale"] and Rationale(**record["rationale"])
-        own = {name: record[name] for name in ("votes", "temperature", "seed")}
-        return cls(GenerativeJudge.of_record(model, record), rationale=rationale, **own)
+        check_tensors(tensors, {})
+        found = VotingRecord.parse(record)
+        own = {name: getattr(found, name) for name in ("votes", "temperature", "rationale", "seed")}
+        return cls(GenerativeJudge.of_record(model, found), **own)
 
     def __repr__(self) -> str:
         reasons = "" if self.rationale is None else " after reasons"
@@ -150,19 +196,9 @@ class VotingJudge(FittedJudge):
         judge, tokenizer = self.judge, self.judge.model.tokenizer
         if not questions:
             raise ValueError("there is nothing to judge")
-        chat = judge.template.is_chat(tokenizer)
-        cue = rationale.then if chat else judge.template.cue
-        after = tokenizer.encode(cue, add_special_tokens=False)
         rows = [(number, vote) for number in range(len(questions)) for vote in range(self.votes)]
-        sequences = self._reason_prompts(questions, rationale, chat)
-        for question, sequence in zip(questions, sequences, strict=True):
-            most = len(sequence) + rationale.max_tokens + len(after)
-            if most > judge.model.n_ctx:
-                raise PromptTooLongError(
-                    f"{question.name}: question, reasons and cue may take {most} tokens, the model's context "
-                    f"{judge.model.n_ctx}"
-                )
-        stop = _ends_of_turn(tokenizer) if chat else _tokens_with(tokenizer, rationale.stop)
+        sequences, (after, verdicts) = self._reason_prompts(questions, rationale), self._ending(rationale)
+        stop = self._ends_of_turn() if self._is_chat else _tokens_with(tokenizer, rationale.stop)
         chances = torch.empty(len(rows), 2)
         spans = list(chunks(len(rows), judge.batch_size))
         for span in tqdm(spans, desc="reasoning", unit="batch", disable=not progress, leave=False):
@@ -175,41 +211,59 @@ class VotingJudge(FittedJudge):
             reasons = sample_tokens(judge.model, before, uniforms, temperature=self.temperature, stop=stop)
             whole = [[*one, *reason, *after] for one, reason in zip(before, reasons, strict=True)]
             logits = judge.model.last_logits(pad(whole, device=judge.model.device))
-            scores = verdict_scores(logits.float() / self.temperature, judge.verdict_tokens)
+            scores = verdict_scores(logits.float() / self.temperature, verdicts)
             chances[span] = torch.stack([scores.log_positive, scores.log_negative], dim=-1).exp().cpu()
         return rearrange(chances, "(example vote) verdict -> example vote verdict", vote=self.votes)
 
-    def _reason_prompts(self, questions: Sequence[Question], rationale: Rationale, chat: bool) -> list[list[int]]:
-        """Token ids of the prompts up to where the reasons begin; demonstrations keep their plain verdicts."""
-        judge, template = self.judge, self.judge.template
-        if chat:
+    @property
+    def _is_chat(self) -> bool:
+        return self.judge.template.is_chat(self.judge.model.tokenizer)
+
+    def _ending(self, rationale: Rationale) -> tuple[list[int], VerdictTokens]:
+        """The tokens between the reasons and the verdict, and the verdict's tokens after them."""
+        template, tokenizer = self.judge.template, self.judge.model.tokenizer
+        cue = rationale.then if self._is_chat else template.cue
+        verdicts = resolve_verdicts(tokenizer, template.yes, template.no, before=REASONS + cue)
+        return continuation(tokenizer, REASONS, cue.removesuffix(verdicts.overlap))[1], verdicts
+
+    def _reason_prompts(self, questions: Sequence[Question], rationale: Rationale) -> list[list[int]]:
+        """Token ids of the prompts up to where the reasons begin; demonstrations keep their plain verdicts.
+
+        Raises:
+            PromptTooLongError: naming the question after which reasons and verdict may exceed the context.
+        """
+        judge, template, model = self.judge, self.judge.template, self.judge.model
+        if self._is_chat:
             requests = [replace(one, text=one.text + rationale.request) for one in questions]
-            return judge.encode(requests, [judge.demonstrations] * len(questions))
-        verdicts = {True: template.yes[0], False: template.no[0]}
-        examples = [(one.text, verdicts[one.positive]) for one in judge.demonstrations]
-        # The cue is replaced in the text: a token may span the end of the question and its beginning.
-        texts = [
-            template.render(judge.model.tokenizer, one.text, examples=examples, criterion=judge.criterion_text)
-            .removesuffix(template.cue) + rationale.cue
-            for one in questions
-        ]  # fmt: skip
-        return judge.model.encode(texts, chat=False, names=[one.name for one in questions])
+            sequences = judge.encode(requests, [judge.demonstrations] * len(questions))
+        else:
+            # The cue is replaced in the text: a token may span the end of the question and its beginning.
+            texts = [render_question(model.tokenizer, judge.question, one, judge.demonstrations) for one in questions]
+            texts = [one.between(0, len(one) - len(template.cue)) + rationale.cue for one in texts]
+            sequences = model.encode(texts, chat=False, names=[one.name for one in questions])
+        more = rationale.max_tokens + len(self._ending(rationale)[0])
+        for question, sequence in zip(questions, sequences, strict=True):
+            if len(sequence) + more > model.n_ctx:
+                raise PromptTooLongError(
+                    f"{question.name}: question, reasons and cue may take {len(sequence) + more} tokens, the model's context "
+                    f"{model.n_ctx}"
+                )
+        return sequences
+
+    def _ends_of_turn(self) -> set[int]:
+        """What ends a chat model's turn: the end of everything, or a control token that the template puts after answers."""
+        tokenizer, question = self.judge.model.tokenizer, self.judge.question
+        turns = [Turn("user", "", "a question"), Turn("assistant", "", "an answer")]
+        form = chat_form(tokenizer, turns, kwargs=question.chat_template_kwargs, date=question.date)
+        after = encode_text(tokenizer, form.end)[:1]
+        control = {tokenizer.convert_tokens_to_ids(token) for token in control_tokens(tokenizer)}
+        return ({*after} & control) | ({tokenizer.eos_token_id} - {None})
 
 
 def _tokens_with(tokenizer: PreTrainedTokenizerBase, text: str) -> set[int]:
     """The tokens that contain ``text``, and the one that ends everything."""
     found = {token for token in range(len(tokenizer)) if text in tokenizer.decode([token])} if text else set()
     return found | ({tokenizer.eos_token_id} - {None})
-
-
-def _ends_of_turn(tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """What ends a chat model's turn: the end of everything, or a special token that the template puts after answers."""
-    answer = "Reasons"
-    turns = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": answer}]
-    text = str(tokenizer.apply_chat_template(turns, tokenize=False))
-    after = tokenizer.encode(text.rpartition(answer)[2], add_special_tokens=False)[:1]
-    special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
-    return ({*after} & special) | ({tokenizer.eos_token_id} - {None})
 
 
 class VotingOptions(GenerativeOptions):

@@ -14,6 +14,7 @@ of the folds' means is written.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from functools import partial
 
 import torch
 
@@ -24,6 +25,7 @@ from arm_lens.judges.generative import GenerativeJudge
 from arm_lens.judges.options import ReadingOptions
 from arm_lens.judges.questions import Question, questions_of, sample_demonstrations
 from arm_lens.preferences import Preference, split_preferences
+from arm_lens.reward.checkpoint import FitCheckpoint
 from arm_lens.reward.denoising import denoised_means
 from arm_lens.selection import JudgingObjective, PooledObjective, RewardKind
 
@@ -36,6 +38,7 @@ def means_and_objective(
     validation: Sequence[Preference] | None = None,
     injection: Injection | None = None,
     reward: RewardKind = "log_prob",
+    checkpoint: FitCheckpoint | None = None,
     progress: bool = False,
 ) -> tuple[HeadMeans, PooledObjective]:
     """The means, and an objective for head masks that judges no example with a mean that contains it.
@@ -48,13 +51,14 @@ def means_and_objective(
         validation: what masks are judged on, with all examples read; by default the examples themselves, cross-fitted.
         injection: how values are written.
         reward: what the objective measures.
+        checkpoint: what an interrupted fit has stored.
         progress: show progress bars.
 
     Raises:
         ValueError: if there are too few examples, or masks would be judged on examples of one kind only.
         PromptTooLongError: naming the example whose prompt exceeds the model's context.
     """
-    reading = reading or ReadingOptions()
+    reading, kept = reading or ReadingOptions(), checkpoint or FitCheckpoint(None, {})
     seed, folds, readings = reading.seed or 0, reading.folds, reading.readings
 
     def questions_about(some: Sequence[Preference]) -> list[Question]:
@@ -72,7 +76,7 @@ def means_and_objective(
     for number, (pool, chosen_on) in enumerate(pairs):
         share = max(1, readings // len(pairs) + (number < readings % len(pairs)))
         own = reading.model_copy(update={"readings": share, "seed": seed + number})
-        mean = read_means(judge, pool, own, progress=progress)
+        mean = kept.means(number, partial(read_means, judge, pool, own, progress=progress))
         objective = judging_objective(judge, chosen_on, mean, injection=injection, reward=reward, progress=progress)
         objectives.append(objective)
         means.append(mean)

@@ -16,13 +16,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pandas as pd
 from jaxtyping import Float
+from pydantic import PositiveInt, model_validator
 from torch import Tensor
 
 from arm_lens.display import card, code_line, counted, first_and_last, listed, score_map, set_map
+from arm_lens.display.caution import caution
 from arm_lens.engine.language_model import ModelLike
 from arm_lens.engine.protocol import ModelInfo
 from arm_lens.engine.reading import HeadMeans
@@ -30,13 +33,30 @@ from arm_lens.engine.sharing import sharing
 from arm_lens.engine.steering import Injection, steer
 from arm_lens.engine.verdict_tokens import VerdictScores
 from arm_lens.heads import HeadScores, HeadSet
+from arm_lens.judges.artefact import QuestionRecord, Record, check_tensors
 from arm_lens.judges.base import VerdictJudge
+from arm_lens.judges.fingerprint import fingerprint_of
 from arm_lens.judges.generative import AskingJudge, GenerativeJudge
 from arm_lens.judges.options import QuestionOptions, ReadingOptions, seeds_of
 from arm_lens.judges.questions import Question, prompts_behind, questions_of
 from arm_lens.preferences import Preference
+from arm_lens.reward.checkpoint import FitCheckpoint
 from arm_lens.reward.fitting import judging_objective, means_and_objective, read_means
 from arm_lens.selection import JudgingObjective, Reinforce, RewardKind, Selection, Selector, selector_of
+
+SELECTION_COLUMNS = ("step", "reward", "expected_heads")
+"""The columns that the history of every search has."""
+
+
+NO_NAME = "the criterion has no name, by which reward models are told apart in tables and logs; pass criterion=..."
+NO_HEAD = (
+    "the search ended with no head, so that the reward model judges as the model does without it: no set of heads was worth "
+    "its head penalty on these examples; give more examples, or a smaller head_penalty"
+)
+
+
+class FitWarning(UserWarning):
+    """A reward model was fitted, but it is probably not what was meant."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +84,35 @@ class FitRecord:
     """The options of the search for heads, with its ``kind``; None if the heads were given."""
     denoise: dict[str, Any] | None = None
     """The options of the denoising; None if the means are plain."""
+    notes: tuple[str, ...] = ()
+    """What was warned of (`FitWarning`)."""
+
+
+class SearchRecord(Record):
+    """What is saved of a search for heads, in addition to tensors."""
+
+    scores: str
+    """What the scores are."""
+    history: dict[str, list[int | float | str | bool | None]]
+
+    @model_validator(mode="after")
+    def _columns(self) -> SearchRecord:
+        if len({len(column) for column in self.history.values()}) != 1:
+            raise ValueError("the columns of the history differ in length, or there are none")
+        for name in SELECTION_COLUMNS:
+            if not all(isinstance(one, (int, float)) for one in self.history.get(name, [None])):
+                raise ValueError(f"the history has no column {name!r} of numbers")
+        return self
+
+
+class RewardRecord(QuestionRecord):
+    """What is saved of a reward model, in addition to tensors."""
+
+    heads: list[tuple[int, int]]
+    means_count: PositiveInt
+    injection: Injection
+    fit: FitRecord
+    search: SearchRecord | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +141,7 @@ class ActivationRewardModel(VerdictJudge, AskingJudge):
         reward: RewardKind = "log_prob",
         injection: Injection | None = None,
         seed: int | None = None,
+        checkpoint: str | Path | None = None,
         progress: bool = False,
     ) -> ActivationRewardModel:
         """Fit a reward model to labelled preferences; otherwise as `FittedJudge.fit`.
@@ -110,10 +160,17 @@ class ActivationRewardModel(VerdictJudge, AskingJudge):
             reward: what the search maximises.
             injection: replace (default) or add, and how strongly.
             seed: of the search, and of the reading if that has none of its own; the same seeds give the same model.
+            checkpoint: a folder in which means and rewards are stored as soon as they are known. After Ctrl-C, a crash or a
+                kill the same call goes on from there, with the same result to the last byte; delete the folder when done.
             progress: show progress bars.
+
+        Warns:
+            FitWarning: if the reward model is valid but probably not what was meant; its record has the same `notes`.
 
         Raises:
             ValueError: if there are too few examples, or they name several criteria.
+            NotFiniteError: naming prompt and layer, if the model computes numbers that are not finite.
+            StoreBusyError: if another process fits the same in the checkpoint folder.
         """
         criterion = criterion or _criterion_of([*examples, *(validation or ())])
         judge, injection = GenerativeJudge(model, question=question), injection or Injection()
@@ -122,18 +179,38 @@ class ActivationRewardModel(VerdictJudge, AskingJudge):
         reading = reading.model_copy(update={"seed": read_seed})
         pool = questions_of(examples, judge.template, judge.layout, seed=read_seed)
         n_smallest, n_validation, selection, search = len(pool), 0, None, None
-        if isinstance(selector, HeadSet):
-            means, heads = read_means(judge, pool, reading, progress=progress), selector
-        else:
-            chooser = selector_of(selector or Reinforce())
-            means, objective = means_and_objective(
-                judge, examples, reading, validation=validation, injection=injection, reward=reward, progress=progress
-            )
-            n_validation = len(objective)
-            if validation is None:
-                n_smallest -= max(map(len, objective.objectives))
-            selection = chooser.select(objective, seed=search_seed, progress=progress)
-            heads, search = selection.heads, chooser.model_dump(mode="json")
+        notes = [] if criterion else [NO_NAME]
+        chooser = selector if isinstance(selector, HeadSet) else selector_of(selector or Reinforce())
+        kept = FitCheckpoint(checkpoint, {} if checkpoint is None else {
+            "model": fingerprint_of(judge.model, judge.question).digest,
+            "question": judge.question.model_dump(mode="json"),
+            "examples": [repr(list(examples)), validation and repr(list(validation))],
+            "reading": reading.model_dump(mode="json"),
+            "selector": chooser.to_list() if isinstance(chooser, HeadSet) else chooser.model_dump(mode="json"),
+            "reward": reward,
+            "injection": injection.to_dict(),
+            "seed": search_seed,
+        })  # fmt: skip
+        with kept.noting():
+            if isinstance(chooser, HeadSet):
+                means, heads = kept.means(0, lambda: read_means(judge, pool, reading, progress=progress)), chooser
+                notes += _notes_on_kinds("the examples", [one.positive for one in pool], least=1)
+            else:
+                means, objective = means_and_objective(
+                    judge, examples, reading, validation=validation, injection=injection, reward=reward,
+                    checkpoint=kept, progress=progress,
+                )  # fmt: skip
+                n_validation = len(objective)
+                if validation is None:
+                    n_smallest -= max(map(len, objective.objectives))
+                for number, fold in enumerate(objective.objectives):
+                    what = f"fold {number}" if validation is None else "the validation examples"
+                    notes += _notes_on_kinds(what, fold.labels.tolist(), least=2)
+                with kept.rewards(objective) as stored:
+                    selection = chooser.select(stored, seed=search_seed, progress=progress)
+                heads, search = selection.heads, chooser.model_dump(mode="json")
+                if not heads and selection.gates is None:
+                    notes.append(NO_HEAD)
         record = FitRecord(
             criterion=criterion,
             seed=read_seed,
@@ -146,7 +223,10 @@ class ActivationRewardModel(VerdictJudge, AskingJudge):
             reward=reward,
             search=search,
             denoise=None if reading.denoise is None else reading.denoise.model_dump(),
+            notes=tuple(notes),
         )
+        for note in notes:
+            caution(note, FitWarning)
         return cls(judge, heads, means, injection, selection, record)
 
     @property
@@ -208,6 +288,10 @@ class ActivationRewardModel(VerdictJudge, AskingJudge):
         with steer(self.model, self.chosen, self.means.values, injection=self.injection):
             return self.judge.verdict(questions, progress=progress)
 
+    def too_long_questions(self, questions: Sequence[Question]) -> dict[int, str]:
+        """The questions, by number, that exceed the model's context, each with the error; none if they are clipped."""
+        return self.judge.too_long_questions(questions)
+
     def facts(self) -> dict[str, Any]:
         """How many heads the means are written at, and which."""
         return {"n_heads": len(self.heads), "heads": self.heads.to_list()}
@@ -220,37 +304,38 @@ class ActivationRewardModel(VerdictJudge, AskingJudge):
             "injection": self.injection.to_dict(),
             **self.judge.record(),
             "fit": asdict(self.record),
-            "history": None,
+            "search": None,
         }
         if self.selection is not None:
             found = {"scores": self.selection.head_scores.values, "trajectory": self.selection.trajectory}
             found["gates"] = self.selection.gates
             tensors |= {name: tensor for name, tensor in found.items() if tensor is not None}
-            record["history"] = self.selection.history.to_dict(orient="list")
-            record["scores"] = self.selection.head_scores.name
+            history = self.selection.history.to_dict(orient="list")
+            record["search"] = {"scores": self.selection.head_scores.name, "history": history}
         return self.model, tensors, record
 
     @classmethod
     def _from_artefact(
         cls, model: ModelLike, tensors: dict[str, Tensor], record: dict[str, Any]
     ) -> ActivationRewardModel:
-        judge = GenerativeJudge.of_record(model, record)
-        if tensors["means"].shape != tensors["fingerprint"].shape:
-            raise ValueError(f"means of shape {list(tensors['means'].shape)}")
-        n_layers, n_heads = tensors["means"].shape[:2]
-        heads = HeadSet.of(n_layers, n_heads, [(layer, head) for layer, head in record["heads"]])
-        selection = None
-        if record["history"] is not None:
-            scores = HeadScores(record["scores"], tensors["scores"])
-            history = pd.DataFrame(record["history"])
+        found = RewardRecord.parse(record)
+        judge = GenerativeJudge.of_record(model, found)
+        shape = (judge.model.n_layers, judge.model.n_heads)
+        searched = {} if found.search is None else {"scores": shape}
+        optional = {} if found.search is None else {"trajectory": (None, *shape), "gates": shape}
+        check_tensors(tensors, {"means": (*shape, judge.model.d_head), **searched}, optional=optional)
+        heads, selection = HeadSet.of(*shape, found.heads), None
+        if found.search is not None:
+            scores, history = HeadScores(found.search.scores, tensors["scores"]), pd.DataFrame(found.search.history)
             selection = Selection(heads, scores, history, tensors.get("trajectory"), tensors.get("gates"))
-        means = HeadMeans(tensors["means"], record["means_count"])
-        return cls(judge, heads, means, Injection(**record["injection"]), selection, FitRecord(**record["fit"]))
+        means = HeadMeans(tensors["means"], found.means_count)
+        return cls(judge, heads, means, found.injection, selection, found.fit)
 
     def __repr__(self) -> str:
         name = self.record.criterion or "unnamed criterion"
         heads = f"{counted(len(self.heads), 'head')} {listed(self.heads)}"
-        return f"ActivationRewardModel({name!r}, {heads}, on {self.info.name})"
+        notes = f", {counted(len(self.record.notes), 'note')}" if self.record.notes else ""
+        return f"ActivationRewardModel({name!r}, {heads}, on {self.info.name}{notes})"
 
     def _repr_html_(self) -> str:
         record, found = self.record, self.selection
@@ -264,6 +349,7 @@ class ActivationRewardModel(VerdictJudge, AskingJudge):
             "heads": f"{len(self.heads)} of {self.heads.mask.numel()} {listed(self.heads)}",
             "shade": found and found.head_scores.name,
             "reward": found and f"{first_and_last(found.history, 'reward')} ({record.reward})",
+            "notes": "; ".join(record.notes) or None,
         }
         chosen = self.heads.mask
         grid = score_map(found.head_scores.values, chosen=chosen) if found else set_map(chosen)
@@ -276,3 +362,13 @@ def _criterion_of(examples: Sequence[Preference]) -> str:
     if len(named) > 1:
         raise ValueError(f"the examples name {len(named)} criteria ({', '.join(named)}); fit one reward model for each")
     return named[0] if named else ""
+
+
+def _notes_on_kinds(what: str, positive: Sequence[bool], *, least: int) -> list[str]:
+    """A note if there are fewer questions of either kind than it takes."""
+    counts = {"the positive": sum(positive), "the negative": len(positive) - sum(positive)}
+    return [
+        f"{kind} verdict is the right one of {count} of the {len(positive)} questions of {what}; give more examples of that kind"
+        for kind, count in counts.items()
+        if count < least
+    ]

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import pandas as pd
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from arm_lens.display import card, counted, first_and_last, listed, score_map
+from arm_lens.engine.finite import NotFiniteError
 from arm_lens.heads import HeadScores, HeadSet
 
 Masks: TypeAlias = Bool[Tensor, "mask layer head"]
@@ -67,6 +68,65 @@ class Objective(Protocol):
     def __call__(self, masks: Masks, examples: Sequence[int] | None = None) -> Float[Tensor, " mask"]:
         """The mean reward of each mask, on all examples or on some."""
         ...
+
+
+class ObjectiveProxy:
+    """An objective that does something of its own before or after another one."""
+
+    def __init__(self, objective: Any) -> None:
+        self.objective = objective
+
+    @property
+    def content(self) -> Hashable | None:
+        """All that rewards depend on, as far as it is known; see `JudgingObjective.content`."""
+        found: Hashable | None = getattr(self.objective, "content", None)
+        return found
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Layers, and heads per layer."""
+        found: tuple[int, int] = self.objective.shape
+        return found
+
+    def __len__(self) -> int:
+        return len(self.objective)
+
+    def __call__(self, masks: Masks, examples: Sequence[int] | None = None) -> Float[Tensor, " mask"]:
+        """The mean reward of each mask."""
+        rewards: Tensor = self.objective(masks, examples)
+        return rewards
+
+    def gated(self, gates: Float[Tensor, "layer head"]) -> Float[Tensor, " example"]:
+        """The reward of each example under gates, if the objective is a `DifferentiableObjective`."""
+        rewards: Tensor = self.objective.gated(gates)
+        return rewards
+
+
+class FiniteObjective(ObjectiveProxy):
+    """An objective whose rewards are finite numbers, or else an error: on NaN a search would choose no head, or all."""
+
+    def __call__(self, masks: Masks, examples: Sequence[int] | None = None) -> Float[Tensor, " mask"]:
+        """The mean reward of each mask.
+
+        Raises:
+            NotFiniteError: if one is NaN or infinite.
+        """
+        return _finite(super().__call__(masks, examples), "mask")
+
+    def gated(self, gates: Float[Tensor, "layer head"]) -> Float[Tensor, " example"]:
+        """The reward of each example under gates; errors as for masks."""
+        return _finite(super().gated(gates), "example")
+
+
+def _finite(rewards: Float[Tensor, " any"], what: str) -> Float[Tensor, " any"]:
+    wrong = ~rewards.detach().isfinite()
+    if bool(wrong.any()):
+        raise NotFiniteError(
+            f"the search for heads stops: the reward of {what} {int(wrong.int().argmax())} of {len(rewards)} is "
+            f"{float(rewards[wrong][0])}. In float16 a model may overflow: use bfloat16 or float32; an objective of your own "
+            "must give finite rewards"
+        )
+    return rewards
 
 
 @runtime_checkable

@@ -15,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, SerializeAsAny
 
 from arm_lens.engine.sharing import remembered
 from arm_lens.registry import SELECTORS
-from arm_lens.selection.outcome import Selection
+from arm_lens.selection.outcome import FiniteObjective, Selection
 
 
 class Selector(BaseModel, ABC):
@@ -34,12 +34,15 @@ class Selector(BaseModel, ABC):
         objective of equal content.
 
         A search by gradient needs a `DifferentiableObjective`, any other an `Objective`. The same seed gives the same heads.
+
+        Raises:
+            NotFiniteError: if a reward is NaN or infinite.
         """
         seed = seed if self.random else 0
-        content = getattr(objective, "content", None)
-        if content is None:  # it is not known what another package's objective depends on
-            return self._search(objective, seed, progress)
-        return remembered(("search", self, content, seed), lambda: self._search(objective, seed, progress))
+        checked = FiniteObjective(objective)
+        if checked.content is None:  # it is not known what another package's objective depends on
+            return self._search(checked, seed, progress)
+        return remembered(("search", self, checked.content, seed), lambda: self._search(checked, seed, progress))
 
     @abstractmethod
     def _search(self, objective: Any, seed: int, progress: bool) -> Selection: ...

@@ -17,12 +17,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, TypeAdapter, ValidationError
 
 from arm_lens.storage import DamagedFileError, read_sealed, write_sealed
 
 MARKER = "answers.json"
 """The file by which a folder of answers is recognised."""
 FORMAT = b'{"format": 1}\n'
+
+
+LogProb = Annotated[float, Field(le=0.01, allow_inf_nan=False)]
+"""A log-probability, as rounded by an endpoint."""
+Count = Annotated[int, Field(ge=0, le=10**9)]
 
 
 class AnswersFileError(ValueError):
@@ -34,9 +42,9 @@ class AnswerToken:
     """One token of an answer, and the alternatives."""
 
     text: str
-    logprob: float
+    logprob: LogProb
     """Natural logarithm of the token's probability."""
-    top: tuple[tuple[str, float], ...]
+    top: tuple[tuple[str, LogProb], ...]
     """The likeliest tokens at this position with their log-probabilities."""
 
 
@@ -47,9 +55,9 @@ class Answer:
     text: str
     finish: str
     """Why the answer ended there: ``stop``, ``length`` (it was cut off), ``content_filter`` or the endpoint's own."""
-    prompt_tokens: int | None
+    prompt_tokens: Count | None
     """None if the endpoint did not count."""
-    completion_tokens: int | None
+    completion_tokens: Count | None
     tokens: tuple[AnswerToken, ...] | None = None
     """None if the endpoint gave no log-probabilities."""
 
@@ -59,14 +67,19 @@ class Answer:
 
     @classmethod
     def from_json(cls, text: str) -> Answer:
-        """From `to_json`."""
-        fields = json.loads(text)
-        if fields["tokens"] is not None:
-            fields["tokens"] = tuple(
-                AnswerToken(token["text"], token["logprob"], tuple(map(tuple, token["top"])))
-                for token in fields["tokens"]
-            )
-        return cls(**fields)
+        """From `to_json`; a ValueError if it is anything else."""
+        return _ANSWER.validate_json(text, strict=True)
+
+
+_ANSWER = TypeAdapter(Answer)
+
+
+def explained(error: ValueError) -> str:
+    """What is wrong, in a line: the field, if a field is."""
+    if not isinstance(error, ValidationError):
+        return " ".join(str(error).split())
+    first = error.errors(include_input=False, include_url=False)[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")
 
 
 class AnswerStore:
@@ -138,5 +151,5 @@ def _explained(path: Path) -> Iterator[None]:
         raise AnswersFileError(f"the answers in {path} cannot be read or written: {error}") from error
     except DamagedFileError as error:
         raise AnswersFileError(f"{error}; delete it to ask again") from error
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise AnswersFileError(f"{path} is not an answer: {error!r}; delete it to ask again") from error
+    except ValueError as error:
+        raise AnswersFileError(f"{path} is not an answer: {explained(error)}; delete it to ask again") from error

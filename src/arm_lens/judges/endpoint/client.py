@@ -5,6 +5,11 @@ long as ``Retry-After`` says (up to its own maximum of a minute or two) and othe
 Added here are a pace that repeated requests keep to as well, since it is set where requests leave; a budget, met by
 reserving the most that a request can cost before it is sent; and the answers on disk. Answers come in the order of the
 requests, whenever they arrived.
+
+What an endpoint sends is a stranger's. A response may have `MOST_BYTES` and take as long as the timeout says, in all; it is
+not compressed, since a few kilobytes may expand to gigabytes; redirects are not followed, so that keys and questions go to
+the address that was given and to no other; an answer whose fields are not of their types is an error and is not stored; and
+keys and passwords are taken out of messages and answers.
 """
 
 from __future__ import annotations
@@ -12,31 +17,43 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import threading
 import time
 import weakref
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
+from urllib.parse import unquote, urlsplit
 
+from pydantic import BaseModel, Field, ValidationError
 from tqdm.auto import tqdm
 
 from arm_lens.engine.tokens import PromptTooLongError
-from arm_lens.judges.endpoint.answers import Answer, AnswerStore, AnswerToken
+from arm_lens.judges.endpoint.answers import Answer, AnswerStore, AnswerToken, Count, LogProb
+from arm_lens.judges.endpoint.answers import explained as in_a_line
 from arm_lens.judges.endpoint.errors import (
     BudgetReachedError,
     EndpointError,
+    Secrets,
+    UnusableResponse,
     explained,
     is_too_long,
     message_of,
-    public_address,
 )
-from arm_lens.judges.endpoint.options import EndpointOptions
+from arm_lens.judges.endpoint.options import EndpointOptions, public_address
+from arm_lens.storage import parse_json
 
 TOKENS_AROUND_A_MESSAGE = 32
 """Upper bound on what a chat template adds to a message."""
+MOST_BYTES = 2**25
+"""The largest response that is read."""
+NO_KEY = "none"
+"""What the client is given for an endpoint without keys; it needs some text."""
+LEAST_SECRET = 4
+"""Characters of a key or password that is taken out of answers; a shorter one is also part of ordinary words."""
 OPTIONAL = {"logprobs": "logprob", "seed": "seed", "max_tokens": "max_completion_tokens"}
 """Fields that can be left out (``max_tokens`` has a newer name), and the word by which an error says that one is refused."""
 
@@ -109,6 +126,7 @@ class Gate:
                 raise _Stopped
             self.requests += 1
             self.retries += request.headers.get("x-stainless-retry-count", "0") != "0"
+        request.extensions["left"] = time.monotonic()
 
 
 class Budget:
@@ -154,16 +172,25 @@ class ChatClient:
             raise ImportError(
                 "an endpoint is asked with the openai client, which is not installed: pip install 'arm-lens[endpoint]'"
             ) from error
-        self._errors: tuple[type[Exception], ...] = (openai.OpenAIError, ValueError)
+        self._errors: tuple[type[BaseException], ...] = (openai.OpenAIError, ValueError, UnusableResponse)
         self._gate, self._budget = Gate(options.requests_per_minute), Budget(options.budget)
         self._prices = options.prices or (math.nan, math.nan)
-        http = openai.DefaultHttpxClient(event_hooks={"request": [self._gate]})
+        given = urlsplit(options.base_url or os.environ.get("OPENAI_BASE_URL") or "")
+        user, password = (unquote(one or "") for one in (given.username, given.password))
+        self._secrets = Secrets(*({api_key, password} - {NO_KEY, ""}))
+        # A user name and password go into a header, and not into an address, which is written to logs.
+        http = openai.DefaultHttpxClient(
+            event_hooks={"request": [self._gate], "response": [_bounded(options.timeout)]},
+            headers={"Accept-Encoding": "identity"},
+            follow_redirects=False,
+            auth=(user, password) if user or password else None,
+        )
         weakref.finalize(self, http.close)
         self._client = openai.OpenAI(
-            api_key=api_key, base_url=options.base_url, max_retries=options.max_retries, timeout=options.timeout,
-            http_client=http,
+            api_key=api_key, base_url=public_address(given.geturl()) or None, max_retries=options.max_retries,
+            timeout=options.timeout, http_client=http,
         )  # fmt: skip
-        self._options, self._where = options, public_address(str(self._client.base_url))
+        self._options, self._where = options, str(self._client.base_url)
         self._store = AnswerStore(options.cache)
         self._usage = Usage(cost=self.price(0, 0))
         self._refused: dict[str, None] = {}
@@ -243,14 +270,18 @@ class ChatClient:
         while True:
             body = self._accepted(request.body)
             try:
-                return _answer(self._client.chat.completions.create(**body))
+                response = self._client.chat.completions.with_raw_response.create(**body)
+                return _answer(response.content, self._secrets)
             except self._errors as error:
                 status, message = getattr(error, "status_code", None), message_of(error)
                 if status == 400 and getattr(error, "code", None) == "content_filter":
                     return Answer("", "content_filter", 0, 0)  # an answer without a verdict
                 refused = [field for field, word in OPTIONAL.items() if field in body and word in message]
                 if status not in (400, 422) or is_too_long(error) or not refused:
-                    raise explained(error, self._where, self._options, str(body["model"]), request.name) from error
+                    # Not from the client's error, whose message may contain the key.
+                    raise explained(
+                        error, self._where, self._options, str(body["model"]), request.name, self._secrets
+                    ) from None
                 self._refused.update(dict.fromkeys(refused))
 
     def _accepted(self, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -274,21 +305,93 @@ class ChatClient:
         return self.price(length + TOKENS_AROUND_A_MESSAGE * (len(messages) + 1), body["max_tokens"])
 
 
-def _answer(completion: Any) -> Answer:
+def _bounded(seconds: float) -> Callable[[Any], None]:
+    """A hook of the HTTP client that lets a response have a certain size and take a certain time."""
+    import httpx
+
+    class Bounded(httpx.SyncByteStream):
+        def __init__(self, response: httpx.Response) -> None:
+            self._stream, self._request = response.stream, response.request
+
+        def __iter__(self) -> Iterator[bytes]:
+            end, size = self._request.extensions["left"] + seconds, 0
+            for part in self._stream:
+                size += len(part)
+                if size > MOST_BYTES:
+                    raise UnusableResponse(f"more than {MOST_BYTES:,} bytes")
+                if time.monotonic() > end:
+                    raise httpx.ReadTimeout("the response took too long", request=self._request)
+                yield part
+
+        def close(self) -> None:
+            self._stream.close()
+
+    def hook(response: httpx.Response) -> None:
+        if (coding := response.headers.get("content-encoding", "identity")) != "identity":
+            response.close()
+            raise UnusableResponse(f"a response in {coding[:20]!r}, though an uncompressed one was requested")
+        response.stream = Bounded(response)
+
+    return hook
+
+
+class _Part(BaseModel):
+    """A part of a chat completion; fields that do not matter here are not looked at."""
+
+
+class _Likely(_Part):
+    token: str
+    logprob: LogProb
+
+
+class _Token(_Likely):
+    top_logprobs: list[_Likely] | None = None
+
+
+class _LogProbs(_Part):
+    content: list[_Token] | None = None
+
+
+class _Message(_Part):
+    content: str | None = None
+
+
+class _Choice(_Part):
+    message: _Message
+    finish_reason: str | None = None
+    logprobs: _LogProbs | None = None
+
+
+class _Usage(_Part):
+    prompt_tokens: Count | None = None
+    completion_tokens: Count | None = None
+
+
+class _Completion(_Part):
+    choices: Annotated[list[_Choice], Field(min_length=1)]
+    usage: _Usage | None = None
+
+
+def _answer(content: bytes, secrets: Secrets) -> Answer:
     """The parts of a chat completion that matter here; a ValueError if it is not one."""
-    choices = getattr(completion, "choices", None)
-    if not choices:
-        raise ValueError(repr(getattr(completion, "error", completion)))
-    choice, usage = choices[0], getattr(completion, "usage", None)
-    given = getattr(choice.logprobs, "content", None)
-    tokens = [
+    try:
+        values = parse_json(content)
+    except ValueError as error:
+        raise ValueError(f"{content[:200].decode(errors='replace')!r} ({error})") from None
+    if not isinstance(values, dict) or not values.get("choices"):
+        raise ValueError(repr(values.get("error", values) if isinstance(values, dict) else values))
+    try:
+        completion = _Completion.model_validate(values, strict=True)
+    except ValidationError as error:
+        raise ValueError(in_a_line(error)) from None
+    choice, usage = completion.choices[0], completion.usage or _Usage()
+    given = (choice.logprobs and choice.logprobs.content) or []
+    tokens: tuple[AnswerToken, ...] | None = tuple(
         AnswerToken(token.token, token.logprob, tuple((one.token, one.logprob) for one in token.top_logprobs or ()))
-        for token in given or ()
-    ]
-    return Answer(
-        choice.message.content or "",
-        choice.finish_reason or "",
-        getattr(usage, "prompt_tokens", None),
-        getattr(usage, "completion_tokens", None),
-        tuple(tokens) or None,
+        for token in given
     )
+    text = choice.message.content or ""
+    public, finish = (secrets.hidden(one, least=LEAST_SECRET) for one in (text, choice.finish_reason or ""))
+    if public != text or any(secrets.hidden(one.text, least=LEAST_SECRET) != one.text for one in tokens or ()):
+        tokens = None  # a key may be in several of them
+    return Answer(public, finish, usage.prompt_tokens, usage.completion_tokens, tokens or None)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import quote
 
 from arm_lens.engine.tokens import PromptTooLongError
-from arm_lens.judges.endpoint.options import EndpointOptions
+from arm_lens.judges.endpoint.options import EndpointOptions, public_address
 
 _TOO_LONG = re.compile(
     r"context.?(length|window|size)|(prompt|input|request|message)s? (is |are )?too (long|large)|maximum.{0,20}tokens",
@@ -23,13 +23,26 @@ class BudgetReachedError(EndpointError):
     """The next request might cost more than is left of the budget; it was not sent."""
 
 
-def public_address(url: str) -> str:
-    """A URL without user name, password and query."""
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=""))
+class UnusableResponse(BaseException):
+    """Ends a request whose response must not be read further; not an Exception, after which the client would try again."""
 
 
-def is_too_long(error: Exception) -> bool:
+class Secrets:
+    """Keys and passwords, which no message and no stored answer may contain, also if an endpoint sends them back."""
+
+    def __init__(self, *secrets: str) -> None:
+        forms = {form for one in secrets for form in (one, quote(one, safe=""), json.dumps(one)[1:-1]) if form}
+        self._forms = sorted(forms, key=len, reverse=True)
+
+    def hidden(self, text: str, *, least: int = 1) -> str:
+        """The text with ``[hidden]`` in place of each secret of at least so many characters."""
+        for form in self._forms:
+            if len(form) >= least:
+                text = text.replace(form, "[hidden]")
+        return text
+
+
+def is_too_long(error: BaseException) -> bool:
     """Whether an endpoint refused a request because its prompt does not fit into the model's context."""
     if getattr(error, "code", None) == "context_length_exceeded":
         return True
@@ -37,14 +50,24 @@ def is_too_long(error: Exception) -> bool:
     return status == 413 or (status in (400, 422) and _TOO_LONG.search(message_of(error)) is not None)
 
 
-def explained(error: Exception, where: str, options: EndpointOptions, model: str, name: str) -> Exception:
+def explained(
+    error: BaseException, where: str, options: EndpointOptions, model: str, name: str, secrets: Secrets
+) -> Exception:
     """The error to raise in place of one of the client's, or of a ValueError from writing a request or reading an answer.
 
     ``where`` is the endpoint's address, ``model`` the model's name there, and ``name`` that of the question: ``example 3``.
+    The message contains none of the ``secrets``.
     """
+    found = _explained(error, where, options, model, name)
+    return type(found)(secrets.hidden(str(found)))
+
+
+def _explained(error: BaseException, where: str, options: EndpointOptions, model: str, name: str) -> Exception:
     import openai
 
     times = f"{options.max_retries + 1} times" if options.max_retries else "once"
+    if isinstance(error, UnusableResponse):
+        return EndpointError(f"{where} answered {name} with {error}")
     if is_too_long(error):
         return PromptTooLongError(f"{name} does not fit into the context of {model!r} at {where}: {message_of(error)}")
     if isinstance(error, UnicodeEncodeError):
@@ -65,16 +88,22 @@ def explained(error: Exception, where: str, options: EndpointOptions, model: str
         wait = error.response.headers.get("retry-after")
         hint = f"it asks to wait {wait} seconds" if wait else "ask for fewer requests_per_minute"
         return EndpointError(f"{where} still turned {name} away (429), asked {times}: {message_of(error)}; {hint}")
+    if isinstance(error, openai.APIStatusError) and 300 <= error.status_code < 400:
+        target = public_address(error.response.headers.get("location", "another address"))
+        return EndpointError(
+            f"{where} redirects {name} to {target} ({error.status_code}); redirects are not followed, since question and key "
+            "would go there: if you trust that address, set base_url to it"
+        )
     if isinstance(error, openai.APIStatusError):
         return EndpointError(f"{where} failed on {name} ({error.status_code}): {message_of(error)}")
     return EndpointError(f"{where} answered {name} with something other than a chat completion: {message_of(error)}")
 
 
-def message_of(error: Exception) -> str:
+def message_of(error: BaseException) -> str:
     """The endpoint's message, cut to 300 characters."""
     body = getattr(error, "body", None)
     message = body.get("message") if isinstance(body, dict) else None
     if not message:
         message = json.dumps(body) if body else str(error)
-    text = " ".join(str(message).split())
+    text = " ".join("".join(one if one.isprintable() else " " for one in str(message)).split())
     return text if len(text) <= 300 else text[:297] + "..."

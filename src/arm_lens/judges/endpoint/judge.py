@@ -31,12 +31,12 @@ from torch import Tensor
 from arm_lens.engine.verdict_tokens import VerdictScores
 from arm_lens.judges.base import FitContext, VerdictJudge
 from arm_lens.judges.endpoint.answers import Answer
-from arm_lens.judges.endpoint.client import ChatClient, ChatRequest, Usage
+from arm_lens.judges.endpoint.client import NO_KEY, ChatClient, ChatRequest, Usage
 from arm_lens.judges.endpoint.options import EndpointOptions
 from arm_lens.judges.endpoint.verdicts import VerdictReader
 from arm_lens.judges.generative import demonstrations_of, shows_demonstrations
 from arm_lens.judges.options import QuestionOptions, ReadingOptions, question_options
-from arm_lens.judges.questions import Question, questions_of, verdicts_of
+from arm_lens.judges.questions import Question, questions_of, verdicts_of, warn_of_own_answers
 from arm_lens.judges.template import JudgeTemplate
 from arm_lens.preferences import Preference
 from arm_lens.registry import JudgeSpec, OptionsModel, Style
@@ -139,7 +139,9 @@ class EndpointJudge(VerdictJudge):
         context = self.demonstrations if demonstrations is None else demonstrations
         examples = [(one.text, positive if one.positive else negative) for one in context]
         after = RATIONALE.format(positive=positive, negative=negative) if self.rationale else ""
-        return self.template.messages(question.text + after, examples=examples, criterion=self.criterion_text)
+        return self.template.messages(
+            question.text + after, examples=examples, criterion=self.criterion_text, system=self.question.system
+        )
 
     def verdict(
         self,
@@ -160,6 +162,7 @@ class EndpointJudge(VerdictJudge):
         if not questions:
             raise ValueError("there is nothing to judge")
         contexts = [self.demonstrations] * len(questions) if demonstrations is None else demonstrations
+        warn_of_own_answers(questions, contexts)
         requests = [
             self._request(question, context, vote)
             for question, context in zip(questions, contexts, strict=True)
@@ -209,7 +212,7 @@ class EndpointJudge(VerdictJudge):
 
 def _key(name: str | None) -> str:
     if name is None:
-        return "none"  # the client needs some text
+        return NO_KEY
     key = os.environ.get(name, "").strip()
     if not key:
         raise ValueError(

@@ -2,16 +2,39 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    ConfigDict,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 
 from arm_lens.registry import OptionsModel
 
 
-class EndpointOptions(OptionsModel):
-    """How an OpenAI-compatible endpoint is called."""
+def public_address(url: str) -> str:
+    """A URL without user name, password and query."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
 
+
+class EndpointOptions(OptionsModel):
+    """How an OpenAI-compatible endpoint is called.
+
+    A user name and password in ``base_url`` are used, and never written anywhere: as JSON and on the screen, the options
+    have the address alone.
+    """
+
+    model_config = ConfigDict(hide_input_in_errors=True)
     base_url: str | None = None
     """Such as ``http://localhost:8000/v1``; by default ``OPENAI_BASE_URL`` or OpenAI itself."""
     api_key_env: str | None = "OPENAI_API_KEY"
@@ -19,7 +42,7 @@ class EndpointOptions(OptionsModel):
     max_retries: NonNegativeInt = 5
     """How often a request is repeated after a lost connection, a timeout, or the status 429 or 5xx."""
     timeout: PositiveFloat = 60.0
-    """Seconds without a response before a request counts as lost."""
+    """Seconds that the endpoint may take for a whole response; after them a request counts as lost."""
     requests_per_minute: PositiveFloat | None = None
     """At most, evenly spaced, repeated requests included."""
     concurrency: PositiveInt = 4
@@ -32,6 +55,41 @@ class EndpointOptions(OptionsModel):
     cache: Path | None = None
     """A folder for the answers, so that no request is paid for twice and a run that was stopped goes on where it was. By
     default the judge remembers them in memory."""
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_address(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        try:
+            parts = urlsplit(url)
+            complete = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:  # a port that is not a number
+            complete = False
+        if not complete or parts.query or parts.fragment:
+            raise ValueError("expected an address such as https://api.example.org/v1, without ? and #")
+        return url
+
+    @field_serializer("base_url", when_used="json")
+    def _public(self, url: str | None) -> str | None:
+        return url and public_address(url)
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        for name, value in super().__repr_args__():
+            yield name, public_address(value) if name == "base_url" and value else value
+
+    @field_validator("prices", mode="before")
+    @classmethod
+    def _are_prices(cls, prices: Any) -> Any:
+        if prices is None:
+            return None
+        numbers = list(prices) if isinstance(prices, (list, tuple)) else []
+        if len(numbers) != 2 or not all(_is_price(one) for one in numbers):
+            raise ValueError(
+                "expected two prices, of a million prompt tokens and of a million completion tokens, such as [0.15, 0.6]; "
+                f"not {prices!r}"
+            )
+        return prices
 
     @model_validator(mode="after")
     def _priced(self) -> EndpointOptions:
@@ -48,3 +106,7 @@ class EndpointOptions(OptionsModel):
                 "concurrency": max(1, self.concurrency // workers),
             }
         )
+
+
+def _is_price(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
