@@ -165,7 +165,7 @@ def _injected(pairs: Sequence[PreferencePair], indices: Sequence[int], bias: str
             responses[correct, True] = add_bias(responses[correct, False], bias, prompt=pair.prompt, seed=seed)
         if responses[True, True] == responses[False, True]:
             raise ValueError(f"pair {id!r}: with the bias {bias!r}, chosen and rejected are the same")
-        about = {"criterion": pair.criterion, "metadata": pair.metadata}
+        about: dict[str, Any] = {"criterion": pair.criterion, "metadata": pair.metadata}
         items[id] = HackingItem(prompt=pair.prompt, responses=responses, bias=bias, id=id, **about)
     return list(items.values())
 

@@ -75,13 +75,13 @@ class Check:
 class _Tables:
     """The whole summary, and the rows of the main comparison of all tables."""
 
+    lead: str
     summary: pd.DataFrame
     main: pd.DataFrame
     comparisons: pd.DataFrame
     items: pd.DataFrame
     fits: pd.DataFrame
     heads: pd.DataFrame
-    lead: str
 
     @property
     def judges(self) -> pd.DataFrame:
@@ -124,8 +124,8 @@ def health(
     """
     settings = main_settings(checked(summary, WHOLE_SUMMARY))
     empty = pd.DataFrame()
-    others = (main_rows(empty if table is None else table, settings) for table in (comparisons, items, fits, heads))
-    tables = _Tables(summary, main_rows(summary, settings), *others, lead=lead)
+    given = (summary, comparisons, items, fits, heads)
+    tables = _Tables(lead, summary, *(main_rows(empty if table is None else table, settings) for table in given))
     return [check for look in CHECKS if (check := look(tables)) is not None]
 
 

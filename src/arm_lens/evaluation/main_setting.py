@@ -33,8 +33,8 @@ def main_settings(summary: pd.DataFrame, *, n_examples: int | None = None) -> di
         sizes = rows.loc[rows["noise"] == noise, "n_examples"]
         learning = sizes[sizes > 0]
         known = sizes if learning.empty else learning
-        usual = int(known.mode().max())
-        settings[str(benchmark)] = MainSetting(n_examples if n_examples in set(known) else usual, noise)
+        chosen = known.mode().max() if n_examples is None or n_examples not in set(known) else n_examples
+        settings[str(benchmark)] = MainSetting(int(chosen), noise)
     return settings
 
 

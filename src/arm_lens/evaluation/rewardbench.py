@@ -93,12 +93,11 @@ def _by_subset(run: pd.DataFrame, per_subset: bool) -> pd.DataFrame:
     else:
         if "item" in run.columns:
             _refuse_repeated(run, ["subset", "item"])
-        table = run.groupby("subset")["correct"].agg(accuracy="mean", n="size")
+        table = run.groupby("subset").agg(accuracy=("correct", "mean"), n=("correct", "size"))
     published = SUBSETS["pairs"].reindex(table.index)
-    for subset, n in table.loc[table["n"] > published, "n"].items():
-        raise ValueError(
-            f"{subset} has {n} items, but {published[subset]} are published: pass by=... if these are several runs"
-        )
+    for subset in table.index[table["n"] > published]:
+        n, most = table["n"][subset], published[subset]
+        raise ValueError(f"{subset} has {n} items, but {most} are published: pass by=... if these are several runs")
     return table
 
 
@@ -121,8 +120,8 @@ def _row(score: float, found: pd.Series, published: pd.Series) -> dict[str, Any]
 def _overall(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """`COLUMNS` of the mean of the rows' scores."""
     table = pd.DataFrame(rows)
-    sums = table[["n", "missing", "partial"]].sum().to_dict()
-    return {"score": table["score"].mean(skipna=False), "score_of_present": table["score_of_present"].mean(), **sums}
+    scores = {"score": table["score"].mean(skipna=False), "score_of_present": table["score_of_present"].mean()}
+    return scores | {name: table[name].sum() for name in ("n", "missing", "partial")}
 
 
 def rewardbench_2_scores(results: pd.DataFrame, *, by: Sequence[str] = ()) -> pd.DataFrame:
@@ -208,9 +207,9 @@ def ties_score(margins: Mapping[str, Float[np.ndarray, "chosen rejected"]]) -> T
     with np.errstate(divide="ignore", invalid="ignore"):
         relative = np.nan_to_num(np.tanh(both / spread - 1), nan=0.0)
     terms = [margin > 0, margin_ref > 0, margin > spread, both > spread, relative]
-    means = [float(term.mean()) for term in terms]
-    score = float(np.dot((0.3, 0.3, 0.2, 0.2, 0.01), means))
-    return TiesScore(score, *means, n=len(numbers))
+    tied, ref, exceeds, both_exceed, relative_margin = (float(term.mean()) for term in terms)
+    score = 0.3 * tied + 0.3 * ref + 0.2 * exceeds + 0.2 * both_exceed + 0.01 * relative_margin
+    return TiesScore(score, tied, ref, exceeds, both_exceed, relative_margin, len(numbers))
 
 
 def _with_partner(margins: dict[str, Any]) -> dict[str, Any]:

@@ -51,8 +51,8 @@ def with_intervals_2(scores: pd.DataFrame, *, by: Sequence[str]) -> pd.DataFrame
 
 def _around(scores: pd.DataFrame, halves: pd.DataFrame, key: list[str]) -> pd.DataFrame:
     """Scores with intervals, given how far each reaches below and above; ``overall`` is the mean of a run's others."""
-    runs = halves.groupby(key[:-1], sort=False)[SIDES]
-    overall = runs.agg(lambda side: np.sqrt((side**2).sum()) / len(side)).reset_index().assign(**{key[-1]: OVERALL})
+    squares = halves.assign(**{side: halves[side] ** 2 for side in SIDES}).groupby(key[:-1], sort=False)
+    overall = (squares[SIDES].sum() ** 0.5).div(squares.size(), axis=0).reset_index().assign(**{key[-1]: OVERALL})
     found = scores.merge(pd.concat([halves, overall]), on=key, how="left")
     score, place = found["score_of_present"], list(found.columns).index("score_of_present") + 1
     found.insert(place, "ci_low", (score - found.pop("below")).clip(lower=0))

@@ -77,7 +77,8 @@ def standings(comparisons: pd.DataFrame) -> pd.DataFrame:
             better, worse = (sure.loc[sign * sure["difference"] > 0, "subset"].map(str).to_list() for sign in (1, -1))
             standing = ("mixed" if worse else "wins") if better else ("loses" if worse else "open")
             names = {"better_on": better, "worse_on": worse, "standing": standing}
-            records.append({"benchmark": benchmark, **mean, "better": len(better), "worse": len(worse), **names})
+            counts = {"better": len(better), "worse": len(worse)}
+            records.append({"benchmark": benchmark} | mean | counts | names)
     return pd.DataFrame(records)
 
 

@@ -253,7 +253,8 @@ def _one_setting(
     key: dict[str, Any], group: pd.DataFrame, shared: dict[tuple[Any, ...], ClusterBootstrap], resamples: int
 ) -> Judged:
     where = f"{key['benchmark']}, {key['subset']}, judge {key['judge']}"
-    by_condition = {(int(sample), int(seed)): rows for (sample, seed), rows in group.groupby(["sample", "seed"])}
+    conditions: Any = group.groupby(["sample", "seed"])
+    by_condition = {(int(sample), int(seed)): rows for (sample, seed), rows in conditions}
     first = next(iter(by_condition.values()))
     ids = first["item"].to_numpy()
     for (sample, seed), rows in by_condition.items():
