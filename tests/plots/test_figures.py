@@ -424,3 +424,13 @@ def test_missing_chromium_is_explained(tmp_path, monkeypatch):
     monkeypatch.setattr(kaleido, "calc_fig_sync", fails)
     with pytest.raises(RuntimeError, match="apt-get install chromium"):
         plots.save_figure(plots.training_curves(HISTORY), tmp_path / "figure.png")
+
+
+def test_a_saved_page_takes_the_place_of_the_old_one_as_a_whole(tmp_path):
+    path = tmp_path / "figures" / "page.html"
+    plots.save_figure(go.Figure(), path)
+    path.chmod(0o600)
+    plots.save_figure(go.Figure(layout={"title": {"text": "the newer one"}}), path)
+    assert "the newer one" in path.read_text(encoding="utf-8")
+    assert [one.name for one in path.parent.iterdir()] == ["page.html"]  # no temporary file is left
+    assert path.stat().st_mode & 0o777 == 0o600
