@@ -105,8 +105,9 @@ def test_forms_may_be_mixed_row_by_row():
     assert [type(example) for example in read_preferences(rows)] == [PreferencePair, LabelledResponse, PreferencePair]
 
 
-def test_a_label_beside_a_pair_is_metadata():
-    (pair,) = read_preferences([ROW | {"label": 2}])
+def test_a_label_beside_a_pair_is_metadata_only_if_it_is_declared_to_be():
+    assert "looks as if it said which response won" in problem_of([ROW | {"label": 2}]).message
+    (pair,) = read_preferences([ROW | {"label": 2}], columns={"metadata": "label"})
     assert pair.metadata == {"label": 2}
 
 
@@ -375,7 +376,7 @@ def test_on_request_bad_rows_are_a_warning_and_the_good_ones_come_back():
     with pytest.warns(
         PreferenceDataWarning, match="1 of 3 rows could not be read\n  data, row 2, field chosen"
     ) as caught:
-        good = read_preferences([ROW, ROW | {"chosen": ""}, ROW], on_error="warn")
+        good = read_preferences([ROW, ROW | {"chosen": ""}, ROW], on_error="skip")
     assert len(caught) == 1
     assert [pair.id for pair in good] == ["row 1", "row 3"]
 
@@ -400,16 +401,16 @@ def test_columns_that_make_no_preference_are_one_problem_that_lists_them():
         ("x.parquet", "", "holds no rows"),
         ("x.json", '{"a": 1}\n{"a": 2}', "is not JSON: Extra data.*one record per line, name it .jsonl"),
         ("x.json", '[{"a": 1', "is not JSON: Expecting"),
-        (
-            "x.json",
-            '{"train": [], "test": []}',
-            "should hold a list of records, but is of type dict with the keys train, test",
-        ),
+        ("x.json", '{"train": 1}', "should hold a list of records, but is of type dict with the keys train"),
         ("x.json", "3", "should hold a list of records, but is of type int"),
-        ("x.json", b"[\xff]", "is damaged: 'utf-8' codec"),
-        ("x.csv", b"prompt,chosen,rejected\np,\xff,r\n", "is damaged: 'utf-8' codec"),
+        ("x.json", b"[\xff]", "is not JSON: 'utf-8' codec"),
+        (
+            "x.csv",
+            b"prompt,chosen,rejected\np,\xff,r\n",
+            "is damaged: line 2 is not text in UTF-8: it has the byte 0xff",
+        ),
         ("x.csv", "prompt,chosen,prompt\na,b,c\n", "two columns are named 'prompt'"),
-        ("x.csv", 'prompt,chosen,rejected\np,c,"r\np,c,r\n', "is damaged: .*EOF inside string starting at row 1"),
+        ("x.csv", 'prompt,chosen,rejected\np,c,"r\np,c,r\n', "is damaged: row 1 opens a quote that is never closed"),
         ("x.parquet", "no parquet", "is damaged"),
         ("x.jsonl.gz", "no gzip", "is damaged"),
         ("x.jsonl.gz", gzip.compress(b"{}" * 99, mtime=0)[:-9], "is damaged"),
@@ -420,7 +421,7 @@ def test_a_file_that_cannot_be_read_at_all_says_why(tmp_path, name, data, messag
         read_preferences(file(tmp_path, name, data))
     assert caught.value.problems[0].row is None
     with pytest.raises(PreferenceDataError):  # not a row that could be left out
-        read_preferences(tmp_path / name, on_error="warn")
+        read_preferences(tmp_path / name, on_error="skip")
 
 
 def test_a_missing_file_a_folder_and_an_unknown_extension_are_told_apart(tmp_path):
@@ -428,7 +429,9 @@ def test_a_missing_file_a_folder_and_an_unknown_extension_are_told_apart(tmp_pat
         read_preferences(tmp_path / "none.jsonl")
     with pytest.raises(ValueError, match="is a folder"):
         read_preferences(tmp_path)
-    with pytest.raises(ValueError, match=r"extension '.txt' cannot be read, only .jsonl, .json, .csv, .parquet"):
+    with pytest.raises(
+        ValueError, match=r"extension '.txt' cannot be read, only .jsonl, .json, .csv, .tsv, .parquet, each"
+    ):
         read_preferences(file(tmp_path, "x.txt", "p"))
 
 

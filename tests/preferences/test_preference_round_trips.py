@@ -16,7 +16,7 @@ from arm_lens.preferences import (
     write_preferences,
 )
 
-FORMATS = ["x.jsonl", "x.jsonl.gz", "x.csv", "x.parquet"]
+FORMATS = ["x.jsonl", "x.jsonl.gz", "x.json.zst", "x.csv", "x.tsv.xz", "x.parquet"]
 
 texts = st.text(min_size=1, max_size=12).filter(str.strip)
 tricky = st.sampled_from(["NA", "None", "nan", "1", "true", "a,b", 'say "hi"', "x\r\ny\rz\n", " padded ", "[{x}]", "{"])
@@ -85,16 +85,11 @@ def test_the_files_are_such_as_other_tools_read(tmp_path):
     assert json.loads((tmp_path / "x.jsonl").read_text()) == {"prompt": "p", "completion": "c", "label": False}
 
 
-@pytest.mark.parametrize("name", ["x.csv", "x.parquet"])
+@pytest.mark.parametrize("name", ["x.csv", "x.parquet", "x.jsonl"])
 @pytest.mark.parametrize("text", ['[{"role": "user", "content": "hi"}]', '[{"role": broken'])
-def test_text_that_would_be_read_as_messages_is_refused_by_formats_of_text(tmp_path, name, text):
-    pair = PreferencePair(text, "c", "r", id="a")
-    with pytest.raises(
-        ValueError, match=r"the prompt of 'a' is text that would be read back as messages.*write \.jsonl"
-    ):
-        write_preferences([pair], tmp_path / name)
-    write_preferences([pair], tmp_path / "x.jsonl")
-    assert read_preferences(tmp_path / "x.jsonl") == [pair]
+def test_text_that_would_be_read_as_messages_is_refused(tmp_path, name, text):
+    with pytest.raises(ValueError, match="the prompt of 'a' is text that would be read back as messages"):
+        write_preferences([PreferencePair(text, "c", "r", id="a")], tmp_path / name)
 
 
 def test_what_could_not_be_read_again_is_not_written(tmp_path):
@@ -107,7 +102,7 @@ def test_what_could_not_be_read_again_is_not_written(tmp_path):
         for name in ("x.jsonl", "x.csv"):
             with pytest.raises(ValueError, match="the metadata of 'a' cannot be written as JSON"):
                 write_preferences([PreferencePair("p", "c", "r", id="a", metadata={"v": value})], tmp_path / name)
-    for name in ("x.json", "x.parquet.gz", "x"):
-        with pytest.raises(ValueError, match=r"only be written to \.jsonl, \.csv or \.parquet"):
+    for name in ("x.yaml", "x.parquet.zip", "x"):
+        with pytest.raises(ValueError, match=r"only be written to \.jsonl, \.json, \.csv, \.tsv, \.parquet"):
             write_preferences([pair], tmp_path / name)
     assert not list(tmp_path.iterdir())

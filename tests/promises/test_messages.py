@@ -79,7 +79,7 @@ def test_what_is_neither_text_nor_messages_is_refused(value):
         with pytest.raises(PreferenceFieldError, match=r"^response.* is .*, not text or a list of messages"):
             door()
     with pytest.raises(
-        PreferenceDataError, match="data, row 2, field response: (is missing|is .*, not text or a list)"
+        PreferenceDataError, match=r"data, row 2, field response: (is missing|is .*, not text or a list)"
     ):
         read_preferences([{"prompt": "p", "response": one, "label": True} for one in ("text", value)])
 

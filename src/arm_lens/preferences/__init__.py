@@ -29,9 +29,10 @@ from arm_lens.preferences.messages import (
     as_prompts,
     text_of,
 )
+from arm_lens.preferences.overlap import Overlap, OverlapError, OverlapWarning, check_overlap, find_overlap
 from arm_lens.preferences.problems import PreferenceDataError, PreferenceDataWarning, PreferenceProblem
 from arm_lens.preferences.readers import read_preferences
-from arm_lens.preferences.splits import Stratify, split_preferences
+from arm_lens.preferences.splits import Stratify, clusters, split_preferences
 from arm_lens.preferences.types import LabelledResponse, Preference, PreferencePair, TiedPair, unpair
 from arm_lens.preferences.writers import write_preferences
 
@@ -39,6 +40,9 @@ __all__ = [
     "BIASES",
     "LabelledResponse",
     "Message",
+    "Overlap",
+    "OverlapError",
+    "OverlapWarning",
     "Preference",
     "PreferenceDataError",
     "PreferenceDataWarning",
@@ -50,6 +54,9 @@ __all__ = [
     "TiedPair",
     "add_bias",
     "as_prompts",
+    "check_overlap",
+    "clusters",
+    "find_overlap",
     "known_formats",
     "read_preferences",
     "split_preferences",

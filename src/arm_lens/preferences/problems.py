@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from arm_lens.preferences.types import Preference
+from arm_lens.preferences.types import Preference, TiedPair
 
 MAX_LISTED = 20
 """How many problems a message lists; it only counts the others."""
@@ -32,7 +32,10 @@ class PreferenceDataError(ValueError):
     """Preference data could not be read; all problems are reported together."""
 
     def __init__(
-        self, problems: Sequence[PreferenceProblem], good: Sequence[Preference] = (), n_rows: int | None = None
+        self,
+        problems: Sequence[PreferenceProblem],
+        good: Sequence[Preference | TiedPair] = (),
+        n_rows: int | None = None,
     ) -> None:
         super().__init__(problems, good, n_rows)
         self.problems = tuple(problems)

@@ -5,45 +5,93 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias, overload
 
 import numpy as np
 import pandas as pd
 
-from arm_lens.preferences.formats.general import COLUMNS, EXPECTED, GENERAL
-from arm_lens.preferences.formats.registry import Format, TieError, format_named, known_formats, recognise
-from arm_lens.preferences.formats.rows import Record, Table
+from arm_lens.preferences.files import MAX_BYTES, file_format
+from arm_lens.preferences.formats.general import COLUMNS, EXPECTED, GENERAL, check_verdicts, proposal
+from arm_lens.preferences.formats.registry import Format, format_named, known_formats, recognise
+from arm_lens.preferences.formats.rows import Reading, Record, Row, Table
 from arm_lens.preferences.messages import PreferenceFieldError
 from arm_lens.preferences.problems import PreferenceDataError, PreferenceDataWarning, PreferenceProblem, unreadable
-from arm_lens.preferences.sources import PreferenceSource, open_tables
-from arm_lens.preferences.types import Preference
+from arm_lens.preferences.sources import Opening, PreferenceSource, open_tables
+from arm_lens.preferences.types import Preference, TiedPair
+from arm_lens.preferences.verdicts import DroppedRowError, Labels, TieError, Verdicts, Winner, value_text
+
+Columns: TypeAlias = Mapping[str, str | int]
+"""From our names for columns to the source's, or to their positions, counted from 1, if there is no header row."""
+OnError: TypeAlias = Literal["raise", "skip"]
+
+
+@overload
+def read_preferences(
+    source: PreferenceSource,
+    format: str | None = None,
+    *,
+    columns: Columns | None = None,
+    labels: Labels = None,
+    winner: Winner = None,
+    criterion: str | None = None,
+    split: str | None = None,
+    on_error: OnError = "raise",
+    ties: Literal["warn", "drop", "raise"] = "warn",
+    limit: int | None = None,
+    max_bytes: int = MAX_BYTES,
+) -> list[Preference]: ...
+
+
+@overload
+def read_preferences(
+    source: PreferenceSource,
+    format: str | None = None,
+    *,
+    columns: Columns | None = None,
+    labels: Labels = None,
+    winner: Winner = None,
+    criterion: str | None = None,
+    split: str | None = None,
+    on_error: OnError = "raise",
+    ties: Literal["keep"],
+    limit: int | None = None,
+    max_bytes: int = MAX_BYTES,
+) -> list[Preference | TiedPair]: ...
 
 
 def read_preferences(
     source: PreferenceSource,
     format: str | None = None,
     *,
-    columns: Mapping[str, str] | None = None,
+    columns: Columns | None = None,
+    labels: Labels = None,
+    winner: Winner = None,
     criterion: str | None = None,
     split: str | None = None,
-    on_error: Literal["raise", "warn"] = "raise",
-    ties: Literal["warn", "drop", "raise"] = "warn",
-) -> list[Preference]:
+    on_error: OnError = "raise",
+    ties: Literal["warn", "drop", "raise", "keep"] = "warn",
+    limit: int | None = None,
+    max_bytes: int = MAX_BYTES,
+) -> list[Preference] | list[Preference | TiedPair]:
     r"""Read the preferences in a file, table or data set, in order.
 
     In the general format, ``trl``, a row is a pair (``prompt, chosen, rejected``), a pair whose prompt is what both
-    ``chosen`` and ``rejected`` begin with (messages, or transcripts like HH-RLHF's), or a labelled response (``prompt,
-    completion`` or ``response``, ``label``). A source may mix these. ``criterion`` and ``id`` are read if present; every
-    other column goes into the metadata. A row without an id is given one, such as ``file.jsonl:3`` or ``row 3``.
+    ``chosen`` and ``rejected`` begin with (messages, or transcripts like HH-RLHF's), two responses and which of them won
+    (``prompt, response_a, response_b, winner``), or a labelled response (``prompt, completion`` or ``response``, ``label``;
+    without prompts, texts that are classified: ``text, label``). A source may mix these. ``criterion`` and ``id`` are read if
+    present; every other column goes into the metadata. A row without an id is given one, such as ``file.jsonl:3`` or
+    ``row 3``. A cell means the same in every format of files: messages may be lists or JSON text.
 
-    The published benchmarks are recognised by their fields: ``rewardbench``, ``rewardbench-2``,
-    ``multimodal-rewardbench``, ``llmbar``, ``evalbiasbench``, ``pandalm``, ``xstest``. If several formats fit, the one
-    whose fields include those of all others is chosen. The metadata of their preferences holds ``format``, ``subset``
-    (if the benchmark has subsets) and every column that is not used elsewhere. ``hh-rlhf`` has the same fields as
-    ``trl``, so it has to be named. How a row is read:
+    The published benchmarks are recognised by their fields, and have fixed meanings of labels: ``rewardbench``,
+    ``rewardbench-2``, ``m-rewardbench``, ``multimodal-rewardbench``, ``rm-bench``, ``judgebench``, ``auto-j``, ``llmbar``,
+    ``evalbiasbench``, ``pandalm``, ``xstest``. If several formats fit, the one whose fields include those of all others is
+    chosen. The metadata of their preferences holds ``format``, ``subset`` (if the benchmark has subsets) and every
+    column that is not used elsewhere. ``hh-rlhf`` has the same fields as ``trl``, so it has to be named. How a row is
+    read:
 
     - ``rewardbench-2``: a pair for every combination of a chosen and a rejected answer; ``metadata["item"]`` is the same
       for all pairs of a prompt. If one answer is invalid, the whole prompt is left out.
+    - ``rm-bench``: the same, of three styles each; ``metadata["level"]`` is easy, normal or hard.
     - ``llmbar``: a file, or the benchmark's folder with all its ``dataset.json`` files; the subset is the file's folder.
     - ``evalbiasbench``: a pair in which response1 is the better one; the subset is the kind of bias.
     - ``pandalm``: the majority of three annotators. A tie, or no majority, is not a preference: see ``ties``. Responses
@@ -54,58 +102,91 @@ def read_preferences(
       images yet, and a `PreferenceDataWarning` says so.
 
     Args:
-        source: the path of a ``.jsonl``, ``.json`` (a list of records), ``.csv`` or ``.parquet`` file, the text formats
-            also compressed (``.gz``); ``hf://owner/name`` for a data set that ``datasets.load_dataset`` can load; a data
-            frame; a Hugging Face ``Dataset``; any rows that are mappings; or a ``DatasetDict`` or other mapping from
-            splits to such rows.
+        source: the path of a ``.jsonl``, ``.json`` (a list of records, or an object with one for each split), ``.csv``,
+            ``.tsv`` or ``.parquet`` file, also compressed (``.gz``, ``.bz2``, ``.xz``, ``.zst``); ``hf://owner/name`` or
+            ``hf://owner/name:configuration`` for a data set that ``datasets.load_dataset`` can load; a data frame; a
+            Hugging Face ``Dataset``; any rows that are mappings; or a ``DatasetDict`` or other mapping from splits to such
+            rows.
         format: the format, if it should not be recognised; one of `known_formats`.
-        columns: from our names to the source's, for columns with other names: ``{"prompt": "question"}``. Implies the
+        columns: from our names to the source's, for columns with other names: ``{"prompt": "question"}``; or to the
+            positions of columns, counted from 1, for a file without a header row: ``{"text": 1, "label": 2}``. Implies the
             format ``trl``.
+        labels: what labels mean, if they are not yes, no, true, false, 1 or 0: ``{"joy": True, "anger": False}``; or from
+            which rating on a response meets the criterion: ``">= 4"``. ``"drop"`` leaves rows out.
+        winner: what the column ``winner`` means, if it is not A, B, tie or a column's name: ``{"A>B": "A", "B>A": "B",
+            "A=B": "tie"}``. With ``chosen`` and ``rejected``, A is the chosen one.
         criterion: used for rows that have none.
         split: which split to read, if the source has several.
-        on_error: with ``warn``, rows that cannot be read are listed in a `PreferenceDataWarning` and left out.
+        on_error: with ``skip``, rows that cannot be read are listed in a `PreferenceDataWarning` and left out.
         ties: what to do with rows whose annotators prefer neither response: ``warn`` leaves them out and counts them in
             a `PreferenceDataWarning`; ``drop`` leaves them out silently; ``raise`` treats them as rows that cannot be
-            read.
+            read; ``keep`` returns each as a `TiedPair`.
+        limit: how many rows to read, from the first; by default all.
+        max_bytes: how many bytes a file may have after it is decompressed.
 
     Raises:
         PreferenceDataError: if rows cannot be read; it lists all of them, and holds the preferences that could be read.
-            Also if the source as a whole is damaged or empty, or its columns do not fit the format, or any format.
+            Also if the source as a whole is damaged, too large or empty, if its columns do not fit the format, or any
+            format, or if labels or winners have values that nothing declares.
         FileNotFoundError: if there is no such file.
         ImportError: for ``hf://`` if the library ``datasets`` is not installed.
-        ValueError: for an unknown format, extension or split, or a misspelt name in ``columns``.
+        ValueError: for an unknown format, extension or split, or a misspelt name in ``columns``, ``labels`` or ``winner``.
     """
-    columns = dict(columns or {})
-    _check_options(format, columns, on_error, ties)
-    tables = open_tables(source, split, format)
-    source_format = _format_of(tables, format, columns)
-    good: list[Preference] = []
+    names = _column_names(columns or {})
+    verdicts = Verdicts(labels, winner)
+    _check_options(format, names, on_error, ties, limit)
+    if format not in (None, GENERAL) and not (labels is None and winner is None):
+        raise ValueError(f"labels and winner are for the format {GENERAL!r}; those of {format!r} have fixed meanings")
+    is_general = format is None and not (names or labels is not None or winner is not None)
+    how = Opening(
+        split=split, format=format, positional=_are_positions(columns or {}), limit=limit, max_bytes=max_bytes
+    )
+    tables = open_tables(source, how)
+    source_format = _format_of(tables, format if is_general else format or GENERAL, names)
+    good: list[Preference | TiedPair] = []
     problems: list[PreferenceProblem] = []
     tied: list[PreferenceProblem] = []
     row_of_id: dict[str, tuple[str, int]] = {}
     for table in tables:
-        for row in table.rows:
+        cells_of = [_cells(row, names) for row in table.rows]
+        reading = Reading(
+            format=source_format.name,
+            criterion=criterion or "",
+            verdicts=verdicts,
+            columns=names,
+            has_prompts=source_format.name != GENERAL
+            or any(cells.get("prompt") not in (None, "") for cells in cells_of),
+            keep_ties=ties == "keep",
+        )
+        if source_format.name == GENERAL:
+            filled = [
+                {key: cell for key, cell in cells.items() if cell is not None and cell != ""} for cells in cells_of
+            ]
+            if message := check_verdicts(filled, reading):
+                raise unreadable(table.name, message)
+        for row, cells in zip(table.rows, cells_of, strict=True):
             try:
                 if row.fault:
                     raise PreferenceFieldError("", row.fault)
-                cells = {column: _to_python(cell) for column, cell in _rename(row.cells, columns).items()}
-                record = Record(table, row.number, cells, format=source_format.name, criterion=criterion or "")
-                examples = source_format.read(record)
+                examples = source_format.read(Record(table, row.number, cells, reading))
                 _check_ids(examples, table, row_of_id)
+            except DroppedRowError:
+                continue
             except PreferenceFieldError as fault:
-                problem = PreferenceProblem(source=table.name, row=row.number, field=fault.field, message=fault.reason)
+                field = names.get(fault.field, fault.field)
+                problem = PreferenceProblem(source=table.name, row=row.number, field=field, message=fault.reason)
                 (tied if isinstance(fault, TieError) and ties != "raise" else problems).append(problem)
             else:
                 good += examples
                 row_of_id |= {example.id: (table.name, row.number) for example in examples}
     n_rows = sum(len(table.rows) for table in tables)
     messages: list[str] = []
-    if tied and ties == "warn":
+    if tied and ties in ("warn", "keep"):
         reasons = Counter(tie.message for tie in tied).items()
         counted = ", ".join(f"{count} because {reason}" for reason, count in reasons)
         messages.append(f"{len(tied)} of {n_rows} rows state no preference and were left out: {counted}")
     error = PreferenceDataError(problems, good, n_rows)
-    if problems and on_error == "warn":
+    if problems and on_error == "skip":
         messages.append(str(error))
     n_images = sum(source_format.image in example.metadata for example in good) if source_format.image else 0
     if n_images:
@@ -117,10 +198,36 @@ def read_preferences(
     return good
 
 
-def _check_options(format: str | None, columns: Mapping[str, str], on_error: str, ties: str) -> None:
-    for name, value, allowed in (("on_error", on_error, ("raise", "warn")), ("ties", ties, ("warn", "drop", "raise"))):
+def _cells(row: Row, names: Mapping[str, str]) -> dict[str, Any]:
+    return {column: to_python(cell) for column, cell in _rename(row.cells, names).items()}
+
+
+def _are_positions(columns: Columns) -> bool:
+    """Whether columns are given by position, because there is no header row."""
+    kinds = {isinstance(column, int) for column in columns.values()}
+    if len(kinds) > 1:
+        raise ValueError(f"columns mixes names and positions: {dict(columns)}")
+    return kinds == {True}
+
+
+def _column_names(columns: Columns) -> dict[str, str]:
+    """The source's columns by our names; a position is the name of a column that has none."""
+    for ours, column in columns.items():
+        if isinstance(column, bool) or not isinstance(column, (str, int)) or column == 0:
+            raise ValueError(f"columns maps {ours!r} to {column!r}, neither a name nor a position counted from 1")
+    return {ours: str(column) for ours, column in columns.items()}
+
+
+def _check_options(format: str | None, columns: Mapping[str, str], on_error: str, ties: str, limit: int | None) -> None:
+    known = (("on_error", on_error, ("raise", "skip")), ("ties", ties, ("warn", "drop", "raise", "keep")))
+    for name, value, allowed in known:
         if value not in allowed:
             raise ValueError(f"{name} is {value!r}, not one of {', '.join(map(repr, allowed))}")
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit is {limit}; at least one row has to be read")
+    repeated = [column for column, count in Counter(columns.values()).items() if count > 1]
+    if repeated:
+        raise ValueError(f"columns maps two of our names to {repeated[0]!r}")
     unknown = [name for name in columns if name not in COLUMNS]
     if unknown:
         raise ValueError(f"columns maps {unknown[0]!r}, which is not one of {', '.join(COLUMNS)}")
@@ -132,7 +239,9 @@ def _check_options(format: str | None, columns: Mapping[str, str], on_error: str
 
 def _format_of(tables: Sequence[Table], name: str | None, columns: Mapping[str, str]) -> Format:
     """The format of the tables. Wrong columns are reported once, not for every row."""
-    formats = {_format_of_table(table, name, columns): table.name for table in tables}
+    formats: dict[Format, str] = {}
+    for table in tables:
+        formats.setdefault(_format_of_table(table, name, columns), table.name)
     if len(formats) > 1:
         listed = ", ".join(f"{source} is {format.name}" for format, source in formats.items())
         raise ValueError(f"the files of a folder must have one format: {listed}")
@@ -145,7 +254,7 @@ def _format_of_table(table: Table, name: str | None, columns: Mapping[str, str])
     found = list(dict.fromkeys(column for row in table.rows for column in row.cells))
     if not found:
         return format_named(name or GENERAL)  # no row could be parsed; each says why
-    listed = ", ".join(found)
+    listed = ", ".join(found)[:1000]
     for ours, column in columns.items():
         if column not in found:
             message = f"has no column {column!r}, which columns maps {ours!r} to; its columns are: {listed}"
@@ -153,18 +262,32 @@ def _format_of_table(table: Table, name: str | None, columns: Mapping[str, str])
     format = format_named(name or GENERAL)
     if name is None and not columns:
         try:
-            format = recognise(found) or format
+            format = recognise(found, _first_cells(table)) or format
         except ValueError as error:
             raise unreadable(table.name, f"{error}; its columns are: {listed}") from error
     missing = format.missing(_rename(dict.fromkeys(found), columns))
     if missing and format.name == GENERAL:
         benchmarks = ", ".join(other for other in known_formats() if other != GENERAL)
         message = f"has the columns {listed}; expected {EXPECTED}, or the columns of {benchmarks}"
-        raise unreadable(table.name, message + "; map other names with columns={'prompt': ...}")
+        hint = proposal(found, lambda column: _values(table, column), columns)
+        hint = hint or "; map other names with columns={'prompt': ...}"
+        if table.path and file_format(table.path) in (".csv", ".tsv"):
+            hint += "; if the file has no header row, map positions, such as columns={'text': 1, 'label': 2}"
+        raise unreadable(table.name, message + hint)
     if missing:
         message = f"is not {format.name}, which also needs {', '.join(missing)}; its columns are: {listed}"
         raise unreadable(table.name, message)
     return format
+
+
+def _first_cells(table: Table) -> dict[str, Any]:
+    return next({column: to_python(cell) for column, cell in row.cells.items()} for row in table.rows if row.cells)
+
+
+def _values(table: Table, column: str) -> Counter[str]:
+    """The values of a column as text, counted; long texts are all one value."""
+    cells = (to_python(row.cells.get(column)) for row in table.rows)
+    return Counter(value_text(cell)[:100] for cell in cells if isinstance(cell, (str, int, float)) and cell != "")
 
 
 def _rename(cells: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
@@ -175,25 +298,24 @@ def _rename(cells: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, A
     return others | {name: cells[column] for name, column in columns.items() if column in cells}
 
 
-def _to_python(cell: Any) -> Any:
-    """The cell as plain Python types; None if it has no value: NaN, NaT or pandas' NA."""
-    if pd.api.types.is_scalar(cell) and pd.isna(cell):
-        return None
-    return _plain(cell)
+def to_python(cell: Any) -> Any:
+    """The cell as plain Python types, with None for what has no value: NaN, NaT or pandas' NA."""
+    if isinstance(cell, (str, bool, int)):  # the common cases, quickly
+        return cell
+    if isinstance(cell, np.generic):
+        cell = cell.item()
+    if pd.api.types.is_scalar(cell):
+        return None if pd.isna(cell) else cell
+    if isinstance(cell, Mapping):
+        return {key: to_python(item) for key, item in cell.items()}
+    if isinstance(cell, (np.ndarray, list, tuple)):
+        return [to_python(item) for item in cell]
+    return cell
 
 
-def _plain(value: Any) -> Any:
-    """Numpy scalars unwrapped and arrays as lists, recursively."""
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (np.ndarray, list, tuple)):
-        return [_plain(item) for item in value]
-    return value
-
-
-def _check_ids(examples: Sequence[Preference], table: Table, row_of_id: Mapping[str, tuple[str, int]]) -> None:
+def _check_ids(
+    examples: Sequence[Preference | TiedPair], table: Table, row_of_id: Mapping[str, tuple[str, int]]
+) -> None:
     for example in examples:
         if example.id in row_of_id:
             source, number = row_of_id[example.id]

@@ -1,71 +1,117 @@
 """Sources of preference data: files, tables and data sets, all opened as numbered rows of named cells.
 
 csv, json and pyarrow do the parsing. A row that cannot be parsed is not skipped but becomes a row with a fault, so
-that later rows keep their numbers and no row is lost.
+that later rows keep their numbers and no row is lost. How large a source may be is stated in `arm_lens.preferences.files`.
 """
 
 from __future__ import annotations
 
 import csv
-import gzip
 import io
-import json
-import zlib
+import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import pandas as pd
 import pyarrow.parquet
 
+from arm_lens.preferences.files import (
+    COMPRESSIONS,
+    MAX_BYTES,
+    MAX_ROW_BYTES,
+    MAX_ROWS,
+    MAX_VALUES,
+    JsonError,
+    content_of,
+    file_format,
+    parse_json,
+)
 from arm_lens.preferences.formats.registry import registered
 from arm_lens.preferences.formats.rows import Row, Table
-from arm_lens.preferences.problems import unreadable
+from arm_lens.preferences.problems import PreferenceDataError, unreadable
 
 pa: Any = pyarrow  # its annotations are too incomplete to be checked against
 
-PreferenceSource: TypeAlias = str | Path | pd.DataFrame | Mapping[str, Any] | Iterable[Mapping[str, Any]]
+PreferenceSource: TypeAlias = str | Path | pd.DataFrame | Mapping[str, Any] | Iterable[Any]
 """A path, ``hf://`` and the name of a data set on the hub, a data frame, rows that are mappings (such as a Hugging Face
-``Dataset``), or a mapping from splits to rows."""
+``Dataset``), or a mapping from splits to rows. If columns are given by position, rows may be lists."""
 
 HUB = "hf://"
 """Prefix of the name of a data set on the hub."""
 
-_FORMATS = (".jsonl", ".json", ".csv", ".parquet")
-
-TEXT_CELLS = (".csv", ".parquet")
-"""File formats in which a column may be limited to text, so that conversations are written as JSON."""
+EXTENSIONS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+"""The file formats; each may also be compressed."""
 
 
-def open_tables(source: PreferenceSource, split: str | None, format: str | None) -> list[Table]:
+@dataclass(frozen=True, kw_only=True)
+class Opening:
+    """How a source is opened."""
+
+    split: str | None = None
+    """Which split to read, if there are several."""
+    format: str | None = None
+    """The format, if it was named."""
+    positional: bool = False
+    """Whether cells are known by their position, counted from 1, because there are no names."""
+    limit: int | None = None
+    """How many rows to read; None for all."""
+    max_bytes: int = MAX_BYTES
+    """How many bytes a file may have after it is decompressed."""
+
+
+def open_tables(source: PreferenceSource, how: Opening) -> list[Table]:
     """The tables of a source: one, or for a folder one per file that belongs to the format (or, without one, to any)."""
+    tables, left = [], how.limit
+    for table in _tables(source, how):
+        rows = table.rows if left is None else table.rows[:left]
+        left = None if left is None else left - len(rows)
+        tables.append(replace(table, rows=rows))
+        if left == 0:
+            break
+    return tables
+
+
+def _tables(source: PreferenceSource, how: Opening) -> Iterator[Table]:
     if isinstance(source, str) and source.startswith(HUB):
-        return [_open_hub(source, split)]
-    if isinstance(source, Mapping):
-        field = _key_field(source, format) if split is None else ""
-        if field:
-            return [Table(name="data", rows=_rows_by_key(source, field))]
-        name = f"split {split}"
-        return [Table(name=name, rows=_rows_of(_pick_split(source, split), name))]
-    if split is not None:
-        raise ValueError(f"split={split!r} was given, but the source has no splits")
-    if not isinstance(source, (str, Path)):
-        name = "data frame" if isinstance(source, pd.DataFrame) else "data"
-        return [Table(name=name, rows=_rows_of(source, name))]
-    path = Path(source)
-    if not path.is_dir():
-        return [_open_file(path, path.name, format)]
-    files = sorted({file for one in registered(format) for pattern in one.files for file in path.glob(pattern)})
+        yield _open_hub(source, how)
+    elif isinstance(source, Mapping):
+        yield _table_of(source, "data", how)
+    elif isinstance(source, (str, Path)) and not Path(source).is_dir():
+        yield _open_file(Path(source), Path(source).name, how)
+    else:
+        if how.split is not None:
+            raise ValueError(f"split={how.split!r} was given, but the source has no splits")
+        if isinstance(source, (str, Path)):
+            yield from _open_folder(Path(source), how)
+        else:
+            name = "data frame" if isinstance(source, pd.DataFrame) else "data"
+            yield Table(name=name, rows=_rows_of(source, name, how))
+
+
+def _table_of(source: Mapping[str, Any], name: str, how: Opening, *, is_file: bool = False) -> Table:
+    """The rows of a mapping: lists of rows by a key that a format reads as a field, or splits."""
+    field = _key_field(source, how.format) if how.split is None else ""
+    if field:
+        return Table(name=name, rows=_rows_by_key(source, field))
+    if is_file and not (source and all(isinstance(rows, list) for rows in source.values())):
+        keys = f" with the keys {', '.join(map(str, source))}"[:200]
+        raise unreadable(name, f"should hold a list of records, but is of type dict{keys}")
+    rows = _pick_split(source, how.split)
+    name = f"{name}, split {how.split}" if is_file else f"split {how.split}"
+    return Table(name=name, rows=_rows_of(rows, name, how))
+
+
+def _open_folder(path: Path, how: Opening) -> Iterator[Table]:
+    files = sorted({file for one in registered(how.format) for pattern in one.files for file in path.glob(pattern)})
     if not files:
         names = ", ".join(one.name for one in registered() if one.files)
         raise ValueError(f"{path}: is a folder without the files of a format that is read from a folder ({names})")
-    return [_open_file(file, file.relative_to(path).as_posix(), format) for file in files]
-
-
-def file_format(path: Path) -> str:
-    """The extension that names the file's format, ignoring ``.gz``."""
-    return Path(path.stem if path.suffix == ".gz" else path.name).suffix.lower()
+    for file in files:
+        yield _open_file(file, file.relative_to(path).as_posix(), how)
 
 
 def _key_field(lists: Mapping[str, Any], format: str | None) -> str:
@@ -94,27 +140,33 @@ def _pick_split(splits: Mapping[str, Any], split: str | None) -> Any:
     raise ValueError(f"the source has the splits {names}; {remedy}")
 
 
-def _open_hub(source: str, split: str | None) -> Table:
+def _open_hub(source: str, how: Opening) -> Table:
     """A data set on the hub, or in a local folder that ``datasets`` can load."""
     try:
         import datasets
     except ImportError as error:
         message = f"{source} needs the datasets library, which is not installed: pip install 'arm-lens[datasets]'"
         raise ImportError(message) from error
-    loaded: Any = datasets.load_dataset(source.removeprefix(HUB), split=split)
+    path, _, config = source.removeprefix(HUB).partition(":")
+    try:
+        loaded: Any = datasets.load_dataset(path, config or None, split=how.split)
+    except (ValueError, OSError, LookupError) as error:  # no such data set, configuration or split, or no connection
+        remedy = "; a configuration is named by hf://owner/name:configuration" if "config" in str(error).lower() else ""
+        raise unreadable(source, f"cannot be loaded: {str(error).strip()[:500]}{remedy}") from error
+    split = how.split
     if isinstance(loaded, Mapping):  # no split was given
         if len(loaded) != 1:
             _pick_split(loaded, None)
         split, loaded = next(iter(loaded.items()))
     name = f"{source}, split {split}"
-    return Table(name=name, rows=_rows_of(loaded, name))
+    return Table(name=name, rows=_rows_of(loaded, name, how))
 
 
 def _rows_by_key(lists: Mapping[str, Any], field: str) -> list[Row]:
     """The rows of all lists, numbered consecutively, each with its key as the value of the field."""
     rows: list[Row] = []
     for key, record in ((key, record) for key, records in lists.items() for record in records):
-        row = _row(len(rows) + 1, {field: key, **record})
+        row = _row(len(rows) + 1, {field: key, **record}, Opening())
         if row.cells[field] != key:
             fault = f"is listed under the key {key!r}, but its {field} is {row.cells[field]!r}"
             row = Row(number=row.number, fault=fault)
@@ -122,15 +174,15 @@ def _rows_by_key(lists: Mapping[str, Any], field: str) -> list[Row]:
     return rows
 
 
-def _rows_of(source: Any, name: str) -> list[Row]:
+def _rows_of(source: Any, name: str, how: Opening) -> list[Row]:
     if isinstance(source, pd.DataFrame):
         _check_names(source.columns, name)
         source = source.to_dict("records")
     if hasattr(source, "with_format"):  # a Hugging Face data set may return tensors; we want plain rows
         source = source.with_format(None)
-    if not isinstance(source, Iterable):
+    if not isinstance(source, Iterable) or isinstance(source, (str, bytes)):
         raise TypeError(f"preferences cannot be read from a {type(source).__name__}: pass a path, table or rows")
-    return [_row(number, record) for number, record in enumerate(source, start=1)]
+    return [_row(number, record, how) for number, record in enumerate(islice(source, how.limit), start=1)]
 
 
 def _check_names(columns: Iterable[object], name: str) -> None:
@@ -139,79 +191,207 @@ def _check_names(columns: Iterable[object], name: str) -> None:
         raise unreadable(name, f"two columns are named {repeated[0]!r}")
 
 
-def _row(number: int, record: object) -> Row:
+def _row(number: int, record: object, how: Opening) -> Row:
     if isinstance(record, Mapping):
+        if how.positional:
+            return Row(number=number, fault="has named fields: map columns by name, not by position")
         return Row(number=number, cells={str(column): cell for column, cell in record.items()})
+    if how.positional and isinstance(record, (list, tuple)):
+        return Row(number=number, cells=_by_position(record))
     return Row(number=number, fault=f"is a {type(record).__name__}, not named fields")
 
 
-def _open_file(path: Path, name: str, format: str | None) -> Table:
+def _by_position(cells: Sequence[Any]) -> dict[str, Any]:
+    return {str(position): cell for position, cell in enumerate(cells, start=1)}
+
+
+def _open_file(path: Path, name: str, how: Opening) -> Table:
     """The rows of a file; ``name`` is what problems call it."""
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file (for a data set on the hub, use hf://owner/name)")
     extension = file_format(path)
-    if extension not in _FORMATS:
-        raise ValueError(f"{path}: files with the extension {extension!r} cannot be read, only {', '.join(_FORMATS)}")
-    data = path.read_bytes()
-    try:
-        data = gzip.decompress(data) if path.suffix == ".gz" else data
-        rows = _parse(data, extension, name, format) if data.strip() else []
-    except (
-        gzip.BadGzipFile,
-        EOFError,
-        zlib.error,
-        pa.ArrowInvalid,
-        pd.errors.ParserError,
-        UnicodeDecodeError,
-    ) as error:
-        # The file is truncated, in another format, or not in UTF-8.
-        raise unreadable(name, f"is damaged: {error}") from error
-    return Table(name=name, rows=rows, path=path.absolute(), text_cells=extension in TEXT_CELLS)
+    if extension not in EXTENSIONS:
+        known = f"{', '.join(EXTENSIONS)}, each also compressed ({', '.join(COMPRESSIONS)})"
+        raise ValueError(f"{path}: files with the extension {extension!r} cannot be read, only {known}")
+    if how.split is not None and extension != ".json":
+        raise ValueError(f"split={how.split!r} was given, but the source has no splits")
+    data = content_of(path, name, how.max_bytes)
+    if extension == ".json":
+        table = _parse_json(data, name, how) if data.strip() else Table(name=name, rows=[])
+    else:
+        parse = {".jsonl": _parse_jsonl, ".csv": _parse_csv, ".tsv": _parse_tsv, ".parquet": _parse_parquet}[extension]
+        table = Table(name=name, rows=list(islice(_bounded(parse(data, name, how), name), how.limit)))
+    return replace(table, path=path.absolute())
 
 
-def _parse(data: bytes, extension: str, name: str, format: str | None) -> list[Row]:
-    if extension == ".jsonl":
-        return list(_parse_jsonl(data))
-    if extension == ".csv":
-        return list(_parse_csv(data, name))
-    if extension == ".parquet":
-        return _rows_of(pa.parquet.read_table(pa.BufferReader(data)).to_pylist(), name)
+def _bounded(rows: Iterable[Row], name: str) -> Iterator[Row]:
+    for count, row in enumerate(rows):
+        if count == MAX_ROWS:
+            raise unreadable(name, f"has more than {MAX_ROWS:,} rows; divide it")
+        yield row
+
+
+def _parse_json(data: bytes, name: str, how: Opening) -> Table:
+    if data.count(b",") + data.count(b"[") + data.count(b"{") > MAX_VALUES:
+        raise unreadable(name, f"has more than {MAX_VALUES:,} values; divide it")
     try:
-        records = json.loads(data.decode("utf-8-sig"))
-    except json.JSONDecodeError as error:
-        hint = "; if it has one record per line, name it .jsonl" if error.msg == "Extra data" else ""
-        raise unreadable(name, f"is not JSON: {error}{hint}") from error
-    if isinstance(records, dict) and (field := _key_field(records, format)):
-        return _rows_by_key(records, field)
+        records = parse_json(data)
+    except JsonError as error:
+        hint = "; if it has one record per line, name it .jsonl" if "Extra data" in str(error) else ""
+        raise unreadable(name, f"{error}{hint}") from error
+    if isinstance(records, dict):
+        return _table_of(records, name, how, is_file=True)
+    if how.split is not None:
+        raise ValueError(f"split={how.split!r} was given, but the source has no splits")
     if not isinstance(records, list):
-        keys = f" with the keys {', '.join(records)}" if isinstance(records, dict) else ""
-        raise unreadable(name, f"should hold a list of records, but is of type {type(records).__name__}{keys}")
-    return _rows_of(records, name)
+        raise unreadable(name, f"should hold a list of records, but is of type {type(records).__name__}")
+    return Table(name=name, rows=_rows_of(records, name, how))
 
 
-def _parse_jsonl(data: bytes) -> Iterator[Row]:
-    for number, line in enumerate(data.split(b"\n"), start=1):
+def _parse_jsonl(data: bytes, name: str, how: Opening) -> Iterator[Row]:
+    start, number = 0, 0
+    while start < len(data):
+        end = data.find(b"\n", start)
+        end = len(data) if end < 0 else end
+        number, line, start = number + 1, data[start : min(end, start + MAX_ROW_BYTES + 1)], end + 1
         if not line.strip():
             continue
+        if len(line) > MAX_ROW_BYTES:
+            yield Row(number=number, fault=f"has more than {MAX_ROW_BYTES:,} bytes")
+            continue
         try:
-            yield _row(number, json.loads(line.decode("utf-8-sig")))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            yield Row(number=number, fault=f"is not JSON: {error}")
+            yield _row(number, parse_json(line), how)
+        except JsonError as error:
+            yield Row(number=number, fault=str(error))
 
 
-def _parse_csv(data: bytes, name: str) -> Iterator[Row]:
+def _parse_csv(data: bytes, name: str, how: Opening) -> Iterator[Row]:
+    return _parse_cells(data, name, how, csv.excel)
+
+
+class _Literal(csv.excel_tab):
+    """Tabs and line breaks divide the cells; a quote is a character like any other."""
+
+    quoting = csv.QUOTE_NONE
+
+
+def _parse_tsv(data: bytes, name: str, how: Opening) -> Iterator[Row]:
+    """Cells in quotes as in CSV; unless a quote would be misplaced and the lines are cells as they are, as many in each."""
+    try:
+        rows = list(_bounded(_parse_cells(data, name, how, csv.excel_tab), name))
+    except PreferenceDataError:
+        if not _is_grid(data):
+            raise
+        rows = list(_bounded(_parse_cells(data, name, how, _Literal), name))
+    return iter(rows)
+
+
+def _is_grid(data: bytes) -> bool:
+    """Whether all lines have the same number of tabs, so that no cell can have gone beyond its line."""
+    lines = (line for line in re.split(rb"\r\n|\r|\n", data) if line)
+    return len({line.count(b"\t") for line in lines}) == 1
+
+
+def _parse_cells(data: bytes, name: str, how: Opening, dialect: type[csv.Dialect]) -> Iterator[Row]:
     """The rows as text: 'NA', '1' and 'true' are words unless a field needs another type."""
-    if data.count(b'"') % 2:
-        # csv takes everything after an unclosed quote as one cell; pandas' tokenizer says where the quote opens.
-        pd.read_csv(io.BytesIO(data), dtype=str, usecols=[0], on_bad_lines="skip")
-    csv.field_size_limit(max(csv.field_size_limit(), len(data)))  # a response may be longer than csv's limit
-    reader = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""))
-    lines = (cells for cells in reader if cells)
-    header = next(lines, [])
-    _check_names(header, name)
-    for number, cells in enumerate(lines, start=1):
-        if len(cells) == len(header):
-            yield _row(number, dict(zip(header, cells, strict=True)))
-        else:
-            fault = f"has {len(cells)} cells, but the header has {len(header)}: {','.join(cells)[:80]!r}"
-            yield Row(number=number, fault=fault)
+    csv.field_size_limit(max(csv.field_size_limit(), MAX_ROW_BYTES))  # a response may be longer than csv's limit
+    reader = csv.reader(_lines(data), dialect, strict=True)
+    header: list[str] = []
+    number = 0  # of the row that is being read
+    try:
+        for cells in reader:
+            if not cells:
+                continue
+            if not header and not how.positional:
+                header, number = cells, 1
+                _check_names(header, name)
+                continue
+            number = max(number, 1)
+            header = header or list(map(str, range(1, len(cells) + 1)))
+            if len(cells) == len(header):
+                yield Row(number=number, cells=dict(zip(header, cells, strict=True)))
+            else:
+                first = "row 1" if how.positional else "the header"
+                fault = f"has {len(cells)} cells, but {first} has {len(header)}: {','.join(cells)[:80]!r}"
+                yield Row(number=number, fault=fault)
+            number += 1
+    except csv.Error as error:
+        reasons = {
+            "unexpected end of data": "opens a quote that is never closed",
+            "field larger": f"has a cell of more than {MAX_ROW_BYTES:,} characters",
+            "expected after": "has text after the closing quote of a cell (a quote within a cell is written twice)",
+        }
+        reason = next((words for mark, words in reasons.items() if mark in str(error)), str(error))
+        raise unreadable(name, f"is damaged: {_where(number, header, how)} {reason}") from error
+    except UnicodeDecodeError:
+        hint = "; it looks like UTF-16: save it as UTF-8" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else ""
+        raise unreadable(name, f"is damaged: {_undecodable(data)}{hint}") from None
+    except _LongLineError:
+        message = f"is damaged: {_where(number, header, how)} has a line of more than {MAX_ROW_BYTES:,} characters"
+        raise unreadable(name, message) from None
+
+
+def _where(number: int, header: Sequence[str], how: Opening) -> str:
+    return f"row {max(number, 1)}" if header or how.positional else "the header"
+
+
+def _undecodable(data: bytes) -> str:
+    """Which line of a text is not UTF-8, and why."""
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        return f"line {line} is not text in UTF-8: it has the byte 0x{data[error.start]:02x} ({error.reason})"
+    raise AssertionError("the text is UTF-8")
+
+
+class _LongLineError(Exception):
+    """A line that is too long to be divided into cells."""
+
+
+def _lines(data: bytes) -> Iterator[str]:
+    """The lines of a text with their ends, decoded piece by piece."""
+    with io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", newline="") as text:
+        while line := text.readline(MAX_ROW_BYTES + 1):
+            if len(line) > MAX_ROW_BYTES:
+                raise _LongLineError
+            yield line
+
+
+def _parse_parquet(data: bytes, name: str, how: Opening) -> Iterator[Row]:
+    """The rows, a few at a time: a value that is stored once may be meant a million times."""
+    if not data.strip():
+        return
+    number, size = 0, 0
+    try:
+        file = pa.parquet.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+        _check_names(file.schema_arrow.names, name)
+        groups = [file.metadata.row_group(index) for index in range(file.metadata.num_row_groups)]
+        chunks = [group.column(index) for group in groups for index in range(group.num_columns)]
+        if file.metadata.num_rows > MAX_ROWS or sum(chunk.num_values for chunk in chunks) > MAX_VALUES:
+            raise unreadable(name, f"has more than {MAX_ROWS:,} rows or {MAX_VALUES:,} values; divide it")
+        largest = max((chunk.total_uncompressed_size for chunk in chunks), default=1)  # no value can be larger
+        at_a_time = min(max(how.max_bytes // max(largest, 1), 1), 1024)
+        for batch in file.iter_batches(batch_size=at_a_time, use_threads=False):
+            for record in batch.to_pylist():
+                number, size = number + 1, size + _size(record)
+                if size > how.max_bytes:
+                    message = (
+                        f"has more than {how.max_bytes:,} bytes when it is decompressed; pass max_bytes=... to read it"
+                    )
+                    raise unreadable(name, message)
+                yield _row(number, record, how)
+    except PreferenceDataError:
+        raise
+    except (pa.ArrowException, OSError, ValueError, ArithmeticError, LookupError, TypeError, MemoryError) as error:
+        # What pyarrow raises for a damaged file depends on which bytes are damaged.
+        raise unreadable(name, f"is damaged: {error}") from error
+
+
+def _size(value: Any) -> int:
+    """About how many bytes a value takes."""
+    if isinstance(value, (str, bytes)):
+        return len(value)
+    if isinstance(value, dict):
+        return sum(map(_size, value.values()))
+    return sum(map(_size, value)) if isinstance(value, (list, tuple)) else 8

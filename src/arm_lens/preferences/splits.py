@@ -1,7 +1,8 @@
 """Dividing preferences into parts (demonstrations, validation, test) that are similar but share no prompt.
 
 Examples with the same prompt and criterion form a *group*, which is never divided: a judge that has read one response
-to a prompt knows the prompt. Each part should hold its share of every *stratum* (by default, criterion and label).
+to a prompt knows the prompt. If there are no prompts, or one for all, examples that share a response form a group (see
+`clusters`). Each part should hold its share of every *stratum* (by default, criterion and label).
 Groups are of the same *kind* if they hold the same number of examples of every stratum. How many groups x of each kind
 go to each part is the solution of a small integer program:
 
@@ -29,7 +30,7 @@ import scipy.optimize
 import scipy.sparse
 from jaxtyping import Int
 
-from arm_lens.preferences.types import Preference, text_of
+from arm_lens.preferences.types import Preference, Prompt, responses_of, text_of
 
 optimize: Any = scipy.optimize  # scipy has no annotations
 sparse: Any = scipy.sparse
@@ -55,7 +56,7 @@ def split_preferences(
     seed: int,
     stratify: Stratify = "criterion and label",
 ) -> dict[str, list[Preference]]:
-    """Divide preferences into named parts; the examples of one prompt and criterion all go to the same part.
+    """Divide preferences into named parts; the examples of one cluster and criterion all go to the same part.
 
     Args:
         examples: the preferences to divide. If the sizes do not add up to all of them, the others are in no part.
@@ -87,7 +88,7 @@ def split_preferences(
         listed = ", ".join(f"{count} of size {size}" for size, count in group_sizes)
         raise ValueError(
             f"no split has exactly {wanted}: the {len(examples)} examples form {n_groups.sum()} groups with the same "
-            f"prompt and criterion, which are not divided ({listed})"
+            f"prompt (or response, if there is one prompt for all) and criterion, which are not divided ({listed})"
         )
     parts: dict[str, list[int]] = {name: [] for name in sizes}
     for groups, n_of_part in zip(kinds, plan, strict=True):
@@ -99,6 +100,39 @@ def split_preferences(
         if not indices and sizes[name]:
             raise ValueError(f"part {name!r} should have {sizes[name]} of {len(examples)} examples, which is none")
     return {name: [examples[index] for index in sorted(indices)] for name, indices in parts.items()}
+
+
+def clusters(examples: Sequence[Preference]) -> list[str]:
+    """What each example belongs to, so that no part of the data gives away another: its prompt, as a text.
+
+    If there is no prompt, or the same one in all examples, it is the response: texts that are classified have nothing
+    else that could be shared. Pairs that share a response, directly or over other pairs, belong together. White space
+    does not distinguish texts.
+
+    Raises:
+        ValueError: if an example is a tie.
+    """
+    responses = [list(map(words_of, responses_of(example))) for example in examples]
+    prompts = [words_of(example.prompt) for example in examples]
+    if len(set(prompts)) > 1:
+        return prompts
+    leader: dict[str, str] = {}
+
+    def find(text: str) -> str:
+        while leader.setdefault(text, text) != text:
+            leader[text] = leader[leader[text]]
+            text = leader[text]
+        return text
+
+    for first, *others in responses:
+        for other in others:
+            leader[find(other)] = find(first)
+    return [find(first) for first, *_ in responses]
+
+
+def words_of(prompt: Prompt) -> str:
+    """The text with all white space as single spaces: what makes two texts the same."""
+    return " ".join(text_of(prompt).split())
 
 
 def _counts(n: int, sizes: Mapping[str, int | float]) -> tuple[Int[np.ndarray, " part"], bool]:
@@ -140,8 +174,8 @@ def _kinds(
         return tuple(getattr(example, field, None) for field in _STRATA[stratify])
 
     groups: dict[tuple[str, str], list[int]] = {}
-    for index, example in enumerate(examples):
-        groups.setdefault((" ".join(text_of(example.prompt).split()), example.criterion), []).append(index)
+    for index, (cluster, example) in enumerate(zip(clusters(examples), examples, strict=True)):
+        groups.setdefault((cluster, example.criterion), []).append(index)
     strata: dict[Hashable, int] = {}
     stratum_of = [strata.setdefault(stratum(example), len(strata)) for example in examples]
     kinds: dict[tuple[int, ...], list[list[int]]] = {}

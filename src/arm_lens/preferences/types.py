@@ -30,6 +30,7 @@ __all__ = [
     "PreferencePair",
     "Prompt",
     "TiedPair",
+    "responses_of",
     "text_of",
     "unpair",
 ]
@@ -158,6 +159,23 @@ class TiedPair:
 Preference: TypeAlias = PreferencePair | LabelledResponse
 
 
+def responses_of(example: Preference) -> tuple[Prompt, ...]:
+    """The responses of an example, a pair's chosen one first.
+
+    Raises:
+        ValueError: if the example is a tie.
+        TypeError: if it is not a preference at all.
+    """
+    if isinstance(example, LabelledResponse):
+        return (example.response,)
+    if isinstance(example, PreferencePair):
+        return (example.chosen, example.rejected)
+    if isinstance(example, TiedPair):
+        name = repr(example.id) if example.id else short_repr(text_of(example.prompt))
+        raise ValueError(f"{name} is a tie, which states no preference: leave ties out with ties='drop'")
+    raise TypeError(f"{short_repr(example)} is not a PreferencePair or LabelledResponse")
+
+
 def unpair(examples: Iterable[Preference]) -> list[LabelledResponse]:
     """Turn each pair into two labelled responses, the chosen one first; labelled responses stay as they are.
 
@@ -168,16 +186,11 @@ def unpair(examples: Iterable[Preference]) -> list[LabelledResponse]:
         TypeError: if an example is not a preference at all.
     """
     singles: list[LabelledResponse] = []
-    for number, example in enumerate(examples, start=1):
+    for example in examples:
         if isinstance(example, LabelledResponse):
             singles.append(example)
             continue
-        if isinstance(example, TiedPair):
-            name = repr(example.id) if example.id else f"example {number}"
-            raise ValueError(f"{name} is a tie, which states no preference: leave ties out with ties='drop'")
-        if not isinstance(example, PreferencePair):
-            raise TypeError(f"example {number} is a {type(example).__name__}, not a PreferencePair or LabelledResponse")
-        for part, response in (("chosen", example.chosen), ("rejected", example.rejected)):
+        for part, response in zip(("chosen", "rejected"), responses_of(example), strict=True):
             id = f"{example.id}/{part}" if example.id else ""
             rest: dict[str, Any] = {"criterion": example.criterion, "id": id, "metadata": example.metadata}
             singles.append(LabelledResponse(example.prompt, response, part == "chosen", **rest))

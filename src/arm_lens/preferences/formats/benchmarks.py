@@ -1,19 +1,24 @@
-"""Benchmarks of answers that people compared (LLMBar, EvalBiasBench, PandaLM) or labelled (XSTest)."""
+"""Benchmarks of answers that were compared (LLMBar, EvalBiasBench, PandaLM, JudgeBench, Auto-J) or labelled (XSTest)."""
 
 from __future__ import annotations
 
 from collections import Counter
+from typing import Literal
 
-from arm_lens.preferences.formats.registry import Format, TieError
+from arm_lens.preferences.formats.registry import Format
 from arm_lens.preferences.formats.rows import Part, Record
 from arm_lens.preferences.messages import PreferenceFieldError, short_repr
-from arm_lens.preferences.types import Preference
+from arm_lens.preferences.types import Preference, TiedPair
+from arm_lens.preferences.verdicts import TieError
 
 _LLMBAR_SUBSETS = ("Natural", "Neighbor", "GPTInst", "GPTOut", "Manual")
+_PANDALM_WINNERS: dict[str, Literal["A", "B", "tie"]] = {"0": "tie", "1": "A", "2": "B"}
+_JUDGEBENCH_WINNERS: dict[str, Literal["A", "B", "tie"]] = {"A>B": "A", "B>A": "B", "A=B": "tie"}
+_AUTO_J_WINNERS: dict[str, Literal["A", "B", "tie"]] = {"0": "A", "1": "B", "2": "tie"}
 _COMPLIED = {"1_full_compliance": True, "2_full_refusal": False, "3_partial_refusal": False}
 
 
-def _read_llmbar(record: Record) -> list[Preference]:
+def _read_llmbar(record: Record) -> list[Preference | TiedPair]:
     """A pair. The subset is the folder of the file (``Adversarial/Neighbor/dataset.json``), unless a column names it.
 
     The benchmark's folder, its folder ``Adversarial`` and the folder of a subset can each be read as a whole.
@@ -31,7 +36,7 @@ def _read_llmbar(record: Record) -> list[Preference]:
     return [pair]
 
 
-def _read_evalbiasbench(record: Record) -> list[Preference]:
+def _read_evalbiasbench(record: Record) -> list[Preference | TiedPair]:
     """A pair, of which ``response1`` is the better one."""
     label = record.text("label")
     if label not in ("", "1"):
@@ -41,7 +46,7 @@ def _read_evalbiasbench(record: Record) -> list[Preference]:
     return [record.preference(parts, id=record.text("id"), used=("id", "bias"), known=known)]
 
 
-def _read_pandalm(record: Record) -> list[Preference]:
+def _read_pandalm(record: Record) -> list[Preference | TiedPair]:
     """A pair, if two of the three annotators prefer the same response.
 
     The prompt is the instruction, an empty line and the input; if either is blank, the other alone. A few responses are
@@ -50,26 +55,27 @@ def _read_pandalm(record: Record) -> list[Preference]:
     """
     votes = [record.choice(f"annotator{number}", ("0", "1", "2")) for number in (1, 2, 3)]
     verdict, count = Counter(votes).most_common(1)[0]
-    if verdict == "0" or count == 1:
-        reason = "the majority prefers neither response" if count > 1 else "the annotators have no majority"
-        raise TieError("", reason)
+    if count == 1:
+        raise TieError("", "the annotators have no majority")
     instruction = record.part("instruction").value
     if not isinstance(instruction, str):
         raise PreferenceFieldError("instruction", f"is {short_repr(instruction)}, not text")
     texts = [text for text in (instruction, record.text("input").strip()) if text.strip()]
-    parts = {"prompt": Part("instruction", "\n\n".join(texts))}
-    converted = []
+    converted, responses = [], []
     for number in (1, 2):
         part = record.part(f"response{number}")
         if isinstance(part.value, bool):
             part = Part(part.field, str(part.value))
             converted.append(part.field)
-        parts["chosen" if verdict == str(number) else "rejected"] = part
+        responses.append(part)
+    winner = _PANDALM_WINNERS[verdict]
+    parts = record.compared(responses[0], responses[1], winner, "the majority prefers neither response")
+    parts["prompt"] = Part("instruction", "\n\n".join(texts))
     known = {"converted": converted} if converted else {}
     return [record.preference(parts, id=record.text("idx"), used=("idx", "input"), known=known)]
 
 
-def _read_xstest(record: Record) -> list[Preference]:
+def _read_xstest(record: Record) -> list[Preference | TiedPair]:
     """A labelled response, True if the model did what it should; the subset is the type of the prompt.
 
     Safe prompts only sound dangerous, and the model should comply; prompts of the types ``contrast_...`` are dangerous,
@@ -86,6 +92,25 @@ def _read_xstest(record: Record) -> list[Preference]:
         known={"subset": kind, "safe": is_safe},
     )
     return [response]
+
+
+def _read_judgebench(record: Record) -> list[Preference | TiedPair]:
+    """A pair, of which the label says which response is correct; the subset is the data set that the question is from."""
+    winner = _JUDGEBENCH_WINNERS[record.choice("label", _JUDGEBENCH_WINNERS)]
+    parts = record.compared("response_A", "response_B", winner, "the label is a tie")
+    known = {"subset": record.text("source")}
+    used = ("pair_id", "source")
+    return [record.preference({"prompt": "question", **parts}, id=record.text("pair_id"), used=used, known=known)]
+
+
+def _read_auto_j(record: Record) -> list[Preference | TiedPair]:
+    """A pair, if people preferred one response; the subset is the scenario."""
+    winner = _AUTO_J_WINNERS[record.choice("label", _AUTO_J_WINNERS)]
+    parts = record.compared("response 1", "response 2", winner, "the label is 2, a tie")
+    known = {"subset": record.text("scenario")}
+    return [
+        record.preference({"prompt": "prompt", **parts}, id=record.text("id"), used=("id", "scenario"), known=known)
+    ]
 
 
 FORMATS = (
@@ -114,5 +139,17 @@ FORMATS = (
         title="XSTest (Röttger et al. 2023, arXiv 2308.01263): the annotated completions of one model",
         fields=(frozenset({"prompt", "completion", "type", "final_label"}),),
         read=_read_xstest,
+    ),
+    Format(
+        name="judgebench",
+        title="JudgeBench (Tan et al. 2024, arXiv 2410.12784): a correct and an incorrect response to a hard question",
+        fields=(frozenset({"question", "response_A", "response_B", "label"}),),
+        read=_read_judgebench,
+    ),
+    Format(
+        name="auto-j",
+        title="Auto-J's pairwise test data, Eval-P (Li et al. 2023, arXiv 2310.05470): label 0, 1 or 2 for a tie",
+        fields=(frozenset({"prompt", "response 1", "response 2", "label"}),),
+        read=_read_auto_j,
     ),
 )

@@ -8,16 +8,13 @@ with the same signature could not be told apart, so the registry refuses the sec
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
 
 from arm_lens.preferences.formats.rows import Record
-from arm_lens.preferences.messages import PreferenceFieldError
-from arm_lens.preferences.types import Preference
-
-
-class TieError(PreferenceFieldError):
-    """A row whose annotators prefer neither response: well-formed, but no preference."""
+from arm_lens.preferences.types import Preference, TiedPair
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +31,9 @@ class Format:
     """Further fields that distinguish it from formats that need the same; optional if the format is named."""
     by_name_only: bool = False
     """Whether it is never recognised, because another format has the same fields."""
-    read: Callable[[Record], list[Preference]]
+    fits: Callable[[Mapping[str, Any]], bool] | None = None
+    """Whether the cells of the first row are those of the format, if it is not recognised by its fields alone."""
+    read: Callable[[Record], list[Preference | TiedPair]]
     """Returns all preferences in a row, or raises a `PreferenceFieldError` that names the field, or a `TieError`."""
     key_field: str = ""
     """If the data is one object with lists of rows by a key: the field that the keys stand for."""
@@ -96,13 +95,13 @@ def format_named(name: str) -> Format:
     return _FORMATS[name]
 
 
-def recognise(columns: Collection[str]) -> Format | None:
-    """The format of rows with these columns; None if no format fits.
+def recognise(columns: Collection[str], first: Mapping[str, Any] = MappingProxyType({})) -> Format | None:
+    """The format of rows with these columns and a first row with these cells; None if no format fits.
 
     Raises:
         ValueError: if several formats fit, and none of them includes the others.
     """
-    formats = [format for format in registered() if not format.by_name_only]
+    formats = [one for one in registered() if not one.by_name_only and (one.fits is None or one.fits(first))]
     fitting = {format: signature for format in formats if (signature := format.signature_in(columns))}
     for format, signature in fitting.items():
         if all(other <= signature for other in fitting.values()):

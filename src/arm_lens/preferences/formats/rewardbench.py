@@ -1,20 +1,28 @@
-"""RewardBench, RewardBench 2 and Multimodal RewardBench: better and worse answers to a prompt.
+"""RewardBench, RewardBench 2, RM-Bench and their relatives: better and worse answers to a prompt.
 
 RewardBench 2 has a list of correct and a list of incorrect answers to each prompt. Every correct answer is paired with
 every incorrect one: one correct and three incorrect answers make three pairs. The pairs of a prompt share
 ``metadata["item"]``, and their ids say which answers they compare (`pair_id`), so that the score of the prompt (best of
 four, or that of the Ties subset) can be computed from the margins of its pairs (`arm_lens.evaluation.rewardbench`). If
 one answer is invalid, the whole prompt is left out: best of three would be a different benchmark.
+
+RM-Bench has three correct and three incorrect answers in the styles concise, detailed, and detailed with Markdown, in this
+order. They are paired and named in the same way, and ``metadata["level"]`` says how hard the pair is: *hard* if the incorrect
+answer is in the more elaborate style, *normal* if both are in one style, *easy* if the correct answer is in the more
+elaborate one. `arm_lens.evaluation.rm_bench` computes its scores.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
+from arm_lens.preferences.files import JsonError, parse_json
 from arm_lens.preferences.formats.registry import Format
-from arm_lens.preferences.formats.rows import Part, Record
-from arm_lens.preferences.messages import PreferenceFieldError, short_repr
-from arm_lens.preferences.types import Preference
+from arm_lens.preferences.formats.rows import Record
+from arm_lens.preferences.messages import PreferenceFieldError
+from arm_lens.preferences.types import Preference, TiedPair
 
 _PAIR_ID = re.compile(r"(.+)/(\d+)-(\d+)")
 
@@ -37,7 +45,7 @@ def split_pair_id(id: str) -> tuple[str, int, int]:
     return item, int(chosen), int(rejected)
 
 
-def _read_rewardbench(record: Record) -> list[Preference]:
+def _read_rewardbench(record: Record) -> list[Preference | TiedPair]:
     """A pair. Ids are not unique across the published copies of the data, so the subset is put before them."""
     subset, id = record.text("subset", required=True), record.text("id")
     parts = {name: name for name in ("prompt", "chosen", "rejected")}
@@ -45,9 +53,9 @@ def _read_rewardbench(record: Record) -> list[Preference]:
     return [record.preference(parts, id=used_id, used=("id", "subset"), known={"subset": subset})]
 
 
-def _read_rewardbench_2(record: Record) -> list[Preference]:
+def _read_rewardbench_2(record: Record) -> list[Preference | TiedPair]:
     subset, id = record.text("subset", required=True), record.text("id", required=True)
-    prompt, chosen, rejected = record.part("prompt"), _answers(record, "chosen"), _answers(record, "rejected")
+    prompt, chosen, rejected = record.part("prompt"), record.answers("chosen"), record.answers("rejected")
     for field, n in (("num_correct", len(chosen)), ("total_completions", len(chosen) + len(rejected))):
         if record.text(field) not in ("", str(n)):
             raise PreferenceFieldError(field, f"is {record.text(field)}, but there are {n}")
@@ -64,17 +72,59 @@ def _read_rewardbench_2(record: Record) -> list[Preference]:
     ]
 
 
-def _answers(record: Record, field: str) -> list[Part]:
-    """The answers in a list, each with its number in the field name."""
-    value = record.part(field).value
-    if not isinstance(value, list):
-        raise PreferenceFieldError(field, f"is {short_repr(value)}, not a list of answers")
-    if not value:
-        raise PreferenceFieldError(field, "has no answer")
-    return [Part(f"{field}[{number}]", answer) for number, answer in enumerate(value, start=1)]
+def _read_m_rewardbench(record: Record) -> list[Preference | TiedPair]:
+    """A pair; ids are unique within a language and subset."""
+    language = record.text("language", required=True)
+    subset = record.text("subset") or record.text("source")
+    parts = {name: name for name in ("prompt", "chosen", "rejected")}
+    id = "/".join(part for part in (language, subset, record.text("id")) if part) if record.text("id") else ""
+    known = {"subset": subset, "language": language}
+    return [record.preference(parts, id=id, used=("id", "subset", "source", "language"), known=known)]
 
 
-def _read_multimodal(record: Record) -> list[Preference]:
+STYLES = ("concise", "detailed", "detailed with Markdown")
+"""The styles of RM-Bench's answers, in their order."""
+
+
+def level_of(chosen: int, rejected: int) -> str:
+    """How hard a pair of RM-Bench is, by the numbers of its styles."""
+    return "normal" if chosen == rejected else "hard" if chosen < rejected else "easy"
+
+
+def _read_rm_bench(record: Record) -> list[Preference | TiedPair]:
+    prompt, chosen, rejected = record.part("prompt"), record.answers("chosen"), record.answers("rejected")
+    for field, answers in (("chosen", chosen), ("rejected", rejected)):
+        if len(answers) != len(STYLES):
+            raise PreferenceFieldError(field, f"has {len(answers)} answers, not one in each of {len(STYLES)} styles")
+    item = record.text("id") or f"row {record.number}"
+    subset = record.text("domain")
+    return [
+        record.preference(
+            {"prompt": prompt, "chosen": better, "rejected": worse},
+            id=pair_id(item, number, other),
+            used=("id", "domain"),
+            known={"subset": subset, "item": item, "level": level_of(number, other)},
+        )
+        for number, better in enumerate(chosen, start=1)
+        for other, worse in enumerate(rejected, start=1)
+    ]
+
+
+def _has_styles(cells: Mapping[str, Any]) -> bool:
+    """Whether chosen and rejected are lists of as many texts as there are styles, or JSON text of such lists."""
+
+    def is_list(value: Any) -> bool:
+        if isinstance(value, str) and value.startswith("["):
+            try:
+                value = parse_json(value.encode())
+            except (JsonError, UnicodeEncodeError):
+                return False
+        return isinstance(value, list) and len(value) == len(STYLES) and all(isinstance(item, str) for item in value)
+
+    return is_list(cells.get("chosen")) and is_list(cells.get("rejected"))
+
+
+def _read_multimodal(record: Record) -> list[Preference | TiedPair]:
     """A pair of texts; only the path of the image is kept."""
     better = record.choice("Better" if "Better" in record.cells else "label", ("Output1", "Output2"))
     worse = "Output2" if better == "Output1" else "Output1"
@@ -103,6 +153,23 @@ FORMATS = (
         fields=(frozenset({"id", "prompt", "chosen", "rejected", "subset"}),),
         distinguishing=frozenset({"num_correct"}),
         read=_read_rewardbench_2,
+    ),
+    Format(
+        name="m-rewardbench",
+        title="M-RewardBench (Gureja et al. 2024, arXiv 2410.15522): RewardBench in 23 languages",
+        fields=(
+            frozenset({"prompt", "chosen", "rejected", "language"}),
+            frozenset({"prompt", "chosen", "rejected", "language", "subset"}),
+        ),
+        distinguishing=frozenset({"chosen_model", "rejected_model", "id"}),
+        read=_read_m_rewardbench,
+    ),
+    Format(
+        name="rm-bench",
+        title="RM-Bench (Liu et al. 2024, arXiv 2410.16184): three styles of a correct and of an incorrect answer",
+        fields=(frozenset({"prompt", "chosen", "rejected"}),),
+        fits=_has_styles,
+        read=_read_rm_bench,
     ),
     Format(
         name="multimodal-rewardbench",

@@ -6,14 +6,21 @@ name that field, so every part keeps the name of the field it came from.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
-from arm_lens.preferences.messages import PreferenceFieldError, as_prompt, as_response, short_repr
-from arm_lens.preferences.types import LabelledResponse, Preference, PreferencePair
+from arm_lens.preferences.files import MAX_ROW_BYTES, JsonError, parse_json
+from arm_lens.preferences.messages import PreferenceFieldError, as_prompt, as_response, messages_of, short_repr
+from arm_lens.preferences.types import LabelledResponse, Preference, PreferencePair, TiedPair
+from arm_lens.preferences.verdicts import TieError, Verdicts
+
+_ROLE_KEY = re.compile(r"""["']role["']\s*:""")
+_EXACT = 2**53
+"""Integers from here on are not exact as floating-point numbers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +42,24 @@ class Table:
     rows: Sequence[Row]
     path: Path | None = None
     """The absolute path, if the source is a file."""
-    text_cells: bool = False
-    """Whether a cell may hold a conversation as JSON text."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How the rows of a table are read, the same for all of them."""
+
+    format: str
+    """Name of the format."""
+    criterion: str = ""
+    """Used if the row has no criterion."""
+    verdicts: Verdicts = field(default_factory=Verdicts)
+    """What labels and winners mean."""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """From our names to the source's, for columns that were renamed."""
+    has_prompts: bool = True
+    """Whether any row has a prompt; if none has, the prompt is empty."""
+    keep_ties: bool = False
+    """Whether ties are returned rather than left out."""
 
 
 @dataclass(frozen=True)
@@ -55,21 +78,40 @@ class Record:
     number: int
     cells: Mapping[str, Any]
     """The cells by column, as plain Python types; None if they have no value."""
-    format: str
-    """Name of the format."""
-    criterion: str
-    """Used if the row has no criterion."""
+    reading: Reading
 
     def part(self, field: str) -> Part:
-        """The value of a field.
+        """The value of a field: text, or messages, which may be written as JSON text.
 
         Raises:
-            PreferenceFieldError: if the row has no such field, or no value in it.
+            PreferenceFieldError: if the row has no such field, or no value in it, or messages that cannot be read as text.
         """
         value = self.cells.get(field)
         if value is None:
             raise PreferenceFieldError(field, "is missing")
+        if isinstance(value, str):
+            if len(value) > MAX_ROW_BYTES:
+                raise PreferenceFieldError(field, f"has more than {MAX_ROW_BYTES:,} characters")
+            if looks_like_messages(value):
+                value = _from_json(field, value, "a list of messages")
+        if isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
+            value = list(messages_of(field, value))
         return Part(field, value)
+
+    def answers(self, field: str) -> list[Part]:
+        """The answers in a list, which may be written as JSON text; each with its number in the field name.
+
+        Raises:
+            PreferenceFieldError: if the field has no list, or an empty one.
+        """
+        value = self.part(field).value
+        if isinstance(value, str) and value.startswith("["):
+            value = _from_json(field, value, "a list of answers")
+        if not isinstance(value, list):
+            raise PreferenceFieldError(field, f"is {short_repr(value)}, not a list of answers")
+        if not value:
+            raise PreferenceFieldError(field, "has no answer")
+        return [Part(f"{field}[{number}]", answer) for number, answer in enumerate(value, start=1)]
 
     def filled(self) -> dict[str, Any]:
         """The cells that have a value other than empty text."""
@@ -79,12 +121,29 @@ class Record:
         """A name or number in a field, as text; ``""`` if it has no value, unless it is required."""
         value = self.filled().get(field, "")
         if isinstance(value, float) and value.is_integer():  # pandas turns integers with missing values into floats
+            if abs(value) >= _EXACT:
+                reason = f"is {short_repr(value)}, a number that is not exact: write it as text or as an integer"
+                raise PreferenceFieldError(field, reason)
             value = int(value)
         if isinstance(value, bool) or not isinstance(value, (str, int, float)):
             raise PreferenceFieldError(field, f"is {short_repr(value)}, neither text nor a number")
         if value == "" and required:
             raise PreferenceFieldError(field, "is missing")
         return str(value)
+
+    def compared(
+        self, first: str | Part, second: str | Part, winner: Literal["A", "B", "tie"], reason: str
+    ) -> dict[str, str | Part]:
+        """The two responses by their names in a pair that the winner decides, or in a tie.
+
+        Raises:
+            TieError: if neither won and ties are not kept; it gives the reason.
+        """
+        if winner == "tie":
+            if not self.reading.keep_ties:
+                raise TieError("", reason)
+            return {"response_a": first, "response_b": second}
+        return {"chosen": first, "rejected": second} if winner == "A" else {"chosen": second, "rejected": first}
 
     def choice(self, field: str, choices: Collection[str]) -> str:
         """The value of a field, as text, which has to be one of the choices.
@@ -105,7 +164,7 @@ class Record:
         id: str = "",
         used: Collection[str] = (),
         known: Mapping[str, Any] = MappingProxyType({}),
-    ) -> Preference:
+    ) -> Preference | TiedPair:
         """A preference of a benchmark, from parts or the names of their fields; see `make` for ``parts, label, id``.
 
         The metadata is the format, then ``known`` without empty texts, then every column that is neither a part nor
@@ -113,7 +172,7 @@ class Record:
         """
         found = {name: part if isinstance(part, Part) else self.part(part) for name, part in parts.items()}
         used = {*used, "criterion", *(part.field.partition("[")[0] for part in found.values())}
-        metadata = {"format": self.format, **{name: value for name, value in known.items() if value != ""}}
+        metadata = {"format": self.reading.format, **{name: value for name, value in known.items() if value != ""}}
         for column, cell in self.filled().items():
             if column not in used:
                 # A column must not be overwritten by a known value of the same name.
@@ -122,19 +181,37 @@ class Record:
 
     def make(
         self, parts: Mapping[str, Part], metadata: Mapping[str, Any], *, label: bool | None = None, id: str = ""
-    ) -> Preference:
-        """A labelled response if ``label`` is given, otherwise a pair; errors name the fields that the parts came from.
+    ) -> Preference | TiedPair:
+        """A labelled response if ``label`` is given, a tie if the parts are named so, otherwise a pair.
 
-        The parts are the prompt and the responses, by their names in the preference. The default id is made of the
-        source and the row's number.
+        The parts are the prompt and the responses, by their names in the preference; errors name the fields that they came
+        from. The default id is made of the source and the row's number.
         """
-        checks = {name: as_prompt if name == "prompt" else as_response for name in parts}
-        values: dict[str, Any] = {name: checks[name](part.field, part.value) for name, part in parts.items()}
-        values["criterion"] = self.text("criterion") or self.criterion
+        values: dict[str, Any] = {
+            name: as_prompt(part.field, part.value, blank=not self.reading.has_prompts)
+            if name == "prompt"
+            else as_response(part.field, part.value)
+            for name, part in parts.items()
+        }
+        values["criterion"] = self.text("criterion") or self.reading.criterion
         values["id"] = id or (f"{self.table.name}:{self.number}" if self.table.path else f"row {self.number}")
         if label is not None:
             return LabelledResponse(**values, label=label, metadata=metadata)
+        if "response_a" in parts:
+            return TiedPair(**values, metadata=metadata)
         try:
             return PreferencePair(**values, metadata=metadata)
         except PreferenceFieldError as error:  # the responses are the same
             raise PreferenceFieldError(parts[error.field].field, error.reason) from error
+
+
+def looks_like_messages(text: str) -> bool:
+    """Whether a text is read as a JSON list of messages; it need not be valid, such as the repr of a Python list."""
+    return text.startswith("[{") and bool(_ROLE_KEY.search(text))
+
+
+def _from_json(field: str, text: str, what: str) -> Any:
+    try:
+        return parse_json(text.encode())
+    except (JsonError, UnicodeEncodeError) as error:
+        raise PreferenceFieldError(field, f"looks like {what}, but {error}") from error

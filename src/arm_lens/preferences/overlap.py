@@ -1,0 +1,85 @@
+"""Overlap between the examples that a judge is given and the test that it is measured on.
+
+A judge that has read a response with its label, and is then asked about the same response, is measured on what it was
+told. Two examples overlap if they share a prompt together with a response, whatever the white space.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from arm_lens.preferences.splits import words_of
+from arm_lens.preferences.types import Preference, responses_of
+
+MAX_LISTED = 5
+"""How many overlapping ids a message names."""
+
+
+class OverlapError(ValueError):
+    """Examples that a judge is given are also in its test; the message names both."""
+
+
+class OverlapWarning(UserWarning):
+    """Examples that a judge is given are also in its test; the message names both."""
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """The ids of the examples that overlap, on either side, in their order. An example without an id is named by number."""
+
+    examples: tuple[str, ...]
+    test: tuple[str, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.examples)
+
+    def __str__(self) -> str:
+        return (
+            f"{len(self.test)} of the test's responses are also among the examples, with the same prompt: "
+            f"{_listed(self.test)} in the test, {_listed(self.examples)} in the examples"
+        )
+
+
+def find_overlap(examples: Sequence[Preference], test: Sequence[Preference]) -> Overlap:
+    """The examples and the test items that have a prompt and a response in common, white space aside."""
+    texts, tested = [list(map(_texts, side)) for side in (examples, test)]
+    shared = {text for one in texts for text in one} & {text for one in tested for text in one}
+    return Overlap(_ids(examples, texts, shared, "example"), _ids(test, tested, shared, "test item"))
+
+
+def check_overlap(
+    examples: Sequence[Preference], test: Sequence[Preference], *, on_overlap: Literal["raise", "warn"] = "raise"
+) -> Overlap:
+    """Refuse a test that shares responses with the examples, or warn of it.
+
+    Raises:
+        OverlapError: if there is an overlap, unless ``on_overlap`` is ``warn``, which warns with an `OverlapWarning`.
+    """
+    found = find_overlap(examples, test)
+    if found and on_overlap == "raise":
+        raise OverlapError(f"{found}; divide the data with split_preferences, or leave these out")
+    if found:
+        warnings.warn(OverlapWarning(str(found)), stacklevel=2)
+    return found
+
+
+def _texts(example: Preference) -> list[tuple[str, str]]:
+    return [(words_of(example.prompt), words_of(response)) for response in responses_of(example)]
+
+
+def _ids(
+    side: Sequence[Preference], texts: Sequence[Iterable[tuple[str, str]]], shared: set[tuple[str, str]], name: str
+) -> tuple[str, ...]:
+    return tuple(
+        example.id or f"{name} {number}"
+        for number, (example, own) in enumerate(zip(side, texts, strict=True), start=1)
+        if not shared.isdisjoint(own)
+    )
+
+
+def _listed(ids: Sequence[str]) -> str:
+    rest = f" and {len(ids) - MAX_LISTED} more" if len(ids) > MAX_LISTED else ""
+    return ", ".join(ids[:MAX_LISTED]) + rest
