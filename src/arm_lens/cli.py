@@ -212,6 +212,10 @@ def benchmark(
     config: Annotated[str, typer.Argument(help="A YAML file; or demo, for the one that comes with arm_lens.")],
     out: Out = Path("benchmark"),
     workers: Annotated[int | None, typer.Option(min=1, help="Processes, instead of the file's.")] = None,
+    allow_key: Annotated[
+        list[str],
+        typer.Option(help="NAME=HOST: let CONFIG send the environment variable NAME to HOST as a key. Repeatable."),
+    ] = [],  # noqa: B006
     images: Annotated[
         bool, typer.Option(help="Write the figures as PNG and SVG too, where there is a Chromium.")
     ] = True,
@@ -220,7 +224,7 @@ def benchmark(
 
     Called again with the same folder, an interrupted run continues where it stopped.
     """
-    settings = read_config(DEMO if config == "demo" else Path(config))
+    settings = read_config(DEMO if config == "demo" else Path(config), allow_keys=allow_key)
     if workers is not None:
         settings = settings.model_copy(update={"workers": workers})
     results = run_benchmark(settings, out)

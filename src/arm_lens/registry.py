@@ -160,6 +160,10 @@ def never(options: Any) -> bool:
     return False
 
 
+def _no_keys(options: Any) -> Mapping[str, str]:
+    return {}
+
+
 @dataclass(frozen=True, kw_only=True)
 class JudgeSpec(Spec):
     """A judge that is found by name."""
@@ -173,6 +177,11 @@ class JudgeSpec(Spec):
     """Whether it depends on a seed, by its options."""
     reads_examples: Callable[[Any], bool] = always
     """Whether it makes use of examples, by its options."""
+    depends_on: Callable[[Any, Any], object] | None = None
+    """What results depend on besides options, data and language model, by options and language model; JSON-like: the
+    fingerprint of a second model, say."""
+    keys: Callable[[Any], Mapping[str, str]] = _no_keys
+    """The environment variables that its options send over the network, each with the host that gets it."""
     checks_fit: bool = False
     """Whether a benchmark also has it judge the examples that it was fitted to."""
     check: Callable[[Any], object] | None = None

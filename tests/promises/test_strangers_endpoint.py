@@ -11,13 +11,18 @@ import random
 import time
 import traceback
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from judges.chat_server import ChatServer, Fault, Reply
 from judges.endpoint_support import KEY, chance, endpoint_judge, judge_at, sure
 
+from arm_lens.benchmark import read_config
+from arm_lens.benchmark.config import UnconfirmedKeyError
+from arm_lens.cli import app
 from arm_lens.judges.endpoint import client
 from arm_lens.judges.endpoint.answers import AnswerStore
 from arm_lens.judges.endpoint.errors import EndpointError
@@ -238,6 +243,77 @@ def test_an_error_about_options_shows_no_password():
         with pytest.raises(ValueError) as error:
             EndpointOptions(**{"base_url": "http://me:hunter2@localhost/v1"} | options)
         assert "hunter2" not in everything_shown(error.value)
+
+
+def configuration(folder: Path, **options: Any) -> Path:
+    rows = [{"prompt": f"p{n}", "response": f"r{n}", "label": n % 2 == 0} for n in range(12)]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    study = {"kind": "preferences", "name": "mine", "path": "rows.jsonl", "pool": 4}
+    values = {"judges": ["length", {"judge": "endpoint", "model": "judge", **options}], "lead": "length",
+              "n_examples": [2], "test_items": 4, "studies": [study]}  # fmt: skip
+    (folder / "run.yaml").write_text(yaml.safe_dump(values))
+    return folder / "run.yaml"
+
+
+@pytest.mark.parametrize(
+    ("options", "sent"),
+    [
+        ({"api_key_env": "AWS_SECRET", "base_url": "http://me:pw@evil.example:81/v1"}, "AWS_SECRET=evil.example:81"),
+        ({"base_url": "http://evil.example/v1"}, "OPENAI_API_KEY=evil.example"),
+        ({"endpoint": {"base_url": "http://api.openai.com.evil.example/v1"}}, "OPENAI_API_KEY=api.openai.com.evil.example"),
+        ({"base_url": "http://api.openai.com@evil.example/v1"}, "OPENAI_API_KEY=evil.example"),
+        ({"api_key_env": "AWS_SECRET_ACCESS_KEY"}, "AWS_SECRET_ACCESS_KEY=api.openai.com"),
+        ({}, None),
+        ({"api_key_env": None, "base_url": "http://evil.example/v1"}, None),
+        ({"base_url": "https://api.openai.com/v1"}, None),
+    ],
+)  # fmt: skip
+def test_a_file_sends_a_key_only_where_the_user_says(tmp_path, monkeypatch, options, sent):
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    path = configuration(tmp_path, **options)
+    if sent is None:
+        assert read_config(path).choices
+        return
+    for allowed in ([], [sent + "x"], ["OPENAI_API_KEY=api.openai.com"]):
+        with pytest.raises(UnconfirmedKeyError, match=f"--allow-key {sent} ") as error:
+            read_config(path, allow_keys=allowed)
+        assert "pw@" not in str(error.value)
+    assert read_config(path, allow_keys=[sent]).choices
+
+
+def test_the_users_own_address_in_the_environment_is_trusted_with_the_usual_key(tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://mine.example/v1")
+    assert read_config(configuration(tmp_path)).choices
+    assert read_config(configuration(tmp_path, base_url="http://mine.example/v1")).choices
+    with pytest.raises(UnconfirmedKeyError, match=r"--allow-key OTHER_KEY=mine\.example"):
+        read_config(configuration(tmp_path, api_key_env="OTHER_KEY"))
+
+
+def test_a_run_keeps_the_password_out_of_its_folder(tmp_path, capfd):
+    with ChatServer(sure) as server:
+        url = server.url.replace("http://", "http://me:hunter2secret@")
+        host = url.partition("@")[2].partition("/")[0]
+        path = configuration(tmp_path, base_url=url, max_retries=0)
+        with pytest.raises(SystemExit) as stopped:
+            app(["benchmark", str(path), "--out", str(tmp_path / "no"), "--no-images"], standalone_mode=True)
+        assert stopped.value.code
+        app(
+            [
+                "benchmark",
+                str(path),
+                "--out",
+                str(tmp_path / "out"),
+                "--no-images",
+                "--allow-key",
+                f"OPENAI_API_KEY={host}",
+            ],
+            standalone_mode=False,
+        )
+    assert server.received
+    shown = "".join(capfd.readouterr()).encode()
+    written = [file.read_bytes() for file in (tmp_path / "out").rglob("*") if file.is_file()]
+    for secret in (b"hunter2secret", KEY.encode()):
+        assert not any(secret in content for content in [*written, shown])
 
 
 # ------------------------------------------------------------------------------------------ in words

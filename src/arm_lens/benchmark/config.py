@@ -8,8 +8,9 @@ leaves out is that of the run.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -20,7 +21,7 @@ from arm_lens.engine import ModelClass
 from arm_lens.evaluation.hacking import MAPPINGS
 from arm_lens.judge_model import CRITERIA
 from arm_lens.preferences.biases import BIASES
-from arm_lens.registry import JUDGES, JudgeSpec
+from arm_lens.registry import JUDGES, JudgeSpec, OptionsError, UnknownNameError
 
 VERDICTS = " verdicts"
 """Ends the name of a benchmark in which the responses of pairs are judged one by one."""
@@ -58,6 +59,10 @@ Some = Field(min_length=1)
 
 class BenchmarkConfigError(ValueError):
     """A configuration that cannot be run; the message names every field that is wrong."""
+
+
+class UnconfirmedKeyError(ValueError):
+    """A configuration would send an environment variable to a host, and the user has not said that it may."""
 
 
 class Strict(BaseModel):
@@ -244,12 +249,17 @@ class BenchmarkConfig(Strict):
         return Settings(**{name: getattr(self, name) if value is None else value for name, value in own.items()})
 
 
-def read_config(path: str | Path) -> BenchmarkConfig:
+def read_config(path: str | Path, *, allow_keys: Collection[str] = ()) -> BenchmarkConfig:
     """Read a run's YAML file; the paths in it start from its folder, and so does a model if there is such a folder.
+
+    A file may come from somebody else, and could name any environment variable as the key for a host of theirs. So a key is
+    sent only if ``allow_keys`` names both, ``NAME=HOST``; but ``OPENAI_API_KEY`` may be sent to OpenAI, and to the host in
+    the environment's own ``OPENAI_BASE_URL``.
 
     Raises:
         FileNotFoundError: if there is no such file.
         BenchmarkConfigError: naming every field that is wrong, or if the file is not YAML.
+        UnconfirmedKeyError: naming variable and host, if the file would send a key that is not allowed.
     """
     path = Path(path)
     try:
@@ -259,7 +269,7 @@ def read_config(path: str | Path) -> BenchmarkConfig:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise BenchmarkConfigError(f"{path} is not YAML: {error}") from error
     try:
-        return BenchmarkConfig.model_validate(values, context=path.parent)
+        config = BenchmarkConfig.model_validate(values, context=path.parent)
     except ValidationError as error:
         found = {one["loc"]: one for one in error.errors()}
         # If every entry of a list is wrong, pydantic also reports that the list is empty.
@@ -269,6 +279,26 @@ def read_config(path: str | Path) -> BenchmarkConfig:
         lines = [f"  {field}: {message.removeprefix('Value error, ')}" for field, message in fields]
         count = "one field is" if len(lines) == 1 else f"{len(lines)} fields are"
         raise BenchmarkConfigError("\n".join([f"{path}: {count} wrong", *lines])) from error
+    _check_keys(path, config, allow_keys)
+    return config
+
+
+def _check_keys(path: Path, config: BenchmarkConfig, allowed: Collection[str]) -> None:
+    wrong = next((one for one in allowed if not re.fullmatch(r"[^=\s]+=[^=\s]+", one)), None)
+    if wrong is not None:
+        raise BenchmarkConfigError(f"a key is allowed as NAME=HOST, such as MY_KEY=api.example.org; not as {wrong!r}")
+    for choice in config.choices:
+        try:
+            keys = choice.spec.keys(choice.parsed)
+        except (UnknownNameError, OptionsError):  # is refused before the run, with the other judges
+            continue
+        for name, host in keys.items():
+            if f"{name}={host}" not in allowed:
+                raise UnconfirmedKeyError(
+                    f"{path}: the judge {choice.label!r} would send the environment variable {name} to {host}; if you want "
+                    f"that, allow it: --allow-key {name}={host} (in Python, allow_keys); for an endpoint without keys, set "
+                    "api_key_env: null"
+                )
 
 
 def _repeated(names: Iterable[str]) -> str | None:

@@ -11,7 +11,6 @@ model is missing or has another digest is made again.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,7 +27,7 @@ from arm_lens.benchmark.data import Task, TestSet, plan
 from arm_lens.benchmark.items import singles_name, singles_of
 from arm_lens.benchmark.judging import check_data
 from arm_lens.engine.protocol import LanguageModel
-from arm_lens.engine.reading import fingerprint
+from arm_lens.judges.fingerprint import fingerprint_of
 from arm_lens.judges.template import default_template
 from arm_lens.selection.reinforce import SCORE
 from arm_lens.storage import Store, digest_of, digest_of_bytes
@@ -85,10 +84,13 @@ class BenchmarkItems:
     """The responses that were judged one by one: benchmark, subset, item, prompt, response."""
 
 
-def parts_of(config: BenchmarkConfig, weights: str) -> list[Part]:
-    """Every part of a run, in order; ``weights`` identifies the model's weights, see `name_of_weights`."""
-    model = [config.model_class, config.dtype, weights, *map(version, NUMERICS)]
-    shared = [*model, config.demonstrations, config.readings, config.batch_size, config.threads, config.memory_gib]
+def parts_of(config: BenchmarkConfig, weights: str, model: LanguageModel | None = None) -> list[Part]:
+    """Every part of a run, in order; ``weights`` identifies the model, see `name_of_weights`.
+
+    ``model`` is needed if judges depend on more than their options and the model (`JudgeSpec.depends_on`).
+    """
+    known = [config.model_class, config.dtype, weights, *map(version, NUMERICS)]
+    shared = [*known, config.demonstrations, config.readings, config.batch_size, config.threads, config.memory_gib]
     found: dict[str, Part] = {}
     for given in plan(config):
         for choice in given.judges:
@@ -96,6 +98,8 @@ def parts_of(config: BenchmarkConfig, weights: str) -> list[Part]:
             options = choice.parsed
             task = given if choice.spec.reads_examples(options) else given.without_examples()
             values = options.model_dump(mode="json")
+            if model is not None and choice.spec.depends_on is not None:
+                values["depends_on"] = choice.spec.depends_on(options, model)
             for seed in _seeds(choice, task):
                 digest = digest_of([shared, task.digest, choice.judge, choice.label, values, seed])
                 found.setdefault(digest, Part(task, choice, seed, digest))
@@ -130,9 +134,9 @@ def _names_of_reward_models(parts: Sequence[Part], lead: str) -> dict[str, str]:
 
 
 def name_of_weights(model: LanguageModel) -> str:
-    """A digest of the weights, the default wording of questions, and the kind of device."""
-    questions = [default_template(model), model.tokenizer.chat_template, model.device.type]
-    return hashlib.sha256(fingerprint(model).numpy().tobytes() + repr(questions).encode()).hexdigest()[:16]
+    """A digest of the model's fingerprint, the default wording of questions, and the kind of device."""
+    questions = repr([default_template(model), model.tokenizer.chat_template])
+    return digest_of([fingerprint_of(model).digest, questions, model.device.type])
 
 
 # ------------------------------------------------------------------------------------------ on disk

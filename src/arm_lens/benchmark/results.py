@@ -7,6 +7,7 @@ figures are made from results by `arm_lens.reports`.
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -223,8 +224,10 @@ def _about(study: Study) -> dict[str, str]:
 
 
 def _published(config: BenchmarkConfig) -> dict[str, Any]:
-    """The configuration, with absolute paths cut to file names."""
-    published: dict[str, Any] = json.loads(config.model_dump_json(exclude={"workers"}))
+    """The configuration, with absolute paths cut to file names, and without passwords in addresses."""
+    published: dict[str, Any] = json.loads(
+        re.sub(r"://[^/@\s\"]*@", "://", config.model_dump_json(exclude={"workers"}))
+    )
     for where in (published, *published["studies"]):
         for key in ("model", "path", "examples"):
             if where.get(key) is not None and Path(where[key]).is_absolute():

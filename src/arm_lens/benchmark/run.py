@@ -68,7 +68,8 @@ def run_parts(config: BenchmarkConfig, out: str | Path, *, progress: bool = True
     check_judges(config)
     out = Path(out)
     with settled(config):
-        parts = parts_of(config, name_of_weights(model_of(config)))
+        model = model_of(config)
+        parts = parts_of(config, name_of_weights(model), model)
     missing = missing_parts(parts, out)
     done = len(parts) - len(missing)
     with tqdm(total=len(parts), initial=done, unit="part", disable=not progress) as bar:
@@ -166,7 +167,7 @@ def _start(config: BenchmarkConfig, out: Path, parent: int) -> None:
     Thread(target=watch, daemon=True).start()
     _FOR_GOOD.enter_context(settled(config))
     runner = Runner(config, out)
-    _WORKER = runner, {part.digest: part for part in parts_of(config, name_of_weights(runner.model))}
+    _WORKER = runner, {part.digest: part for part in parts_of(config, name_of_weights(runner.model), runner.model)}
 
 
 def _work(digests: Sequence[str]) -> None:

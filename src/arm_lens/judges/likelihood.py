@@ -21,13 +21,17 @@ from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
+from arm_lens.display.caution import caution
 from arm_lens.engine.language_model import ModelLike, language_model
 from arm_lens.engine.loading import load_model
 from arm_lens.engine.protocol import LanguageModel, ModelClass
-from arm_lens.engine.tokens import PromptTooLongError, chunks, pad
-from arm_lens.judges.base import FitContext, Judge, Texts, check_as_many
+from arm_lens.engine.tokens import MarkedText, PromptTooLongError, chunks, continuation, pad
+from arm_lens.judges.base import FitContext, Judge, ScoreKind, Texts, check_as_many, check_kind, checked, scores_of_rest
+from arm_lens.judges.chat import Turn, chat_text
+from arm_lens.judges.fingerprint import fingerprint_of
 from arm_lens.judges.options import QuestionOptions, question_options
-from arm_lens.judges.template import default_template
+from arm_lens.judges.questions import ClippedPromptWarning, fewest_left_out, with_template
+from arm_lens.judges.template import JudgeTemplate
 from arm_lens.preferences import Prompt, text_of
 from arm_lens.registry import JudgeSpec, OptionsModel, Style, never
 
@@ -63,51 +67,95 @@ class LikelihoodJudge(Judge):
         self.reference = None if reference is None else language_model(reference)
         if self.reference is not None:
             _check_same_tokens(self.model.tokenizer, self.reference.tokenizer)
-        question = question_options(question)
-        self.template, self.batch_size = question.template or default_template(self.model), question.batch_size
+        self.question = with_template(self.model, question_options(question))
+        self.template, self.batch_size = self.question.template or JudgeTemplate(), self.question.batch_size
         self.mean = reference is None if mean is None else mean
         self.beta = beta
 
-    def score(self, prompts: Texts, responses: Texts, *, progress: bool = False) -> Float[Tensor, " example"]:
-        """The reward of each response, in nats (per token, if means are taken).
+    def score(
+        self, prompts: Texts, responses: Texts, *, kind: ScoreKind = "reward", progress: bool = False
+    ) -> Float[Tensor, " example"]:
+        """The reward of each response, of either kind, in nats (per token, if means are taken).
 
         Raises:
             PromptTooLongError: naming the example that exceeds the model's (or the reference's) context.
             ValueError: naming the example, if its response has no tokens or no token stands before it; or if there are not
                 as many prompts as responses.
+            NotFiniteError: naming the example whose likelihood is not a number.
         """
-        check_as_many(prompts, responses)
-        questions = [self._tokens(*pair, number) for number, pair in enumerate(zip(prompts, responses, strict=True))]
+        check_kind(kind)
+        prompts, responses = check_as_many(prompts, responses)
+        left_out = self.too_long(prompts, responses) if self.question.on_too_long == "skip" else {}
+        return scores_of_rest(prompts, responses, left_out, lambda one, two: self._scores(one, two, progress))
+
+    def too_long(self, prompts: Texts, responses: Texts) -> dict[int, str]:
+        """The examples, by number, that exceed a model's context, each with the error; none if they are clipped."""
+        found: dict[int, str] = {}
+        for number, pair in enumerate(zip(*check_as_many(prompts, responses), strict=True)):
+            try:
+                self._tokens(*pair, f"example {number}")
+            except PromptTooLongError as error:
+                found[number] = str(error)
+        return found
+
+    def _scores(self, prompts: Texts, responses: Texts, progress: bool) -> Float[Tensor, " example"]:
+        names = [f"example {number}" for number in range(len(prompts))]
+        questions = [self._tokens(*both) for both in zip(prompts, responses, names, strict=True)]
         total = log_likelihoods(self.model, questions, batch_size=self.batch_size, progress=progress)
         if self.reference is not None:
             other = log_likelihoods(self.reference, questions, batch_size=self.batch_size, progress=progress)
             total = self.beta * (total - other)
+        checked(total, names)
         return total / torch.tensor([float(len(response)) for _, response in questions]) if self.mean else total
 
-    def _tokens(self, prompt: Prompt, response: Prompt, number: int) -> tuple[list[int], list[int]]:
+    def _tokens(self, prompt: Prompt, response: Prompt, name: str) -> tuple[list[int], list[int]]:
         """The tokens before the response, and the response's own."""
-        tokenizer = self.model.tokenizer
-        chat = self.template.is_chat(tokenizer)
-        if chat:
-            turns = (
-                [{"role": "user", "content": prompt}]
-                if isinstance(prompt, str)
-                else [{"role": one["role"], "content": one["content"]} for one in prompt]
-            )
-            before = str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
-        else:
-            before = self.template.scalar.split("{response}")[0].replace("{prompt}", text_of(prompt))
-        context = self.model.encode([before], chat=chat, names=[f"example {number}"])[0]
-        tokens = tokenizer.encode(text_of(response), add_special_tokens=False)
-        if not tokens:
-            raise ValueError(f"example {number}: the response has no tokens")
-        if not context:
-            raise ValueError(f"example {number}: nothing stands before the response for its first token to follow from")
+        turns = [("user", prompt)] if isinstance(prompt, str) else [(one["role"], text_of([one])) for one in prompt]
+        answer = MarkedText.of("response", text_of(response))
         n_ctx = min(one.n_ctx for one in (self.model, self.reference) if one is not None)
-        if len(context) + len(tokens) > n_ctx:
-            raise PromptTooLongError(
-                f"example {number}: prompt and response have {len(context) + len(tokens)} tokens, the context {n_ctx}"
+
+        def without(count: int) -> tuple[list[int], list[int]] | None:
+            """The tokens, without characters at the beginning of the prompt; None if they exceed the context."""
+            (role, text), *later = turns
+            found = self._split(self._before(prompt, [(role, text[count:]), *later]), answer, name)
+            return found if sum(map(len, found)) <= n_ctx else None
+
+        tokens = without(0)
+        if tokens is None and self.question.on_too_long == "clip":
+            tokens = fewest_left_out(len(turns[0][1]), without)
+            caution(
+                f"{name}: the beginning of the prompt was left out, which exceeds the context", ClippedPromptWarning
             )
+        if tokens is None:
+            length = sum(map(len, self._split(self._before(prompt, turns), answer, name)))
+            raise PromptTooLongError(f"{name}: prompt and response have {length} tokens, the context {n_ctx}")
+        return tokens
+
+    def _before(self, prompt: Prompt, turns: Sequence[tuple[str, str]]) -> MarkedText:
+        """What stands before the response."""
+        system = MarkedText.of("system", self.question.system)
+        if self.template.is_chat(self.model.tokenizer):
+            messages = [Turn("system", system, "the system message")] if system else []
+            for number, (role, text) in enumerate(turns, start=1):
+                messages.append(Turn(role, MarkedText.of("prompt", text), f"message {number} of the prompt"))
+            options = {"kwargs": self.question.chat_template_kwargs, "date": self.question.date}
+            return chat_text(self.model.tokenizer, messages, prefill=self.template.prefill, **options)
+        text = (
+            turns[0][1] if isinstance(prompt, str) else text_of([{"role": role, "content": one} for role, one in turns])
+        )
+        words = self.template.scalar.split("{response}")[0].split("{prompt}")
+        filled = [words[0], *(piece for rest in words[1:] for piece in (MarkedText.of("prompt", text), rest))]
+        return MarkedText.joined([system, "\n\n", *filled] if system else filled)
+
+    def _split(self, before: MarkedText, answer: MarkedText, name: str) -> tuple[list[int], list[int]]:
+        """The tokens before an answer, and the answer's as they are after them."""
+        changed, tokens = continuation(self.model.tokenizer, before, answer)
+        prefix = self.model.encode([before], chat=self.template.is_chat(self.model.tokenizer), names=[name])[0]
+        context = prefix[: len(prefix) - changed]
+        if not tokens or not answer:
+            raise ValueError(f"{name}: the response has no tokens")
+        if not context:
+            raise ValueError(f"{name}: nothing stands before the response for its first token to follow from")
         return context, tokens
 
 
@@ -160,9 +208,16 @@ class LikelihoodRatioOptions(LikelihoodOptions):
 
 
 def _fit_ratio(context: FitContext, options: LikelihoodRatioOptions) -> LikelihoodJudge:
-    like = language_model(context.model)
-    reference = _reference(options.reference, like.info.model_class, like.dtype, str(like.device))
-    return LikelihoodJudge(like, question=context.question, reference=reference, mean=options.mean, beta=options.beta)
+    reference = _reference_of(options, context.model)
+    return LikelihoodJudge(
+        context.model, question=context.question, reference=reference, mean=options.mean, beta=options.beta
+    )
+
+
+def _reference_of(options: LikelihoodRatioOptions, model: ModelLike) -> LanguageModel:
+    """The reference, of the same class, in the same precision and on the same device as a model."""
+    like = language_model(model)
+    return _reference(options.reference, like.info.model_class, like.dtype, str(like.device))
 
 
 @lru_cache(maxsize=1)
@@ -187,6 +242,7 @@ SPECS = (
         judge=LikelihoodJudge,
         options=LikelihoodRatioOptions,
         fit=_fit_ratio,
+        depends_on=lambda options, model: fingerprint_of(_reference_of(options, model)).digest,
         summary="The log-ratio of the response's likelihood to that under a reference model (a hub name or folder).",
         style=Style(label="Log-likelihood ratio", color="#4d6600", symbol="triangle-right", group="Likelihood"),
         reads_examples=never,

@@ -368,7 +368,7 @@ def _notes_on_kinds(what: str, positive: Sequence[bool], *, least: int) -> list[
     """A note if there are fewer questions of either kind than it takes."""
     counts = {"the positive": sum(positive), "the negative": len(positive) - sum(positive)}
     return [
-        f"{kind} verdict is the right one of {count} of the {len(positive)} questions of {what}; give more examples of that kind"
+        f"{kind} verdict is the right one of {count} of the {len(positive)} questions of {what}; more of that kind are needed"
         for kind, count in counts.items()
         if count < least
     ]

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from arm_lens.comparison.agreement import ALL
 from arm_lens.comparison.transfer import NONE, RANDOM
-from arm_lens.engine.reading import fingerprint
 from arm_lens.heads import HeadSet
+from arm_lens.judges.fingerprint import fingerprint_of
 from arm_lens.judges.options import Layout
 from arm_lens.preferences import LabelledResponse, Preference, split_preferences
 from arm_lens.reward.model import ActivationRewardModel
@@ -16,8 +16,6 @@ from arm_lens.reward.model import ActivationRewardModel
 CONTROL = "that is the name of a control"
 RESERVED = {ALL: "that is the name of rows over all criteria", RANDOM: CONTROL, NONE: CONTROL}
 """Names that a criterion must not have, and why."""
-SAME_MODEL = 0.02
-"""The largest difference between fingerprints of one model (on two devices, say), as a share of the largest value."""
 Halves = tuple[list[Preference], list[Preference]]
 
 
@@ -48,18 +46,21 @@ def check(rewards: Mapping[str, ActivationRewardModel], examples: Mapping[str, S
 def _check_models(rewards: Mapping[str, ActivationRewardModel]) -> None:
     """Raise if there are several language models: only means and heads of one can be compared."""
     models = {id(reward.model): reward.model for reward in rewards.values()}
-    prints = {key: fingerprint(model) for key, model in models.items()}
+    prints = {key: fingerprint_of(model) for key, model in models.items()}
     first = next(iter(rewards))
     known = prints[id(rewards[first].model)]
     for name, reward in rewards.items():
         own = prints[id(reward.model)]
-        if own.shape != known.shape or float((own - known).abs().max()) > SAME_MODEL * float(known.abs().max()):
+        if difference := known.difference(own):
             described = [
                 f"that of {one!r} is of {info.name} ({info.n_layers} layers of {info.n_heads} heads, "
                 f"{info.weight_processing} weights)"
                 for one, info in ((first, rewards[first].info), (name, reward.info))
             ]
-            raise ValueError(f"reward models of one language model are studied together, but {' and '.join(described)}")
+            raise ValueError(
+                f"reward models of one language model are studied together, but {' and '.join(described)}: the second "
+                f"{difference}"
+            )
 
 
 def in_halves(examples: Sequence[Preference], *, criterion: str, layout: Layout = "scalar", seed: int = 0) -> Halves:

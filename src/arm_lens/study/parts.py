@@ -17,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 
 from arm_lens.attribution import accuracy_by_heads, attribute, interactions, scores_of
-from arm_lens.engine.reading import fingerprint
+from arm_lens.judges.fingerprint import fingerprint_of
 from arm_lens.reward.model import ActivationRewardModel
 from arm_lens.storage import Store, digest_of, digest_of_bytes
 from arm_lens.study.halves import Halves
@@ -103,11 +103,12 @@ def file_names(names: Sequence[str], *, most: int = 60) -> dict[str, str]:
 def _digest(name: str, reward: ActivationRewardModel, halves: Halves, options: PartOptions) -> str:
     """A digest of everything that attribution depends on, except the length of sampling."""
     judge, scores = reward.judge, None if reward.selection is None else reward.selection.head_scores
-    tensors = [fingerprint(judge.model), reward.means.values]
+    tensors = [reward.means.values]
     if scores is not None:
         tensors.append(scores.values.detach().float().cpu())
     depends_on = {
         "criterion": name,
+        "model": fingerprint_of(judge.model, judge.question, judge.demonstrations).digest,
         "tensors": [digest_of_bytes(tensor.numpy().tobytes()) for tensor in tensors],
         "heads": reward.heads.to_list(),
         "by": None if scores is None else scores.name,

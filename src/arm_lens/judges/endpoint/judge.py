@@ -262,5 +262,6 @@ SPEC = JudgeSpec(
     style=Style(label="Endpoint", color="#003a5a", symbol="bowtie", group="Asking the model"),
     reads_examples=shows_demonstrations,
     check=lambda options: _key(options.endpoint.api_key_env),
+    keys=lambda options: options.endpoint.keys(),
     place=320,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from pydantic import (
 )
 
 from arm_lens.registry import OptionsModel
+
+USUAL_KEY, OPENAI = "OPENAI_API_KEY", "https://api.openai.com/v1"
 
 
 def public_address(url: str) -> str:
@@ -37,7 +40,7 @@ class EndpointOptions(OptionsModel):
     model_config = ConfigDict(hide_input_in_errors=True)
     base_url: str | None = None
     """Such as ``http://localhost:8000/v1``; by default ``OPENAI_BASE_URL`` or OpenAI itself."""
-    api_key_env: str | None = "OPENAI_API_KEY"
+    api_key_env: str | None = USUAL_KEY
     """The environment variable with the key, which is never stored; None for an endpoint without keys."""
     max_retries: NonNegativeInt = 5
     """How often a request is repeated after a lost connection, a timeout, or the status 429 or 5xx."""
@@ -96,6 +99,18 @@ class EndpointOptions(OptionsModel):
         if self.budget is not None and self.prices is None:
             raise ValueError("a budget needs prices: (per million prompt tokens, per million completion tokens)")
         return self
+
+    def keys(self) -> dict[str, str]:
+        """The environment variable that is sent, with the host that gets it, unless the user's own environment says so.
+
+        ``OPENAI_API_KEY`` is meant for OpenAI, and for the host that ``OPENAI_BASE_URL`` names.
+        """
+        if self.api_key_env is None:
+            return {}
+        own = os.environ.get("OPENAI_BASE_URL") or OPENAI
+        host = urlsplit(self.base_url or own).netloc.rpartition("@")[2]
+        meant = {urlsplit(address).netloc.rpartition("@")[2] for address in (own, OPENAI)}
+        return {} if self.api_key_env == USUAL_KEY and host in meant else {self.api_key_env: host}
 
     def shared_by(self, workers: int) -> EndpointOptions:
         """The options of each of several processes, so that together they call the endpoint no more than one would."""
