@@ -12,7 +12,8 @@ from __future__ import annotations
 import contextlib
 import copy
 import inspect
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from arm_lens.engine.kv_segments import KVSegment, NewTokens
-from arm_lens.engine.protocol import STRETCHED, LanguageModel
+from arm_lens.engine.protocol import STRETCHED, LanguageModel, MixedLengthsError
 from arm_lens.engine.tokens import TokenBatch
 
 HOOKS = (
@@ -95,19 +96,57 @@ class BridgeModel(LanguageModel):
     def _pass(self, batch: TokenBatch, **options: int) -> Float[Tensor, "batch pos vocab"]:
         mask = {"attention_mask": batch.attention_mask} if batch.padded else {}
         with self.exclusive():
+            self._check_lengths(batch)
+            self._forget_lengths()
             logits: Tensor = self._lens(batch.tokens, **mask, **options)
         return logits
 
+    @cached_property
+    def _stretched_beyond(self) -> float:
+        """The number of tokens beyond which rotary positions depend on the length of the longest prompt of a batch."""
+        rope = getattr(self.config, "rope_parameters", None) or {}
+        by_kind = [part for part in rope.values() if isinstance(part, dict)]  # of models with several kinds of layers
+        return min(
+            (
+                float(part.get("original_max_position_embeddings") or self.config.max_position_embeddings)
+                for part in (rope, *by_kind)
+                if part.get("rope_type") in ("dynamic", "longrope")
+            ),
+            default=math.inf,
+        )
+
+    def reads_alone(self, lengths: Iterable[int]) -> bool:
+        """Whether a prompt is long enough for its rotary positions to be scaled by the length of the batch."""
+        return max(lengths, default=0) > self._stretched_beyond
+
+    def _check_lengths(self, batch: TokenBatch) -> None:
+        """Refuse a batch of several lengths if transformers scales the positions of all rows by the longest one."""
+        if self._stretched_beyond == math.inf:
+            return
+        lengths = sorted(set(batch.attention_mask.sum(dim=1).tolist()))
+        if len(lengths) > 1 and self.reads_alone(lengths):
+            raise MixedLengthsError(
+                f"{self.info.name} scales the positions of all prompts of a batch by its longest beyond "
+                f"{self._stretched_beyond:g} tokens, so that prompts of {lengths[0]} and {lengths[-1]} tokens cannot be read "
+                "together: pass batch_size=1"
+            )
+
+    def _forget_lengths(self) -> None:
+        """Have rotary positions start anew: transformers goes on with the scale of the longest prompt that it ever read."""
+        if self._stretched_beyond == math.inf:
+            return
+        for module in self.modules():
+            for name, original in [*module.named_buffers(recurse=False)]:
+                if name.endswith("original_inv_freq"):
+                    prefix = name.removesuffix("original_inv_freq")
+                    setattr(module, f"{prefix}inv_freq", original.clone())
+                    setattr(module, f"{prefix}max_seq_len_cached", module.original_max_seq_len)
+
     def no_extension(self, longest: int) -> str | None:
         """Why the model cannot read new tokens after KV segments."""
+        if longest > self._stretched_beyond:
+            return STRETCHED
         config = self.config
-        rope = getattr(config, "rope_parameters", None) or {}
-        by_kind = [part for part in rope.values() if isinstance(part, dict)]  # of models with several kinds of layers
-        for part in (rope, *by_kind):
-            if part.get("rope_type") in ("dynamic", "longrope"):
-                original = part.get("original_max_position_embeddings") or config.max_position_embeddings
-                if longest > int(original):
-                    return STRETCHED
         others = set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
         if others:
             return f"it has layers of the kind {', '.join(sorted(others))}"
@@ -129,6 +168,7 @@ class BridgeModel(LanguageModel):
             for layer in range(self.n_layers)
         ]
         with self.exclusive(), self._unembedding_only(rows) as done:
+            self._forget_lengths()
             logits: Tensor = self._lens(
                 new.tokens,
                 past_key_values=Cache(layers=list(layers)),

@@ -17,6 +17,7 @@ The raw module of a `TransformerBridge` is built anew from its config around the
 from __future__ import annotations
 
 import contextlib
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -26,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from arm_lens.engine.finite import NotFiniteError, cause_in, has_maximum
-from arm_lens.engine.protocol import LanguageModel, Reference, evaluating, without_hooks
+from arm_lens.engine.protocol import LanguageModel, ModelClass, Reference, evaluating, without_hooks
 from arm_lens.engine.tokens import pad
 
 
@@ -79,10 +80,10 @@ def reference(module: nn.Module, vocabulary: int, dtype: torch.dtype) -> Referen
             return logits[0].float().cpu()
 
         logits = [read(row) for row in rows]
-        beginning = read(rows[0][: LENGTHS[-1]])
+        beginning = read(rows[1][: LENGTHS[-1]])
     if not all(bool(has_maximum(one).all()) for one in logits):
         raise NotFiniteError.of(f"the logits of {name} itself", None, None, cause_in(dtype))
-    if not _deviation(logits[0][: len(beginning)], beginning) <= tolerance(dtype):
+    if not _deviation(logits[1][: len(beginning)], beginning) <= tolerance(dtype):
         raise UnsupportedModelError(
             f"{name} is not causal: its logits at a token depend on later tokens, so that there is no next-token verdict"
         )
@@ -153,9 +154,10 @@ def compare(model: LanguageModel, expected: Reference, *, quantised: bool = Fals
             off = _deviation(centred(found[-len(logits) :]), centred(logits))
             if problem is None and not off <= allowed:
                 problem = f"the logits of {len(row)} tokens differ by {off:.2g} standard deviations"
-        last = centred(torch.stack([logits[-1] for logits in expected.logits]))
+        first = int(model.reads_alone(map(len, expected.rows)))  # 1: without the longest row
+        last = centred(torch.stack([logits[-1] for logits in expected.logits[first:]]))
         for side in ("left", "right"):
-            found = model.unchecked_last_logits(pad(expected.rows, side=side, device=model.device))
+            found = model.unchecked_last_logits(pad(expected.rows[first:], side=side, device=model.device))
             off = _deviation(centred(found), last)
             if problem is None and not off <= allowed:
                 problem = f"with padding on the {side}, logits differ by {off:.2g} standard deviations"
@@ -175,12 +177,15 @@ def _remedy(model: LanguageModel) -> str:
         )
     if model.dtype == torch.float64:
         return "use dtype=torch.float32 (in float64 the attention masks of transformers overflow)"
-    if model.model_class == "HookedTransformer":
-        return "use model_class='TransformerBridge'"
+    return "use " + other_than(model.model_class)
+
+
+def other_than(model_class: ModelClass) -> str:
+    """What to use instead of a model class of this TransformerLens."""
+    if model_class == "HookedTransformer":
+        return "model_class='TransformerBridge'"
     newer = "another version of TransformerLens (pip install --upgrade transformer-lens)"
-    return newer + (
-        ", or model_class='HookedTransformer'" if int(version("transformer-lens").partition(".")[0]) < 4 else ""
-    )
+    return newer + (", or model_class='HookedTransformer'" if version("transformer-lens").startswith("3.") else "")
 
 
 # ------------------------------------------------------------------------------------------ the heads
@@ -207,7 +212,7 @@ def head_shape(model: LanguageModel) -> tuple[int, int]:
     def noting(layer: int) -> Callable[..., None]:
         return lambda _module, _args, z: shapes.__setitem__(layer, tuple(z.shape[2:]))
 
-    batch = pad([list(range(1, 1 + LENGTHS[-1]))], device=model.device)
+    batch = pad([list(range(1, 1 + LENGTHS[1]))], device=model.device)
     with model.exclusive(), without_hooks(model.modules()):
         with contextlib.ExitStack() as handles:
             for layer, point in points.items():
@@ -218,7 +223,7 @@ def head_shape(model: LanguageModel) -> tuple[int, int]:
             raise UnsupportedModelError(
                 f"{name}: hook_z of {_listed('layer', silent)} does not fire: attention runs outside TransformerLens"
             )
-        shape = _one_shape(name, shapes, model.n_heads)
+        shape = _one_shape(name, shapes, getattr(model.config, "num_attention_heads", model.n_heads))
         model.findings.shape = shape
         ramp = torch.linspace(-3.0, 3.0, shape[1])
         with model.hooked(dict.fromkeys(layers, lambda z: ramp.to(z).expand_as(z).clone())):
@@ -229,7 +234,7 @@ def head_shape(model: LanguageModel) -> tuple[int, int]:
 
 
 def _one_shape(name: str, shapes: dict[int, tuple[int, ...]], n_heads: int) -> tuple[int, int]:
-    """Heads and d_head that all layers have; some bridges give the heads in one axis with d_head."""
+    """Heads and d_head that all layers have; some bridges give both in one axis, or cut them by the width of the keys."""
     if len(set(shapes.values())) > 1:
         layers: dict[tuple[int, ...], list[int]] = {}
         for layer, shape in shapes.items():
@@ -239,12 +244,10 @@ def _one_shape(name: str, shapes: dict[int, tuple[int, ...]], n_heads: int) -> t
             f"{name}: its layers differ in heads or in their width ({each}), so that no tensor [layer, head, d_head] holds "
             "them; arm_lens cannot use such models"
         )
-    shape = shapes[0]
-    if len(shape) == 2:
-        return shape[0], shape[1]
-    if len(shape) != 1 or shape[0] % n_heads:
-        raise UnsupportedModelError(f"{name}: hook_z of shape {shape} cannot be cut into {n_heads} heads")
-    return n_heads, shape[0] // n_heads
+    width = math.prod(shapes[0])
+    if width % n_heads:
+        raise UnsupportedModelError(f"{name}: hook_z of shape {shapes[0]} cannot be cut into {n_heads} heads")
+    return n_heads, width // n_heads
 
 
 def _listed(noun: str, numbers: Sequence[int]) -> str:

@@ -10,8 +10,9 @@ import json
 import tempfile
 import warnings
 from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, Literal, get_args, overload
 
 import torch
 from transformer_lens.model_bridge import TransformerBridge
@@ -19,7 +20,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from arm_lens.engine.bridge import for_transformer_lens, use_tokenizer
 from arm_lens.engine.hooked import HookedTransformer
-from arm_lens.engine.identity import verify
+from arm_lens.engine.identity import UnsupportedModelError, other_than, verify
 from arm_lens.engine.language_model import adapter_of
 from arm_lens.engine.protocol import ModelClass, bundled_model_path
 
@@ -93,16 +94,24 @@ def load_model(
     }
     raw = None
     model: TransformerBridge | HookedTransformer
-    if model_class == "TransformerBridge":
-        model = TransformerBridge.boot_transformers(path, revision=revision, **options)
-    elif model_class != "HookedTransformer":
+    if model_class not in get_args(ModelClass):
         raise ValueError(f"model_class must be 'TransformerBridge' or 'HookedTransformer', not {model_class!r}")
-    elif HookedTransformer is None:
+    if model_class == "HookedTransformer" and HookedTransformer is None:
         raise ValueError("this TransformerLens has no HookedTransformer (removed in 4.0); use TransformerBridge")
-    elif Path(path).is_dir():
-        model, raw = _hooked_from_folder(path, **options)
-    else:
-        model = HookedTransformer.from_pretrained_no_processing(path, revision=revision, **options)
+    try:
+        if model_class == "TransformerBridge":
+            model = TransformerBridge.boot_transformers(path, revision=revision, **options)
+        elif Path(path).is_dir():
+            model, raw = _hooked_from_folder(path, **options)
+        else:
+            model = HookedTransformer.from_pretrained_no_processing(path, revision=revision, **options)
+    except (OSError, ImportError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # TransformerLens meets configs that it does not know with errors of any kind
+        raise UnsupportedModelError(
+            f"{path}: TransformerLens {version('transformer-lens')} cannot make a {model_class} of this model "
+            f"({type(error).__name__}: {error}); use {other_than(model_class)}"
+        ) from error
     if tokenizer is not None:
         use_tokenizer(model, tokenizer)
     verify(adapter_of(model), raw)

@@ -68,7 +68,8 @@ class Prefixes:
         self._common = common if len(common) >= SHORTEST_SHARED else []
         new = [len(sequence) - len(self._common) for sequence in self.sequences]
         sizes = Footprint.of(self.model)
-        self.batches = list(sizes.batches(new, len(self._common), batch_size, memory_budget / 2))
+        most = 1 if self.model.reads_alone(map(len, sequences)) else batch_size
+        self.batches = list(sizes.batches(new, len(self._common), most, memory_budget / 2))
         """Which prompts are read together, by index."""
         self._expected = min(memory_budget, sizes.stored(sum(new) + len(self._common)))
         self._what = ("prefixes", batch_size, memory_budget)
@@ -142,7 +143,7 @@ def each_last_logits(
     order = sorted(range(len(sequences)), key=lambda index: len(sequences[index]))
     common = shared_beginning(model, sequences) if sequences else []
     past = [model.prefill(pad([common], device=model.device))] if common else []
-    spans = list(chunks(len(order), batch_size))
+    spans = list(chunks(len(order), 1 if model.reads_alone(map(len, sequences)) else batch_size))
     for span in tqdm(spans, desc="judging", unit="batch", disable=not progress, leave=False):
         here = order[span]
         batch = pad([sequences[index][len(common) :] for index in here], device=model.device)

@@ -39,6 +39,10 @@ STRETCHED = "its positions are stretched by the length of the prompt"
 """Why some models cannot go on from KV segments."""
 
 
+class MixedLengthsError(ValueError):
+    """Prompts of different lengths cannot be read together, because each would change the others' logits."""
+
+
 def bundled_model_path() -> Path:
     """The folder of the bundled judge model, in Hugging Face format."""
     return Path(str(resources.files("arm_lens"))) / "judge_model" / "weights"
@@ -521,6 +525,10 @@ class LanguageModel(ABC):
     def unchecked_last_logits(self, batch: TokenBatch) -> Float[Tensor, "batch vocab"]:
         """Next-token logits after the last real tokens, whether they are finite or not."""
 
+    def reads_alone(self, lengths: Iterable[int]) -> bool:
+        """Whether prompts of these numbers of tokens must be read one by one, because a batch mate would change them."""
+        return False
+
     @abstractmethod
     def no_extension(self, longest: int) -> str | None:
         """Why the model cannot read new tokens after KV segments, as far as class and config show; None if it may.
@@ -590,10 +598,11 @@ def _as_lens_hook(function: Hook, n_heads: int) -> Callable[..., Tensor | None]:
     def lens_hook(z: Tensor, hook: HookPoint) -> Tensor | None:
         if _SILENCE.get() is not silence:
             return None
-        if z.ndim == 4:
+        if z.shape[2:-1] == (n_heads,):
             return function(z)
-        # Some bridge layers give the heads in one axis with d_head.
-        result = function(rearrange(z, "batch pos (head d_head) -> batch pos head d_head", head=n_heads))
-        return None if result is None else rearrange(result, "batch pos head d_head -> batch pos (head d_head)")
+        # Some bridge layers give the heads in one axis with d_head, and some cut them by the width of the keys.
+        flat = z.flatten(start_dim=2)
+        result = function(rearrange(flat, "batch pos (head d_head) -> batch pos head d_head", head=n_heads))
+        return None if result is None else result.reshape(z.shape)
 
     return lens_hook
