@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from arm_lens.preferences.types import Preference, TiedPair
+from arm_lens.safe_text import printable
 
 MAX_LISTED = 20
 """How many problems a message lists; it only counts the others."""
@@ -25,7 +26,7 @@ class PreferenceProblem:
 
     def __str__(self) -> str:
         row = "" if self.row is None else f", row {self.row}"
-        return f"{self.source}{row}{f', field {self.field}' if self.field else ''}: {self.message}"
+        return printable(f"{self.source}{row}{f', field {self.field}' if self.field else ''}: {self.message}")
 
 
 class PreferenceDataError(ValueError):

@@ -366,12 +366,11 @@ def _parse_parquet(data: bytes, name: str, how: Opening) -> Iterator[Row]:
     try:
         file = pa.parquet.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
         _check_names(file.schema_arrow.names, name)
-        groups = [file.metadata.row_group(index) for index in range(file.metadata.num_row_groups)]
-        chunks = [group.column(index) for group in groups for index in range(group.num_columns)]
-        if file.metadata.num_rows > MAX_ROWS or sum(chunk.num_values for chunk in chunks) > MAX_VALUES:
-            raise unreadable(name, f"has more than {MAX_ROWS:,} rows or {MAX_VALUES:,} values; divide it")
-        largest = max((chunk.total_uncompressed_size for chunk in chunks), default=1)  # no value can be larger
-        at_a_time = min(max(how.max_bytes // max(largest, 1), 1), 1024)
+        if file.metadata.num_rows > MAX_ROWS:
+            raise unreadable(name, f"has more than {MAX_ROWS:,} rows; divide it")
+        groups = range(file.metadata.num_row_groups)  # (pyarrow ends the process if the metadata of a chunk is damaged)
+        largest = max((file.metadata.row_group(index).total_byte_size for index in groups), default=1)
+        at_a_time = min(max(how.max_bytes // max(largest, 1), 16), 1024)  # no value is larger than its row group
         for batch in file.iter_batches(batch_size=at_a_time, use_threads=False):
             for record in batch.to_pylist():
                 number, size = number + 1, size + _size(record)

@@ -2,7 +2,7 @@
 
 Cells are written as they are, also those that a spreadsheet would take for a formula: these are files for programs, and
 a cell that was changed for a spreadsheet would not be the same when it is read again. (Tables of results are for
-people, and neutralise such cells: `arm_lens.display.safe`.) In ``.csv`` and ``.tsv`` every cell is text and quoted;
+people, and neutralise such cells: `arm_lens.safe_text`.) In ``.csv`` and ``.tsv`` every cell is text and quoted;
 what is not text is written as JSON.
 """
 

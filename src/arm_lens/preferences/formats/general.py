@@ -24,7 +24,7 @@ from typing import Any
 from arm_lens.preferences.files import JsonError, parse_json
 from arm_lens.preferences.formats.registry import Format
 from arm_lens.preferences.formats.rows import Part, Reading, Record
-from arm_lens.preferences.messages import Message, PreferenceFieldError, short_repr, text_of
+from arm_lens.preferences.messages import Message, PreferenceFieldError, as_prompt, short_repr, text_of
 from arm_lens.preferences.types import Preference, TiedPair
 from arm_lens.preferences.verdicts import (
     labels_option,
@@ -118,13 +118,10 @@ def _read_pair(record: Record, filled: Mapping[str, Any]) -> Preference | TiedPa
     are_whole = given is None or (_begins_conversation(chosen) and _begins_conversation(rejected))
     parts = _split(chosen, rejected) if are_whole else _parts(given, chosen, rejected)
     # If the conversations include the prompt, a prompt column must repeat it, or its last message.
-    prompt = parts["prompt"].value
-    repeated = (
-        prompt,
-        *(text_of(one, "prompt") for one in (prompt, prompt if isinstance(prompt, str) else prompt[-1:])),
-    )
-    if given is not None and given not in repeated:
-        raise PreferenceFieldError("prompt", "differs from the conversation that chosen and rejected begin with")
+    if given is not None and are_whole:
+        prompt = as_prompt("prompt", parts["prompt"].value)
+        if given not in (parts["prompt"].value, text_of(prompt), text_of(prompt[-1:])):
+            raise PreferenceFieldError("prompt", "differs from the conversation that chosen and rejected begin with")
     used = list(parts)
     if "winner" in filled:
         parts, used = _decided(record, parts, "chosen", "rejected"), [*used, "winner"]

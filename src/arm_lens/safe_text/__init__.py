@@ -1,0 +1,45 @@
+"""Text from strangers in a terminal and in a spreadsheet.
+
+A terminal obeys control characters, so a file could clear the screen or hide what is printed: `printable` writes them out. A
+spreadsheet computes a cell that begins with ``=``, ``+``, ``-``, ``@``, a tab or a carriage return, which can send the
+rest of the table elsewhere: `without_formulas` puts an apostrophe before such text, as spreadsheets do themselves to
+mark a cell as text. It is for tables of results, which are for people. Files of preferences are for programs and keep
+every cell as it is.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+
+import pandas as pd
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_BIDIRECTIONAL = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def printable(text: str) -> str:
+    r"""The text with control characters written out, such as ``\x1b``; line breaks and tabs stay.
+
+    Characters that reverse the direction of writing are written out too: they can make a text look like another one.
+    """
+    if text.isprintable():
+        return text
+    return "".join(_written_out(character) for character in text)
+
+
+def _written_out(character: str) -> str:
+    is_control = unicodedata.category(character) in ("Cc", "Cs") or character in _BIDIRECTIONAL
+    return character if not is_control or character in "\n\t" else ascii(character)[1:-1]
+
+
+def without_formulas(frame: pd.DataFrame) -> pd.DataFrame:
+    """A copy of a table in which a spreadsheet takes no text for a formula; numbers are as they were."""
+    copy = frame.rename(columns=_as_text)
+    for position, dtype in enumerate(copy.dtypes):
+        if not pd.api.types.is_numeric_dtype(dtype):
+            copy.isetitem(position, copy.iloc[:, position].map(_as_text, na_action="ignore"))
+    return copy
+
+
+def _as_text(cell: object) -> object:
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
