@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -217,12 +218,15 @@ def _fit_ratio(context: FitContext, options: LikelihoodRatioOptions) -> Likeliho
 def _reference_of(options: LikelihoodRatioOptions, model: ModelLike) -> LanguageModel:
     """The reference, of the same class, in the same precision and on the same device as a model."""
     like = language_model(model)
-    return _reference(options.reference, like.info.model_class, like.dtype, str(like.device))
+    files = sorted((str(one), one.stat().st_mtime_ns, one.stat().st_size) for one in Path(options.reference).glob("*"))
+    return _reference(options.reference, like.info.model_class, like.dtype, str(like.device), tuple(files))
 
 
 @lru_cache(maxsize=1)
-def _reference(name: str, model_class: ModelClass, dtype: torch.dtype, device: str) -> LanguageModel:
-    """A reference, loaded once for all fits of a process."""
+def _reference(
+    name: str, model_class: ModelClass, dtype: torch.dtype, device: str, files: tuple[tuple[str, int, int], ...]
+) -> LanguageModel:
+    """A reference, loaded once for all fits of a process, and again if the files in its folder change."""
     return language_model(load_model(name, model_class=model_class, dtype=dtype, device=device))
 
 

@@ -25,6 +25,8 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import cache
+from importlib import import_module
 from typing import Annotated, Any
 from urllib.parse import unquote, urlsplit
 
@@ -307,32 +309,39 @@ class ChatClient:
 
 def _bounded(seconds: float) -> Callable[[Any], None]:
     """A hook of the HTTP client that lets a response have a certain size and take a certain time."""
-    import httpx
 
-    class Bounded(httpx.SyncByteStream):
-        def __init__(self, response: httpx.Response) -> None:
-            self._stream, self._request = response.stream, response.request
+    def hook(response: Any) -> None:
+        if (coding := response.headers.get("content-encoding", "identity")) != "identity":
+            response.close()
+            raise UnusableResponse(f"a response in {coding[:20]!r}, though an uncompressed one was requested")
+        response.stream = _stream_class(type(response))(response, seconds)
+
+    return hook
+
+
+@cache
+def _stream_class(response: type[Any]) -> type[Any]:
+    """A stream for the responses of an HTTP library: httpx, or the package that succeeded it in newer clients."""
+    library: Any = import_module(response.__module__.partition(".")[0])
+
+    class Bounded(library.SyncByteStream):  # type: ignore[misc]  # known at run time only
+        def __init__(self, response: Any, seconds: float) -> None:
+            self._stream, self._request, self._seconds = response.stream, response.request, seconds
 
         def __iter__(self) -> Iterator[bytes]:
-            end, size = self._request.extensions["left"] + seconds, 0
+            end, size = self._request.extensions["left"] + self._seconds, 0
             for part in self._stream:
                 size += len(part)
                 if size > MOST_BYTES:
                     raise UnusableResponse(f"more than {MOST_BYTES:,} bytes")
                 if time.monotonic() > end:
-                    raise httpx.ReadTimeout("the response took too long", request=self._request)
+                    raise library.ReadTimeout("the response took too long", request=self._request)
                 yield part
 
         def close(self) -> None:
             self._stream.close()
 
-    def hook(response: httpx.Response) -> None:
-        if (coding := response.headers.get("content-encoding", "identity")) != "identity":
-            response.close()
-            raise UnusableResponse(f"a response in {coding[:20]!r}, though an uncompressed one was requested")
-        response.stream = Bounded(response)
-
-    return hook
+    return Bounded
 
 
 class _Part(BaseModel):
