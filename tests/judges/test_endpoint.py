@@ -43,7 +43,7 @@ EXAMPLES = (
 def test_messages_are_those_of_the_templates_chat_form(tokenizer, layout, examples, criterion_text):
     template = JudgeTemplate(yes=("Ja",), no=("Nein",))
     echo = copy.deepcopy(tokenizer)
-    echo.chat_template = "{{ messages | tojson }}"
+    echo.chat_template = "{% for m in messages %}{{ m.role }}={{ m.content }}#{% endfor %}{% if add_generation_prompt %}assistant={% endif %}"
     with ChatServer(longer) as server:
         judge = judge_at(server, template=template, layout=layout, examples=examples, criterion_text=criterion_text)
         judge.margins(["How?"], ["Like this"], ["Like that, or so"])
@@ -54,9 +54,9 @@ def test_messages_are_those_of_the_templates_chat_form(tokenizer, layout, exampl
     ]  # fmt: skip
     spelled = {"scalar": ("Nein", "Ja"), "ranked": ("B", "A")}[layout]
     demonstrations = [(one.text, spelled[one.positive]) for one in questions_of(examples, template, layout)]
-    expected = [
-        json.loads(template.render(echo, text, examples=demonstrations, criterion=criterion_text)) for text in texts
-    ]
+    rendered = [template.render(echo, text, examples=demonstrations, criterion=criterion_text) for text in texts]
+    turns = [[one.split("=", 1) for one in text.removesuffix("#assistant=").split("#")] for text in rendered]
+    expected = [[{"role": role, "content": content} for role, content in one] for one in turns]
     sent = [list(one.body["messages"]) for one in server.received]
     assert sorted(sent, key=str) == sorted(expected, key=str)
 

@@ -4,6 +4,7 @@ import pytest
 
 from arm_lens import JudgeTemplate, LabelledResponse, PreferencePair, PromptTooLongError
 from arm_lens.engine.verdict_tokens import resolve_verdicts
+from arm_lens.judges.options import QuestionOptions
 from arm_lens.judges.questions import Question, encode_questions, questions_of, sample_demonstrations, verdicts_of
 
 pytestmark = pytest.mark.tl4
@@ -39,7 +40,7 @@ def test_a_single_response_cannot_be_ranked_and_is_named():
 
 def test_prompts_hold_the_worked_examples_with_their_verdicts_and_end_before_the_verdict(model_of, tokenizer):
     questions = questions_of(PAIRS[:1], TEMPLATE)
-    (ids,) = encode_questions(model_of("llama"), TEMPLATE, questions[:1], demonstrations=[questions[1:]])
+    (ids,) = encode_questions(model_of("llama"), QuestionOptions(template=TEMPLATE), questions[:1], demonstrations=[questions[1:]])
     words = tokenizer.convert_ids_to_tokens(ids)
     assert words[0] == "<bos>"
     assert words[-1] == "verdict:"
@@ -55,7 +56,7 @@ def test_each_layout_has_its_verdicts(tokenizer):
 def test_the_example_whose_prompt_is_too_long_is_named(model_of):
     long = PreferencePair("garden " * 600, "warm", "cold", id="file.jsonl:12")
     with pytest.raises(PromptTooLongError, match=r"file\.jsonl:12/chosen: the prompt has 60\d tokens"):
-        encode_questions(model_of("llama"), TEMPLATE, questions_of([*PAIRS[:2], long], TEMPLATE))
+        encode_questions(model_of("llama"), QuestionOptions(template=TEMPLATE), questions_of([*PAIRS[:2], long], TEMPLATE))
 
 
 def test_worked_examples_are_distinct_and_never_the_question_itself():

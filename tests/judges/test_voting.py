@@ -18,7 +18,7 @@ from arm_lens.judges.base import Judge
 from arm_lens.judges.controls import uniform_of
 from arm_lens.judges.options import QuestionOptions
 from arm_lens.judges.template import JudgeTemplate, default_template
-from arm_lens.judges.voting import Rationale, VotingJudge, _ends_of_turn
+from arm_lens.judges.voting import Rationale, VotingJudge
 
 pytestmark = [pytest.mark.tl4, pytest.mark.slow]
 
@@ -193,7 +193,7 @@ def test_a_chat_models_verdict_follows_the_reasons_in_the_same_turn(chat_model, 
     before = tokenizer.encode(f"{turn}<bos>{question} reply: why verdict:", add_special_tokens=False)
     after = tokenizer.encode(" so verdict:", add_special_tokens=False)
     ends = {tokenizer.eos_token_id, tokenizer.pad_token_id}
-    assert _ends_of_turn(tokenizer) == ends
+    assert voting._ends_of_turn() == ends
     settings = {"votes": 3, "steps": 4, "temperature": 2.0, "stop": ends, "verdicts": spellings(tokenizer)}
     each = reasons_and_verdicts(raw, before, after, (8, question), **settings)
     chances = voting._after_reasons(questions.scalar_questions(PROMPTS[:1], RESPONSES[:1]), rationale, False)

@@ -3,13 +3,17 @@
 A judge gives each response a *reward*, on a scale of its own, and compares two responses by the difference of their
 *gaps*: the rewards on a scale that does not saturate, such as the log-odds of a probability. A judge in the ranked layout
 only compares, always in both orders.
+
+A number that is not finite is never a verdict: `checked` raises a `NotFiniteError` that names the example. Only a judge that
+was told to leave out what is too long (``on_too_long="skip"``) gives NaN for those examples, with a warning.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeAlias, TypeVar, overload
 
@@ -17,32 +21,79 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from arm_lens.display.caution import caution
 from arm_lens.engine.language_model import ModelLike
+from arm_lens.engine.protocol import NotFiniteError
 from arm_lens.engine.verdict_tokens import VerdictScores
 from arm_lens.judges.artefact import decoding, read_artefact, write_artefact
 from arm_lens.judges.options import Layout, QuestionOptions, ReadingOptions
-from arm_lens.judges.questions import Question
+from arm_lens.judges.questions import Question, listed_names
 from arm_lens.judges.template import JudgeTemplate
-from arm_lens.preferences import Preference, Prompt
+from arm_lens.preferences import Preference, PreferenceFieldError, Prompt, text_of
 from arm_lens.registry import OptionsModel
 
-ScoreKind: TypeAlias = Literal["probability", "two_way", "gap"]
+ScoreKind: TypeAlias = Literal["reward", "probability", "two_way", "gap"]
+"""``reward`` is what a judge gives by default, ``gap`` what responses are compared by; the others are probabilities."""
+LEAST_MASS = 0.1
+"""If the model gives less probability than this to all verdicts together, on average, a `VerdictMassWarning` is due."""
 Texts: TypeAlias = Sequence[Prompt]
 """Prompts or responses, one for each example: text, or the messages of a conversation."""
+
+
+class VerdictMassWarning(UserWarning):
+    """The model would rather write something else than a verdict, so that the verdicts' probabilities say little."""
+
+
+class SkippedWarning(UserWarning):
+    """Examples could not be judged and have no score: they are too long, or are not texts."""
 
 
 @dataclass(frozen=True)
 class Comparison:
     """Which of two responses a judge prefers."""
 
-    preferred: Literal["a", "b", "tie"]
+    preferred: Literal["a", "b", "tie"] | None
+    """None if the pair was left out because it is too long."""
     margin: float
     """How much better the first response is, by the difference of gaps; positive if ``a`` is preferred."""
 
     @classmethod
     def of(cls, margin: float) -> Comparison:
-        """From the margin alone; exactly zero is a tie."""
-        return cls("a" if margin > 0 else "b" if margin < 0 else "tie", margin)
+        """From the margin alone; exactly zero is a tie, and NaN no preference."""
+        return cls("a" if margin > 0 else "b" if margin < 0 else "tie" if margin == 0 else None, margin)
+
+
+@dataclass
+class VerdictMass:
+    """How much probability a judge's model has given to all verdicts together, over the questions so far."""
+
+    total: float = 0.0
+    n: int = 0
+    """Questions."""
+    preferred: tuple[tuple[str, float], ...] = ()
+    """Tokens that the model would rather write, with their mean probabilities, if the mass was small."""
+    warned: bool = False
+
+    @property
+    def mean(self) -> float | None:
+        """P(positive) + P(negative) on average; None before the first question."""
+        return self.total / self.n if self.n else None
+
+    def add(self, scores: VerdictScores) -> None:
+        """Count further questions, and warn once if the mass of these is below `LEAST_MASS`."""
+        mass = scores.mass
+        self.total, self.n = self.total + float(mass.sum()), self.n + len(mass)
+        self.preferred = scores.preferred or self.preferred
+        if len(mass) and float(mass.mean()) < LEAST_MASS and not self.warned:
+            self.warned = True
+            rather = ", ".join(f"{token!r} ({share:.0%})" for token, share in scores.preferred)
+            caution(
+                f"the model gives the verdicts a probability of {float(mass.mean()):.2g} together, on average over "
+                f"{len(mass)} questions"
+                + (f"; it would rather write {rather}" if rather else "")
+                + ". Ask in another way: a system message, chat_template_kwargs, or a judge template with other verdicts",
+                VerdictMassWarning,
+            )
 
 
 class Judge(ABC):
@@ -69,18 +120,28 @@ class Judge(ABC):
         return False
 
     @abstractmethod
-    def score(self, prompts: Texts, responses: Texts, *, progress: bool = False) -> Float[Tensor, " example"]:
+    def score(
+        self, prompts: Texts, responses: Texts, *, kind: ScoreKind = "reward", progress: bool = False
+    ) -> Float[Tensor, " example"]:
         """The reward of each response; higher is better.
 
         Args:
             prompts: one per response.
             responses: what is judged.
+            kind: ``reward``, the judge's own scale, or ``gap``, the scale by which `prefer` compares, if it is another one;
+                some judges give further kinds.
             progress: show a progress bar.
 
         Raises:
-            ValueError: if there are not as many prompts as responses, or the judge only compares.
+            ValueError: if there are not as many prompts as responses, if one is not a text, if the judge only compares, or if
+                it does not give that kind of score.
             PromptTooLongError: naming the example.
+            NotFiniteError: naming the example whose score is not a number.
         """
+
+    def too_long(self, prompts: Texts, responses: Texts) -> dict[int, str]:
+        """The examples, by number, that exceed the model's context, each with the error; without a context, none."""
+        return {}
 
     def rewards_and_gaps(
         self, prompts: Texts, responses: Texts, *, progress: bool = False
@@ -114,7 +175,10 @@ class Judge(ABC):
     ) -> list[Comparison]: ...
 
     def prefer(self, prompts: Any, a: Any, b: Any, *, progress: bool = False) -> Comparison | list[Comparison]:
-        """Which of two responses is better: to one prompt, or to each of a list. Errors as `margins`."""
+        """Which of two responses is better: to one prompt, or to each of a list. Errors as `margins`.
+
+        The better response has the higher score of the kind ``gap``.
+        """
         if isinstance(prompts, list):
             return [Comparison.of(one) for one in self.margins(prompts, a, b, progress=progress).tolist()]
         return Comparison.of(float(self.margins([prompts], [a], [b], progress=progress)[0]))
@@ -124,17 +188,64 @@ class Judge(ABC):
         """TRL logs rewards under a function's name."""
         return self.kind.replace(" ", "_")
 
-    def __call__(self, *, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float]:
-        """As a reward function of TRL's GRPOTrainer: keywords only, a float per completion."""
+    def __call__(self, *, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float | None]:
+        """As a reward function of TRL's GRPOTrainer: keywords only, a float per completion; see `RewardFunction`."""
+        return RewardFunction(self)(prompts=prompts, completions=completions)
 
-        def hashable(texts: Sequence[Any]) -> list[Prompt]:
-            return [one if isinstance(one, str) else tuple(one) for one in texts]
-
-        return [float(one) for one in self.score(hashable(prompts), hashable(completions))]
+    def reward_function(self, kind: ScoreKind = "reward") -> RewardFunction:
+        """A reward function of TRL's GRPOTrainer that gives scores of the chosen kind."""
+        return RewardFunction(self, kind)
 
     def facts(self) -> dict[str, Any]:
         """What is known of the fit and of the answers so far, as far as it applies: n_heads, heads, unparsed, cost."""
         return {}
+
+
+@dataclass(frozen=True)
+class RewardFunction:
+    """A judge as a reward function of TRL's GRPOTrainer.
+
+    A completion that cannot be judged (it is None, its messages are malformed, it exceeds the model's context) has the reward
+    None, which TRL accepts, with one warning that names the rows: it does not end the training run.
+    """
+
+    judge: Judge
+    kind: ScoreKind = "reward"
+
+    @property
+    def __name__(self) -> str:
+        """TRL logs rewards under a function's name."""
+        return self.judge.__name__ + ("" if self.kind == "reward" else f"_{self.kind}")
+
+    def __call__(self, *, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float | None]:
+        """A reward for each completion; further columns of the data set are not read."""
+        check_lengths(prompts, completions)
+        usable: list[tuple[int, Prompt, Prompt]] = []
+        refused: dict[int, str] = {}
+        for row, texts in enumerate(zip(prompts, completions, strict=True)):
+            try:
+                prompt, completion = (
+                    checked_text(one, field) for one, field in zip(texts, ("prompt", "completion"), strict=True)
+                )
+                usable.append((row, prompt, completion))
+            except PreferenceFieldError as error:
+                refused[row] = str(error)
+        too_long = self.judge.too_long([one for _, one, _ in usable], [one for _, _, one in usable])
+        refused |= {usable[number][0]: reason for number, reason in too_long.items()}
+        usable = [one for one in usable if one[0] not in refused]
+        if refused:
+            first = min(refused)
+            caution(
+                f"{listed_names([f'row {row}' for row in sorted(refused)])}: no reward (None); row {first}: {refused[first]}",
+                SkippedWarning,
+            )
+        rewards: list[float | None] = [None] * len(prompts)
+        if usable:
+            kind: dict[str, Any] = {} if self.kind == "reward" else {"kind": self.kind}
+            scores = self.judge.score([one for _, one, _ in usable], [one for _, _, one in usable], **kind)
+            for (row, _, _), score in zip(usable, scores.tolist(), strict=True):
+                rewards[row] = score
+        return rewards
 
 
 FittedType = TypeVar("FittedType", bound="FittedJudge")
@@ -243,11 +354,42 @@ class VerdictJudge(Judge):
     def verdict(self, questions: Sequence[Question], *, progress: bool = False) -> VerdictScores:
         """The verdict on each question, ``[question]``."""
 
+    def too_long_questions(self, questions: Sequence[Question]) -> dict[int, str]:
+        """The questions, by number, that exceed the model's context, each with the error; without a context, none."""
+        return {}
+
+    def too_long(self, prompts: Texts, responses: Texts) -> dict[int, str]:
+        """The examples, by number, that exceed the model's context, each with the error; none if they are clipped."""
+        return self.too_long_questions(self.scalar_questions(prompts, responses))
+
+    @cached_property
+    def verdict_mass(self) -> VerdictMass:
+        """How much probability the model has given to all verdicts together so far, and what it would rather write."""
+        return VerdictMass()
+
+    def judged(self, questions: Sequence[Question], *, progress: bool = False) -> VerdictScores:
+        """`verdict`, checked: every number is finite, except for questions that are left out because they are too long.
+
+        Raises:
+            NotFiniteError: naming the question.
+        """
+        left_out = self.too_long_questions(questions) if self.question.on_too_long == "skip" else {}
+        rest = [one for number, one in enumerate(questions) if number not in left_out]
+        found = self.verdict(rest, progress=progress) if rest or not left_out else None
+        if found is not None:
+            for values in (found.gap, found.probability):
+                checked(values, [one.name for one in rest])
+            self.verdict_mass.add(found)
+        if not left_out:
+            return found
+        warn_of_skipped({questions[number].name: reason for number, reason in left_out.items()})
+        return scattered_verdicts(found, len(questions), left_out)
+
     def scalar_questions(self, prompts: Texts, responses: Texts) -> list[Question]:
         """The question about each response, of a scalar judge. Its right verdict is unknown, and set to the positive one."""
         if self.compares_only:
             raise ValueError("a ranked judge compares two responses and has no score of one; use prefer")
-        check_as_many(prompts, responses)
+        prompts, responses = check_as_many(prompts, responses)
         return [
             Question(self.template.question(prompt, response), True, f"example {number}")
             for number, (prompt, response) in enumerate(zip(prompts, responses, strict=True))
@@ -257,7 +399,7 @@ class VerdictJudge(Judge):
         """Two questions about each pair, one for either order, of a ranked judge."""
         if not self.compares_only:
             raise ValueError("a scalar judge sees one response at a time: there is no order; use layout='ranked'")
-        check_pairs(prompts, a, b)
+        prompts, a, b = check_pairs(prompts, a, b)
         return [
             Question(self.template.ranked_question(prompt, *pair), True, f"pair {number}")
             for number, (prompt, one, two) in enumerate(zip(prompts, a, b, strict=True))
@@ -266,19 +408,23 @@ class VerdictJudge(Judge):
 
     def verdicts(self, prompts: Texts, responses: Texts, *, progress: bool = False) -> VerdictScores:
         """The verdict on each response, ``[example]``; otherwise as `score`."""
-        return self.verdict(self.scalar_questions(prompts, responses), progress=progress)
+        return self.judged(self.scalar_questions(prompts, responses), progress=progress)
 
     def score(
-        self, prompts: Texts, responses: Texts, *, kind: ScoreKind = "probability", progress: bool = False
+        self, prompts: Texts, responses: Texts, *, kind: ScoreKind = "reward", progress: bool = False
     ) -> Float[Tensor, " example"]:
         """The reward of each response; otherwise as `Judge.score`.
 
-        ``kind`` is ``probability``, P(Yes), of a language model over its full vocabulary; ``two_way``, P(Yes) / (P(Yes) +
-        P(No)); or ``gap``, the log-odds.
+        ``kind`` is ``reward`` or ``probability``, P(Yes), of a language model over its full vocabulary, as in the paper;
+        ``two_way``, P(Yes) / (P(Yes) + P(No)); or ``gap``, the log-odds. `prefer` compares log-odds: P(Yes) alone also
+        says how likely the model is to give a verdict at all, and may order two responses otherwise.
+
+        Warns:
+            VerdictMassWarning: once, if the model would rather write something else than a verdict.
         """
-        if kind not in ("probability", "two_way", "gap"):
-            raise ValueError(f"the kind of score is 'probability', 'two_way' or 'gap', not {kind!r}")
-        scores: Tensor = getattr(self.verdicts(prompts, responses, progress=progress), kind)
+        check_kind(kind, ("reward", "probability", "two_way", "gap"))
+        found = self.verdicts(prompts, responses, progress=progress)
+        scores: Tensor = getattr(found, "probability" if kind == "reward" else kind)
         return scores
 
     def rewards_and_gaps(
@@ -296,7 +442,7 @@ class VerdictJudge(Judge):
         Raises:
             ValueError: if the judge is scalar (it sees one response at a time), or lengths differ.
         """
-        return self.verdict(self.ranked_questions(prompts, a, b), progress=progress).gap.reshape(-1, 2)
+        return self.judged(self.ranked_questions(prompts, a, b), progress=progress).gap.reshape(-1, 2)
 
     def margins(self, prompts: Texts, a: Texts, b: Texts, *, progress: bool = False) -> Float[Tensor, " pair"]:
         """How much better each ``a`` is than its ``b``, in log-odds; errors name the pair.
@@ -313,20 +459,108 @@ class VerdictJudge(Judge):
         check_pairs(prompts, a, b)
         questions = self.scalar_questions([*prompts, *prompts], [*a, *b])
         named = [replace(one, name=f"pair {number % count}") for number, one in enumerate(questions)]
-        gaps = self.verdict(named, progress=progress).gap
+        gaps = self.judged(named, progress=progress).gap
         return gaps[:count] - gaps[count:]
 
 
-def check_pairs(prompts: Texts, a: Texts, b: Texts) -> None:
-    """Raise a ValueError unless each prompt has two responses."""
+def check_pairs(prompts: Texts, a: Texts, b: Texts) -> tuple[list[Prompt], list[Prompt], list[Prompt]]:
+    """Raise a ValueError unless each prompt has two responses and all are texts; messages are reduced to role and text."""
     if not len(prompts) == len(a) == len(b):
         raise ValueError(f"{len(prompts)} prompts for {len(a)} first and {len(b)} second responses")
+    fields = {"prompt": prompts, "first response": a, "second response": b}
+    first, second, third = (_checked_texts(texts, field, "pair") for field, texts in fields.items())
+    return first, second, third
 
 
-def check_as_many(prompts: Texts, responses: Texts) -> None:
-    """Raise a ValueError unless each prompt has a response."""
+def check_as_many(prompts: Texts, responses: Texts) -> tuple[list[Prompt], list[Prompt]]:
+    """Raise a ValueError unless each prompt has a response and all are texts; messages are reduced to role and text."""
+    check_lengths(prompts, responses)
+    return _checked_texts(prompts, "prompt", "example"), _checked_texts(responses, "response", "example")
+
+
+def check_lengths(prompts: Sequence[Any], responses: Sequence[Any]) -> None:
+    """Raise a ValueError unless there are as many prompts as responses, in lists and not in one text."""
+    for name, texts in (("prompts", prompts), ("responses", responses)):
+        if isinstance(texts, str):
+            raise ValueError(f"the {name} are one text; pass a list of texts, [{texts[:20]!r}, ...]")
     if len(prompts) != len(responses):
         raise ValueError(f"{len(prompts)} prompts for {len(responses)} responses")
+
+
+def _checked_texts(texts: Texts, field: str, row: str) -> list[Prompt]:
+    return [checked_text(one, f"{row} {number}: the {field}") for number, one in enumerate(texts)]
+
+
+def checked_text(value: object, field: str) -> Prompt:
+    """The text, or the messages that were read as text (`arm_lens.preferences.text_of`), as a tuple.
+
+    Raises:
+        PreferenceFieldError: a ValueError that names the field, if it is neither.
+    """
+    untyped: Any = value
+    text_of(untyped, field)
+    return untyped if isinstance(untyped, str) else tuple(untyped)
+
+
+def check_kind(kind: str, known: Collection[str] = ("reward", "gap")) -> None:
+    """Raise a ValueError unless the kind of score is one that the judge gives."""
+    if kind not in known:
+        raise ValueError(f"the kind of score is {', '.join(map(repr, known))}, not {kind!r}")
+
+
+def checked(values: Tensor, names: Sequence[str] | str) -> Tensor:
+    """The values, if all are finite; each belongs to one name, or to the number of a row of that name.
+
+    Raises:
+        NotFiniteError: naming the first row that has another value.
+    """
+    finite = values.isfinite().reshape(len(values), -1).all(dim=1)
+    if not finite.all():
+        first = int((~finite).nonzero()[0])
+        name = f"{names} {first}" if isinstance(names, str) else names[first]
+        raise NotFiniteError(
+            f"{name}: the model computes a number that is infinite or not a number; its activations may exceed the dtype: "
+            "load it with dtype=torch.bfloat16 or torch.float32"
+        )
+    return values
+
+
+def warn_of_skipped(reasons: Mapping[str, str]) -> None:
+    """Warn that examples, by name, have no score, and quote the reason of the first."""
+    names = list(dict.fromkeys(reasons))
+    caution(f"{listed_names(names)}: no score (NaN); {reasons[names[0]]}", SkippedWarning)
+
+
+def scattered_verdicts(found: VerdictScores | None, count: int, left_out: Collection[int]) -> VerdictScores:
+    """Verdicts on questions of which some were left out; those are NaN."""
+    parts = {
+        name: torch.full((count,), torch.nan)
+        for name in ("probability", "two_way", "gap", "log_positive", "log_negative")
+    }
+    if found is not None:
+        rest = [number for number in range(count) if number not in left_out]
+        for name, values in parts.items():
+            values[rest] = getattr(found, name).to(values)
+    return VerdictScores(**parts)
+
+
+def scores_of_rest(
+    prompts: Texts,
+    responses: Texts,
+    left_out: Mapping[int, str],
+    score: Callable[[Texts, Texts], Float[Tensor, " example"]],
+) -> Float[Tensor, " example"]:
+    """Scores of all examples except those that are left out, which are NaN, with a warning."""
+    if not left_out:
+        return score(prompts, responses)
+    warn_of_skipped({f"example {number}": reason for number, reason in left_out.items()})
+    rest = [number for number in range(len(prompts)) if number not in left_out]
+    scores = torch.full((len(prompts),), torch.nan, dtype=torch.float64)
+    if rest:
+        found = score([prompts[number] for number in rest], [responses[number] for number in rest])
+        scores = scores.to(found.dtype)
+        scores[rest] = found
+    return scores
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from arm_lens.judges.base import Judge, Texts, check_as_many
+from arm_lens.judges.base import Judge, ScoreKind, Texts, check_as_many, check_kind
 from arm_lens.preferences import text_of
 from arm_lens.registry import JudgeSpec, OptionsModel, Style, always, never
 
@@ -26,8 +26,11 @@ class LengthJudge(Judge):
     def __init__(self, *, shorter: bool = False) -> None:
         self.sign = -1.0 if shorter else 1.0
 
-    def score(self, prompts: Texts, responses: Texts, *, progress: bool = False) -> Float[Tensor, " example"]:
+    def score(
+        self, prompts: Texts, responses: Texts, *, kind: ScoreKind = "reward", progress: bool = False
+    ) -> Float[Tensor, " example"]:
         """The number of characters of each response, negative if shorter ones are preferred."""
+        check_kind(kind)
         check_as_many(prompts, responses)
         return self.sign * torch.tensor([float(len(text_of(response))) for response in responses])
 
@@ -40,8 +43,11 @@ class RandomJudge(Judge):
     def __init__(self, *, seed: int = 0) -> None:
         self.seed = seed
 
-    def score(self, prompts: Texts, responses: Texts, *, progress: bool = False) -> Float[Tensor, " example"]:
+    def score(
+        self, prompts: Texts, responses: Texts, *, kind: ScoreKind = "reward", progress: bool = False
+    ) -> Float[Tensor, " example"]:
         """Numbers in [0, 1)."""
+        check_kind(kind)
         check_as_many(prompts, responses)
         pairs = zip(prompts, responses, strict=True)
         numbers = [uniform_of(self.seed, text_of(prompt), text_of(response)) for prompt, response in pairs]
@@ -53,8 +59,11 @@ class ConstantJudge(Judge):
 
     kind: ClassVar[str] = "constant judge"
 
-    def score(self, prompts: Texts, responses: Texts, *, progress: bool = False) -> Float[Tensor, " example"]:
+    def score(
+        self, prompts: Texts, responses: Texts, *, kind: ScoreKind = "reward", progress: bool = False
+    ) -> Float[Tensor, " example"]:
         """One half for each."""
+        check_kind(kind)
         check_as_many(prompts, responses)
         return torch.full((len(responses),), 0.5)
 

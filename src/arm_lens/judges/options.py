@@ -6,14 +6,35 @@ name in a configuration. Options that are not set are left to the judge; within 
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias
+import datetime
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from arm_lens.judges.chat import FIXED_DATE
 from arm_lens.judges.template import JudgeTemplate
 from arm_lens.registry import OptionsModel
 
 Layout: TypeAlias = Literal["scalar", "ranked"]
+TooLong: TypeAlias = Literal["raise", "skip", "clip"]
+
+
+class Settings(dict[str, Any]):
+    """Settings by name that do not change, so that options with them have a hash."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(json.dumps(self, sort_keys=True, default=repr))
+
+
+def _settings(values: Mapping[str, Any]) -> Settings:
+    for name in ("tokenize", "add_generation_prompt", "continue_final_message", "return_tensors", "return_dict"):
+        if name in values:
+            raise ValueError(
+                f"{name!r} is decided by the judge; chat_template_kwargs are variables of the chat template"
+            )
+    return Settings(values)
 
 
 class QuestionOptions(OptionsModel):
@@ -25,6 +46,16 @@ class QuestionOptions(OptionsModel):
     """``scalar`` asks about one response; ``ranked`` asks which of two is better, in both orders."""
     template: JudgeTemplate | None = None
     """The wording; by default the model's own, or the general one."""
+    system: str = ""
+    """A system message, before everything else. It begins the user's first turn if the chat template has no place for it."""
+    chat_template_kwargs: Annotated[Mapping[str, Any], AfterValidator(_settings)] = Settings()
+    """Variables of the tokenizer's chat template, such as ``{"enable_thinking": False}``."""
+    date: datetime.date = FIXED_DATE
+    """The date that a chat template writes, if it writes one: fixed, so that a question is the same text on every day."""
+    on_too_long: TooLong = "raise"
+    """What becomes of a question that exceeds the model's context. ``raise``: an error, before any pass. ``skip``: no score
+    (NaN), with a warning. ``clip``: it is shortened, with a warning; the oldest demonstrations go first, then the beginning
+    of the prompt, but never the response, the criterion or the question itself. In a fit, ``skip`` is an error too."""
     batch_size: Annotated[int, Field(ge=1)] = 16
     """Prompts per forward pass."""
 

@@ -8,11 +8,13 @@ in which the demonstrations stand before the question, each with its verdict.
 
 from __future__ import annotations
 
+import datetime
 import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 from pydantic import ConfigDict
@@ -20,6 +22,8 @@ from transformers import PreTrainedTokenizerBase
 
 from arm_lens.engine.language_model import ModelLike, describe
 from arm_lens.engine.protocol import BUNDLED_NAME, bundled_model_path
+from arm_lens.engine.tokens import MarkedText
+from arm_lens.judges.chat import FIXED_DATE, Turn, chat_text
 from arm_lens.preferences import Prompt, text_of
 
 TEMPLATE_FILE = "judge_template.json"
@@ -51,6 +55,8 @@ class JudgeTemplate:
     """What stands between cue and verdict in a base model's demonstrations."""
     separator: str = "\n\n"
     """Between a base model's demonstrations."""
+    prefill: str = ""
+    """What a chat model's answer already begins with when the verdict is due, such as ``"\\n</think>\\n\\n"``."""
     yes: tuple[str, ...] = ("Yes",)
     """Spellings of the verdict that a response meets the criterion; the first is written in demonstrations."""
     no: tuple[str, ...] = ("No",)
@@ -77,20 +83,25 @@ class JudgeTemplate:
             if not getattr(self, name):
                 raise ValueError(f"the template has no spelling for the verdict {name!r}")
 
-    def question(self, prompt: Prompt, response: Prompt) -> str:
-        """The scalar question about one response."""
-        return _fill(self.scalar, prompt=text_of(prompt), response=text_of(response))
+    def question(self, prompt: Prompt, response: Prompt) -> MarkedText:
+        """The scalar question about one response.
 
-    def ranked_question(self, prompt: Prompt, response_a: Prompt, response_b: Prompt) -> str:
+        Raises:
+            PreferenceFieldError: if prompt or response cannot be read as text.
+        """
+        return _fill(self.scalar, prompt=text_of(prompt, "prompt"), response=text_of(response, "response"))
+
+    def ranked_question(self, prompt: Prompt, response_a: Prompt, response_b: Prompt) -> MarkedText:
         """The ranked question about two responses.
 
         Raises:
             ValueError: if the template has none.
+            PreferenceFieldError: if a text cannot be read as such.
         """
         if self.ranked is None:
             raise ValueError(NO_RANKED_QUESTION)
-        texts = {"prompt": text_of(prompt), "response_a": text_of(response_a), "response_b": text_of(response_b)}
-        return _fill(self.ranked, **texts)
+        given = {"prompt": prompt, "response_a": response_a, "response_b": response_b}
+        return _fill(self.ranked, **{field: text_of(text, field) for field, text in given.items()})
 
     def is_chat(self, tokenizer: PreTrainedTokenizerBase) -> bool:
         """Whether questions to this tokenizer's model go through its chat template."""
@@ -106,31 +117,49 @@ class JudgeTemplate:
         *,
         examples: Sequence[tuple[str, str]] = (),
         criterion: str = "",
-    ) -> str:
+        system: str = "",
+        chat_template_kwargs: Mapping[str, Any] = MappingProxyType({}),
+        date: datetime.date = FIXED_DATE,
+    ) -> MarkedText:
         """The whole text that the model reads; its next token is the verdict.
 
         The tokenizer decides between the chat and the base form. ``examples`` are questions with their verdicts, which stand
-        before the question in this order. An empty ``criterion`` is to be inferred from examples or injected means.
+        before the question in this order. An empty ``criterion`` is to be inferred from examples or injected means. A base
+        model reads a ``system`` message as the first paragraph. A question that is a plain ``str`` counts as given as a
+        whole.
+
+        Raises:
+            ChatTemplateError: if the chat template leaves out any of this, or does not end where a verdict is due.
+            ValueError: if there is a criterion, but the template's header has no place for it.
         """
-        if not self.is_chat(tokenizer):
-            demonstrations = [question + self.cue + self.before_verdict + verdict for question, verdict in examples]
-            return self._header(criterion) + self.separator.join([*demonstrations, question + self.cue])
-        turns = self.messages(question, examples=examples, criterion=criterion)
-        return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+        if self.is_chat(tokenizer):
+            turns = self._turns(question, examples, criterion, system)
+            return chat_text(tokenizer, turns, kwargs=chat_template_kwargs, date=date, prefill=self.prefill)
+        pieces = [MarkedText.of("system", system), "\n\n"] if system else []
+        pieces.append(self._header(criterion))
+        for text, verdict in examples:
+            pieces += [_marked(text), self.cue, self.before_verdict, verdict, self.separator]
+        return MarkedText.joined([*pieces, _marked(question), self.cue])
 
     def messages(
-        self, question: str, *, examples: Sequence[tuple[str, str]] = (), criterion: str = ""
+        self, question: str, *, examples: Sequence[tuple[str, str]] = (), criterion: str = "", system: str = ""
     ) -> list[dict[str, str]]:
         """The conversation that asks a chat model: each demonstration a turn, the criterion in front of the first."""
-        messages: list[dict[str, str]] = []
-        for text, verdict in examples:
-            messages += [{"role": "user", "content": text}, {"role": "assistant", "content": verdict}]
-        messages.append({"role": "user", "content": question})
-        messages[0]["content"] = self._header(criterion) + messages[0]["content"]
-        return messages
+        return [{"role": one.role, "content": one.text} for one in self._turns(question, examples, criterion, system)]
 
-    def _header(self, criterion: str) -> str:
-        return _fill(self.header, criterion=criterion) if criterion else ""
+    def _turns(self, question: str, examples: Sequence[tuple[str, str]], criterion: str, system: str) -> list[Turn]:
+        texts = [_marked(text) for text in (*(text for text, _ in examples), question)]
+        texts[0] = self._header(criterion) + texts[0]
+        turns = [Turn("system", MarkedText.of("system", system), "the system message")] if system else []
+        for number, (text, (_, verdict)) in enumerate(zip(texts, examples, strict=False), start=1):
+            turns.append(Turn("user", text, f"demonstration {number}"))
+            turns.append(Turn("assistant", verdict, f"the verdict of demonstration {number}"))
+        return [*turns, Turn("user", texts[-1], "the question")]
+
+    def _header(self, criterion: str) -> MarkedText:
+        if criterion and not self.header:
+            raise ValueError("there is a criterion text, but the judge template's header, where it belongs, is empty")
+        return _fill(self.header, criterion=criterion) if criterion else MarkedText("")
 
     def to_dict(self) -> dict[str, Any]:
         """The fields, for JSON."""
@@ -143,9 +172,17 @@ class JudgeTemplate:
         return cls(**fields)
 
 
-def _fill(text: str, **values: str) -> str:
+def _fill(text: str, **values: str) -> MarkedText:
     """Put values into {slots}; braces inside the values, and any others in the text, stay as they are."""
-    return re.sub(r"\{(\w+)\}", lambda slot: values.get(slot[1], slot[0]), text)
+    pieces = re.split(r"\{(\w+)\}", text)  # every second piece is the name of a slot
+    return MarkedText.joined(
+        piece if number % 2 == 0 else MarkedText.of(piece, values[piece]) if piece in values else "{" + piece + "}"
+        for number, piece in enumerate(pieces)
+    )
+
+
+def _marked(text: str) -> MarkedText:
+    return text if isinstance(text, MarkedText) else MarkedText.of("question", text)
 
 
 def default_template(model: ModelLike) -> JudgeTemplate:
