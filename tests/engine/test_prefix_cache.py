@@ -147,7 +147,7 @@ def test_a_few_shot_judge_reads_its_examples_once_and_judges_the_same(judge):
     few_shot = few_shot_judge(judge, batch_size=2)
     questions = asked_of(few_shot)
     whole = encode_questions(
-        judge, few_shot.template, questions, demonstrations=[few_shot.demonstrations] * len(questions)
+        judge, few_shot.question, questions, demonstrations=[few_shot.demonstrations] * len(questions)
     )
     expected = torch.cat([last_logits(judge, pad([one])) for one in whole]).log_softmax(dim=-1)
     few_shot.verdict(questions)  # the first time it is made sure of that the model goes on exactly
@@ -164,7 +164,7 @@ def test_a_steered_few_shot_judge_judges_as_if_it_read_whole_prompts(judge):
     few_shot = few_shot_judge(judge, batch_size=2)
     questions = asked_of(few_shot)
     whole = encode_questions(
-        judge, few_shot.template, questions, demonstrations=[few_shot.demonstrations] * len(questions)
+        judge, few_shot.question, questions, demonstrations=[few_shot.demonstrations] * len(questions)
     )
     generator = torch.Generator().manual_seed(0)
     heads = torch.rand(judge.cfg.n_layers, judge.cfg.n_heads, generator=generator) < 0.5
@@ -189,7 +189,7 @@ def test_a_few_shot_judge_is_right_where_windows_are_counted_in_slots(fresh, tok
     replies = ["the mill is near the river ."[: 4 * length] for length in range(1, 8)]
     questions = [Question(few_shot.template.question("where is the farm ?", reply), True, "") for reply in replies]
     whole = encode_questions(
-        model, few_shot.template, questions, demonstrations=[few_shot.demonstrations] * len(questions)
+        model, few_shot.question, questions, demonstrations=[few_shot.demonstrations] * len(questions)
     )
     assert len(set(map(len, whole))) > 1
     expected = torch.cat([last_logits(model, pad([one])) for one in whole]).log_softmax(dim=-1)
@@ -220,7 +220,7 @@ def test_with_a_hook_of_the_users_nothing_is_shared(judge):
     point.add_hook(lambda z, hook: lengths.append(z.shape[1]))
     try:
         whole = encode_questions(
-            judge, few_shot.template, questions, demonstrations=[few_shot.demonstrations] * len(questions)
+            judge, few_shot.question, questions, demonstrations=[few_shot.demonstrations] * len(questions)
         )
         assert shared_beginning(judge, whole) == []
         few_shot.verdict(questions)
@@ -231,6 +231,6 @@ def test_with_a_hook_of_the_users_nothing_is_shared(judge):
 
 def test_steering_is_no_foreign_hook(judge):
     zero_shot = GenerativeJudge(judge)
-    whole = encode_questions(judge, zero_shot.template, questions_of([], zero_shot.template) + asked_of(zero_shot))
+    whole = encode_questions(judge, zero_shot.question, questions_of([], zero_shot.template) + asked_of(zero_shot))
     with steer(judge, HeadSet.all(6, 8), torch.zeros(6, 8, judge.cfg.d_head)):
         assert shared_beginning(judge, [COMMON + whole[0], *[COMMON + one for one in whole]])[: len(COMMON)] == COMMON

@@ -98,7 +98,7 @@ def test_the_first_reply_counts_too(judge):
 def test_both_model_classes_agree(judge, layout):
     template = GenerativeJudge(judge).template
     questions = questions_of(preference_pairs("polite", 8, split="test", seed=0), template, layout)
-    batch = pad(encode_questions(judge, template, questions, layout=layout))
+    batch = pad(encode_questions(judge, QuestionOptions(template=template, layout=layout), questions))
     hooked = load_model(model_class="HookedTransformer")
     torch.testing.assert_close(last_logits(hooked, batch), last_logits(judge, batch), atol=1e-4, rtol=0)
 

@@ -40,7 +40,8 @@ def test_a_single_response_cannot_be_ranked_and_is_named():
 
 def test_prompts_hold_the_worked_examples_with_their_verdicts_and_end_before_the_verdict(model_of, tokenizer):
     questions = questions_of(PAIRS[:1], TEMPLATE)
-    (ids,) = encode_questions(model_of("llama"), QuestionOptions(template=TEMPLATE), questions[:1], demonstrations=[questions[1:]])
+    options = QuestionOptions(template=TEMPLATE)
+    (ids,) = encode_questions(model_of("llama"), options, questions[:1], demonstrations=[questions[1:]])
     words = tokenizer.convert_ids_to_tokens(ids)
     assert words[0] == "<bos>"
     assert words[-1] == "verdict:"
@@ -56,7 +57,9 @@ def test_each_layout_has_its_verdicts(tokenizer):
 def test_the_example_whose_prompt_is_too_long_is_named(model_of):
     long = PreferencePair("garden " * 600, "warm", "cold", id="file.jsonl:12")
     with pytest.raises(PromptTooLongError, match=r"file\.jsonl:12/chosen: the prompt has 60\d tokens"):
-        encode_questions(model_of("llama"), QuestionOptions(template=TEMPLATE), questions_of([*PAIRS[:2], long], TEMPLATE))
+        encode_questions(
+            model_of("llama"), QuestionOptions(template=TEMPLATE), questions_of([*PAIRS[:2], long], TEMPLATE)
+        )
 
 
 def test_worked_examples_are_distinct_and_never_the_question_itself():

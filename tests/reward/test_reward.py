@@ -140,7 +140,10 @@ def test_the_means_are_those_of_the_prompts_with_worked_examples(model_of):
     from arm_lens.judges.questions import sample_demonstrations
 
     sequences = encode_questions(
-        model, TEMPLATE, pool[:5], demonstrations=sample_demonstrations(pool, pool[:5], 2, seed=3)
+        model,
+        QuestionOptions(template=TEMPLATE),
+        pool[:5],
+        demonstrations=sample_demonstrations(pool, pool[:5], 2, seed=3),
     )
     z = torch.cat([read_batch(model, pad([sequence])) for sequence in sequences])
     assert all(len(sequence) > 12 for sequence in sequences)
@@ -190,7 +193,7 @@ def test_all_examples_are_read_and_chosen_on_but_none_with_a_mean_it_was_read_fo
         judge, examples, reading=ReadingOptions(folds=3, demonstrations=0, readings=24, seed=4)
     )
     questions = questions_of(examples, TEMPLATE, seed=4)
-    texts = [tuple(sequence) for sequence in encode_questions(judge.model, TEMPLATE, questions)]
+    texts = [tuple(sequence) for sequence in encode_questions(judge.model, judge.question, questions)]
     chosen_on = [{tuple(sequence) for sequence in one.replay.sequences} for one in pooled.objectives]
     assert set.union(*chosen_on) == set(texts) and sum(map(len, chosen_on)) == len(texts) == 12
     for fold, objective in zip(chosen_on, pooled.objectives, strict=True):
