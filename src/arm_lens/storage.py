@@ -167,12 +167,14 @@ def read_regular(path: str | Path, *, most: int) -> bytes:
     return content
 
 
-def parse_json(content: bytes) -> Any:
+def parse_json(content: bytes, *, half_characters: bool = False) -> Any:
     r"""JSON that means the same to everybody who reads it.
+
+    ``half_characters`` lets a text contain half of a character (``"\ud800"``), as at the end of a text that was cut.
 
     Raises:
         ValueError: if it is not JSON in UTF-8, has a key twice, a number that is not finite or an integer of more than 18
-            digits, half of a character (``"\ud800"``), or is nested more than `DEEPEST` levels.
+            digits, half of a character, or is nested more than `DEEPEST` levels.
     """
     try:
         value = json.loads(
@@ -182,7 +184,8 @@ def parse_json(content: bytes) -> Any:
             parse_float=_finite,
             parse_int=_short,
         )
-        json.dumps(value, ensure_ascii=False).encode("utf-8")
+        if not half_characters:
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
     except RecursionError:
         raise ValueError(f"it is nested more than {DEEPEST} levels") from None
     depth, level = 0, [value]

@@ -280,6 +280,7 @@ def test_the_gate_keeps_a_minutes_share_between_requests_from_many_threads():
 
     class Request:
         headers: dict[str, str] = {}  # noqa: RUF012
+        extensions: dict[str, float] = {}  # noqa: RUF012
 
     def leave():
         for _ in range(5):

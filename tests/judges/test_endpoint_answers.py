@@ -10,7 +10,7 @@ import pytest
 from arm_lens.judges.endpoint.answers import MARKER, Answer, AnswersFileError, AnswerStore, AnswerToken
 from arm_lens.storage import write_sealed
 
-FULL = Answer("Yes “é”\ud800", "stop", 12, 1, (AnswerToken("Yes", -0.1, (("Yes", -0.1), ("No", float("-inf")))),))
+FULL = Answer("Yes “é”\ufffd", "stop", 12, 1, (AnswerToken("Yes", -0.1, (("Yes", -0.1), ("No", -9999.0))),))
 BARE = Answer("", "length", None, None)
 
 

@@ -150,6 +150,14 @@ def test_mutated_answers_are_read_or_refused_and_what_is_stored_can_be_read_agai
     assert ANSWERS / 10 < answered < ANSWERS
 
 
+def test_an_answer_that_ends_in_half_a_character_is_read(tmp_path):
+    with ChatServer(sure) as server:
+        server.faults.append(Fault(body=body(completion(message={"content": "Yes. \ud83d"}))))
+        judge = judge_at(server, cache=tmp_path)
+        assert judge.score(["How?"], ["So."])[0] > 0.5
+        assert judge_at(server, cache=tmp_path).score(["How?"], ["So."])[0] > 0.5
+
+
 # ------------------------------------------------------------------------------------------ bounded
 
 
@@ -239,10 +247,11 @@ def test_a_password_in_the_address_is_used_and_shown_nowhere(tmp_path, caplog, c
 
 
 def test_an_error_about_options_shows_no_password():
-    for options in ({"timeout": -1}, {"budget": 1.0}, {"base_url": "me:hunter2@nowhere"}):
+    url = f"http://me:{KEY}@localhost/v1"
+    for options in ({"timeout": -1}, {"budget": 1.0}, {"base_url": f"me:{KEY}@nowhere"}, {"base_url": url + "?a=b"}):
         with pytest.raises(ValueError) as error:
-            EndpointOptions(**{"base_url": "http://me:hunter2@localhost/v1"} | options)
-        assert "hunter2" not in everything_shown(error.value)
+            EndpointOptions(**{"base_url": url} | options)
+        assert KEY not in everything_shown(error.value)
 
 
 def configuration(folder: Path, **options: Any) -> Path:
@@ -294,9 +303,8 @@ def test_a_run_keeps_the_password_out_of_its_folder(tmp_path, capfd):
         url = server.url.replace("http://", "http://me:hunter2secret@")
         host = url.partition("@")[2].partition("/")[0]
         path = configuration(tmp_path, base_url=url, max_retries=0)
-        with pytest.raises(SystemExit) as stopped:
-            app(["benchmark", str(path), "--out", str(tmp_path / "no"), "--no-images"], standalone_mode=True)
-        assert stopped.value.code
+        with pytest.raises(UnconfirmedKeyError):
+            app(["benchmark", str(path), "--out", str(tmp_path / "no"), "--no-images"], standalone_mode=False)
         app(
             [
                 "benchmark",

@@ -314,15 +314,15 @@ def _bounded(seconds: float) -> Callable[[Any], None]:
         if (coding := response.headers.get("content-encoding", "identity")) != "identity":
             response.close()
             raise UnusableResponse(f"a response in {coding[:20]!r}, though an uncompressed one was requested")
-        response.stream = _stream_class(type(response))(response, seconds)
+        response.stream = _stream_class(type(response).__module__.partition(".")[0])(response, seconds)
 
     return hook
 
 
 @cache
-def _stream_class(response: type[Any]) -> type[Any]:
+def _stream_class(library_name: str) -> Callable[[Any, float], Any]:
     """A stream for the responses of an HTTP library: httpx, or the package that succeeded it in newer clients."""
-    library: Any = import_module(response.__module__.partition(".")[0])
+    library: Any = import_module(library_name)
 
     class Bounded(library.SyncByteStream):  # type: ignore[misc]  # known at run time only
         def __init__(self, response: Any, seconds: float) -> None:
@@ -381,10 +381,19 @@ class _Completion(_Part):
     usage: _Usage | None = None
 
 
+def _whole_characters(value: Any) -> Any:
+    """Replace halves of characters, which an answer may end in that was cut off."""
+    if isinstance(value, dict):
+        return {_whole_characters(key): _whole_characters(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_whole_characters(one) for one in value]
+    return value.encode(errors="replace").decode() if isinstance(value, str) else value
+
+
 def _answer(content: bytes, secrets: Secrets) -> Answer:
     """The parts of a chat completion that matter here; a ValueError if it is not one."""
     try:
-        values = parse_json(content)
+        values = _whole_characters(parse_json(content, half_characters=True))
     except ValueError as error:
         raise ValueError(f"{content[:200].decode(errors='replace')!r} ({error})") from None
     if not isinstance(values, dict) or not values.get("choices"):
