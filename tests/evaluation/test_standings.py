@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 from plots.synthetic_benchmark import NO_EXAMPLES, make_comparisons, make_summary
 
-from arm_lens.evaluation.main_setting import MainSetting, against, main_rows, main_settings
+from arm_lens.evaluation.main_setting import MainSetting, against, least_noise, main_rows, main_settings
 from arm_lens.evaluation.standings import mean_over_subsets, spreads, standings
+from arm_lens.plots import accuracy_by_examples
 
 JUDGES = ("zero_shot", "few_shot", "arm_reinforce", "sav")
 SUMMARY = make_summary(JUDGES, ("safe", "polite"), n=50)
@@ -129,3 +130,18 @@ def test_spreads_are_pooled_over_subsets_and_name_the_largest():
     assert row["sd_samples"] == pytest.approx((0.0025 / 2) ** 0.5)
     assert (row["sd_samples_largest"], row["sd_samples_where"], row["n_samples"]) == (0.04, "y", 3)
     assert np.isnan(row["sd_seeds"]) and row["sd_seeds_where"] is None
+
+
+def test_judges_without_examples_do_not_decide_the_noise_of_those_with():
+    """All examples have flipped labels; a judge that is given none has no noise."""
+    clean = CRITERIA[CRITERIA["noise"] == 0]
+    flipped = clean.assign(noise=np.where(clean["n_examples"] > 0, 0.5, 0.0))
+    settings = main_settings(flipped, n_examples=40)
+    assert settings["criteria"] == MainSetting(40, 0.5)
+    main = main_rows(flipped, settings)
+    assert set(main["judge"]) == set(JUDGES) and len(main) == 2 * len(JUDGES)
+    assert (main["noise"] == np.where(main["judge"].isin(NO_EXAMPLES), 0.0, 0.5)).all()
+    pd.testing.assert_frame_equal(least_noise(flipped), flipped)
+    assert least_noise(CRITERIA)["noise"].eq(0).all()
+    drawn = accuracy_by_examples(flipped)  # which needs judges at two numbers of examples
+    assert {trace.name for trace in drawn.data} >= {"Few-shot (in prompt)", "Zero-shot"}

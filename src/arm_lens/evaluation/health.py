@@ -19,7 +19,7 @@ from typing import TypeAlias
 
 import pandas as pd
 
-from arm_lens.evaluation.main_setting import against, main_rows, main_settings
+from arm_lens.evaluation.main_setting import against, least_noise, main_rows, main_settings
 from arm_lens.evaluation.standings import SIGNIFICANT, cell_parts, significant
 from arm_lens.frames import SUMMARY, checked
 
@@ -168,9 +168,9 @@ def _crowding(tables: _Tables) -> pd.DataFrame:
     lambda row: f"{row['low']:.3f} with {row['few']}, {row['high']:.3f} with {row['many']}",
 )
 def _gains(tables: _Tables) -> pd.DataFrame:
-    least = tables.summary.groupby("benchmark")["noise"].transform("min")
-    learning = tables.summary[(tables.summary["noise"] == least) & (tables.summary["n_examples"] > 0)]
-    learning = learning[~learning["judge"].isin(CONTROLS)].sort_values("n_examples", kind="stable")
+    learning = least_noise(tables.summary)
+    learning = learning[(learning["n_examples"] > 0) & ~learning["judge"].isin(CONTROLS)]
+    learning = learning.sort_values("n_examples", kind="stable")
     ends = learning.groupby(RUN, sort=False).agg(
         few=("n_examples", "first"), many=("n_examples", "last"), low=("accuracy", "first"), high=("accuracy", "last")
     )

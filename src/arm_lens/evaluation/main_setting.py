@@ -1,8 +1,8 @@
 """The main comparison of a benchmark: the rows of its tables that a reader compares.
 
 A run has a main comparison and variations of the number of examples or of the share of flipped labels. The main comparison of
-a benchmark has its least noise (none, as a rule) and the number of examples at which most judges and subsets were measured; a
-judge that reads no examples is in it with its only measurement.
+a benchmark has the least noise among the examples that judges were given (none, as a rule) and the number of examples at
+which most judges and subsets were measured; a judge that reads no examples is in it with its only measurement.
 """
 
 from __future__ import annotations
@@ -29,11 +29,10 @@ def main_settings(summary: pd.DataFrame, *, n_examples: int | None = None) -> di
     """
     settings = {}
     for benchmark, rows in summary.groupby("benchmark", sort=False):
+        rows = _learning(rows)
         noise = float(rows["noise"].min())
         sizes = rows.loc[rows["noise"] == noise, "n_examples"]
-        learning = sizes[sizes > 0]
-        known = sizes if learning.empty else learning
-        chosen = known.mode().max() if n_examples is None or n_examples not in set(known) else n_examples
+        chosen = sizes.mode().max() if n_examples is None or n_examples not in set(sizes) else n_examples
         settings[str(benchmark)] = MainSetting(int(chosen), noise)
     return settings
 
@@ -45,13 +44,30 @@ def main_rows(table: pd.DataFrame, settings: dict[str, MainSetting]) -> pd.DataF
     """
     if table.empty:
         return table
-    who = ["benchmark", *(column for column in ("judge", "other") if column in table.columns)]
-    noise = {name: one.noise for name, one in settings.items()}
-    size = {name: one.n_examples for name, one in settings.items()}
-    here = table[table["noise"] == table["benchmark"].map(noise)].reset_index(drop=True)
-    at_size = here["n_examples"] == here["benchmark"].map(size)
-    learns = at_size.groupby([here[column] for column in who]).transform("any")
-    return here[at_size | (~learns & (here["n_examples"] == 0))].reset_index(drop=True)
+    who = [table[column] for column in ("benchmark", "judge", "other") if column in table.columns]
+    noise = table["benchmark"].map({name: one.noise for name, one in settings.items()})
+    size = table["benchmark"].map({name: one.n_examples for name, one in settings.items()})
+    main = (table["n_examples"] == size) & (table["noise"] == noise)
+    learns = main.groupby(who).transform("any")
+    return table[main | (~learns & _least_noise(table, who))].reset_index(drop=True)
+
+
+def least_noise(summary: pd.DataFrame) -> pd.DataFrame:
+    """The rows with the least noise among the examples of their benchmark, and those of judges without examples."""
+    least = _learning(summary).groupby("benchmark")["noise"].min()
+    return summary[(summary["n_examples"] == 0) | (summary["noise"] == summary["benchmark"].map(least))]
+
+
+def _least_noise(table: pd.DataFrame, who: list[pd.Series]) -> pd.Series:
+    """Which rows are of judges without examples, at their least noise: they have no labels that could be flipped."""
+    without = table["n_examples"] == 0
+    return without & (table["noise"] == table["noise"].where(without).groupby(who).transform("min"))
+
+
+def _learning(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of judges that were given examples, or all rows if there are none."""
+    learning = rows[rows["n_examples"] > 0]
+    return rows if learning.empty else learning
 
 
 def against(comparisons: pd.DataFrame, judge: str, other: str | None = None) -> pd.DataFrame:

@@ -11,6 +11,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from arm_lens.display import counted
+from arm_lens.evaluation.main_setting import least_noise
 from arm_lens.evaluation.standings import mean_over_subsets
 from arm_lens.frames import CURVE, SUMMARY, checked, criteria_of
 from arm_lens.plots.cuts import only
@@ -56,7 +57,7 @@ def accuracy_by_examples(
         references: judges that read no examples, drawn as level dotted lines.
     """
     table = _measured(summary, benchmark)
-    return _study(table[table["noise"] == table["noise"].min()], "n_examples", names, lead, references)
+    return _study(least_noise(table), "n_examples", names, lead, references)
 
 
 def accuracy_by_noise(
