@@ -12,11 +12,11 @@ import pytest
 import torch
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from arm_lens import ActivationRewardModel, GenerativeJudge, HeadSet, LabelledResponse
+from arm_lens import ActivationRewardModel, GenerativeJudge, HeadSet, LabelledResponse, load_model
 from arm_lens.engine.finite import NotFiniteError
 from arm_lens.engine.reading import HeadMeans
 from arm_lens.heads import HeadScores
-from arm_lens.judges.options import QuestionOptions, ReadingOptions
+from arm_lens.judges.options import Denoise, QuestionOptions, ReadingOptions
 from arm_lens.judges.template import JudgeTemplate
 from arm_lens.reward import FitWarning
 from arm_lens.selection import AllHeads, Greedy, RandomHeads, Reinforce, SoftGate, TopEffect
@@ -68,6 +68,7 @@ def dies_at(monkeypatch, step: int):
 # ------------------------------------------------------------------------------------------ interrupted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "selector",
     [QUICK, Greedy(max_heads=2), TopEffect(), RandomHeads(like=QUICK), SoftGate(steps=2), HeadSet.of(3, 4, [(0, 1)])],
@@ -76,7 +77,7 @@ def dies_at(monkeypatch, step: int):
 def test_an_interrupted_fit_goes_on_to_the_same_bytes(model_of, tmp_path, monkeypatch, selector):
     model, folder, died = model_of("llama"), tmp_path / "kept", 0
     expected = saved_bytes(fit(model, selector=selector), tmp_path / "plain")
-    for step in range(0, 60, 3):
+    for step in range(0, 40, 4):
         with monkeypatch.context() as patched:
             dies_at(patched, step)
             try:
@@ -166,6 +167,21 @@ def test_a_search_on_nan_stops_at_once_with_an_error(selector, good):
     assert objective.calls == good + 1
 
 
+@pytest.mark.parametrize("denoise", [None, Denoise()])
+def test_a_model_that_computes_nan_is_not_fitted_and_the_error_names_example_layer_and_cause(
+    folder_of, tokenizer, denoise
+):
+    model = load_model(folder_of("llama"))
+    (embedding,) = (one for name, one in model.named_parameters() if "embed" in name and one.shape[0] == len(tokenizer))
+    with torch.no_grad():
+        embedding[tokenizer.convert_tokens_to_ids("mill")] = torch.nan
+    reading = ReadingOptions(readings=4, demonstrations=0, denoise=denoise)
+    with pytest.raises(NotFiniteError, match=r"^mill: .* layer \d+ .*: .*check the model's weights for NaN"):
+        fit(model, reading=reading, selector=HeadSet.of(3, 4, [(0, 1)]))
+    with pytest.raises(NotFiniteError, match=r"^mill: "):  # while it is judged, with the means of the others
+        fit(model, [one for one in EXAMPLES if one.id != "mill"], reading=reading, validation=EXAMPLES)
+
+
 def test_what_is_not_finite_is_not_saved_and_does_not_replace_what_is_there(model_of, tmp_path):
     reward = fit(model_of("llama"))
     before = saved_bytes(reward, tmp_path)
@@ -209,7 +225,8 @@ def test_a_doubtful_fit_warns_and_carries_its_notes(model_of, tmp_path, options,
 def test_a_fit_that_is_as_it_should_be_has_no_notes(model_of):
     with warnings.catch_warnings():
         warnings.simplefilter("error", FitWarning)
-        assert fit(model_of("llama"), selector=Reinforce(steps=3, masks=4, threshold=0.01)).record.notes == ()
+        examples = [*EXAMPLES, *(replace(one, prompt=f"the {one.id} school", id=f"{one.id} 2") for one in EXAMPLES)]
+        assert fit(model_of("llama"), examples, selector=Reinforce(steps=3, masks=4, threshold=0.01)).record.notes == ()
 
 
 # ------------------------------------------------------------------------------------------ threads

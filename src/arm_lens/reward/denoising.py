@@ -25,6 +25,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from arm_lens.engine.finite import naming_prompts
 from arm_lens.engine.language_model import ModelLike, language_model
 from arm_lens.engine.reading import HeadMeans, read_with_logits
 from arm_lens.engine.sharing import remembered_of
@@ -62,7 +63,8 @@ def denoised_means(
         first = second = total
         spans = list(chunks(len(sequences), batch_size))
         for span in tqdm(spans, desc="reading heads", unit="batch", disable=not progress):
-            z, logits = read_with_logits(model, pad(sequences[span], device=model.device))
+            with naming_prompts(range(span.start, span.stop)):
+                z, logits = read_with_logits(model, pad(sequences[span], device=model.device))
             scores = verdict_scores(logits, verdicts)
             positive = torch.tensor(right[span], device=logits.device)
             # By the gap: one minus a probability of nearly 1 would be 0, and so might be the sum of all weights.

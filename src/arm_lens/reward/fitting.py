@@ -13,11 +13,13 @@ of the folds' means is written.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+import contextlib
+from collections.abc import Hashable, Iterator, Sequence
 from functools import partial
 
 import torch
 
+from arm_lens.engine.finite import NotFiniteError
 from arm_lens.engine.reading import HeadMeans, mean_heads
 from arm_lens.engine.sharing import remembered_of
 from arm_lens.engine.steering import Injection
@@ -85,6 +87,17 @@ def means_and_objective(
     return HeadMeans(average, count), PooledObjective(objectives)
 
 
+@contextlib.contextmanager
+def naming_examples(questions: Sequence[Question]) -> Iterator[None]:
+    """Within, an error about numbers that are not finite names the example whose prompt was read, and its cause."""
+    try:
+        yield
+    except NotFiniteError as error:
+        if error.row is None:
+            raise
+        raise NotFiniteError(f"{questions[error.row].name}: {error}") from None
+
+
 def read_means(
     judge: GenerativeJudge,
     pool: Sequence[Question],
@@ -100,6 +113,7 @@ def read_means(
 
     Raises:
         ValueError: if there is nothing to read.
+        NotFiniteError: naming the example and the layer, if the model computes numbers that are not finite.
     """
     reading = reading or ReadingOptions()
     if not pool:
@@ -110,13 +124,14 @@ def read_means(
         demonstrations = min(reading.demonstrations, len(pool) - 1)
         contexts = sample_demonstrations(pool, questions, demonstrations, seed=reading.seed or 0)
         sequences, batch_size = judge.encode(questions, contexts), judge.batch_size
-        if reading.denoise is None:
-            return mean_heads(judge.model, sequences, batch_size=batch_size, progress=progress)
-        right = [question.positive for question in questions]
-        verdicts, denoise = judge.verdict_tokens, reading.denoise
-        return denoised_means(
-            judge.model, sequences, right, verdicts, denoise, batch_size=batch_size, progress=progress
-        )
+        with naming_examples(questions):
+            if reading.denoise is None:
+                return mean_heads(judge.model, sequences, batch_size=batch_size, progress=progress)
+            right = [question.positive for question in questions]
+            verdicts, denoise = judge.verdict_tokens, reading.denoise
+            return denoised_means(
+                judge.model, sequences, right, verdicts, denoise, batch_size=batch_size, progress=progress
+            )
 
     # Keyed by the questions, so that prompts which were read before need not even be encoded.
     return remembered_of(judge.model, ("means of questions", judge.question, tuple(pool), reading), (), read)
@@ -145,5 +160,6 @@ def judging_objective(
             f"heads are chosen on examples of both kinds; the {len(validation)} validation questions have "
             f"{'none' if not kinds else 'only ' + ('positive' if kinds.pop() else 'negative') + ' ones'}"
         )
-    replay = judge.replay(judge.encode(validation), bare=True, injection=injection, progress=progress)
+    with naming_examples(validation):
+        replay = judge.replay(judge.encode(validation), bare=True, injection=injection, progress=progress)
     return JudgingObjective(replay, means.values, [question.positive for question in validation], reward, clusters)

@@ -119,11 +119,12 @@ class FiniteObjective(ObjectiveProxy):
 
 
 def _finite(rewards: Float[Tensor, " any"], what: str) -> Float[Tensor, " any"]:
-    wrong = ~rewards.detach().isfinite()
+    known = rewards.detach()
+    wrong = ~known.isfinite()
     if bool(wrong.any()):
         raise NotFiniteError(
             f"the search for heads stops: the reward of {what} {int(wrong.int().argmax())} of {len(rewards)} is "
-            f"{float(rewards[wrong][0])}. In float16 a model may overflow: use bfloat16 or float32; an objective of your own "
+            f"{float(known[wrong][0])}. In float16 a model may overflow: use bfloat16 or float32; an objective of your own "
             "must give finite rewards"
         )
     return rewards
