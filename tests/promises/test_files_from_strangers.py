@@ -181,7 +181,7 @@ def test_preference_data_comes_back_as_it_was_also_if_a_cell_looks_like_a_formul
 
 
 def test_tables_of_results_have_no_cell_that_a_spreadsheet_would_compute():
-    from arm_lens.safe_text import without_formulas
+    from arm_lens.safe_text import with_formulas, without_formulas
 
     frame = pd.DataFrame({"judge": [*FORMULAS, "plain"], "accuracy": [-0.5] * 8, "=2": [None] * 8})
     safe = without_formulas(frame)
@@ -191,3 +191,5 @@ def test_tables_of_results_have_no_cell_that_a_spreadsheet_would_compute():
     assert safe["accuracy"].tolist() == frame["accuracy"].tolist()
     assert list(safe.columns) == ["judge", "accuracy", "'=2"]
     assert frame["judge"].tolist() == [*FORMULAS, "plain"]  # the argument is unchanged
+    tricky = frame.assign(judge=["'=1", "''-1", "'plain", "=1", "-", "", "'", "@"])
+    pd.testing.assert_frame_equal(with_formulas(without_formulas(tricky)), tricky)

@@ -60,20 +60,46 @@ def lines(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
-def test_every_row_gets_its_reward_and_keeps_its_cells(saved, reward, load, tmp_path, suffix):
-    frame, path = pd.DataFrame(rows(70)), tmp_path / f"rows{suffix}"
+FILES = ["x.jsonl", "x.json", "x.csv", "x.tsv", "x.parquet"]
+
+
+@pytest.mark.parametrize("source", FILES)
+@pytest.mark.parametrize("target", [*FILES, "x.csv.gz"])
+def test_every_row_gets_its_reward_and_keeps_its_cells(saved, reward, load, tmp_path, source, target):
+    frame, path, out = pd.DataFrame(rows(70)), tmp_path / source, tmp_path / f"out-{target}"
     frame = frame.rename(columns={"prompt": "question", "response": "completion"})
-    {".jsonl": lambda: frame.to_json(path, orient="records", lines=True), ".csv": lambda: frame.to_csv(path, index=False),
-     ".parquet": lambda: frame.to_parquet(path)}[suffix]()  # fmt: skip
-    assert score_file(saved, path, tmp_path / "out.jsonl", columns={"prompt": "question"}, load=load) == 70
-    found = lines(tmp_path / "out.jsonl")
-    assert [str(one["id"]) for one in found] == [str(number) for number in range(70)]
-    assert [one["prompt"] for one in found] == frame["question"].tolist()
+    write_table(frame, path)
+    assert score_file(saved, path, out, columns={"prompt": "question"}, load=load) == 70
+    found = read_table(out)
+    assert list(found.columns) == ["id", "question", "completion", "reward", "two_way", "gap"]
+    assert [str(one) for one in found["id"]] == [str(number) for number in range(70)]
+    assert found[["question", "completion"]].equals(frame[["question", "completion"]].astype(found["question"].dtype))
     prompts, responses = frame["question"].tolist(), frame["completion"].tolist()
     for name, kind in (("reward", "probability"), ("two_way", "two_way"), ("gap", "gap")):
         expected = reward.score(prompts, responses, kind=kind)
-        torch.testing.assert_close(torch.tensor([one[name] for one in found]), expected, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(torch.tensor(found[name].astype(float)), expected.double(), atol=1e-5, rtol=1e-4)
+    before = out.read_bytes()
+    score_file(saved, path, out, columns={"prompt": "question"}, load=lambda folder: pytest.fail("loaded"))
+    assert out.read_bytes() == before
+
+
+def write_table(frame, path):
+    if path.suffix in (".json", ".jsonl"):
+        frame.to_json(path, orient="records", lines=path.suffix == ".jsonl")
+    elif path.suffix == ".parquet":
+        frame.to_parquet(path)
+    else:
+        frame.to_csv(path, index=False, sep="\t" if path.suffix == ".tsv" else ",")
+
+
+def read_table(path):
+    """The cells as other programs read them."""
+    if ".json" in path.name:
+        text = path.read_text()
+        return pd.DataFrame(json.loads(text) if path.suffix == ".json" else map(json.loads, text.splitlines()))
+    if path.suffix == ".parquet":
+        return pd.read_parquet(path)
+    return pd.read_csv(path, dtype=str, sep="\t" if ".tsv" in path.name else ",")
 
 
 SCORES = """
@@ -128,7 +154,8 @@ def test_an_output_of_other_inputs_is_refused_and_left_alone(saved, reward, data
         assert out.read_bytes() == before
 
     refused("options", options={"dtype": "bfloat16"})
-    refused("columns", columns={"other": "id"})
+    refused("columns", columns={"response": "prompt", "prompt": "response"})
+    refused("rows", limit=3)
     other_heads = reward.with_heads(HeadSet.of(3, 4, [(1, 3)])).save(tmp_path / "elsewhere" / "rm")
     refused("reward_model", other_heads)
     copy = shutil.copy(data, tmp_path / "copy.jsonl")
@@ -168,9 +195,12 @@ def test_a_second_writer_is_kept_out(saved, data, load, tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
-        ("x.csv", "prompt,response\nhello,hi\nagain,\n", r"x\.csv, row 2: response is missing"),
-        ("x.csv", "question,response\nhello,hi\n", r"x\.csv has no column 'prompt'; it has question, response"),
-        ("x.txt", "hello", r"x\.txt: expected a file ending in"),
+        ("x.csv", "prompt,response\nhello,hi\nagain,\n", r"x\.csv, row 2, field response: is missing"),
+        ("x.csv", "prompt,response\nhello,hi\n,ho\n", r"x\.csv, row 2, field prompt: is missing"),
+        ("x.csv", "prompt,answer\nhello,hi\n", r"x\.csv: has no column 'response'; it has prompt, answer"),
+        ("x.csv", "prompt,response\nhello,hi,a note\n", r"x\.csv, row 1: has 3 cells, but the header has 2"),
+        ("x.csv", "prompt,response,gap\nhello,hi,1\n", r"x\.csv has a column 'gap' already"),
+        ("x.txt", "hello", r"x\.txt: files with the extension '\.txt' cannot be read"),
     ],
 )
 def test_rows_that_cannot_be_scored_are_named_before_anything_is_loaded(saved, tmp_path, name, content, reason):
@@ -198,11 +228,11 @@ def test_the_command_line_says_what_was_made_and_refuses_another_reward_model(re
 def test_rows_are_scored_in_the_company_they_had(saved, data, load, tmp_path, monkeypatch):
     calls, scored = [], scoring._scored
 
-    def noted(reward, some):
-        calls.append(list(some["id"]))
+    def noted(reward, table, which):
+        calls.append([table.rows[index]["id"] for index in which])
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return scored(reward, some)
+        return scored(reward, table, which)
 
     monkeypatch.setattr(scoring, "_scored", noted)
     with pytest.raises(KeyboardInterrupt):

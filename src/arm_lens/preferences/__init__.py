@@ -32,6 +32,7 @@ from arm_lens.preferences.messages import (
 from arm_lens.preferences.overlap import Overlap, OverlapError, OverlapWarning, check_overlap, find_overlap
 from arm_lens.preferences.problems import PreferenceDataError, PreferenceDataWarning, PreferenceProblem
 from arm_lens.preferences.readers import read_preferences
+from arm_lens.preferences.responses import ResponseTable, read_responses
 from arm_lens.preferences.splits import Stratify, clusters, split_preferences
 from arm_lens.preferences.types import LabelledResponse, Preference, PreferencePair, TiedPair, unpair
 from arm_lens.preferences.writers import write_preferences
@@ -50,6 +51,7 @@ __all__ = [
     "PreferencePair",
     "PreferenceProblem",
     "Prompt",
+    "ResponseTable",
     "Stratify",
     "TiedPair",
     "add_bias",
@@ -59,6 +61,7 @@ __all__ = [
     "find_overlap",
     "known_formats",
     "read_preferences",
+    "read_responses",
     "split_preferences",
     "text_of",
     "unpair",

@@ -7,12 +7,13 @@ told. Two examples overlap if they share a prompt together with a response, what
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from arm_lens.preferences.splits import words_of
 from arm_lens.preferences.types import Preference, responses_of
+from arm_lens.storage import digest_of
 
 MAX_LISTED = 5
 """How many overlapping ids a message names."""
@@ -39,8 +40,12 @@ class Overlap:
     def __str__(self) -> str:
         return (
             f"{len(self.test)} of the test's responses are also among the examples, with the same prompt: "
-            f"{_listed(self.test)} in the test, {_listed(self.examples)} in the examples"
+            f"{self.named('test')}"
         )
+
+    def named(self, test: str) -> str:
+        """The ids on either side; ``test`` is what the second is called."""
+        return f"{_listed(self.test)} in the {test}, {_listed(self.examples)} in the examples"
 
 
 def find_overlap(examples: Sequence[Preference], test: Sequence[Preference]) -> Overlap:
@@ -64,6 +69,28 @@ def check_overlap(
     if found:
         warnings.warn(OverlapWarning(str(found)), stacklevel=2)
     return found
+
+
+def text_digests(examples: Iterable[Preference]) -> tuple[str, ...]:
+    """Short digests, sorted, of all prompts with a response to them, white space aside.
+
+    A judge that has them recognises a text that it was fitted on (`known_among`), and reveals none.
+    """
+    return tuple(sorted({_digest(text) for example in examples for text in _texts(example)}))
+
+
+def known_among(test: Sequence[Preference], digests: Collection[str]) -> tuple[str, ...]:
+    """The ids of the test items with a text that has one of these `text_digests`; numbers for those without an id."""
+    known = frozenset(digests)
+    if not known:
+        return ()
+    found = [any(_digest(text) in known for text in _texts(one)) for one in test]
+    names = [one.id or f"test item {number}" for number, one in enumerate(test, start=1)]
+    return tuple(name for name, is_known in zip(names, found, strict=True) if is_known)
+
+
+def _digest(text: tuple[str, str]) -> str:
+    return digest_of(list(text))[:16]
 
 
 def _texts(example: Preference) -> list[tuple[str, str]]:

@@ -132,15 +132,13 @@ def read_preferences(
         ImportError: for ``hf://`` if the library ``datasets`` is not installed.
         ValueError: for an unknown format, extension or split, or a misspelt name in ``columns``, ``labels`` or ``winner``.
     """
-    names = _column_names(columns or {})
+    names = column_names(columns or {})
     verdicts = Verdicts(labels, winner)
     _check_options(format, names, on_error, ties, limit)
     if format not in (None, GENERAL) and not (labels is None and winner is None):
         raise ValueError(f"labels and winner are for the format {GENERAL!r}; those of {format!r} have fixed meanings")
     is_general = format is None and not (names or labels is not None or winner is not None)
-    how = Opening(
-        split=split, format=format, positional=_are_positions(columns or {}), limit=limit, max_bytes=max_bytes
-    )
+    how = Opening(split=split, format=format, positional=are_positions(columns or {}), limit=limit, max_bytes=max_bytes)
     tables = open_tables(source, how)
     source_format = _format_of(tables, format if is_general else format or GENERAL, names)
     good: list[Preference | TiedPair] = []
@@ -148,23 +146,23 @@ def read_preferences(
     tied: list[PreferenceProblem] = []
     row_of_id: dict[str, tuple[str, int]] = {}
     for table in tables:
-        cells_of = [_cells(row, names) for row in table.rows]
+        renamed = [cells_of(row, names) for row in table.rows]
         reading = Reading(
             format=source_format.name,
             criterion=criterion or "",
             verdicts=verdicts,
             columns=names,
             has_prompts=source_format.name != GENERAL
-            or any(cells.get("prompt") not in (None, "") for cells in cells_of),
+            or any(cells.get("prompt") not in (None, "") for cells in renamed),
             keep_ties=ties == "keep",
         )
         if source_format.name == GENERAL:
             filled = [
-                {key: cell for key, cell in cells.items() if cell is not None and cell != ""} for cells in cells_of
+                {key: cell for key, cell in cells.items() if cell is not None and cell != ""} for cells in renamed
             ]
             if message := check_verdicts(filled, reading):
                 raise unreadable(table.name, message)
-        for row, cells in zip(table.rows, cells_of, strict=True):
+        for row, cells in zip(table.rows, renamed, strict=True):
             try:
                 if row.fault:
                     raise PreferenceFieldError("", row.fault)
@@ -198,11 +196,12 @@ def read_preferences(
     return good
 
 
-def _cells(row: Row, names: Mapping[str, str]) -> dict[str, Any]:
+def cells_of(row: Row, names: Mapping[str, str]) -> dict[str, Any]:
+    """The cells of a row under our names, as plain Python types; ``names`` goes from our names to the source's."""
     return {column: to_python(cell) for column, cell in _rename(row.cells, names).items()}
 
 
-def _are_positions(columns: Columns) -> bool:
+def are_positions(columns: Columns) -> bool:
     """Whether columns are given by position, because there is no header row."""
     kinds = {isinstance(column, int) for column in columns.values()}
     if len(kinds) > 1:
@@ -210,11 +209,18 @@ def _are_positions(columns: Columns) -> bool:
     return kinds == {True}
 
 
-def _column_names(columns: Columns) -> dict[str, str]:
-    """The source's columns by our names; a position is the name of a column that has none."""
+def column_names(columns: Columns) -> dict[str, str]:
+    """The source's columns by our names; a position is the name of a column that has none.
+
+    Raises:
+        ValueError: if two of our names are mapped to one column, or a name to neither a name nor a position.
+    """
     for ours, column in columns.items():
         if isinstance(column, bool) or not isinstance(column, (str, int)) or column == 0:
             raise ValueError(f"columns maps {ours!r} to {column!r}, neither a name nor a position counted from 1")
+    repeated = [column for column, count in Counter(columns.values()).items() if count > 1]
+    if repeated:
+        raise ValueError(f"columns maps two of our names to {repeated[0]!r}")
     return {ours: str(column) for ours, column in columns.items()}
 
 
@@ -225,9 +231,6 @@ def _check_options(format: str | None, columns: Mapping[str, str], on_error: str
             raise ValueError(f"{name} is {value!r}, not one of {', '.join(map(repr, allowed))}")
     if limit is not None and limit < 1:
         raise ValueError(f"limit is {limit}; at least one row has to be read")
-    repeated = [column for column, count in Counter(columns.values()).items() if count > 1]
-    if repeated:
-        raise ValueError(f"columns maps two of our names to {repeated[0]!r}")
     unknown = [name for name in columns if name not in COLUMNS]
     if unknown:
         raise ValueError(f"columns maps {unknown[0]!r}, which is not one of {', '.join(COLUMNS)}")

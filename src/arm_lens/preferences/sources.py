@@ -221,7 +221,20 @@ def _open_file(path: Path, name: str, how: Opening) -> Table:
     else:
         parse = {".jsonl": _parse_jsonl, ".csv": _parse_csv, ".tsv": _parse_tsv, ".parquet": _parse_parquet}[extension]
         table = Table(name=name, rows=list(islice(_bounded(parse(data, name, how), name), how.limit)))
+        if extension != ".jsonl":
+            table = replace(table, **_stated(data, name, how, extension, empty=not table.rows))
     return replace(table, path=path.absolute())
+
+
+def _stated(data: bytes, name: str, how: Opening, extension: str, *, empty: bool) -> dict[str, Any]:
+    """What a file states of its columns: their Arrow types, or the names of those of an empty table."""
+    if extension == ".parquet":
+        schema = pa.parquet.read_schema(pa.BufferReader(data)) if data.strip() else None
+        return {"schema": schema, "columns": schema.names if schema is not None else ()}
+    if not empty or how.positional:
+        return {}
+    dialect = csv.excel if extension == ".csv" else csv.excel_tab
+    return {"columns": next((cells for cells in csv.reader(_lines(data), dialect) if cells), [])}
 
 
 def _bounded(rows: Iterable[Row], name: str) -> Iterator[Row]:

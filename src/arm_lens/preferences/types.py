@@ -159,7 +159,7 @@ class TiedPair:
 Preference: TypeAlias = PreferencePair | LabelledResponse
 
 
-def responses_of(example: Preference) -> tuple[Prompt, ...]:
+def responses_of(example: Preference | TiedPair) -> tuple[Prompt, ...]:
     """The responses of an example, a pair's chosen one first.
 
     Raises:

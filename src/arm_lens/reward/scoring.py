@@ -4,26 +4,33 @@ Rows are scored a fixed number at a time, and written before the next are scored
 missing rows, in the same batches as if it had never stopped, so that the output has the same bytes. The output belongs to
 its inputs: a record next to it names the data, the reward model with its heads and tensors, and the options, and a run with
 others is refused (`arm_lens.storage.Growing`).
+
+The output has the input's columns, names, order and cells, in the format that its name says. Lines of JSON and tables of text
+grow as rows are scored. Other formats (Parquet, a JSON list, anything compressed) cannot grow: the scores do, in a file
+next to the output, which is written as a whole at the end.
 """
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import pandas as pd
 from tqdm.auto import tqdm
 
 from arm_lens.judges.artefact import ArtefactError, digest_of_artefact
+from arm_lens.preferences import ResponseTable, read_responses
+from arm_lens.preferences.sources import HUB
+from arm_lens.preferences.tables import check_extension, compressed, encoded, is_appendable
 from arm_lens.reward.model import ActivationRewardModel
-from arm_lens.storage import digest_of_bytes, growing
+from arm_lens.storage import digest_of, digest_of_bytes, growing, write_bytes
 
 AT_A_TIME = 64
 """Rows that are scored and written together."""
+SCORES = ("reward", "two_way", "gap")
+"""The columns that are added: P(Yes) over the vocabulary, P(Yes) among the two verdicts, and the gap of their logits."""
 
 
 def score_file(
@@ -31,18 +38,26 @@ def score_file(
     data: str | Path,
     out: str | Path,
     *,
-    columns: Mapping[str, str] | None = None,
+    columns: Mapping[str, str | int] | None = None,
+    split: str | None = None,
+    on_error: Literal["raise", "skip"] = "raise",
+    limit: int | None = None,
     load: Callable[[Path], ActivationRewardModel] = ActivationRewardModel.load,
     options: Mapping[str, Any] | None = None,
     progress: bool = False,
 ) -> int:
-    """Write a line of JSON for each row of a file: its cells, and ``reward``, ``two_way`` and ``gap`` of its response.
+    """Write each row of a file with the scores of its response: its cells as they were, and `SCORES`.
 
     Args:
         reward_model: the folder of a saved reward model.
-        data: ``.jsonl``, ``.csv`` or ``.parquet``, with columns ``prompt`` and ``response`` (or ``completion``).
-        out: a JSONL file; rows already in it are not scored again.
-        columns: our names of columns, and the names in the file.
+        data: a file that `read_preferences` reads, or ``hf://`` and a hub name, with columns ``prompt`` (none for texts
+            that are classified) and ``response``, ``completion`` or ``text``.
+        out: a ``.jsonl``, ``.json``, ``.csv``, ``.tsv`` or ``.parquet`` file, also compressed; rows that were scored before
+            are not scored again.
+        columns: our names of columns, and the names or positions in the file.
+        split: which split to read, if there are several.
+        on_error: with ``skip``, rows that cannot be read are listed in a warning and left out of the output.
+        limit: how many rows to read, from the first.
         load: how the reward model is loaded.
         options: of loading, as JSON; an output that was made with others is refused.
         progress: show a progress bar.
@@ -52,60 +67,60 @@ def score_file(
 
     Raises:
         FileNotFoundError: if a file is missing.
-        ValueError: naming the column or row, if prompts or responses are missing; or if ``out`` was made of other inputs.
+        ValueError: naming the column or row, if prompts or responses are missing or a column has the name of a score; or if
+            ``out`` was made of other inputs.
         DamagedFileError: if ``out`` was changed since it was written.
         StoreBusyError: if another process is writing to ``out``.
     """
-    folder, data = Path(reward_model), Path(data)
-    content, columns, made_with = data.read_bytes(), dict(columns or {}), digest_of_artefact(folder)
-    rows = _prompts_and_responses(data, content, columns)
+    folder, out, made_with = Path(reward_model), Path(out), digest_of_artefact(Path(reward_model))
+    extension, columns = check_extension(out), dict(columns or {})
+    table = read_responses(data, columns=columns, split=split, on_error=on_error, limit=limit)
+    clashing = [column for column in table.columns if column in SCORES]
+    if clashing:
+        raise ValueError(f"{data} has a column {clashing[0]!r} already, the name of a score that is added: rename it")
     made_of = {
-        "data": digest_of_bytes(content),
+        "data": _digest_of_data(data, table),
         "reward_model": made_with,
         "columns": columns,
+        "rows": [split, on_error, limit],
         "options": dict(options or {}),
         "rows_at_a_time": AT_A_TIME,
         "version": version("arm-lens"),
     }
-    with growing(out, made_of) as file:
-        starts = range(0, len(rows), AT_A_TIME)
+    appendable = is_appendable(out)
+    scores = out if appendable else out.with_name(f"{out.name}.scores.jsonl")
+    with growing(scores, made_of) as file:
+        starts = range(0, len(table), AT_A_TIME)
         if file.pieces < len(starts):
             reward = load(folder)
             if digest_of_artefact(folder) != made_with:
                 raise ArtefactError(f"{folder} was replaced while it was being read")
         for start in tqdm(starts[file.pieces :], desc="scoring", unit="chunk", disable=not progress):
-            file.append(_scored(reward, rows.iloc[start : start + AT_A_TIME]))
-    return len(rows)
+            found = _scored(reward, table, range(start, min(start + AT_A_TIME, len(table))))
+            if appendable:
+                rows = [{**table.rows[start + index], **one} for index, one in enumerate(found)]
+                file.append(encoded(rows, (*table.columns, *SCORES), extension, header=not start))
+            else:
+                file.append(encoded(found, SCORES, ".jsonl"))
+        if not appendable:
+            every = map(json.loads, scores.read_text(encoding="utf-8").splitlines())
+            rows = [{**row, **one} for row, one in zip(table.rows, every, strict=True)]
+            content = encoded(rows, (*table.columns, *SCORES), extension, schema=table.schema)
+            write_bytes(out, compressed(content, out))
+    return len(table)
 
 
-def _scored(reward: ActivationRewardModel, rows: pd.DataFrame) -> bytes:
-    found = reward.verdicts(rows["prompt"].tolist(), rows["response"].tolist())
-    lines = []
-    for index, row in enumerate(rows.to_dict(orient="records")):
-        scores = {"reward": found.probability, "two_way": found.two_way, "gap": found.gap}
-        cells = row | {name: float(values[index]) for name, values in scores.items()}
-        lines.append(json.dumps(cells, default=str) + "\n")
-    return "".join(lines).encode()
+def _scored(reward: ActivationRewardModel, table: ResponseTable, which: range) -> list[dict[str, float]]:
+    """The scores of some rows."""
+    found = reward.verdicts([table.prompts[index] for index in which], [table.responses[index] for index in which])
+    values = (found.probability, found.two_way, found.gap)
+    return [
+        {name: float(value[index]) for name, value in zip(SCORES, values, strict=True)} for index in range(len(which))
+    ]
 
 
-def _prompts_and_responses(path: Path, content: bytes, columns: Mapping[str, str]) -> pd.DataFrame:
-    """Rows with a prompt and a response each; they need no labels."""
-    file = io.BytesIO(content)
-    if path.suffix == ".csv":
-        frame = pd.read_csv(file, dtype=str, keep_default_na=False, na_values=[""])
-    elif path.suffix == ".parquet":
-        frame = pd.read_parquet(file)
-    elif path.suffix == ".jsonl":
-        frame = pd.read_json(file, lines=True, dtype=False)
-    else:
-        raise ValueError(f"{path}: expected a file ending in .csv, .parquet or .jsonl")
-    frame = frame.rename(columns={theirs: ours for ours, theirs in columns.items()})
-    if "response" not in frame:
-        frame = frame.rename(columns={"completion": "response"})  # TRL's name for it
-    for name in ("prompt", "response"):
-        if name not in frame:
-            raise ValueError(f"{path} has no column {name!r}; it has {', '.join(map(str, frame.columns))}")
-        missing = frame.index[frame[name].isna()]
-        if len(missing):
-            raise ValueError(f"{path}, row {missing[0] + 1}: {name} is missing")
-    return frame
+def _digest_of_data(data: str | Path, table: ResponseTable) -> str:
+    """The digest of a file's bytes; that of its rows for a data set on the hub."""
+    if str(data).startswith(HUB):
+        return digest_of([[str(cell) for cell in row.items()] for row in table.rows])
+    return digest_of_bytes(Path(data).read_bytes())

@@ -10,6 +10,7 @@ every cell as it is.
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Callable
 
 import pandas as pd
 
@@ -33,13 +34,30 @@ def _written_out(character: str) -> str:
 
 
 def without_formulas(frame: pd.DataFrame) -> pd.DataFrame:
-    """A copy of a table in which a spreadsheet takes no text for a formula; numbers are as they were."""
-    copy = frame.rename(columns=_as_text)
-    for position, dtype in enumerate(copy.dtypes):
-        if not pd.api.types.is_numeric_dtype(dtype):
-            copy.isetitem(position, copy.iloc[:, position].map(_as_text, na_action="ignore"))
-    return copy
+    """A copy of a table in which a spreadsheet takes no text for a formula; `with_formulas` is the inverse.
+
+    Numbers are as they were. A text that begins with apostrophes before what would be a formula gets one more.
+    """
+    return _mapped(frame, lambda cell: f"'{cell}" if _is_formula(cell) else cell)
 
 
-def _as_text(cell: object) -> object:
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
+def with_formulas(frame: pd.DataFrame) -> pd.DataFrame:
+    """The table that `without_formulas` was given."""
+    return _mapped(frame, lambda cell: cell[1:] if cell.startswith("'") and _is_formula(cell[1:]) else cell)
+
+
+def _is_formula(text: str) -> bool:
+    return text.lstrip("'").startswith(_FORMULA)
+
+
+def _mapped(frame: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
+    """The table with a function applied to every text in it, names of columns too."""
+
+    def changed(cell: object) -> object:
+        return change(cell) if isinstance(cell, str) else cell
+
+    columns = {
+        changed(name): frame[name] if pd.api.types.is_numeric_dtype(frame[name]) else frame[name].map(changed)
+        for name in frame.columns
+    }
+    return pd.DataFrame(columns, index=frame.index)

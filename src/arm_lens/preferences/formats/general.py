@@ -306,7 +306,6 @@ def check_verdicts(rows: Sequence[Mapping[str, Any]], reading: Reading) -> str:
 def _undeclared(column: str, field: str, values: Counter[str], declared: object) -> str:
     option = labels_option(values) if field == "label" else winner_option(values)
     meanings = "True, False or 'drop'" if field == "label" else "'A', 'B', 'tie' or 'drop'"
-    flags = " ".join(f"--{field} {value!r:.40}=..." for value in list(values)[:3])
     is_new = (
         "that nothing declares"
         if declared is None
@@ -315,10 +314,8 @@ def _undeclared(column: str, field: str, values: Counter[str], declared: object)
     threshold = (
         ", or for ratings a threshold such as labels='>= 4'" if field == "label" and _are_numbers(values) else ""
     )
-    return (
-        f"has values in the column {column!r} {is_new}: {listed(values)}. Pass {option} with {meanings} for each{threshold} "
-        f"(on the command line {flags})"
-    )
+    values_found = f"has values in the column {column!r} {is_new}: {listed(values)}"
+    return f"{values_found}. Pass {option} with {meanings} for each{threshold}"
 
 
 def _are_numbers(values: Iterable[str]) -> bool:

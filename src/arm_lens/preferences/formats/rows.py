@@ -42,6 +42,10 @@ class Table:
     rows: Sequence[Row]
     path: Path | None = None
     """The absolute path, if the source is a file."""
+    columns: Sequence[str] = ()
+    """The columns of a file that states them, which may have no rows."""
+    schema: Any = None
+    """The Arrow types of the columns of a file that has them."""
 
 
 @dataclass(frozen=True, kw_only=True)

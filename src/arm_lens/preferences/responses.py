@@ -1,0 +1,105 @@
+"""Prompts and responses without a label, for scoring: read as `read_preferences` reads them, with all cells as they were."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from arm_lens.preferences.files import MAX_BYTES
+from arm_lens.preferences.formats.rows import Reading, Record, Row
+from arm_lens.preferences.messages import PreferenceFieldError, Prompt, as_prompt, as_response
+from arm_lens.preferences.problems import PreferenceDataError, PreferenceDataWarning, PreferenceProblem, unreadable
+from arm_lens.preferences.readers import Columns, OnError, are_positions, cells_of, column_names
+from arm_lens.preferences.sources import Opening, PreferenceSource, open_tables
+
+_RESPONSES = ("response", "completion", "text")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResponseTable:
+    """The rows of a table that have a response, with their cells as they were."""
+
+    columns: tuple[str, ...]
+    """The table's columns, by its own names and in its own order."""
+    rows: tuple[Mapping[str, Any], ...]
+    """The cells by column, without those that have no value."""
+    prompts: tuple[Prompt, ...]
+    """The prompt of each row; empty texts if no row has one."""
+    responses: tuple[Prompt, ...]
+    schema: Any = None
+    """The Arrow types of the columns, if the source has them."""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def read_responses(
+    source: PreferenceSource,
+    *,
+    columns: Columns | None = None,
+    split: str | None = None,
+    on_error: OnError = "raise",
+    limit: int | None = None,
+    max_bytes: int = MAX_BYTES,
+) -> ResponseTable:
+    """Read the prompts and responses in a file or table, in order; options are those of `read_preferences`.
+
+    The response is in the column ``response``, ``completion`` or ``text``, the prompt in ``prompt``; if no row has a
+    prompt, all prompts are empty. A table may have no rows.
+
+    Raises:
+        PreferenceDataError: if rows cannot be read; it lists all of them. Also if the source as a whole cannot be read.
+        FileNotFoundError: if there is no such file.
+        ValueError: for an unknown extension or split, or a misspelt name in ``columns``.
+    """
+    names = column_names(columns or {})
+    unknown = [name for name in names if name not in ("prompt", *_RESPONSES)]
+    if unknown:
+        raise ValueError(f"columns maps {unknown[0]!r}; of responses that are scored, prompt and response are read")
+    how = Opening(split=split, positional=are_positions(columns or {}), limit=limit, max_bytes=max_bytes)
+    (table,) = open_tables(source, how)
+    found = list(dict.fromkeys(column for row in table.rows for column in row.cells)) or list(table.columns)
+    missing = [column for column in names.values() if column not in found]
+    field = next((name for name in _RESPONSES if name in names or (name in found and name not in names.values())), "")
+    if (missing or not field) and (found or not table.rows):
+        wanted = missing[0] if missing else "response"
+        listed = ", ".join(found)[:1000] or "no columns"
+        raise unreadable(table.name, f"has no column {wanted!r}; it has {listed}")
+    renamed = [cells_of(row, names) for row in table.rows]
+    has_prompts = any(cells.get("prompt") not in (None, "") for cells in renamed)
+    reading = Reading(format="", columns=names, has_prompts=has_prompts)
+    good: list[tuple[Mapping[str, Any], Prompt, Prompt]] = []
+    problems: list[PreferenceProblem] = []
+    for row, cells in zip(table.rows, renamed, strict=True):
+        try:
+            prompt, response = _texts(row, Record(table, row.number, cells, reading), field)
+        except PreferenceFieldError as fault:
+            where = names.get(fault.field, fault.field)
+            problems.append(PreferenceProblem(source=table.name, row=row.number, field=where, message=fault.reason))
+        else:
+            good.append((cells_of(row, {}), prompt, response))
+    error = PreferenceDataError(problems, n_rows=len(table.rows))
+    if problems and on_error == "raise":
+        raise error
+    if problems:
+        warnings.warn(PreferenceDataWarning(str(error)), stacklevel=2)
+    return ResponseTable(
+        columns=tuple(found),
+        rows=tuple(cells for cells, _, _ in good),
+        prompts=tuple(prompt for _, prompt, _ in good),
+        responses=tuple(response for _, _, response in good),
+        schema=table.schema,
+    )
+
+
+def _texts(row: Row, record: Record, field: str) -> tuple[Prompt, Prompt]:
+    if row.fault:
+        raise PreferenceFieldError("", row.fault)
+    filled = record.filled()
+    for name in ("prompt", field) if record.reading.has_prompts else (field,):
+        if name not in filled:
+            raise PreferenceFieldError(name, "is missing")
+    prompt = as_prompt("prompt", record.part("prompt").value) if record.reading.has_prompts else ""
+    return prompt, as_response(field, record.part(field).value)

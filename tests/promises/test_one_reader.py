@@ -1,0 +1,193 @@
+"""A cell means the same at every door, and what is written has it as it was."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import json
+import lzma
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from arm_lens.preferences import (
+    LabelledResponse,
+    PreferenceDataError,
+    PreferenceDataWarning,
+    PreferencePair,
+    read_preferences,
+    read_responses,
+    write_preferences,
+)
+from arm_lens.preferences.tables import encoded
+
+MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello?"}]
+ANSWER = [{"role": "assistant", "content": "Hi."}]
+ROWS = [
+    {"id": 9007199254740993, "prompt": MESSAGES, "response": ANSWER, "label": True, "note": "=1+1"},
+    {"id": 9007199254740994, "prompt": "plain", "response": 'say "hi",\r\nthen\tgo', "label": False, "note": "NA"},
+]
+EXPECTED = [
+    LabelledResponse(MESSAGES, ANSWER, True, id="9007199254740993", metadata={"note": "=1+1"}),
+    LabelledResponse("plain", 'say "hi",\r\nthen\tgo', False, id="9007199254740994", metadata={"note": "NA"}),
+]
+COMPRESS = {
+    "": bytes,
+    ".gz": gzip.compress,
+    ".bz2": bz2.compress,
+    ".xz": lzma.compress,
+    ".zst": lambda data: pa.compress(data, codec="zstd", asbytes=True),
+}
+FORMATS = ["x.jsonl", "x.json", "x.csv", "x.tsv", "x.parquet"]
+
+
+def texts(rows: list[dict]) -> pd.DataFrame:
+    return pd.DataFrame(
+        [{key: json.dumps(cell) if isinstance(cell, list) else cell for key, cell in row.items()} for row in rows]
+    )
+
+
+def content(name: str, rows: list[dict], *, header: bool = True) -> bytes:
+    """Rows as other programs write them."""
+    if name == "x.jsonl":
+        return "\n".join(map(json.dumps, rows)).encode()
+    if name == "x.json":
+        return json.dumps(rows).encode()
+    if name == "x.parquet":
+        sink = pa.BufferOutputStream()
+        pq.write_table(pa.Table.from_pandas(texts(rows)), sink)
+        return sink.getvalue().to_pybytes()
+    return texts(rows).to_csv(index=False, header=header, sep="\t" if name == "x.tsv" else ",").encode()
+
+
+@pytest.mark.parametrize("suffix", COMPRESS)
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_file_gives_the_same_preferences(tmp_path, name, suffix):
+    path = tmp_path / (name + suffix)
+    path.write_bytes(COMPRESS[suffix](content(name, ROWS)))
+    assert read_preferences(path) == EXPECTED
+    assert read_preferences(str(path), limit=1) == EXPECTED[:1]
+
+
+def test_frames_and_rows_in_memory_give_the_same_preferences():
+    assert read_preferences(ROWS) == EXPECTED
+    assert read_preferences(texts(ROWS)) == EXPECTED  # as a frame that was read from CSV
+    assert read_preferences(pd.DataFrame(ROWS)) == EXPECTED
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.tsv"])
+def test_a_file_without_a_header_row_is_read_by_position(tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes(content(name, ROWS, header=False))
+    columns = {"id": 1, "prompt": 2, "response": 3, "label": 4}
+    found = read_preferences(path, columns=columns)
+    assert [one.metadata for one in found] == [{"5": "=1+1"}, {"5": "NA"}]
+    assert [(one.prompt, one.response, one.label, one.id) for one in found] == [
+        (one.prompt, one.response, one.label, one.id) for one in EXPECTED
+    ]
+    with pytest.raises(PreferenceDataError, match="if the file has no header row, map positions, such as columns="):
+        read_preferences(path)
+    with pytest.raises(ValueError, match="columns mixes names and positions"):
+        read_preferences(path, columns={"prompt": 1, "response": "response"})
+    path.write_text("a\tb\nc\td\te\n" if name == "x.tsv" else "a,b\nc,d,e\n")
+    with pytest.raises(PreferenceDataError, match="row 2: has 3 cells, but row 1 has 2"):
+        read_preferences(path, columns={"text": 1, "label": 2}, labels={"b": True, "d": False})
+
+
+def test_positions_in_a_file_with_names_are_refused(tmp_path):
+    (tmp_path / "x.jsonl").write_bytes(content("x.jsonl", ROWS))
+    with pytest.raises(PreferenceDataError, match="has named fields: map columns by name, not by position"):
+        read_preferences(tmp_path / "x.jsonl", columns={"text": 1, "label": 2})
+    (tmp_path / "x.jsonl").write_text('["a", true]\n["b", false]')
+    assert [one.label for one in read_preferences(tmp_path / "x.jsonl", columns={"text": 1, "label": 2})] == [
+        True,
+        False,
+    ]
+
+
+def test_a_tsv_with_stray_quotes_is_read_as_it_stands_and_one_with_quoted_cells_as_csv(tmp_path):
+    path = tmp_path / "x.tsv"
+    path.write_text('text\tlabel\n"What" a day\tyes\n say "no"\tno\n')
+    assert [one.response for one in read_preferences(path)] == ['"What" a day', ' say "no"']
+    path.write_text('text\tlabel\n"a\tb\nc"\tyes\n"d ""e"""\tno\n')
+    assert [one.response for one in read_preferences(path)] == ["a\tb\nc", 'd "e"']
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_ids_stay_exact(tmp_path, name):
+    ids = ["007", "9007199254740993", "1e5", "1.0", "True", "12345678901234567890123"]
+    write_preferences([PreferencePair("p", "c", "r", id=id) for id in ids], tmp_path / name)
+    assert [one.id for one in read_preferences(tmp_path / name)] == ids
+    numbers = [{"id": 2**62 + n, "text": f"t {n}", "label": 1} for n in range(3)]
+    (tmp_path / name).write_bytes(content(name, numbers))
+    assert [one.id for one in read_preferences(tmp_path / name)] == [str(2**62 + n) for n in range(3)]
+
+
+def test_rows_that_cannot_be_read_are_left_out_and_named_if_that_is_declared(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text("text,label\na,yes\nHow is it?,yes,a note\nb,no\n")
+    with pytest.warns(PreferenceDataWarning, match="x.csv, row 2: has 3 cells, but the header has 2"):
+        assert [one.id for one in read_preferences(path, on_error="skip")] == ["x.csv:1", "x.csv:3"]
+    with pytest.raises(ValueError, match="limit is 0"):
+        read_preferences(path, limit=0)
+
+
+# Responses that are scored
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_responses_that_are_scored_are_read_alike_and_their_cells_stay(tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes(content(name, ROWS))
+    table = read_responses(path)
+    assert table.columns == ("id", "prompt", "response", "label", "note")
+    assert table.prompts == tuple(one.prompt for one in EXPECTED)
+    assert table.responses == tuple(one.response for one in EXPECTED)
+    as_text = str if name in ("x.csv", "x.tsv") else lambda cell: cell
+    assert [row["id"] for row in table.rows] == [as_text(9007199254740993), as_text(9007199254740994)]
+    prompt = MESSAGES if name in ("x.jsonl", "x.json") else json.dumps(MESSAGES)
+    assert [row["prompt"] for row in table.rows] == [prompt, "plain"]
+    assert [row["note"] for row in table.rows] == ["=1+1", "NA"]
+
+
+@pytest.mark.parametrize("target", FORMATS)
+@pytest.mark.parametrize("source", FORMATS)
+def test_what_is_written_of_them_has_the_same_columns_and_cells(tmp_path, source, target):
+    (tmp_path / source).write_bytes(content(source, ROWS))
+    table = read_responses(tmp_path / source)
+    (tmp_path / f"again-{target}").write_bytes(
+        encoded(table.rows, table.columns, Path(target).suffix, schema=table.schema)
+    )
+    again = read_responses(tmp_path / f"again-{target}")
+    assert (again.columns, again.prompts, again.responses) == (table.columns, table.prompts, table.responses)
+    cells = [[cell if isinstance(cell, str) else json.dumps(cell) for cell in row.values()] for row in table.rows]
+    assert [
+        [cell if isinstance(cell, str) else json.dumps(cell) for cell in row.values()] for row in again.rows
+    ] == cells
+
+
+def test_a_parquet_file_keeps_its_types(tmp_path):
+    schema = pa.schema(
+        [("text", pa.large_string()), ("n", pa.int16()), ("when", pa.timestamp("ms")), ("x", pa.float32())]
+    )
+    rows = [{"text": "a", "n": 3, "when": pd.Timestamp("2026-01-02"), "x": None}, {"text": "b", "x": 0.1}]
+    pq.write_table(pa.Table.from_pylist(rows, schema), tmp_path / "x.parquet")
+    table = read_responses(tmp_path / "x.parquet")
+    (tmp_path / "y.parquet").write_bytes(encoded(table.rows, table.columns, ".parquet", schema=table.schema))
+    assert pq.read_table(tmp_path / "y.parquet").equals(pq.read_table(tmp_path / "x.parquet"))
+    lines = encoded(table.rows, table.columns, ".jsonl").decode().splitlines()
+    assert json.loads(lines[0]) == {"text": "a", "n": 3, "when": "2026-01-02T00:00:00", "x": None}
+
+
+def test_json_has_no_literal_that_is_not_json(tmp_path):
+    (tmp_path / "x.jsonl").write_text('{"text": "a", "score": NaN, "nested": [NaN, {"b": NaN}]}\n')
+    table = read_responses(tmp_path / "x.jsonl")
+    line = encoded(table.rows, table.columns, ".jsonl").decode()
+    assert json.loads(line, parse_constant=lambda name: pytest.fail(name)) == {
+        "text": "a", "score": None, "nested": [None, {"b": None}],
+    }  # fmt: skip
+    with pytest.raises(ValueError, match="row 1, column 'score' cannot be written as JSON"):
+        encoded([{"score": float("inf")}], ["score"], ".jsonl")
