@@ -12,7 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -21,6 +21,7 @@ from arm_lens.engine import ModelClass
 from arm_lens.evaluation.hacking import MAPPINGS
 from arm_lens.judge_model import CRITERIA
 from arm_lens.preferences.biases import BIASES
+from arm_lens.preferences.verdicts import Verdicts
 from arm_lens.registry import JUDGES, JudgeSpec, OptionsError, UnknownNameError
 
 VERDICTS = " verdicts"
@@ -137,7 +138,35 @@ class WorldStudy(Settings):
     """``pair`` for two replies, one of which meets the criterion; ``response`` for single replies with a label."""
 
 
-class HackingStudy(Settings):
+class Source(Settings):
+    """How a study's preferences are read; see `arm_lens.preferences.read_preferences`."""
+
+    format: str | None = None
+    split: str | None = None
+    columns: dict[str, str | int] = {}
+    """From our names to the file's, or to positions in a file without a header row."""
+    labels: dict[str | int, bool | str] | str | None = None
+    """What labels mean, e.g. ``{joy: yes, anger: no}``, or a threshold for ratings, e.g. ``">= 4"``."""
+    winner: dict[str | int, str] | None = None
+    """What the column winner means, e.g. ``{"A>B": A, "B>A": B, "A=B": tie}``."""
+    on_error: Literal["raise", "skip"] = "raise"
+    """With ``skip``, rows that cannot be read are named and left out."""
+    limit: Count | None = None
+    """How many rows to read, from the first; by default all."""
+
+    @model_validator(mode="after")
+    def _declared(self) -> Self:
+        Verdicts(self.labels, self.winner)
+        return self
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """The arguments of `read_preferences`, except the source and its split."""
+        names = ("format", "columns", "labels", "winner", "on_error", "limit")
+        return {name: getattr(self, name) for name in names}
+
+
+class HackingStudy(Source):
     """Counterbalanced reward hacking (`arm_lens.evaluation.hacking`), made from the world or from pairs at a path."""
 
     kind: Literal["hacking"]
@@ -146,24 +175,17 @@ class HackingStudy(Settings):
     mappings: Annotated[tuple[Annotated[str, _one_of("mapping", MAPPINGS)], ...], Some] = MAPPINGS
     path: FilePath | None = None
     """Pairs whose chosen response is correct and whose rejected one is not: a file, or ``hf://`` and a hub name."""
-    format: str | None = None
-    split: str | None = None
     criterion_text: str = ""
     pool: Count = 100
     """How many of the pairs at ``path`` are set aside for examples and not tested on."""
 
 
-class PreferenceStudy(Settings):
+class PreferenceStudy(Source):
     """Preferences from a file or the hub, in any format that `read_preferences` knows."""
 
     kind: Literal["preferences"]
     name: Name
     path: FilePath
-    format: str | None = None
-    split: str | None = None
-    columns: dict[str, str] = {}
-    on_error: Literal["raise", "warn"] = "raise"
-    """With ``warn``, rows that cannot be read are named and left out."""
     criterion_text: str = ""
     """The criterion in words, part of every prompt."""
     examples: FilePath | None = None
