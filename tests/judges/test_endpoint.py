@@ -43,7 +43,8 @@ EXAMPLES = (
 def test_messages_are_those_of_the_templates_chat_form(tokenizer, layout, examples, criterion_text):
     template = JudgeTemplate(yes=("Ja",), no=("Nein",))
     echo = copy.deepcopy(tokenizer)
-    echo.chat_template = "{% for m in messages %}{{ m.role }}={{ m.content }}#{% endfor %}{% if add_generation_prompt %}assistant={% endif %}"
+    turns = "{% for m in messages %}{{ m.role }}={{ m.content }}#{% endfor %}"
+    echo.chat_template = turns + "{% if add_generation_prompt %}assistant={% endif %}"
     with ChatServer(longer) as server:
         judge = judge_at(server, template=template, layout=layout, examples=examples, criterion_text=criterion_text)
         judge.margins(["How?"], ["Like this"], ["Like that, or so"])
