@@ -288,12 +288,20 @@ def verify(model: LanguageModel, module: nn.Module | None = None) -> None:
             raise UnsupportedModelError(
                 f"{model.info.architecture} is an encoder-decoder model; arm_lens uses decoder-only language models"
             )
-        head_shape(model)
-        quantised = getattr(model.config, "quantization_config", None) is not None
-        if module is None and findings.reference is not None:
-            compare(model, findings.reference, quantised=quantised)
-        else:
-            _compare_with_module(model, module, quantised)
+        try:
+            head_shape(model)
+            quantised = getattr(model.config, "quantization_config", None) is not None
+            if module is None and findings.reference is not None:
+                compare(model, findings.reference, quantised=quantised)
+            else:
+                _compare_with_module(model, module, quantised)
+        except (UnsupportedModelError, NotFiniteError, UncheckedModelWarning, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # TransformerLens meets models that it does not know with errors of any kind
+            raise UnsupportedModelError(
+                f"{model.info.name}: {model.model_class} of TransformerLens {version('transformer-lens')} cannot run this "
+                f"model ({type(error).__name__}: {error}); use {other_than(model.model_class)}"
+            ) from error
         findings.compared = processing
 
 
