@@ -31,6 +31,7 @@ from arm_lens.judge_model import CRITERION_TEXT
 from arm_lens.judges.artefact import RECORDED_VERSIONS
 from arm_lens.preferences import Prompt
 from arm_lens.registry import JUDGES
+from arm_lens.safe_text import with_formulas, without_formulas
 from arm_lens.storage import locked, write_frame, write_json, write_text
 
 ROW_FIELDS = (*PART_FIELDS, "accuracy", "ci_low", "ci_high", "n")
@@ -62,7 +63,7 @@ class BenchmarkResults(BenchmarkItems):
             if name == "sections" and table.empty:
                 path.unlink(missing_ok=True)
             else:
-                write_text(path, table.to_csv(index=False))
+                write_text(path, without_formulas(table).to_csv(index=False))
         write_json(out / "tables" / "health.json", [asdict(check) for check in self.checks])
         for name, folder in LONG_TABLES.items():
             table = getattr(self, name)
@@ -247,4 +248,4 @@ def _text(written: str) -> Prompt:
 
 def _read_csv(path: Path) -> pd.DataFrame:
     """Read a table that may have no columns."""
-    return pd.read_csv(path) if path.read_text(encoding="utf-8").strip() else pd.DataFrame()
+    return with_formulas(pd.read_csv(path)) if path.read_text(encoding="utf-8").strip() else pd.DataFrame()

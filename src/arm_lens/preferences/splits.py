@@ -71,11 +71,13 @@ def split_preferences(
 
     Raises:
         ValueError: if there are too few examples, if the sizes cannot be met without dividing the examples of a prompt,
-            or if a fraction amounts to no examples.
+            if a fraction amounts to no examples, or if an example is a tie.
     """
     if not callable(stratify) and stratify not in _STRATA:
         raise ValueError(f"stratify is {stratify!r}; known are {', '.join(map(repr, _STRATA))} or a function")
     examples = list(examples)
+    for example in examples:
+        responses_of(example)  # refuses ties
     names = sorted(sizes)  # the order of the parts must not matter
     counts, exact = _counts(len(examples), sizes)
     kinds, table = _kinds(examples, stratify)
