@@ -29,7 +29,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from arm_lens.engine.finite import NotFiniteError, cause_in, has_maximum
 from arm_lens.engine.kv_segments import KVSegment, NewTokens
-from arm_lens.engine.tokens import PromptTooLongError, TokenBatch, begins_with_bos, encode_text
+from arm_lens.engine.tokens import PromptTooLongError, TokenBatch, encode_text
 
 ModelClass = Literal["TransformerBridge", "HookedTransformer"]
 Hook: TypeAlias = Callable[[Float[Tensor, "batch pos head d_head"]], Float[Tensor, "batch pos head d_head"] | None]
@@ -262,6 +262,11 @@ class LanguageModel(ABC):
         return tokenizer
 
     @property
+    def reads_text(self) -> bool:
+        """Whether the model's input is text, and not sound or images only."""
+        return not (getattr(self._cfg, "is_audio_model", False) or getattr(self._cfg, "is_visual_model", False))
+
+    @property
     def dtype(self) -> torch.dtype:
         """The dtype of weights and activations."""
         dtype: torch.dtype = self._cfg.dtype
@@ -425,9 +430,9 @@ class LanguageModel(ABC):
     def encode(self, texts: Sequence[str], *, chat: bool, names: Sequence[str] | None = None) -> list[list[int]]:
         """Whole prompts as token ids.
 
-        Control tokens within the parts of a `MarkedText` that were given are read as text. A beginning-of-sequence token
-        comes first, once: a chat template may write it into the text, or else it is put there if the tokenizer does so by
-        itself; for a base model, if the tokenizer has one and TransformerLens' ``cfg.default_prepend_bos`` is set.
+        Control tokens within the parts of a `MarkedText` that were given are read as text. A chat template writes its own
+        beginning-of-sequence token, and none is added, as in Hugging Face's ``apply_chat_template``. For a base model one
+        comes first, once, if the tokenizer has one and TransformerLens' ``cfg.default_prepend_bos`` is set.
 
         Args:
             texts: whole prompts.
@@ -438,7 +443,7 @@ class LanguageModel(ABC):
             PromptTooLongError: naming the first text that has more tokens than the model's context.
         """
         bos = self.tokenizer.bos_token_id
-        wanted = begins_with_bos(self.tokenizer) if chat else getattr(self._cfg, "default_prepend_bos", True)
+        wanted = not chat and getattr(self._cfg, "default_prepend_bos", True)
         prefix = [bos] if wanted and bos is not None else []
         sequences = []
         for number, text in enumerate(texts):

@@ -180,12 +180,6 @@ def continuation(tokenizer: PreTrainedTokenizerBase, before: str, text: str) -> 
     return len(alone) - same, whole[same:]
 
 
-def begins_with_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether the tokenizer itself puts a beginning-of-sequence token before a text."""
-    bos = tokenizer.bos_token_id
-    return bos is not None and tokenizer.encode("a")[:1] == [bos] != tokenizer.encode("a", add_special_tokens=False)[:1]
-
-
 _GUARDED: weakref.WeakKeyDictionary[PreTrainedTokenizerBase, dict[object, tuple[Tokenizer, dict[int, int]]]] = (
     weakref.WeakKeyDictionary()
 )
