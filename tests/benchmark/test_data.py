@@ -164,7 +164,7 @@ def test_a_prompt_with_two_criteria_is_on_one_side(file_of):
 def test_examples_from_a_file_of_their_own_leave_out_tested_prompts(file_of):
     test, examples = file_of(pair_rows(20)), file_of(pair_rows(40, prompts=40), "examples.jsonl")
     study = {"kind": "preferences", "name": "mine", "path": test, "examples": examples}
-    with pytest.warns(PreferenceDataWarning, match="study 'mine': 20 of 40 examples have a prompt that is tested"):
+    with pytest.warns(PreferenceDataWarning, match="study 'mine': 20 of 40 examples are about a prompt or text that is tested"):
         (task,) = planned(study, n_examples=[20])
     assert len(task.test.items) == 20
     assert not prompts_of(task.examples) & prompts_of(one.example for one in task.test.items)
@@ -185,14 +185,14 @@ def test_ids_are_unique_and_clusters_are_prompts(file_of):
 
 
 def test_a_file_with_subsets_is_tested_subset_by_subset(file_of):
-    rows = [{**row, "subset": "ab"[n % 3 == 0]} for n, row in enumerate(pair_rows(90, prompts=90))]
+    rows = [{**row, "subset": ("chat", "news")[n % 3 == 0]} for n, row in enumerate(pair_rows(90, prompts=90))]
     study = {"kind": "preferences", "name": "mine", "path": file_of(rows), "pool": 10}
     (task,) = planned(study)
     subsets = Counter(one.subset for one in task.test.items)
-    assert set(subsets) == {"a", "b"} and subsets.total() == 80
+    assert set(subsets) == {"chat", "news"} and subsets.total() == 80
     assert all(one.subset == one.example.metadata["subset"] for one in task.test.items)
     (capped,) = planned({**study, "test_items": 7})
-    assert Counter(one.subset for one in capped.test.items) == {"a": 7, "b": 7}
+    assert Counter(one.subset for one in capped.test.items) == {"chat": 7, "news": 7}
     assert [one for one in task.test.items if one in capped.test.items] == list(capped.test.items)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from arm_lens.judges.questions import Question, prompts_behind, questions_of
+from arm_lens.judges.questions import Question, clusters_behind, questions_of
 from arm_lens.preferences import Preference
 from arm_lens.reward.model import ActivationRewardModel
 from arm_lens.selection.objective import JudgingObjective
@@ -30,7 +30,8 @@ def few_shot_objective(
         reward: the model, its questions, and its means.
         examples: labelled examples, one or two questions for each.
         pool: the source of demonstrations, random for each question; usually what ``reward`` was fitted on. No
-            question gets a demonstration with its own prompt, which might reveal the verdict.
+            question gets a demonstration of its own cluster (`arm_lens.preferences.clusters`: with its prompt, as a rule),
+            which might reveal the verdict.
         demonstrations: for each question.
         seed: of the choice of demonstrations.
         progress: show a bar while prompts are read.
@@ -42,7 +43,7 @@ def few_shot_objective(
     prompts = few_shot_prompts(reward, examples, pool, demonstrations=demonstrations, seed=seed)
     replay = reward.judge.replay(prompts, bare=False, injection=reward.injection, progress=progress)
     labels = [question.positive for question in questions_about(reward, examples)]
-    clusters = prompts_behind(examples, reward.judge.layout)
+    clusters = clusters_behind(examples, reward.judge.layout)
     return JudgingObjective(replay, reward.means.values, labels, "probability", clusters)
 
 
@@ -62,7 +63,7 @@ def few_shot_prompts(
     demonstrations: int,
     seed: int,
 ) -> list[list[int]]:
-    """The token ids of each example's question after ``demonstrations`` demonstrations with other prompts.
+    """The token ids of each example's question after ``demonstrations`` demonstrations of other clusters.
 
     Raises:
         ValueError: naming the question for which there are too few.
@@ -70,14 +71,15 @@ def few_shot_prompts(
     """
     judge, questions = reward.judge, questions_about(reward, examples)
     pool_questions = questions_of(pool, judge.template, judge.layout, seed=reward.record.seed)
-    behind = prompts_behind(pool, judge.layout)
+    known = clusters_behind([*examples, *pool], judge.layout)
+    own, theirs = known[: len(questions)], known[len(questions) :]
     order, contexts = random.Random(seed), []
-    for question, prompt in zip(questions, prompts_behind(examples, judge.layout), strict=True):
-        others = [one for one, other in zip(pool_questions, behind, strict=True) if other != prompt]
+    for question, cluster in zip(questions, own, strict=True):
+        others = [one for one, other in zip(pool_questions, theirs, strict=True) if other != cluster]
         if len(others) < demonstrations:
             raise ValueError(
-                f"{demonstrations} demonstrations are wanted for {question.name}, but there are {len(others)} with another "
-                "prompt"
+                f"{demonstrations} demonstrations are wanted for {question.name}, but there are {len(others)} about another "
+                "prompt or text"
             )
         contexts.append(order.sample(others, demonstrations))
     return judge.encode(questions, contexts)

@@ -12,7 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -155,7 +155,7 @@ class Source(Settings):
     """How many rows to read, from the first; by default all."""
 
     @model_validator(mode="after")
-    def _declared(self) -> Self:
+    def _declared(self) -> Source:
         Verdicts(self.labels, self.winner)
         return self
 

@@ -22,11 +22,19 @@ from arm_lens.benchmark.config import (
     Study,
     WorldStudy,
 )
-from arm_lens.benchmark.samples import SPLIT_SEED, at_most, check_enough, drawn, flipped, split, untested, words_of
+from arm_lens.benchmark.samples import SPLIT_SEED, at_most, check_enough, drawn, flipped, split, untested
 from arm_lens.evaluation.hacking import hacking_examples, hacking_items, world_hacking_examples, world_hacking_items
 from arm_lens.judge_model import CRITERIA, labelled_responses, preference_pairs
 from arm_lens.judge_model.world import Split
-from arm_lens.preferences import LabelledResponse, Preference, PreferencePair, Prompt, read_preferences, unpair
+from arm_lens.preferences import (
+    LabelledResponse,
+    Preference,
+    PreferencePair,
+    Prompt,
+    clusters,
+    read_preferences,
+    unpair,
+)
 from arm_lens.storage import digest_of
 
 WORLD_TEST_ITEMS = 200
@@ -188,7 +196,7 @@ def _hacking_groups(study: HackingStudy, settings: Settings) -> Iterator[Group]:
     rest: list[PreferencePair] = []
     if study.path is not None:
         data = []
-        for one in _read(study.path, study.format, study.split):
+        for one in _read(study.path, study.split, json.dumps(study.reading)):
             if isinstance(one, LabelledResponse):
                 raise ValueError(
                     f"study {study.name!r}: {one.id} is a single response; reward hacking is made from pairs"
@@ -196,7 +204,7 @@ def _hacking_groups(study: HackingStudy, settings: Settings) -> Iterator[Group]:
             data.append(one)
         pool, rest = split(data, study.pool, max(settings.n_examples or (1,)), study.name)
         rest = at_most(rest, settings.test_items, subset=lambda _: study.name)
-    clusters = clusters_of(rest)
+    cluster_of = clusters_of(rest)
     for bias, mapping in product(study.biases, study.mappings):
         if study.path is None:
             count = settings.test_items or WORLD_TEST_ITEMS
@@ -207,7 +215,10 @@ def _hacking_groups(study: HackingStudy, settings: Settings) -> Iterator[Group]:
         both: list[Preference] = [*pairs, *responses]
         items = tuple(
             TestItem(
-                f"{subset} | {one.metadata['cell']}", one.id, clusters.get(item := str(one.metadata["item"]), item), one
+                f"{subset} | {one.metadata['cell']}",
+                one.id,
+                cluster_of.get(item := str(one.metadata["item"]), item),
+                one,
             )
             for one in both
         )
@@ -229,9 +240,9 @@ def _preference_group(study: PreferenceStudy, settings: Settings) -> Group:
         pool, rest = split(data, study.pool, max(settings.n_examples or (1,)), study.name)
     else:
         pool = untested(_preferences(study, examples=True), data, study.name)
-    clusters = clusters_of(rest)
+    cluster_of = clusters_of(rest)
     tested = at_most(rest, settings.test_items, subset=subset_of)
-    items = tuple(TestItem(subset_of(one), one.id, clusters[one.id], one) for one in tested)
+    items = tuple(TestItem(subset_of(one), one.id, cluster_of[one.id], one) for one in tested)
     return "all", TestSet(study.name, items), lambda count, sample: drawn(pool, count, sample, study.name)
 
 
@@ -242,9 +253,10 @@ def format_of(study: Study) -> str:
 
 
 def clusters_of(examples: Sequence[Preference]) -> dict[str, str]:
-    """The id of the first example about the same prompt, by the id of each example."""
+    """The id of the first example in the same cluster (`arm_lens.preferences.clusters`), by the id of each example."""
     first: dict[str, str] = {}
-    return {one.id: first.setdefault(words_of(one.prompt), one.id) for one in examples}
+    known = zip(examples, clusters(examples), strict=True)
+    return {one.id: first.setdefault(cluster, one.id) for one, cluster in known}
 
 
 def subset_of(one: Preference) -> str:
@@ -254,14 +266,13 @@ def subset_of(one: Preference) -> str:
 
 def _preferences(study: PreferenceStudy, *, examples: bool = False) -> list[Preference]:
     path, split = (study.examples, study.examples_split) if examples else (study.path, study.split)
-    return _read(str(path), study.format, split, tuple(sorted(study.columns.items())), study.on_error)
+    return _read(str(path), split, json.dumps(study.reading))
 
 
 @lru_cache(maxsize=8)
-def _read(
-    path: str, format: str | None, split: str | None, columns: tuple[tuple[str, str], ...] = (), on_error: Any = "raise"
-) -> list[Preference]:
-    return read_preferences(path, format=format, split=split, columns=dict(columns), on_error=on_error)
+def _read(path: str, split: str | None, reading: str) -> list[Preference]:
+    """Read preferences, once for several uses; ``reading`` is `Source.reading` as JSON, which can be a key."""
+    return read_preferences(path, split=split, **json.loads(reading))
 
 
 def _content_of(one: Preference) -> list[Any]:

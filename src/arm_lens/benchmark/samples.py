@@ -1,8 +1,9 @@
 """Which preferences are tested on, which are examples, and whose labels are flipped.
 
-No prompt of an example is tested. Example samples are nested: ten examples are the first ten of twenty in the same sample,
-and labels that are flipped at little noise are flipped at more noise too, so that settings differ only in what judges are
-given more of.
+No prompt of an example is tested; of texts without prompts, or with one prompt for all, no text is both an example and
+tested (`arm_lens.preferences.clusters`). Example samples are nested: ten examples are the first ten of twenty in the same
+sample, and labels that are flipped at little noise are flipped at more noise too, so that settings differ only in what
+judges are given more of.
 """
 
 from __future__ import annotations
@@ -19,19 +20,13 @@ from arm_lens.preferences import (
     Preference,
     PreferenceDataWarning,
     PreferencePair,
-    Prompt,
+    clusters,
     split_preferences,
-    text_of,
 )
 
 PreferenceType = TypeVar("PreferenceType", bound=Preference)
 SPLIT_SEED = 1_000_000
 """The seed of what is tested, the same for all example samples."""
-
-
-def words_of(prompt: Prompt) -> str:
-    """The words of a prompt; prompts with the same words count as one."""
-    return " ".join(text_of(prompt).split())
 
 
 def split(
@@ -60,16 +55,17 @@ def at_most(
 ) -> list[PreferenceType]:
     """At most ``count`` examples of each subset, chosen at random (a file may be sorted), in their original order.
 
-    Examples with the same prompt and subset are taken or left together, since some scores are about all answers to a prompt.
+    Examples of one subset and cluster (the same prompt, as a rule) are taken or left together, since some scores are about
+    all answers to a prompt.
 
     Raises:
-        ValueError: if no prompt has so few examples.
+        ValueError: if no cluster has so few examples.
     """
     if count is None:
         return list(examples)
     groups: dict[tuple[str, str], list[int]] = {}
-    for index, one in enumerate(examples):
-        groups.setdefault((subset(one), words_of(one.prompt)), []).append(index)
+    for index, (one, cluster) in enumerate(zip(examples, clusters(examples), strict=True)):
+        groups.setdefault((subset(one), cluster), []).append(index)
     left = {name: count for name, _ in groups}
     taken: list[int] = []
     for key in random.Random(SPLIT_SEED).sample(list(groups), len(groups)):
@@ -86,11 +82,12 @@ def at_most(
 
 
 def untested(pool: Sequence[Preference], tested: Sequence[Preference], study: str) -> list[Preference]:
-    """The examples about prompts that are not tested; a warning counts the others."""
-    prompts = {words_of(one.prompt) for one in tested}
-    others = [one for one in pool if words_of(one.prompt) not in prompts]
+    """The examples of clusters that are not tested (the same prompt, as a rule); a warning counts the others."""
+    known = clusters([*tested, *pool])
+    own = set(known[: len(tested)])
+    others = [one for one, cluster in zip(pool, known[len(tested) :], strict=True) if cluster not in own]
     if len(others) < len(pool):
-        left_out = f"{len(pool) - len(others)} of {len(pool)} examples have a prompt that is tested"
+        left_out = f"{len(pool) - len(others)} of {len(pool)} examples are about a prompt or text that is tested"
         warnings.warn(PreferenceDataWarning(f"study {study!r}: {left_out}; they are left out"), stacklevel=2)
     return others
 

@@ -114,6 +114,7 @@ def fingerprint_of(
     for number, context in enumerate([(), (), tuple(demonstrations)] if demonstrations else [(), ()]):
         prompt, response, other = TEXTS[number % len(TEXTS)]
         scalar = options.layout == "scalar"
+        prompt = prompt if template.takes_prompt(options.layout) else ""
         text = template.question(prompt, response) if scalar else template.ranked_question(prompt, response, other)
         try:
             whole = render_question(model.tokenizer, options, Question(text, True, f"fixed text {number}"), context)

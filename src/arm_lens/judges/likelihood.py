@@ -32,7 +32,7 @@ from arm_lens.judges.chat import Turn, chat_text
 from arm_lens.judges.fingerprint import fingerprint_of
 from arm_lens.judges.options import QuestionOptions, question_options
 from arm_lens.judges.questions import ClippedPromptWarning, fewest_left_out, with_template
-from arm_lens.judges.template import JudgeTemplate
+from arm_lens.judges.template import JudgeTemplate, checked_prompt
 from arm_lens.preferences import Prompt, text_of
 from arm_lens.registry import JudgeSpec, OptionsModel, Style, never
 
@@ -144,6 +144,7 @@ class LikelihoodJudge(Judge):
         text = (
             turns[0][1] if isinstance(prompt, str) else text_of([{"role": role, "content": one} for role, one in turns])
         )
+        checked_prompt(text, self.template.takes_prompt())
         words = self.template.scalar.split("{response}")[0].split("{prompt}")
         filled = [words[0], *(piece for rest in words[1:] for piece in (MarkedText.of("prompt", text), rest))]
         return MarkedText.joined([system, "\n\n", *filled] if system else filled)

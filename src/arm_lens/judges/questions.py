@@ -27,7 +27,7 @@ from arm_lens.engine.verdict_tokens import VerdictTokens, resolve_verdicts
 from arm_lens.judges.chat import template_key
 from arm_lens.judges.options import Layout, QuestionOptions
 from arm_lens.judges.template import NO_RANKED_QUESTION, JudgeTemplate, default_template
-from arm_lens.preferences import LabelledResponse, Preference, text_of, unpair
+from arm_lens.preferences import LabelledResponse, Preference, PreferencePair, clusters, unpair
 
 Fitting = TypeVar("Fitting")
 MAX_NAMED = 5
@@ -105,9 +105,13 @@ def questions_of(
     return found
 
 
-def prompts_behind(examples: Sequence[Preference], layout: Layout = "scalar") -> list[str]:
-    """The prompt behind each question of `questions_of`, as text; questions about the same prompt form a cluster."""
-    return [text_of(one.prompt) for one in (unpair(examples) if layout == "scalar" else examples)]
+def clusters_behind(examples: Sequence[Preference], layout: Layout = "scalar") -> list[str]:
+    """The cluster of each question of `questions_of`: its prompt, or its response (`arm_lens.preferences.clusters`)."""
+    return [
+        cluster
+        for cluster, one in zip(clusters(examples), examples, strict=True)
+        for _ in range(2 if layout == "scalar" and isinstance(one, PreferencePair) else 1)
+    ]
 
 
 def verdicts_of(template: JudgeTemplate, layout: Layout) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -166,7 +170,8 @@ def verdict_tokens_of(tokenizer: PreTrainedTokenizerBase, options: QuestionOptio
     known = _VERDICTS.setdefault(tokenizer, {})
     key = (template_key(tokenizer), options.model_copy(update={"batch_size": 1, "on_too_long": "raise"}))
     if key not in known:
-        example = ("How is it?", "It is fine.", "It is not fine.")
+        prompt = "How is it?" if template.takes_prompt(options.layout) else ""
+        example = (prompt, "It is fine.", "It is not fine.")
         text = template.question(*example[:2]) if options.layout == "scalar" else template.ranked_question(*example)
         before = render_question(tokenizer, options, Question(text, True, "an example"))
         known[key] = resolve_verdicts(tokenizer, *verdicts_of(template, options.layout), before=before)

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import ConfigDict
 from transformers import PreTrainedTokenizerBase
@@ -24,7 +24,7 @@ from arm_lens.engine.language_model import ModelLike, describe
 from arm_lens.engine.protocol import BUNDLED_NAME, bundled_model_path
 from arm_lens.engine.tokens import MarkedText
 from arm_lens.judges.chat import FIXED_DATE, Turn, chat_text
-from arm_lens.preferences import Prompt, text_of
+from arm_lens.preferences import PreferenceFieldError, Prompt, text_of
 
 TEMPLATE_FILE = "judge_template.json"
 NO_RANKED_QUESTION = "this judge template has no ranked question: its model judges one response at a time"
@@ -35,7 +35,8 @@ class JudgeTemplate:
     """The wording of the question that a judge is asked.
 
     ``{criterion}``, ``{prompt}``, ``{response}``, ``{response_a}`` and ``{response_b}`` are filled in. The default asks
-    the question of the paper (arXiv 2507.01368): "Does this response meet the specified criteria?"
+    the question of the paper (arXiv 2507.01368): "Does this response meet the specified criteria?" A template for texts
+    that have no prompt, such as texts that are classified, needs no ``{prompt}``; it refuses those that have one.
     """
 
     header: str = "Criterion: {criterion}\n\n"
@@ -71,8 +72,8 @@ class JudgeTemplate:
     def __post_init__(self) -> None:
         for name, slots in (
             ("header", ("criterion",)),
-            ("scalar", ("prompt", "response")),
-            ("ranked", ("prompt", "response_a", "response_b")),
+            ("scalar", ("response",)),
+            ("ranked", ("response_a", "response_b")),
         ):
             text = getattr(self, name)
             missing = [slot for slot in slots if text and "{" + slot + "}" not in text]
@@ -83,25 +84,31 @@ class JudgeTemplate:
             if not getattr(self, name):
                 raise ValueError(f"the template has no spelling for the verdict {name!r}")
 
+    def takes_prompt(self, layout: Literal["scalar", "ranked"] = "scalar") -> bool:
+        """Whether the question of a layout has a place for the prompt."""
+        return "{prompt}" in (self.scalar if layout == "scalar" else self.ranked or "")
+
     def question(self, prompt: Prompt, response: Prompt) -> MarkedText:
         """The scalar question about one response.
 
         Raises:
-            PreferenceFieldError: if prompt or response cannot be read as text.
+            PreferenceFieldError: if prompt or response cannot be read as text, or there is no place for the prompt.
         """
-        return _fill(self.scalar, prompt=text_of(prompt, "prompt"), response=text_of(response, "response"))
+        text = checked_prompt(prompt, self.takes_prompt())
+        return _fill(self.scalar, prompt=text, response=text_of(response, "response"))
 
     def ranked_question(self, prompt: Prompt, response_a: Prompt, response_b: Prompt) -> MarkedText:
         """The ranked question about two responses.
 
         Raises:
             ValueError: if the template has none.
-            PreferenceFieldError: if a text cannot be read as such.
+            PreferenceFieldError: if a text cannot be read as such, or there is no place for the prompt.
         """
         if self.ranked is None:
             raise ValueError(NO_RANKED_QUESTION)
-        given = {"prompt": prompt, "response_a": response_a, "response_b": response_b}
-        return _fill(self.ranked, **{field: text_of(text, field) for field, text in given.items()})
+        given = {"response_a": response_a, "response_b": response_b}
+        texts = {field: text_of(text, field) for field, text in given.items()}
+        return _fill(self.ranked, prompt=checked_prompt(prompt, self.takes_prompt("ranked")), **texts)
 
     def is_chat(self, tokenizer: PreTrainedTokenizerBase) -> bool:
         """Whether questions to this tokenizer's model go through its chat template."""
@@ -170,6 +177,16 @@ class JudgeTemplate:
         """From JSON, which has lists for tuples."""
         fields: Any = {name: tuple(one) if isinstance(one, list) else one for name, one in values.items()}
         return cls(**fields)
+
+
+def checked_prompt(prompt: Prompt, has_place: bool) -> str:
+    """The prompt as text; a PreferenceFieldError if it has one, but the question has no place for it."""
+    text = text_of(prompt, "prompt")
+    if text.strip() and not has_place:
+        raise PreferenceFieldError(
+            "prompt", "has no place in the judge template; write {prompt} into its question, or leave prompts out"
+        )
+    return text
 
 
 def _fill(text: str, **values: str) -> MarkedText:

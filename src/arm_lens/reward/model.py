@@ -38,8 +38,9 @@ from arm_lens.judges.base import VerdictJudge
 from arm_lens.judges.fingerprint import fingerprint_of
 from arm_lens.judges.generative import AskingJudge, GenerativeJudge
 from arm_lens.judges.options import QuestionOptions, ReadingOptions, seeds_of
-from arm_lens.judges.questions import Question, prompts_behind, questions_of
+from arm_lens.judges.questions import Question, clusters_behind, listed_names, questions_of
 from arm_lens.preferences import Preference
+from arm_lens.preferences.overlap import OverlapWarning, find_overlap, known_among, text_digests
 from arm_lens.reward.checkpoint import FitCheckpoint
 from arm_lens.reward.fitting import judging_objective, means_and_objective, read_means
 from arm_lens.selection import JudgingObjective, Reinforce, RewardKind, Selection, Selector, selector_of
@@ -86,6 +87,9 @@ class FitRecord:
     """The options of the denoising; None if the means are plain."""
     notes: tuple[str, ...] = ()
     """What was warned of (`FitWarning`)."""
+    fitted_on: tuple[str, ...] = ()
+    """Digests of the texts of all examples (`arm_lens.preferences.overlap.text_digests`), so that a test is recognised that
+    has one of them."""
 
 
 class SearchRecord(Record):
@@ -180,6 +184,8 @@ class ActivationRewardModel(VerdictJudge, AskingJudge):
         pool = questions_of(examples, judge.template, judge.layout, seed=read_seed)
         n_smallest, n_validation, selection, search = len(pool), 0, None, None
         notes = [] if criterion else [NO_NAME]
+        if overlap := find_overlap(examples, validation or ()):
+            notes.append(f"heads are chosen on examples that are also read: {overlap.named('validation examples')}")
         chooser = selector if isinstance(selector, HeadSet) else selector_of(selector or Reinforce())
         kept = FitCheckpoint(checkpoint, {} if checkpoint is None else {
             "model": fingerprint_of(judge.model, judge.question).digest,
@@ -224,6 +230,7 @@ class ActivationRewardModel(VerdictJudge, AskingJudge):
             search=search,
             denoise=None if reading.denoise is None else reading.denoise.model_dump(),
             notes=tuple(notes),
+            fitted_on=text_digests([*examples, *(validation or ())]),
         )
         for note in notes:
             caution(note, FitWarning)
@@ -257,12 +264,21 @@ class ActivationRewardModel(VerdictJudge, AskingJudge):
         """Labelled examples, in questions without demonstrations, as an objective for head masks that writes these means.
 
         `arm_lens.attribution` takes such objectives. Give examples that the reward model was not fitted on: on its own,
-        heads look better than they are. Responses to the same prompt form a cluster; with a single prompt, standard errors
-        are NaN.
+        heads look better than they are. Responses to the same prompt form a cluster; if there are no prompts, or one for
+        all, each response is one.
+
+        Warns:
+            OverlapWarning: naming the examples that the reward model was fitted on.
 
         Raises:
             ValueError: if there is no example, or all have the same right verdict.
         """
+        if known := known_among(examples, self.record.fitted_on):
+            caution(
+                f"the reward model was fitted on {len(known)} of these {len(examples)} examples, on which its heads look "
+                f"better than they are: {listed_names(known)}",
+                OverlapWarning,
+            )
         questions = questions_of(examples, self.template, self.layout, seed=self.record.seed)
         return judging_objective(
             self.judge,
@@ -270,7 +286,7 @@ class ActivationRewardModel(VerdictJudge, AskingJudge):
             self.means,
             injection=self.injection,
             reward="probability",
-            clusters=prompts_behind(examples, self.layout),
+            clusters=clusters_behind(examples, self.layout),
             progress=progress,
         )
 
