@@ -14,6 +14,7 @@ from arm_lens.preferences import (
     TiedPair,
     known_formats,
     read_preferences,
+    read_responses,
     split_preferences,
     unpair,
     write_preferences,
@@ -132,6 +133,21 @@ def test_labels_that_nothing_declares_are_an_error_with_values_and_options_also_
     assert "'0' (2), '1' (2), '2' (2)" in error_of(three, on_error="skip")
 
 
+def test_classes_of_a_data_set_are_labels_by_name_whatever_their_numbers(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features(
+        {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["glad", "sad"])}
+    )
+    data = datasets.Dataset.from_dict({"text": ["a", "b", "c"], "label": [0, 1, 0]}, features=features)
+    data.to_parquet(tmp_path / "x.parquet")
+    for source in (data, datasets.DatasetDict({"train": data}), tmp_path / "x.parquet"):
+        split = "train" if isinstance(source, dict) else None
+        assert "'glad' (2), 'sad' (1)" in error_of(source, split=split)
+        read = read_preferences(source, split=split, labels={"glad": True, "sad": False})
+        assert [one.label for one in read] == [True, False, True]
+    assert [row["label"] for row in read_responses(tmp_path / "x.parquet").rows] == [0, 1, 0]  # as they were
+
+
 def test_two_of_three_classes_are_not_read_as_no_and_yes():
     rows = [{"prompt": "p", "response": f"t {n}", "label": n % 3} for n in range(60)]
     assert "threshold such as labels='>= 4'" in error_of(rows)
@@ -170,9 +186,9 @@ def test_ties_are_left_out_counted_refused_or_returned_as_ties():
     with pytest.raises(
         ValueError, match="'row 2' is a tie, which states no preference: leave ties out with ties='drop'"
     ):
-        unpair(examples)
+        unpair(iter(examples))
     with pytest.raises(ValueError, match="'row 2' is a tie"):
-        split_preferences(examples, {"a": 0.5, "b": 0.5}, seed=0)
+        split_preferences(iter(examples), {"a": 0.5, "b": 0.5}, seed=0)
 
 
 @pytest.mark.parametrize("name", ["x.jsonl", "x.json", "x.csv", "x.tsv.gz", "x.parquet"])
@@ -248,6 +264,7 @@ def test_m_rewardbench_keeps_languages_apart():
         ),
         ({"query": "i", "output a": "a", "output b": "b"}, "'response_a': 'output a', 'response_b': 'output b'"),
         ({"tweet": "hello", "mood": "glad"}, "tweet and mood look like texts with a label"),
+        ({"query": "i", "good": "a", "bad": "b"}, "columns={'prompt': 'query', 'chosen': 'good', 'rejected': 'bad'}"),
     ],
 )
 def test_unknown_columns_are_said_to_be_what_they_look_like(row, found):

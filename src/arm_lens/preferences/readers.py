@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Literal, TypeAlias, overload
 
 import numpy as np
@@ -146,7 +147,7 @@ def read_preferences(
     tied: list[PreferenceProblem] = []
     row_of_id: dict[str, tuple[str, int]] = {}
     for table in tables:
-        renamed = [cells_of(row, names) for row in table.rows]
+        renamed = [cells_of(row, names, table.class_names) for row in table.rows]
         reading = Reading(
             format=source_format.name,
             criterion=criterion or "",
@@ -196,9 +197,22 @@ def read_preferences(
     return good
 
 
-def cells_of(row: Row, names: Mapping[str, str]) -> dict[str, Any]:
-    """The cells of a row under our names, as plain Python types; ``names`` goes from our names to the source's."""
-    return {column: to_python(cell) for column, cell in _rename(row.cells, names).items()}
+def cells_of(
+    row: Row, names: Mapping[str, str], class_names: Mapping[str, Sequence[str]] = MappingProxyType({})
+) -> dict[str, Any]:
+    """The cells of a row under our names, as plain Python types.
+
+    Args:
+        row: the row.
+        names: from our names to the source's.
+        class_names: by the source's names, what numbers stand for: 0 for the first name. (Read as 0 and 1, the labels
+            of a data set whose first class is the positive one would be turned round.)
+    """
+    cells = {column: to_python(cell) for column, cell in row.cells.items()}
+    for column, known in class_names.items():
+        if isinstance(cell := cells.get(column), int):
+            cells[column] = known[cell] if 0 <= cell < len(known) else None
+    return _rename(cells, names)
 
 
 def are_positions(columns: Columns) -> bool:
@@ -289,7 +303,7 @@ def _first_cells(table: Table) -> dict[str, Any]:
 
 def _values(table: Table, column: str) -> Counter[str]:
     """The values of a column as text, counted; long texts are all one value."""
-    cells = (to_python(row.cells.get(column)) for row in table.rows)
+    cells = (cells_of(row, {}, table.class_names).get(column) for row in table.rows)
     return Counter(value_text(cell)[:100] for cell in cells if isinstance(cell, (str, int, float)) and cell != "")
 
 

@@ -33,6 +33,7 @@ from arm_lens.preferences.files import (
 from arm_lens.preferences.formats.registry import registered
 from arm_lens.preferences.formats.rows import Row, Table
 from arm_lens.preferences.problems import PreferenceDataError, unreadable
+from arm_lens.safe_text import printable
 
 pa: Any = pyarrow  # its annotations are too incomplete to be checked against
 
@@ -89,7 +90,7 @@ def _tables(source: PreferenceSource, how: Opening) -> Iterator[Table]:
             yield from _open_folder(Path(source), how)
         else:
             name = "data frame" if isinstance(source, pd.DataFrame) else "data"
-            yield Table(name=name, rows=_rows_of(source, name, how))
+            yield _table(source, name, how)
 
 
 def _table_of(source: Mapping[str, Any], name: str, how: Opening, *, is_file: bool = False) -> Table:
@@ -101,8 +102,7 @@ def _table_of(source: Mapping[str, Any], name: str, how: Opening, *, is_file: bo
         keys = f" with the keys {', '.join(map(str, source))}"[:200]
         raise unreadable(name, f"should hold a list of records, but is of type dict{keys}")
     rows = _pick_split(source, how.split)
-    name = f"{name}, split {how.split}" if is_file else f"split {how.split}"
-    return Table(name=name, rows=_rows_of(rows, name, how))
+    return _table(rows, f"{name}, split {how.split}" if is_file else f"split {how.split}", how)
 
 
 def _open_folder(path: Path, how: Opening) -> Iterator[Table]:
@@ -130,7 +130,7 @@ def _key_field(lists: Mapping[str, Any], format: str | None) -> str:
 def _pick_split(splits: Mapping[str, Any], split: str | None) -> Any:
     if split is not None and split in splits:
         return splits[split]
-    names = ", ".join(map(str, splits))
+    names = printable(", ".join(map(str, splits)))[:1000]
     if {"prompt", "chosen", "completion"} & set(splits):
         raise ValueError(
             f"the source is one mapping with the keys {names}: "
@@ -158,8 +158,14 @@ def _open_hub(source: str, how: Opening) -> Table:
         if len(loaded) != 1:
             _pick_split(loaded, None)
         split, loaded = next(iter(loaded.items()))
-    name = f"{source}, split {split}"
-    return Table(name=name, rows=_rows_of(loaded, name, how))
+    return _table(loaded, f"{source}, split {split}", how)
+
+
+def _table(rows: Any, name: str, how: Opening) -> Table:
+    """The table of rows in memory."""
+    features = getattr(rows, "features", None)
+    known = {column: feature.names for column, feature in (features or {}).items() if hasattr(feature, "int2str")}
+    return Table(name=name, rows=_rows_of(rows, name, how), class_names=known)
 
 
 def _rows_by_key(lists: Mapping[str, Any], field: str) -> list[Row]:
@@ -230,11 +236,25 @@ def _stated(data: bytes, name: str, how: Opening, extension: str, *, empty: bool
     """What a file states of its columns: their Arrow types, or the names of those of an empty table."""
     if extension == ".parquet":
         schema = pa.parquet.read_schema(pa.BufferReader(data)) if data.strip() else None
-        return {"schema": schema, "columns": schema.names if schema is not None else ()}
+        known = {} if schema is None else _class_names(schema)
+        return {"schema": schema, "columns": schema.names if schema is not None else (), "class_names": known}
     if not empty or how.positional:
         return {}
     dialect = csv.excel if extension == ".csv" else csv.excel_tab
     return {"columns": next((cells for cells in csv.reader(_lines(data), dialect) if cells), [])}
+
+
+def _class_names(schema: Any) -> dict[str, list[str]]:
+    """The names of classes that Hugging Face's ``datasets`` writes into a Parquet file."""
+    try:
+        features = parse_json((schema.metadata or {})[b"huggingface"])["info"]["features"].items()
+        return {
+            column: list(map(str, feature["names"]))
+            for column, feature in features
+            if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
+        }
+    except (KeyError, TypeError, AttributeError, JsonError):  # written by another program
+        return {}
 
 
 def _bounded(rows: Iterable[Row], name: str) -> Iterator[Row]:

@@ -54,6 +54,11 @@ _TURN = re.compile(r"\n\n(Human|Assistant):")
 _COMPARED = frozenset({"response_a", "response_b"})
 _PAIR = frozenset({"chosen", "rejected"})
 _PROMPTS = ("prompt", "question", "instruction", "query", "input", "context", "post")
+_BETTER_AND_WORSE = (
+    *(("better", "worse"), ("good", "bad"), ("preferred", "dispreferred"), ("positive", "negative"), ("win", "lose")),
+    *(("winner", "loser"), ("accepted", "rejected"), ("correct", "incorrect"), ("right", "wrong"), ("best", "worst")),
+    *(("chosen_response", "rejected_response"), ("correct_response", "hacked_response"), ("gold", "hacked")),
+)
 _TEXTS = (
     "completion",
     "response",
@@ -359,6 +364,11 @@ def proposal(columns: Sequence[str], values: Callable[[str], Counter[str]], name
         seen = f", and {winner} as if it said which won: {listed(others[winner])}" if winner else ""
         means = f", {winner_option(others[winner])}" if winner else ", and map winner to the column that says which won"
         return f"; {responses[0]} and {responses[1]} look like two responses{seen}. Pass columns={renamed}{means}"
+    better = next((pair for pair in _BETTER_AND_WORSE if set(pair) <= by_lower.keys()), None)
+    if better:
+        renamed |= {"chosen": by_lower[better[0]], "rejected": by_lower[better[1]]}
+        names = f"{renamed['chosen']} and {renamed['rejected']}"
+        return f"; {names} look like a better and a worse response. Pass columns={renamed}"
     response = next((by_lower[name] for name in _TEXTS if name in by_lower and by_lower[name] != prompt), "")
     label = next(
         (column for column in columns if column not in (response, prompt) and 2 <= len(values(column)) <= 12), ""

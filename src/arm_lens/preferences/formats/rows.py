@@ -46,6 +46,8 @@ class Table:
     """The columns of a file that states them, which may have no rows."""
     schema: Any = None
     """The Arrow types of the columns of a file that has them."""
+    class_names: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """The names that the numbers in a column stand for, by column: Hugging Face's ``ClassLabel``."""
 
 
 @dataclass(frozen=True, kw_only=True)
