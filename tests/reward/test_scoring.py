@@ -210,6 +210,19 @@ def test_rows_that_cannot_be_scored_are_named_before_anything_is_loaded(saved, t
     assert not (tmp_path / "out.jsonl").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "reason"), [("o1", None), ("x.jsonl.out", None), ("x.xlsx", "can only be written to")]
+)
+def test_an_output_whose_name_says_no_format_has_lines_of_json(saved, load, tmp_path, name, reason):
+    (tmp_path / "x.csv").write_text("prompt,response\nhello,hi\n")
+    if reason:
+        with pytest.raises(ValueError, match=reason):
+            score_file(saved, tmp_path / "x.csv", tmp_path / name, load=lambda folder: pytest.fail("loaded"))
+        return
+    assert score_file(saved, tmp_path / "x.csv", tmp_path / name, load=load) == 1
+    assert lines(tmp_path / name)[0]["response"] == "hi"
+
+
 def test_no_rows_give_an_empty_file(saved, tmp_path):
     (tmp_path / "x.csv").write_text("prompt,response\n")
     assert score_file(saved, tmp_path / "x.csv", tmp_path / "out.jsonl", load=lambda folder: None) == 0

@@ -50,9 +50,9 @@ def check_extension(path: Path) -> str:
     return extension
 
 
-def is_appendable(path: Path) -> bool:
-    """Whether rows can be added to the end of a file."""
-    return file_format(path) in (".jsonl", *_DIALECTS) and path.suffix.lower() not in COMPRESSIONS
+def is_appendable(extension: str, path: Path) -> bool:
+    """Whether rows can be added to the end of a file of a format."""
+    return extension in (".jsonl", *_DIALECTS) and path.suffix.lower() not in COMPRESSIONS
 
 
 def compressed(data: bytes, path: Path) -> bytes:

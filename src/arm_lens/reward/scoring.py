@@ -22,6 +22,7 @@ from tqdm.auto import tqdm
 
 from arm_lens.judges.artefact import ArtefactError, digest_of_artefact
 from arm_lens.preferences import ResponseTable, read_responses
+from arm_lens.preferences.files import file_format
 from arm_lens.preferences.sources import HUB
 from arm_lens.preferences.tables import check_extension, compressed, encoded, is_appendable
 from arm_lens.reward.model import ActivationRewardModel
@@ -29,6 +30,8 @@ from arm_lens.storage import digest_of, digest_of_bytes, growing, write_bytes
 
 AT_A_TIME = 64
 """Rows that are scored and written together."""
+NO_FORMAT = ("", ".out", ".txt")
+"""Extensions that name no format; such an output has lines of JSON."""
 SCORES = ("reward", "two_way", "gap")
 """The columns that are added: P(Yes) over the vocabulary, P(Yes) among the two verdicts, and the gap of their logits."""
 
@@ -52,8 +55,8 @@ def score_file(
         reward_model: the folder of a saved reward model.
         data: a file that `read_preferences` reads, or ``hf://`` and a hub name, with columns ``prompt`` (none for texts
             that are classified) and ``response``, ``completion`` or ``text``.
-        out: a ``.jsonl``, ``.json``, ``.csv``, ``.tsv`` or ``.parquet`` file, also compressed; rows that were scored before
-            are not scored again.
+        out: a ``.jsonl``, ``.json``, ``.csv``, ``.tsv`` or ``.parquet`` file, also compressed; lines of JSON if its name has
+            no extension. Rows that were scored before are not scored again.
         columns: our names of columns, and the names or positions in the file.
         split: which split to read, if there are several.
         on_error: with ``skip``, rows that cannot be read are listed in a warning and left out of the output.
@@ -73,7 +76,8 @@ def score_file(
         StoreBusyError: if another process is writing to ``out``.
     """
     folder, out, made_with = Path(reward_model), Path(out), digest_of_artefact(Path(reward_model))
-    extension, columns = check_extension(out), dict(columns or {})
+    extension = ".jsonl" if file_format(out) in NO_FORMAT else check_extension(out)
+    columns = dict(columns or {})
     table = read_responses(data, columns=columns, split=split, on_error=on_error, limit=limit)
     clashing = [column for column in table.columns if column in SCORES]
     if clashing:
@@ -87,7 +91,7 @@ def score_file(
         "rows_at_a_time": AT_A_TIME,
         "version": version("arm-lens"),
     }
-    appendable = is_appendable(out)
+    appendable = is_appendable(extension, out)
     scores = out if appendable else out.with_name(f"{out.name}.scores.jsonl")
     with growing(scores, made_of) as file:
         starts = range(0, len(table), AT_A_TIME)
