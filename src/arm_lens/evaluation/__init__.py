@@ -2,7 +2,7 @@
 
 From verdicts (one row per item and judge) `benchmark_tables` makes accuracies with intervals, paired comparisons and
 calibration, and `health` looks for failure signs. `hacking_items` makes counterbalanced reward-hacking items of any pairs;
-`section_scores` adds up RewardBench as published. Verdicts come from `arm_lens.benchmark`.
+`section_scores` adds up RewardBench as published, `rm_bench_scores` RM-Bench. Verdicts come from `arm_lens.benchmark`.
 """
 
 from arm_lens.evaluation.hacking import (
@@ -16,6 +16,7 @@ from arm_lens.evaluation.hacking import (
 )
 from arm_lens.evaluation.health import Check, health
 from arm_lens.evaluation.rewardbench import rewardbench_2_scores, section_scores
+from arm_lens.evaluation.rm_bench import rm_bench_scores
 from arm_lens.evaluation.statistics import Estimate, accuracy
 from arm_lens.evaluation.tables import BenchmarkTables, benchmark_tables
 
@@ -32,6 +33,7 @@ __all__ = [
     "hacking_items",
     "health",
     "rewardbench_2_scores",
+    "rm_bench_scores",
     "section_scores",
     "world_hacking_examples",
     "world_hacking_items",
