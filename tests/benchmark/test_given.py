@@ -129,7 +129,7 @@ def files(tmp_path_factory):
 def fitted(files):
     out = files / "polite"
     said = invoke(
-        "fit", files / "train.jsonl", "--out", out, "--criterion", "polite", "--steps", "5", "--demonstrations", 2
+        "fit", files / "train.jsonl", "--out", out, "--criterion", "polite", "--selector-option", "steps=5", "--demonstrations", 2
     )
     assert "heads: {" in said or "0 heads" in said
     return out

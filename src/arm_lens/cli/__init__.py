@@ -1,0 +1,65 @@
+"""The command line: thin commands over the library.
+
+arm-lens demo       the bundled judge model, eight criteria, five judges, one report
+arm-lens fit        a reward model from labelled preferences, on any model
+arm-lens score      rewards for prompts and responses in a file
+arm-lens evaluate   a fitted reward model beside its controls, on labelled preferences
+arm-lens benchmark  every judge side by side, under a configuration
+
+What the library is for is imported by the commands when they run, so that ``arm-lens --help`` is quick.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+
+# The library's progress bars are enough; Hugging Face's own would be one for each file of a model.
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+from arm_lens.cli.commands import app
+from arm_lens.cli.output import console, say
+from arm_lens.cli.spelling import as_options
+
+__all__ = ["app", "main"]
+
+INTERRUPTED = 130
+"""The exit status after Ctrl-C, as shells have it."""
+USERS_ERRORS = (ValueError, OSError, ImportError, ArithmeticError)
+"""What goes wrong by what was given. Any other exception is a defect of arm_lens, and is shown with its traceback."""
+
+
+def main() -> None:
+    """Run the command line, with errors and warnings in one line and without a traceback."""
+    warnings.showwarning = lambda message, *_: say("[yellow]Warning:[/] ", as_options(str(message)))
+    try:
+        app(standalone_mode=True)
+    except KeyboardInterrupt:
+        say("", "Interrupted. The same command continues where it stopped.")
+        sys.exit(INTERRUPTED)
+    except USERS_ERRORS as error:
+        say("[bold red]Error:[/] ", as_options(_text(error)))
+        sys.exit(1)
+    except RuntimeError as error:
+        if not _is_a_users(error):
+            raise
+        say("[bold red]Error:[/] ", as_options(str(error)))
+        sys.exit(1)
+    finally:
+        console.file.flush()
+
+
+def _text(error: BaseException) -> str:
+    """An error's message; that of an operating system error names the file."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)
+
+
+def _is_a_users(error: RuntimeError) -> bool:
+    from arm_lens.judges.endpoint.errors import EndpointError
+    from arm_lens.storage import StoreBusyError
+
+    return isinstance(error, (EndpointError, StoreBusyError))

@@ -1,0 +1,280 @@
+"""The commands. Everything that can be refused cheaply is refused before a model is loaded."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from arm_lens.cli.flags import Data, Loading, Question, Reading, with_flags
+from arm_lens.cli.output import finish, say, show_standings, show_subsets
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from arm_lens.engine import ModelLike
+    from arm_lens.judges.options import QuestionOptions, ReadingOptions
+    from arm_lens.preferences import Preference
+
+app = typer.Typer(
+    help="Activation Reward Models: reward functions read from attention heads.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+Model = Annotated[str, typer.Option(help="Hugging Face hub name or local folder; by default the bundled judge model.")]
+SameModel = Annotated[
+    str,
+    typer.Option(help="Hub name or local folder; by default the one it was fitted on, as class and dtype were then."),
+]
+Out = Annotated[Path, typer.Option(help="Folder for what is written.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace what OUT has already.")]
+
+
+def _version(wanted: bool) -> bool:
+    if wanted:
+        typer.echo(f"arm-lens {version('arm-lens')}")
+        raise typer.Exit
+    return wanted
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def demo(
+    out: Out = Path("demo"),
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds, each with examples of its own.")] = 3,
+    test_items: Annotated[int, typer.Option(min=20, help="Held-out items per criterion.")] = 400,
+    criterion: Annotated[list[str], typer.Option(help="Only these criteria. Repeatable.")] = [],  # noqa: B006
+) -> None:
+    """Fit and judge every criterion of the bundled model; write results.json, report.html and the reward models.
+
+    Called again with the same folder, an interrupted run continues where it stopped.
+    """
+    from arm_lens.benchmark import DEMONSTRATION, BenchmarkConfig, read_config, run_benchmark
+
+    _writable(out)
+    values = read_config(DEMONSTRATION).model_dump(exclude_unset=True)
+    values |= {"samples": seeds, "test_items": test_items}
+    for study in values["studies"]:
+        study.update({"criteria": criterion} if criterion else {})
+    results = run_benchmark(BenchmarkConfig.model_validate(values), out, command="arm-lens demo")
+    show_subsets(results)
+    finish(results, out)
+
+
+@app.command()
+@with_flags
+def fit(
+    data: Annotated[str, typer.Argument(help="Labelled preferences: a file, or hf://owner/name.")],
+    out: Out,
+    reader: Data,
+    loading: Loading,
+    question: Question,
+    reading: Reading,
+    model: Model = "",
+    validation: Annotated[
+        str, typer.Option(help="Preferences to choose heads on; by default DATA itself, cross-fitted.")
+    ] = "",
+    criterion: Annotated[str, typer.Option(help="The criterion's name, for the record.")] = "",
+    show_prompt: Annotated[
+        bool, typer.Option("--show-prompt", help="Print a prompt that the model would read, and stop.")
+    ] = False,
+    force: Force = False,
+) -> None:
+    """Fit a reward model to labelled preferences and save it.
+
+    Called again, an interrupted fit continues where it stopped.
+    """
+    from arm_lens.reward.model import ActivationRewardModel
+    from arm_lens.selection import selector_of
+
+    asked, read, chooser = question.options(), reading.options(), selector_of(reading.chooser())
+    if not show_prompt:
+        _writable(out)
+        _free(out, "judge.json", force)
+    examples = reader.read(data)
+    held_out = reader.read(validation) if validation else None
+    loaded = loading.load(model)
+    if show_prompt:
+        _print_prompt(loaded, examples, asked, read)
+        return
+    checkpoint = out.with_name(f"{out.name}.unfinished")
+    try:
+        fitted = ActivationRewardModel.fit(
+            loaded,
+            examples,
+            validation=held_out,
+            criterion=criterion,
+            question=asked,
+            reading=read,
+            selector=chooser,
+            seed=reading.seed,
+            checkpoint=checkpoint,
+            progress=True,
+        )
+    except KeyboardInterrupt:
+        say("", f"What is known by now is kept in {checkpoint}.")
+        raise
+    fitted.save(out)
+    shutil.rmtree(checkpoint, ignore_errors=True)
+    assert fitted.selection is not None
+    history = fitted.selection.history["reward"]
+    say("", f"{len(fitted.heads)} heads: {fitted.heads}")
+    say("", f"reward on the validation examples, mean over masks: {history.iloc[0]:.3f} -> {history.iloc[-1]:.3f}")
+    say("", f"Saved to {out}")
+
+
+@app.command()
+@with_flags
+def score(
+    reward_model: Annotated[Path, typer.Argument(help="A folder that fit wrote.")],
+    data: Annotated[Path, typer.Argument(help="A file with prompts and responses.")],
+    out: Annotated[Path, typer.Option(help="A JSONL file; rows already in it are not scored again.")],
+    loading: Loading,
+    model: SameModel = "",
+    column: Annotated[list[str], typer.Option(help="OURS=YOURS, e.g. prompt=question. Repeatable.")] = [],  # noqa: B006
+) -> None:
+    """Write the reward of every response in a file: P(Yes) over the vocabulary, the two-way P(Yes), the logit gap."""
+    from arm_lens.reward.scoring import score_file
+
+    _writable(out.parent)
+    count = score_file(
+        reward_model,
+        data,
+        out,
+        columns=Data(column=column).arguments["columns"],
+        load=lambda folder: loading.reward_model(folder, model),
+        options={"model": model, **vars(loading)},
+        progress=True,
+    )
+    say("", f"{count} rewards in {out}")
+
+
+@app.command()
+@with_flags
+def evaluate(
+    reward_model: Annotated[Path, typer.Argument(help="A folder that fit wrote.")],
+    test: Annotated[str, typer.Argument(help="Labelled preferences it was not fitted on.")],
+    out: Out,
+    examples: Annotated[
+        str, typer.Option(help="Labelled preferences for the few-shot prompts: those it was fitted on.")
+    ],
+    reader: Data,
+    loading: Loading,
+    model: SameModel = "",
+    random_sets: Annotated[int, typer.Option(min=1, help="Random head sets to compare with.")] = 20,
+    force: Force = False,
+) -> None:
+    """Judge labelled preferences with a reward model and its controls; write results.json, tables and report.html."""
+    from arm_lens.benchmark import controls_of, judge_preferences
+    from arm_lens.storage import locked
+
+    _writable(out)
+    _free(out, "results.json", force)
+    read_test, read_examples = reader.read(test), reader.read(examples)
+    fitted = loading.reward_model(reward_model, model)
+    name = fitted.record.criterion
+    results = judge_preferences(
+        {"reward_model": fitted, **controls_of(fitted, read_examples, random_sets=random_sets)},
+        read_test,
+        benchmark=name or "test",
+        meta={
+            "title": f"Reward model: {name or 'unnamed criterion'}",
+            "model": fitted.info.name,
+            "command": "arm-lens evaluate",
+            "judge_names": {"reward_model": "Reward model"},
+        },
+    )
+    with locked(out):
+        results.save(out)
+    show_standings(results)
+    finish(results, out)
+
+
+@app.command()
+def benchmark(
+    config: Annotated[str, typer.Argument(help="A YAML file; or demo, for the one that comes with arm_lens.")],
+    out: Out = Path("benchmark"),
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes, instead of the file's.")] = None,
+    allow_key: Annotated[
+        list[str],
+        typer.Option(help="NAME=HOST: let CONFIG send the environment variable NAME to HOST as a key. Repeatable."),
+    ] = [],  # noqa: B006
+    images: Annotated[
+        bool, typer.Option(help="Write the figures as PNG and SVG too, where there is a Chromium.")
+    ] = True,
+) -> None:
+    """Run judges side by side; write results.json, items.parquet, tables, figures and report.html.
+
+    Called again with the same folder, an interrupted run continues where it stopped.
+    """
+    from arm_lens.benchmark import DEMO, read_config, run_benchmark
+    from arm_lens.reports import save_figures
+
+    _writable(out)
+    settings = read_config(DEMO if config == "demo" else Path(config), allow_keys=allow_key)
+    if workers is not None:
+        settings = settings.model_copy(update={"workers": workers})
+    results = run_benchmark(settings, out)
+    show_standings(results)
+    if images:
+        try:
+            save_figures(results, out / "figures")
+        except RuntimeError as error:
+            say("No images: ", error)
+    finish(results, out)
+
+
+def _print_prompt(
+    model: ModelLike, examples: Sequence[Preference], question: QuestionOptions, reading: ReadingOptions
+) -> None:
+    """Print the first example as the model would read it behind others, and the tokens that are read as its verdict."""
+    from arm_lens.judges.generative import GenerativeJudge
+    from arm_lens.judges.questions import questions_of
+
+    judge = GenerativeJudge.fit(model, examples[1:], question=question, reading=reading)
+    [tokens] = judge.encode(questions_of(examples[:1], judge.template, judge.layout), [judge.demonstrations])
+    decode = judge.model.tokenizer.decode
+    typer.echo(decode(tokens))
+    positive, negative = (
+        ", ".join(repr(decode([token])) for token in some)
+        for some in (judge.verdict_tokens.positive, judge.verdict_tokens.negative)
+    )
+    say("", f"{len(tokens)} tokens; the next is read as a verdict: {positive} against {negative}")
+
+
+def _free(folder: Path, name: str, force: bool) -> None:
+    """Refuse to write over something that was saved."""
+    if (folder / name).exists() and not force:
+        raise FileExistsError(
+            17, f"has a {name} already; choose another --out, or replace it with --force", str(folder)
+        )
+
+
+def _writable(folder: Path) -> None:
+    """Check that a folder can be made and written to, without making it.
+
+    Raises:
+        NotADirectoryError: if it, or a folder above it, is a file.
+        PermissionError: if it may not be written to.
+    """
+    nearest = folder.absolute()
+    while not nearest.exists():
+        nearest = nearest.parent
+    if not nearest.is_dir():
+        raise NotADirectoryError(20, "is a file, not a folder", str(nearest))
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise PermissionError(13, "may not be written to", str(nearest))

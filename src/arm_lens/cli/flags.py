@@ -1,0 +1,240 @@
+"""Options that several commands share, in groups: how data are read, which model, how questions are put.
+
+Each group is a dataclass. A command with a parameter of such a type has the fields as options (`with_flags`), and gets one
+object, which makes of them what the library takes.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_type_hints
+
+import typer
+
+if TYPE_CHECKING:
+    from arm_lens.engine.language_model import ModelLike
+    from arm_lens.judges.options import QuestionOptions, ReadingOptions
+    from arm_lens.preferences import Preference
+    from arm_lens.reward.model import ActivationRewardModel
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+MEANINGS: dict[str, bool | str] = {"yes": True, "true": True, "no": False, "false": False, "drop": "drop"}
+
+
+def with_flags(command: Command) -> Command:
+    """Turn each parameter that is a group of flags into the group's fields, for Typer."""
+    hints = get_type_hints(command, include_extras=True)
+    groups: dict[str, type[Any]] = {
+        name: hint for name, hint in hints.items() if isinstance(hint, type) and is_dataclass(hint)
+    }
+
+    @functools.wraps(command)
+    def run(**values: Any) -> Any:
+        made = {
+            name: group(**{one.name: values.pop(one.name) for one in fields(group)}) for name, group in groups.items()
+        }
+        return command(**values, **made)
+
+    parameters: list[inspect.Parameter] = []
+    for name, parameter in inspect.signature(command).parameters.items():
+        if name not in groups:
+            parameters.append(parameter.replace(annotation=hints[name]))
+            continue
+        types = get_type_hints(groups[name], include_extras=True)
+        for one in fields(groups[name]):
+            default = one.default if one.default_factory is MISSING else one.default_factory()
+            parameters.append(inspect.Parameter(one.name, parameter.kind, default=default, annotation=types[one.name]))
+    del run.__wrapped__
+    parameters = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in parameters]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {one.name: one.annotation for one in parameters}
+    return run  # type: ignore[return-value]
+
+
+def _some(help: str) -> Any:
+    return typer.Option(help=f"{help} Repeatable.")
+
+
+@dataclass(frozen=True)
+class Data:
+    """How files of preferences are read."""
+
+    format: Annotated[str, typer.Option(help="The format, if it should not be recognised by its fields.")] = ""
+    split: Annotated[str, typer.Option(help="Which split to read, if there are several.")] = ""
+    column: Annotated[list[str], _some("OURS=YOURS, e.g. prompt=question; or a position, counted from 1: text=1.")] = (
+        field(default_factory=list)
+    )
+    label: Annotated[list[str], _some("What a label means: joy=yes, anger=no, other=drop; or for ratings '>= 4'.")] = (
+        field(default_factory=list)
+    )
+    winner: Annotated[list[str], _some("What a value of the column winner means: 'A>B=A', 'B>A=B', 'A=B=tie'.")] = (
+        field(default_factory=list)
+    )
+    on_error: Annotated[
+        Literal["raise", "skip"], typer.Option(help="Refuse data with rows that cannot be read, or leave them out.")
+    ] = "raise"
+    limit: Annotated[int | None, typer.Option(min=1, help="Read only so many rows.")] = None
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What these options are as arguments of `read_preferences`."""
+        columns = {
+            ours: int(theirs) if theirs.isdecimal() else theirs
+            for ours, theirs in _pairs("column", self.column, first=True)
+        }
+        return {
+            "format": self.format or None,
+            "split": self.split or None,
+            "columns": columns,
+            "labels": self._labels(),
+            "winner": {name.strip(): meaning for name, meaning in _pairs("winner", self.winner)} or None,
+            "on_error": self.on_error,
+            "limit": self.limit,
+        }
+
+    def read(self, source: str) -> list[Preference]:
+        """The preferences in a file, or ``hf://`` data set."""
+        from arm_lens.preferences import read_preferences
+
+        return read_preferences(source, **self.arguments)
+
+    def _labels(self) -> dict[str, bool | str] | str | None:
+        if len(self.label) == 1 and self.label[0].strip()[:1] in "<>=":
+            return self.label[0].strip()
+        found = dict(_pairs("label", self.label))
+        for name, meaning in found.items():
+            if meaning.lower() not in MEANINGS:
+                raise typer.BadParameter(f"--label {name}={meaning}: write {name}=yes, {name}=no or {name}=drop")
+        return {name: MEANINGS[meaning.lower()] for name, meaning in found.items()} or None
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How a language model is loaded."""
+
+    model_class: Annotated[
+        Literal["TransformerBridge", "HookedTransformer"],
+        typer.Option(help="Which TransformerLens class to load it as."),
+    ] = "TransformerBridge"
+    device: Annotated[str, typer.Option(help="e.g. cuda or cpu; by default CUDA where there is one.")] = ""
+    dtype: Annotated[Literal["float32", "bfloat16", "float16"], typer.Option(help="Of weights and activations.")] = (
+        "float32"
+    )
+
+    def load(self, name: str) -> ModelLike:
+        """The model of a hub name or folder; the bundled judge model if the name is empty."""
+        import torch
+
+        from arm_lens.engine import load_model
+
+        dtype = getattr(torch, self.dtype)
+        return load_model(name or None, model_class=self.model_class, device=self.device or None, dtype=dtype)
+
+    def reward_model(self, folder: Path, name: str) -> ActivationRewardModel:
+        """A saved reward model, on the model that it names itself unless another is given."""
+        from arm_lens.reward.model import ActivationRewardModel
+
+        if name:
+            return ActivationRewardModel.load(folder, self.load(name))
+        return ActivationRewardModel.load(folder, device=self.device or None)
+
+
+@dataclass(frozen=True)
+class Question:
+    """How a question is put to the judge."""
+
+    criterion_text: Annotated[str, typer.Option(help="The criterion in words, put into every prompt.")] = ""
+    layout: Annotated[Literal["scalar", "ranked"], typer.Option(help="Judge one response, or two side by side.")] = (
+        "scalar"
+    )
+    template: Annotated[Path | None, typer.Option(help="A JSON file of JudgeTemplate's fields.")] = None
+    system: Annotated[str, typer.Option(help="A system message, before everything else.")] = ""
+    chat_template_kwarg: Annotated[
+        list[str], _some("NAME=VALUE: a variable of the chat template, e.g. enable_thinking=false.")
+    ] = field(default_factory=list)
+    on_too_long: Annotated[
+        Literal["raise", "skip", "clip"],
+        typer.Option(help="Questions longer than the model's context: refuse, leave without a score, or shorten."),
+    ] = "raise"
+    batch_size: Annotated[int, typer.Option(min=1, help="Prompts per forward pass.")] = 16
+
+    def options(self) -> QuestionOptions:
+        """The same as the library's options."""
+        from arm_lens.judges.options import QuestionOptions
+        from arm_lens.judges.template import JudgeTemplate
+
+        return QuestionOptions(
+            criterion_text=self.criterion_text,
+            layout=self.layout,
+            template=None if self.template is None else JudgeTemplate.from_dict(_json(self.template)),
+            system=self.system,
+            chat_template_kwargs=_values("chat-template-kwarg", self.chat_template_kwarg),
+            on_too_long=self.on_too_long,
+            batch_size=self.batch_size,
+        )
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How examples are read, and heads chosen."""
+
+    demonstrations: Annotated[int, typer.Option(min=0, help="Demonstrations in each prompt that is read.")] = 8
+    readings: Annotated[int, typer.Option(min=1, help="Prompts that are read for the means.")] = 64
+    folds: Annotated[int, typer.Option(min=2, help="Folds of the examples on which heads are chosen in turn.")] = 2
+    selector: Annotated[
+        str, typer.Option(help="How heads are chosen: reinforce, published, greedy, top_effect, soft_gate, ...")
+    ] = "reinforce"
+    selector_option: Annotated[list[str], _some("NAME=VALUE: an option of the selector, e.g. steps=300.")] = field(
+        default_factory=list
+    )
+    seed: int = 0
+
+    def options(self) -> ReadingOptions:
+        """The same as the library's options, the selector apart."""
+        from arm_lens.judges.options import ReadingOptions
+
+        return ReadingOptions(demonstrations=self.demonstrations, readings=self.readings, folds=self.folds)
+
+    def chooser(self) -> dict[str, Any]:
+        """The selector by name, with its options."""
+        return {"kind": self.selector, **_values("selector-option", self.selector_option)}
+
+
+def _pairs(option: str, texts: list[str], *, first: bool = False) -> list[tuple[str, str]]:
+    """NAME=VALUE texts as pairs, divided at the last ``=`` (the name is the user's), or at the first (the value is)."""
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=") if first else text.rpartition("=")
+        if not equals or not name.strip() or not value.strip():
+            raise typer.BadParameter(f"--{option} {text}: write NAME=VALUE")
+        if name in found:
+            raise typer.BadParameter(f"--{option}: {name} is given twice")
+        found[name] = value.strip()
+    return list(found.items())
+
+
+def _values(option: str, texts: list[str]) -> dict[str, Any]:
+    """The same with values as JSON, or text if they are none."""
+    return {name: _value(value) for name, value in _pairs(option, texts, first=True)}
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} is not an object of JudgeTemplate's fields")
+    return found

@@ -1,0 +1,76 @@
+"""What commands print: results as tables, failure signs, errors."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from arm_lens.benchmark import BenchmarkResults
+
+console = Console()
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def say(markup: str, text: object = "") -> None:
+    """Print our own markup, then a text as it is: brackets are printed, control characters become `U+FFFD`."""
+    console.print(markup + escape(_CONTROL.sub("\N{REPLACEMENT CHARACTER}", str(text))), soft_wrap=True)
+
+
+def finish(results: BenchmarkResults, out: Path) -> None:
+    """Write the page, and print the failure signs and where the page is."""
+    from arm_lens.reports import write_report
+
+    for check in results.checks:
+        for line in check.found:
+            say(f"[yellow]{escape(check.name)}:[/] ", line)
+    say("", f"Look at {write_report(results, out)}")
+
+
+def show_subsets(results: BenchmarkResults) -> None:
+    """Print the accuracy of every judge on every subset of the main comparison, mean over samples and seeds."""
+    main = _main_rows(results)
+    wide = main.pivot_table(index="subset", columns="judge", values="accuracy", sort=False, observed=True)
+    table = _table("Accuracy, mean over seeds", "criterion", *map(str, wide.columns))
+    for name, row in wide.iterrows():
+        table.add_row(escape(str(name)), *(f"{value:.3f}" for value in row), end_section=name == wide.index[-1])
+    if len(wide) > 1:
+        table.add_row("mean", *(f"{value:.3f}" for value in wide.mean()))
+    console.print(table)
+
+
+def show_standings(results: BenchmarkResults) -> None:
+    """Print the accuracy of every judge in every benchmark's main comparison, mean over subsets, with its interval."""
+    from arm_lens.evaluation.standings import mean_over_subsets
+
+    for name, rows in _main_rows(results).groupby("benchmark", sort=False, observed=True):
+        items = rows.groupby("judge", sort=False)["n"].sum().to_dict()
+        means = mean_over_subsets(rows).sort_values("accuracy", ascending=False, kind="stable")
+        table = _table(
+            f"{escape(str(name))}: accuracy, mean over subsets", "judge", "accuracy", "95 % interval", "items"
+        )
+        for row in means.itertuples():
+            interval = f"{row.ci_low:.3f} to {row.ci_high:.3f}"
+            table.add_row(escape(str(row.judge)), f"{row.accuracy:.3f}", interval, str(items[row.judge]))
+        console.print(table)
+
+
+def _main_rows(results: BenchmarkResults) -> pd.DataFrame:
+    from arm_lens.evaluation.main_setting import main_rows, main_settings
+
+    return main_rows(results.tables.summary, main_settings(results.tables.summary))
+
+
+def _table(title: str, *columns: str) -> Table:
+    """A table with names on the left and numbers on the right."""
+    table = Table(title=title)
+    for number, column in enumerate(columns):
+        table.add_column(escape(column), justify="right" if number else "left")
+    return table

@@ -1,0 +1,76 @@
+"""Errors in the language of the command line: ``labels={"joy": ...}`` is ``--label joy=...`` there."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+from typing import Any
+
+OPTIONS = {
+    "columns": "--column",
+    "labels": "--label",
+    "winner": "--winner",
+    "split": "--split",
+    "format": "--format",
+    "on_error": "--on-error",
+    "ties": "--ties",
+    "limit": "--limit",
+    "on_too_long": "--on-too-long",
+    "chat_template_kwargs": "--chat-template-kwarg",
+    "layout": "--layout",
+    "system": "--system",
+    "criterion": "--criterion",
+    "demonstrations": "--demonstrations",
+    "readings": "--readings",
+    "folds": "--folds",
+    "batch_size": "--batch-size",
+    "model_class": "--model-class",
+    "dtype": "--dtype",
+    "device": "--device",
+    "force": "--force",
+}
+"""Arguments of the library that a command has as an option."""
+_ARGUMENT = re.compile(r"\b(" + "|".join(OPTIONS) + r")=(?=[\"'{\[\w.])")
+
+
+def as_options(text: str) -> str:
+    """The text with each argument of the library that it names, ``name=value``, spelled as the command's option."""
+    parts, end = [], 0
+    for found in _ARGUMENT.finditer(text):
+        if found.start() < end:
+            continue
+        source = _value_at(text, found.end())
+        parts += [text[end : found.start()], _spelled(OPTIONS[found[1]], source)]
+        end = found.end() + len(source)
+    return "".join([*parts, text[end:]])
+
+
+def _value_at(text: str, start: int) -> str:
+    """The Python expression that begins at ``start``: a literal as a whole, or a word."""
+    if text[start] in "{[":
+        depth = 0
+        for index in range(start, len(text)):
+            depth += {"{": 1, "[": 1, "}": -1, "]": -1}.get(text[index], 0)
+            if not depth:
+                return text[start : index + 1]
+    word = re.compile(r"\"[^\"]*\"|'[^']*'|\.\.\.|[\w.]*\w").match(text, start)
+    return word[0] if word else ""
+
+
+def _spelled(option: str, source: str) -> str:
+    try:
+        value: Any = ast.literal_eval(source.replace("{..., ", "{"))
+    except (SyntaxError, ValueError):
+        value = source.removeprefix("torch.")
+    if isinstance(value, dict):
+        return " ".join(f"{option} {shlex.quote(f'{_cell(name)}={_cell(one)}')}" for name, one in value.items())
+    if value is True:
+        return option
+    return f"{option} {_cell(value) if value is ... else shlex.quote(_cell(value))}"
+
+
+def _cell(value: Any) -> str:
+    if value is ...:
+        return "..."
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
