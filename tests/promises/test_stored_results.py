@@ -75,7 +75,9 @@ def test_an_exchanged_model_leaves_no_old_result_standing(config, tmp_path, whic
     change(tmp_path / which)
     after = items(config, tmp_path / "out")
     pd.testing.assert_frame_equal(after, items(config, tmp_path / "fresh"))
-    differs = {name for name, rows in before.groupby("judge") if not rows["reward"].equals(after.loc[rows.index, "reward"])}
+    differs = {
+        name for name, rows in before.groupby("judge") if not rows["reward"].equals(after.loc[rows.index, "reward"])
+    }
     assert differs == changed
 
 

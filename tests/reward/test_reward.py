@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from conftest import HOOKED
@@ -401,14 +403,15 @@ def test_denoising_that_takes_nothing_out_fits_the_same_means(model_of):
 
 def test_saving_and_loading_round_trips_exactly(model_of, tmp_path, model_class):
     model = model_of("llama", model_class)
-    fitted = fit(model, criterion="warm", criterion_text="The reply is warm.")
+    template = replace(TEMPLATE, header="criterion: {criterion} . ")
+    fitted = fit(model, criterion="warm", criterion_text="The reply is warm.", template=template)
     loaded = ActivationRewardModel.load(fitted.save(tmp_path / "warm"), model)
     assert loaded.heads == fitted.heads
     assert torch.equal(loaded.means.values, fitted.means.values)
     assert torch.equal(loaded.selection.head_scores.values, fitted.selection.head_scores.values)
     assert torch.equal(loaded.selection.trajectory, fitted.selection.trajectory)
     assert loaded.selection.history.equals(fitted.selection.history)
-    assert (loaded.record, loaded.injection, loaded.judge.template) == (fitted.record, fitted.injection, TEMPLATE)
+    assert (loaded.record, loaded.injection, loaded.judge.template) == (fitted.record, fitted.injection, template)
     assert torch.equal(loaded.score(PROMPTS, RESPONSES), fitted.score(PROMPTS, RESPONSES))
 
 

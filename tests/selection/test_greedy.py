@@ -109,7 +109,7 @@ def test_it_stops_at_the_most_heads_allowed(most):
 def test_a_step_asks_at_once_about_each_head_that_is_left_and_no_other():
     objective = additive([3.0, 2.0, 1.0, -1.0, -1.0, -1.0])
     Greedy().select(objective)
-    none, first, second, third, last = objective.questions
+    none, first, second, third, last = objective.sets
     assert none == [frozenset()]
     assert set(first) == {frozenset([number]) for number in range(6)}
     assert set(second) == {frozenset([0, number]) for number in range(1, 6)}

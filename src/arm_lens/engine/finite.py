@@ -60,6 +60,17 @@ def naming_prompts(indices: Sequence[int]) -> Iterator[None]:
         raise error.renamed(indices[error.row]) from None
 
 
+@contextlib.contextmanager
+def naming_examples(names: Sequence[str]) -> Iterator[None]:
+    """Within, errors also name the example of a prompt, by its number among those that are read."""
+    try:
+        yield
+    except NotFiniteError as error:
+        if error.row is None:
+            raise
+        raise NotFiniteError(f"{names[error.row]}: {error}") from None
+
+
 def has_maximum(logits: Float[Tensor, "*shape vocab"]) -> Bool[Tensor, "*shape"]:
     """Whether logits contain neither NaN nor plus infinity, and at least one that is not minus infinity."""
     return logits.amax(dim=-1).isfinite()

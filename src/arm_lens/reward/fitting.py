@@ -13,13 +13,12 @@ of the folds' means is written.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Sequence
 from functools import partial
 
 import torch
 
-from arm_lens.engine.finite import NotFiniteError
+from arm_lens.engine.finite import naming_examples
 from arm_lens.engine.reading import HeadMeans, mean_heads
 from arm_lens.engine.sharing import remembered_of
 from arm_lens.engine.steering import Injection
@@ -87,17 +86,6 @@ def means_and_objective(
     return HeadMeans(average, count), PooledObjective(objectives)
 
 
-@contextlib.contextmanager
-def naming_examples(questions: Sequence[Question]) -> Iterator[None]:
-    """Within, an error about numbers that are not finite names the example whose prompt was read, and its cause."""
-    try:
-        yield
-    except NotFiniteError as error:
-        if error.row is None:
-            raise
-        raise NotFiniteError(f"{questions[error.row].name}: {error}") from None
-
-
 def read_means(
     judge: GenerativeJudge,
     pool: Sequence[Question],
@@ -124,7 +112,7 @@ def read_means(
         demonstrations = min(reading.demonstrations, len(pool) - 1)
         contexts = sample_demonstrations(pool, questions, demonstrations, seed=reading.seed or 0)
         sequences, batch_size = judge.encode(questions, contexts), judge.batch_size
-        with naming_examples(questions):
+        with naming_examples([question.name for question in questions]):
             if reading.denoise is None:
                 return mean_heads(judge.model, sequences, batch_size=batch_size, progress=progress)
             right = [question.positive for question in questions]
@@ -160,6 +148,6 @@ def judging_objective(
             f"heads are chosen on examples of both kinds; the {len(validation)} validation questions have "
             f"{'none' if not kinds else 'only ' + ('positive' if kinds.pop() else 'negative') + ' ones'}"
         )
-    with naming_examples(validation):
-        replay = judge.replay(judge.encode(validation), bare=True, injection=injection, progress=progress)
-    return JudgingObjective(replay, means.values, [question.positive for question in validation], reward, clusters)
+    replay = judge.replay(judge.encode(validation), bare=True, injection=injection, progress=progress)
+    labels, names = [question.positive for question in validation], [question.name for question in validation]
+    return JudgingObjective(replay, means.values, labels, reward, clusters, names)

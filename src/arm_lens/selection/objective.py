@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from arm_lens.engine.finite import naming_examples
 from arm_lens.engine.gates import gated_verdicts
 from arm_lens.engine.replay import Replay
 from arm_lens.engine.sharing import content_of
@@ -33,6 +34,7 @@ class JudgingObjective:
         kind: the reward of one example.
         clusters: prompts that belong together, such as those about the responses to one prompt, share a value; by default
             each is its own. Standard errors depend on it, rewards do not.
+        names: of the prompts' examples, for errors about numbers that are not finite.
     """
 
     def __init__(
@@ -42,15 +44,17 @@ class JudgingObjective:
         labels: Sequence[bool],
         kind: RewardKind = "log_prob",
         clusters: Sequence[Hashable] | None = None,
+        names: Sequence[str] | None = None,
     ) -> None:
         if kind not in get_args(RewardKind):
             raise ValueError(f"the reward is one of {', '.join(map(repr, get_args(RewardKind)))}, not {kind!r}")
-        for name, given in (("labels", labels), ("clusters", clusters)):
+        for name, given in (("labels", labels), ("clusters", clusters), ("names", names)):
             if given is not None and len(given) != len(replay):
                 raise ValueError(f"{len(given)} {name} for {len(replay)} prompts")
         self.replay, self.values, self.kind = replay, values, kind
         self.clusters: list[Hashable] = [object() for _ in labels] if clusters is None else list(clusters)
         self.labels = torch.tensor(list(labels), dtype=torch.bool)
+        self.names = [f"example {number}" for number in range(len(labels))] if names is None else list(names)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -70,7 +74,9 @@ class JudgingObjective:
     def per_example(self, masks: Masks, examples: Sequence[int] | None = None) -> Float[Tensor, "example mask"]:
         """The reward of each mask on each example."""
         read = self.replay.log_probs if self.kind == "log_prob" else self.replay.verdict_logits
-        return self._reward(read(masks, self.values, examples), self._labels(examples))
+        with naming_examples(self.names):
+            verdicts = read(masks, self.values, examples)
+        return self._reward(verdicts, self._labels(examples))
 
     def margins(
         self,
@@ -80,7 +86,8 @@ class JudgingObjective:
         values: Float[Tensor, "layer head d_head"] | None = None,
     ) -> Float[Tensor, "example mask"]:
         """Log P(right) - log P(wrong) of each mask on each example, whatever the reward is; or with other values written."""
-        verdicts = self.replay.verdict_logits(masks, self.values if values is None else values, examples)
+        with naming_examples(self.names):
+            verdicts = self.replay.verdict_logits(masks, self.values if values is None else values, examples)
         return _margin(verdicts, self._labels(examples))
 
     def gated(self, gates: Float[Tensor, "layer head"]) -> Float[Tensor, " example"]:
@@ -91,7 +98,9 @@ class JudgingObjective:
         """
         if self.kind == "accuracy":
             raise ValueError("accuracy has no gradient: choose another reward for a search by gradient")
-        return self._reward(gated_verdicts(self.replay, gates, self.values, self.kind == "log_prob"), self.labels)
+        with naming_examples(self.names):
+            verdicts = gated_verdicts(self.replay, gates, self.values, self.kind == "log_prob")
+        return self._reward(verdicts, self.labels)
 
     def _reward(
         self, verdicts: Float[Tensor, "example ... verdict"], labels: Bool[Tensor, " example"]
