@@ -259,9 +259,10 @@ def clusters_of(examples: Sequence[Preference]) -> dict[str, str]:
     return {one.id: first.setdefault(cluster, one.id) for one, cluster in known}
 
 
-def subset_of(one: Preference) -> str:
-    """The subset that a preference names, or ``all``."""
-    return str(one.metadata.get("subset") or "all")
+def subset_of(one: Preference, *, field: str = "subset") -> str:
+    """The subset that a preference names in a field of its metadata, or ``all``."""
+    value = one.metadata.get(field)
+    return "all" if value is None or value == "" else str(value)
 
 
 def _preferences(study: PreferenceStudy, *, examples: bool = False) -> list[Preference]:

@@ -8,9 +8,10 @@ write_report(results, "out")
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol, runtime_checkable
+from functools import partial
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import pandas as pd
 import torch
@@ -20,15 +21,20 @@ from torch import Tensor
 from arm_lens.benchmark.config import JudgeChoice
 from arm_lens.benchmark.data import Task, TestItem, TestSet, clusters_of, subset_of
 from arm_lens.benchmark.items import items_of
-from arm_lens.benchmark.judging import verdicts_by
+from arm_lens.benchmark.judging import fit_accuracy, verdicts_by
 from arm_lens.benchmark.parts import Part, gather, record_of
 from arm_lens.benchmark.results import VERSIONS, BenchmarkResults, results_of
+from arm_lens.display.caution import caution
 from arm_lens.engine.sharing import shared_readings
+from arm_lens.evaluation.health import Check
 from arm_lens.heads import HeadSet
 from arm_lens.judges.base import Judge
 from arm_lens.judges.generative import GenerativeJudge
 from arm_lens.judges.options import ReadingOptions
-from arm_lens.preferences import Preference, Prompt
+from arm_lens.judges.questions import listed_names
+from arm_lens.preferences import OverlapError, OverlapWarning, Preference, Prompt, find_overlap
+from arm_lens.preferences.overlap import known_among, text_digests
+from arm_lens.registry import JUDGES
 from arm_lens.reward.model import ActivationRewardModel
 
 
@@ -45,6 +51,9 @@ def judge_preferences(
     judges: Mapping[str, Scorer | Sequence[Scorer]],
     test: Sequence[Preference],
     *,
+    examples: Sequence[Preference] = (),
+    subset: str | Callable[[Preference], str] = "subset",
+    on_overlap: Literal["raise", "warn"] = "raise",
     benchmark: str = "test",
     lead: str | None = None,
     meta: Mapping[str, Any] | None = None,
@@ -54,17 +63,30 @@ def judge_preferences(
     Args:
         judges: judges by name: arm_lens' own, or any object with a method ``score(prompts, responses)``. Several under one
             name count as one judge with as many seeds, such as twenty random head sets.
-        test: pairs or labelled responses that no judge was fitted on; ``metadata["subset"]`` names the subset.
+        test: pairs or labelled responses that no judge was fitted on.
+        examples: what the judges were fitted on, if known. Judges that learn from examples also judge these, which gives
+            their accuracy on the fitted examples.
+        subset: where the subset of a test item is named: a field of its metadata, or a function.
+        on_overlap: with ``warn``, items that a judge was fitted on are judged too, and the page names judges and items.
         benchmark: the name of the test.
         lead: the judge that the others are compared with; by default the first.
         meta: further facts for the page: title, model, command, notes, ...
 
     Raises:
+        OverlapError: naming the test items that a judge was fitted on (reward models and few-shot judges record that) or
+            that are among ``examples``, unless ``on_overlap`` is ``warn``.
         ValueError: if there is no judge or nothing to judge, or naming an item whose reward is not a number.
     """
     if not judges or not test:
         raise ValueError("there is nothing to compare: at least one judge and one preference are needed")
-    task = _task_of(test, benchmark)
+    task = _task_of(test, benchmark, subset)
+    known = _overlaps(judges, examples, [item.example for item in task.test.items])
+    if known and on_overlap == "raise":
+        raise OverlapError(
+            f"{'; '.join(known)}; leave these items out of the test, or pass on_overlap='warn' to judge them all the same"
+        )
+    for line in known:
+        caution(line, OverlapWarning)
 
     def made() -> Iterator[tuple[Part, pd.DataFrame, Mapping[str, Any]]]:
         with shared_readings():  # judges of one model read the same prompts
@@ -72,11 +94,36 @@ def judge_preferences(
                 for seed, one in enumerate(given if isinstance(given, Sequence) else [given]):
                     judge = one if isinstance(one, Judge) else Scores(one)
                     verdicts = verdicts_by(judge, task.test)
+                    if examples and _learns(judge):
+                        verdicts.fit["fit_accuracy"] = fit_accuracy(judge, examples)
                     part = Part(task, JudgeChoice(judge=name), seed, "")
                     yield part, items_of(task, name, seed, verdicts), record_of(verdicts.fit, judge)
 
     about = {"title": "Judges, side by side", "lead": lead or next(iter(judges)), "versions": VERSIONS, **(meta or {})}
-    return results_of(about, gather(made()))
+    seen = Check(
+        "Tested on what it was fitted on", "a test item is among the examples that a judge was fitted on", known
+    )
+    return results_of(about, gather(made()), checks=[seen])
+
+
+def _overlaps(
+    judges: Mapping[str, Scorer | Sequence[Scorer]], examples: Sequence[Preference], test: Sequence[Preference]
+) -> list[str]:
+    """A line for each judge that was fitted on test items, and one for the examples."""
+    found = []
+    for name, given in judges.items():
+        several = given if isinstance(given, Sequence) else [given]
+        own = {id: None for one in several if isinstance(one, Judge) for id in one.fitted_among(test)}
+        if own:
+            found.append(f"{name} was fitted on {len(own)} of the {len(test)} test items: {listed_names(list(own))}")
+    if not found and (overlap := find_overlap(examples, test)):
+        found.append(str(overlap))
+    return found
+
+
+def _learns(judge: Judge) -> bool:
+    """Whether benchmarks have judges of this class also judge the examples that they were fitted on."""
+    return any(spec.checks_fit and type(judge) is spec.judge for spec in JUDGES.values())
 
 
 class Scores(Judge):
@@ -96,31 +143,43 @@ class Scores(Judge):
 
 
 def controls_of(
-    reward: ActivationRewardModel, examples: Sequence[Preference], *, random_sets: int = 20
+    reward: ActivationRewardModel,
+    examples: Sequence[Preference],
+    *,
+    test: Sequence[Preference] = (),
+    random_sets: int = 20,
 ) -> dict[str, Judge | list[Judge]]:
     """The controls that a fitted reward model should beat, for `judge_preferences`.
 
     Args:
         reward: the reward model.
         examples: the examples it was fitted on, from which the few-shot prompt has as many demonstrations as were read.
+        test: what will be judged. No demonstration is about one of these texts.
         random_sets: how many sets of random heads, each with as many heads in every layer as the reward model's.
 
     Returns:
         The unsteered model without (``zero_shot``) and with demonstrations in the prompt (``few_shot``); the same means
         at all heads (``arm_all_heads``) and at random ones (``arm_random_heads``).
+
+    Raises:
+        OverlapError: if all examples are in the test, so that there is no demonstration.
     """
+    tested = text_digests(test)
+    examples_left = [one for one in examples if not known_among([one], tested)]
+    if examples and not examples_left:
+        raise OverlapError("every example is in the test; give the few-shot prompt other demonstrations")
     judge, record, own = reward.judge, reward.record, reward.heads
     reading = ReadingOptions(demonstrations=record.demonstrations, seed=record.seed)
     generator = torch.Generator().manual_seed(record.seed)
     return {
         "zero_shot": judge,
-        "few_shot": GenerativeJudge.fit(judge.model, examples, question=judge.question, reading=reading),
+        "few_shot": GenerativeJudge.fit(judge.model, examples_left, question=judge.question, reading=reading),
         "arm_all_heads": reward.with_heads(HeadSet.all(own.n_layers, own.n_heads)),
         "arm_random_heads": [reward.with_heads(own.random_like(generator)) for _ in range(random_sets)],
     }
 
 
-def _task_of(test: Sequence[Preference], benchmark: str) -> Task:
+def _task_of(test: Sequence[Preference], benchmark: str, subset: str | Callable[[Preference], str]) -> Task:
     """A task without examples, which the judges have read already; ids that are missing or not unique are numbered."""
     ids = Counter(one.id for one in test)
     named = [
@@ -128,7 +187,8 @@ def _task_of(test: Sequence[Preference], benchmark: str) -> Task:
         for index, one in enumerate(test)
     ]
     clusters = clusters_of(named)
-    items = tuple(TestItem(subset_of(one), one.id, clusters[one.id], one) for one in named)
+    name_of = subset if callable(subset) else partial(subset_of, field=subset)
+    items = tuple(TestItem(str(name_of(one)), one.id, clusters[one.id], one) for one in named)
     return Task(
         study=benchmark, subset="all", n_examples=0, noise=0.0, sample=0, examples=(), criterion_text="",
         test=TestSet(benchmark, items), judges=(), seeds=1,

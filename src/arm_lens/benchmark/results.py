@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -154,11 +154,11 @@ def run_benchmark(
     return results
 
 
-def results_of(meta: Mapping[str, Any], gathered: BenchmarkItems) -> BenchmarkResults:
-    """The results without section scores; ``meta`` names the lead judge."""
+def results_of(meta: Mapping[str, Any], gathered: BenchmarkItems, checks: Sequence[Check] = ()) -> BenchmarkResults:
+    """The results without section scores; ``meta`` names the lead judge, and ``checks`` come before those of `health`."""
     tables, lead = benchmark_tables(gathered.items), str(meta["lead"])
-    checks = health(tables.summary, tables.comparisons, gathered.items, gathered.fits, gathered.heads, lead=lead)
-    return BenchmarkResults(meta=meta, tables=tables, checks=checks, **vars(gathered))
+    found = health(tables.summary, tables.comparisons, gathered.items, gathered.fits, gathered.heads, lead=lead)
+    return BenchmarkResults(meta=meta, tables=tables, checks=[*checks, *found], **vars(gathered))
 
 
 def _sections(config: BenchmarkConfig, items: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:

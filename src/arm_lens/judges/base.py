@@ -114,6 +114,10 @@ class Judge(ABC):
         """Whether a reward is P(meets the criterion)."""
         return self.log_odds
 
+    def fitted_among(self, examples: Sequence[Preference]) -> tuple[str, ...]:
+        """The ids of the examples that the judge was fitted on or has as demonstrations, as far as it has recorded that."""
+        return ()
+
     @property
     def compares_only(self) -> bool:
         """Whether the layout is ranked, so that a single response has no reward."""

@@ -78,6 +78,15 @@ class GenerativeJudge(VerdictJudge, FittedJudge):
         chosen = demonstrations_of(examples, question.layout, reading.demonstrations, seed=reading.seed or 0)
         return cls(model, examples=chosen, question=question)
 
+    def fitted_among(self, examples: Sequence[Preference]) -> tuple[str, ...]:
+        """The ids of the examples that are among the demonstrations."""
+        known = {one.about for one in self.demonstrations}
+        if not known:
+            return ()
+        questions = [questions_of([one], self.template, self.layout) for one in examples]
+        names = [one.id or f"example {number}" for number, one in enumerate(examples)]
+        return tuple(name for name, own in zip(names, questions, strict=True) if known & {one.about for one in own})
+
     @property
     def batch_size(self) -> int:
         """Prompts per forward pass."""

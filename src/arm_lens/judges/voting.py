@@ -117,6 +117,10 @@ class VotingJudge(FittedJudge):
         judge = GenerativeJudge.fit(model, examples, question=question, reading=reading)
         return cls(judge, votes=votes, temperature=temperature, rationale=rationale, seed=own)
 
+    def fitted_among(self, examples: Sequence[Preference]) -> tuple[str, ...]:
+        """The ids of the examples that are among the demonstrations."""
+        return self.judge.fitted_among(examples)
+
     @property
     def states_probability(self) -> bool:
         """The share of votes counts as a probability."""

@@ -260,6 +260,10 @@ class ActivationRewardModel(VerdictJudge, AskingJudge):
         """The same reward model with other heads: all of them, random ones, those of another criterion."""
         return ActivationRewardModel(self.judge, heads, self.means, self.injection, None, self.record)
 
+    def fitted_among(self, examples: Sequence[Preference]) -> tuple[str, ...]:
+        """The ids of the examples with a text that it was fitted on, or that heads were chosen on."""
+        return known_among(examples, self.record.fitted_on)
+
     def objective(self, examples: Sequence[Preference], *, progress: bool = False) -> JudgingObjective:
         """Labelled examples, in questions without demonstrations, as an objective for head masks that writes these means.
 
@@ -273,7 +277,7 @@ class ActivationRewardModel(VerdictJudge, AskingJudge):
         Raises:
             ValueError: if there is no example, or all have the same right verdict.
         """
-        if known := known_among(examples, self.record.fitted_on):
+        if known := self.fitted_among(examples):
             caution(
                 f"the reward model was fitted on {len(known)} of these {len(examples)} examples, on which its heads look "
                 f"better than they are: {listed_names(known)}",

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Literal
 
 from arm_lens.comparison.agreement import ALL
 from arm_lens.comparison.transfer import NONE, RANDOM
 from arm_lens.heads import HeadSet
 from arm_lens.judges.fingerprint import fingerprint_of
 from arm_lens.judges.options import Layout
-from arm_lens.preferences import LabelledResponse, Preference, split_preferences
+from arm_lens.judges.questions import listed_names
+from arm_lens.preferences import LabelledResponse, OverlapError, Preference, split_preferences
 from arm_lens.reward.model import ActivationRewardModel
 
 CONTROL = "that is the name of a control"
@@ -19,7 +21,11 @@ RESERVED = {ALL: "that is the name of rows over all criteria", RANDOM: CONTROL, 
 Halves = tuple[list[Preference], list[Preference]]
 
 
-def check(rewards: Mapping[str, ActivationRewardModel], examples: Mapping[str, Sequence[Preference]]) -> None:
+def check(
+    rewards: Mapping[str, ActivationRewardModel],
+    examples: Mapping[str, Sequence[Preference]],
+    on_overlap: Literal["raise", "warn"] = "raise",
+) -> None:
     """Raise the errors that some table of a study would raise; `arm_lens.study.study_heads` lists them."""
     if not rewards:
         raise ValueError("there are no reward models to study")
@@ -34,6 +40,11 @@ def check(rewards: Mapping[str, ActivationRewardModel], examples: Mapping[str, S
         some = examples.get(name, ())
         if len(some) < 4:
             raise ValueError(f"at least four examples are needed to study {name!r}, not {len(some)}")
+        if (known := reward.fitted_among(some)) and on_overlap == "raise":
+            raise OverlapError(
+                f"the reward model of {name!r} was fitted on {len(known)} of the {len(some)} examples that it is studied on: "
+                f"{listed_names(known)}; give others, or pass on_overlap='warn'"
+            )
         single = next((number for number, one in enumerate(some) if isinstance(one, LabelledResponse)), None)
         if reward.judge.layout == "ranked" and single is not None:
             raise ValueError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 from tqdm.auto import tqdm
@@ -37,6 +37,7 @@ def study_heads(
     standard_error: float = 0.01,
     random_sets: int = 20,
     seed: int = 0,
+    on_overlap: Literal["raise", "warn"] = "raise",
     progress: bool = False,
 ) -> HeadStudy:
     """Study the heads of several criteria.
@@ -51,16 +52,18 @@ def study_heads(
             that ``out`` has at a smaller one are used unchanged.
         random_sets: random sets and rankings that the chosen ones are compared with.
         seed: of everything random, the halves included.
+        on_overlap: with ``warn``, examples that a reward model was fitted on are an `OverlapWarning`.
         progress: show progress bars.
 
     Raises:
+        OverlapError: naming the examples that their reward model was fitted on, unless ``on_overlap`` is ``warn``.
         ValueError: before anything is measured, if there is no reward model; or naming the criterion, if its examples do not
             give two halves or do not suit its questions, its name is one that tables need (``all``, ``random heads``,
             ``none``), or its reward model has soft gates or another language model than the first.
         StoreBusyError: if another process is writing a study to ``out``.
         DamagedFileError: naming the file, if a finished table in ``out`` was changed since.
     """
-    check(rewards, examples)
+    check(rewards, examples, on_overlap)
     if random_sets < 1:
         raise ValueError(f"the controls need at least one random set, not {random_sets}")
     halves = {
