@@ -83,6 +83,24 @@ def test_every_row_gets_its_reward_and_keeps_its_cells(saved, reward, load, tmp_
     assert out.read_bytes() == before
 
 
+def test_messages_get_the_same_reward_from_every_file_and_ids_stay_exact(saved, reward, load, tmp_path):
+    prompt = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Is the garden warm?"}]
+    row = {"id": 9007199254740993, "prompt": prompt, "response": [{"role": "assistant", "content": "It is warm."}]}
+    text = {key: json.dumps(cell) if isinstance(cell, list) else cell for key, cell in row.items()}
+    (tmp_path / "x.jsonl").write_text(json.dumps(row))
+    for suffix in (".csv", ".tsv", ".parquet"):
+        write_table(pd.DataFrame([text]), tmp_path / f"x{suffix}")
+    pd.DataFrame([row]).to_parquet(tmp_path / "y.parquet")
+    expected = reward.score([prompt], [row["response"]]).item()
+    for name in ("x.jsonl", "x.csv", "x.tsv", "x.parquet", "y.parquet"):
+        out = tmp_path / f"{name}.jsonl"
+        score_file(saved, tmp_path / name, out, load=load)
+        (found,) = lines(out)
+        assert found["reward"] == expected
+        assert str(found["id"]) == "9007199254740993"
+        assert found["prompt"] == (prompt if name in ("x.jsonl", "y.parquet") else json.dumps(prompt))
+
+
 def write_table(frame, path):
     if path.suffix in (".json", ".jsonl"):
         frame.to_json(path, orient="records", lines=path.suffix == ".jsonl")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from arm_lens.cli.flags import Data, Loading, Question, Reading, with_flags
+from arm_lens.cli.flags import Data, Loading, Question, Reading, Rows, with_flags
 from arm_lens.cli.output import finish, say, show_standings, show_subsets
 
 if TYPE_CHECKING:
@@ -141,11 +141,14 @@ def fit(
 @with_flags
 def score(
     reward_model: Annotated[Path, typer.Argument(help="A folder that fit wrote.")],
-    data: Annotated[Path, typer.Argument(help="A file with prompts and responses.")],
-    out: Annotated[Path, typer.Option(help="A JSONL file; rows already in it are not scored again.")],
+    data: Annotated[str, typer.Argument(help="Prompts and responses: a file, or hf://owner/name.")],
+    out: Annotated[
+        Path,
+        typer.Option(help="A .jsonl, .json, .csv, .tsv or .parquet file; rows already in it are not scored again."),
+    ],
+    rows: Rows,
     loading: Loading,
     model: SameModel = "",
-    column: Annotated[list[str], typer.Option(help="OURS=YOURS, e.g. prompt=question. Repeatable.")] = [],  # noqa: B006
 ) -> None:
     """Write the reward of every response in a file: P(Yes) over the vocabulary, the two-way P(Yes), the logit gap."""
     from arm_lens.reward.scoring import score_file
@@ -155,7 +158,7 @@ def score(
         reward_model,
         data,
         out,
-        columns=Data(column=column).arguments["columns"],
+        **rows.arguments,
         load=lambda folder: loading.reward_model(folder, model),
         options={"model": model, **vars(loading)},
         progress=True,

@@ -61,18 +61,11 @@ def _some(help: str) -> Any:
 
 
 @dataclass(frozen=True)
-class Data:
-    """How files of preferences are read."""
+class Rows:
+    """Which rows and columns of a file are read."""
 
-    format: Annotated[str, typer.Option(help="The format, if it should not be recognised by its fields.")] = ""
     split: Annotated[str, typer.Option(help="Which split to read, if there are several.")] = ""
     column: Annotated[list[str], _some("OURS=YOURS, e.g. prompt=question; or a position, counted from 1: text=1.")] = (
-        field(default_factory=list)
-    )
-    label: Annotated[list[str], _some("What a label means: joy=yes, anger=no, other=drop; or for ratings '>= 4'.")] = (
-        field(default_factory=list)
-    )
-    winner: Annotated[list[str], _some("What a value of the column winner means: 'A>B=A', 'B>A=B', 'A=B=tie'.")] = (
         field(default_factory=list)
     )
     on_error: Annotated[
@@ -82,19 +75,33 @@ class Data:
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """What these options are as arguments of `read_preferences`."""
+        """What these options are as arguments of `read_preferences` and `score_file`."""
         columns = {
             ours: int(theirs) if theirs.isdecimal() else theirs
             for ours, theirs in _pairs("column", self.column, first=True)
         }
-        return {
+        return {"split": self.split or None, "columns": columns, "on_error": self.on_error, "limit": self.limit}
+
+
+@dataclass(frozen=True)
+class Data(Rows):
+    """How files of preferences are read."""
+
+    format: Annotated[str, typer.Option(help="The format, if it should not be recognised by its fields.")] = ""
+    label: Annotated[list[str], _some("What a label means: joy=yes, anger=no, other=drop; or for ratings '>= 4'.")] = (
+        field(default_factory=list)
+    )
+    winner: Annotated[list[str], _some("What a value of the column winner means: 'A>B=A', 'B>A=B', 'A=B=tie'.")] = (
+        field(default_factory=list)
+    )
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What these options are as arguments of `read_preferences`."""
+        return super().arguments | {
             "format": self.format or None,
-            "split": self.split or None,
-            "columns": columns,
             "labels": self._labels(),
             "winner": {name.strip(): meaning for name, meaning in _pairs("winner", self.winner)} or None,
-            "on_error": self.on_error,
-            "limit": self.limit,
         }
 
     def read(self, source: str) -> list[Preference]:
