@@ -91,7 +91,7 @@ def test_messages_get_the_same_reward_from_every_file_and_ids_stay_exact(saved, 
     for suffix in (".csv", ".tsv", ".parquet"):
         write_table(pd.DataFrame([text]), tmp_path / f"x{suffix}")
     pd.DataFrame([row]).to_parquet(tmp_path / "y.parquet")
-    expected = reward.score([prompt], [row["response"]]).item()
+    expected = reward.score([tuple(prompt)], [tuple(row["response"])]).item()
     for name in ("x.jsonl", "x.csv", "x.tsv", "x.parquet", "y.parquet"):
         out = tmp_path / f"{name}.jsonl"
         score_file(saved, tmp_path / name, out, load=load)
