@@ -30,11 +30,19 @@ os.environ |= {"PIP_NO_INDEX": "1", "UV_OFFLINE": "1", "HF_HUB_OFFLINE": "1", "H
 
 import torch
 import transformers
-from torch import Tensor, nn
+from torch import Tensor
 from transformer_lens.factories.architecture_adapter_factory import SUPPORTED_ARCHITECTURES
 
 from arm_lens import load_model
-from arm_lens.engine import ModelClass, NotFiniteError, UnsupportedModelError, language_model, last_logits, pad
+from arm_lens.engine import (
+    ModelClass,
+    NotFiniteError,
+    UncheckedModelWarning,
+    UnsupportedModelError,
+    language_model,
+    last_logits,
+    pad,
+)
 from arm_lens.engine.hooked import HookedTransformer
 from arm_lens.judge_model.tokenizer import build_tokenizer
 
@@ -87,6 +95,16 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "GPT2LMHeadModel": {"n_inner": None},
     "GPTNeoForCausalLM": {"attention_types": [[["global", "local"], 1]], "intermediate_size": None},
     "GPTJForCausalLM": {"n_inner": None},
+    "BambaForCausalLM": {"mamba_n_heads": 4, "mamba_d_head": 16},
+    "GraniteMoeHybridForCausalLM": {
+        "mamba_n_heads": 4,
+        "mamba_d_head": 16,
+        "layer_types": ["mamba", "attention"],
+        "shared_intermediate_size": 64,
+    },
+    "Emu3ForConditionalGeneration": {"vocabulary_map": {"<image>": 5}},
+    "Mamba2ForCausalLM": {"num_heads": 8, "head_dim": 8, "n_groups": 1},
+    "Lfm2MoeForCausalLM": {"layer_types": ["conv", "full_attention"], "num_dense_layers": 1},
 }
 """What a config needs in addition, by architecture."""
 
@@ -131,38 +149,35 @@ def shrunk(kind: type[transformers.PretrainedConfig], changes: dict[str, Any]) -
     options = {name: value for name, value in SMALL.items() if name in fields}
     if "qk_rope_head_dim" in fields:  # of which head_dim is another name
         options.pop("head_dim", None)
-    depth = next((fields[name] for name in ("num_hidden_layers", "n_layer", "num_layers") if name in fields), None)
+        options["num_key_value_heads"] = options["num_attention_heads"]
     for name, value in fields.items():
-        part = getattr(default, name, None)
-        if isinstance(part, transformers.PretrainedConfig):
+        if isinstance(value, dict) and isinstance(part := getattr(default, name), transformers.PretrainedConfig):
             options[name] = shrunk(type(part), {}).to_dict()
-        elif (
-            name in ("layer_types", "layers_block_type", "mlp_layer_types")
-            and isinstance(value, list)
-            and len(value) == depth
-        ):
-            options[name] = list(dict.fromkeys(value))[:2] if len(set(value)) > 1 else value[:2]
+        elif name in ("layer_types", "layers_block_type", "mlp_layer_types") and isinstance(value, list):
+            kinds = list(dict.fromkeys(value))[:2]
+            options[name] = kinds if len(kinds) == 2 else value[:2]
     return kind(**options | changes)
 
 
-def save_tiny(architecture: str, folder: Path) -> nn.Module:
+def save_tiny(architecture: str, folder: Path) -> Any:
     """A random model of an architecture, saved with a tokenizer."""
     torch.manual_seed(0)
-    model: Any = getattr(transformers, architecture)(tiny_config(architecture)).eval()
+    config = tiny_config(architecture)
+    model: Any = getattr(transformers, architecture)(config).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.is_floating_point() and "A_log" not in name:
                 parameter.add_(0.1 * torch.randn_like(parameter))
     model.save_pretrained(folder)
     build_tokenizer(VOCABULARY).save_pretrained(folder)
-    return model  # type: ignore[no-any-return]
+    return model
 
 
 # ------------------------------------------------------------------------------------------ one architecture
 
 
 @torch.no_grad()
-def deviation(found: Any, raw: nn.Module) -> float:
+def deviation(found: Any, raw: Any) -> float:
     """The largest difference from transformers in standard deviations: alone, and padded on either side."""
     expected = torch.stack([raw(torch.tensor([sequence]), use_cache=False).logits[0, -1] for sequence in SEQUENCES])
     alone = torch.cat([last_logits(found, pad([sequence])) for sequence in SEQUENCES])
@@ -182,8 +197,12 @@ def outcome(architecture: str, model_class: ModelClass) -> Outcome:
             model = load_model(folder, model_class=model_class, tokenizer=build_tokenizer(VOCABULARY))
         except (UnsupportedModelError, NotFiniteError) as error:
             return Outcome("refused", str(error).replace(f"{folder}: ", ""))
+        except (OSError, ImportError) as error:
+            return Outcome("not made", f"{type(error).__name__}: {error}")
         except Exception as error:
             return Outcome("failed", f"{type(error).__name__}: {error}")
+        if not hasattr(raw, "get_output_embeddings") or raw.get_output_embeddings() is None:
+            raw = transformers.AutoModelForCausalLM.from_pretrained(folder)  # of which this was the body
         off = deviation(model, raw)
         found = language_model(model)
         shape = f"{found.n_layers} x {found.n_heads} heads of {found.d_head}"
@@ -198,6 +217,7 @@ def apart(architecture: str, model_class: ModelClass) -> Outcome:
     def work(answer: Connection) -> None:
         sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - for the rest of the process
         warnings.simplefilter("ignore")
+        warnings.simplefilter("error", UncheckedModelWarning)
         try:
             answer.send(outcome(architecture, model_class))
         except BaseException as error:

@@ -288,6 +288,10 @@ def verify(model: LanguageModel, module: nn.Module | None = None) -> None:
             raise UnsupportedModelError(
                 f"{model.info.architecture} is an encoder-decoder model; arm_lens uses decoder-only language models"
             )
+        if not model.reads_text:
+            raise UnsupportedModelError(
+                f"{model.info.architecture} reads no text; arm_lens uses causal language models"
+            )
         try:
             head_shape(model)
             quantised = getattr(model.config, "quantization_config", None) is not None

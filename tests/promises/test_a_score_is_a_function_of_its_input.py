@@ -1,0 +1,241 @@
+"""A score depends on its prompt alone: not on batch mates, batch size, padding side, order, thread, or what ran before."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+import transformers
+
+from arm_lens import ActivationRewardModel, GenerativeJudge, HeadSet, JudgeTemplate, LabelledResponse, load_model, steer
+from arm_lens.engine import (
+    Replay,
+    VerdictTokens,
+    language_model,
+    last_logits,
+    pad,
+    read_all,
+    read_batch,
+    sample_tokens,
+)
+from arm_lens.engine.prefix_cache import each_last_logits
+from arm_lens.engine.protocol import MixedLengthsError
+from arm_lens.judges.options import QuestionOptions, ReadingOptions
+
+pytestmark = [pytest.mark.tl4, pytest.mark.filterwarnings("ignore::arm_lens.engine.replay.SlowReplayWarning")]
+
+ORIGINAL = 16
+CLOSE = {"atol": 1e-4, "rtol": 1e-4}
+SHAPE = {
+    "vocab_size": 96, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
+}  # fmt: skip
+SCALED = {"rope_theta": 100.0, "factor": 4.0, "original_max_position_embeddings": ORIGINAL}
+ROPES = {
+    "default": {"rope_type": "default", "rope_theta": 100.0},
+    "linear": {"rope_type": "linear", "rope_theta": 100.0, "factor": 4.0},
+    "dynamic": {"rope_type": "dynamic", "rope_theta": 100.0, "factor": 4.0},
+    "yarn": SCALED | {"rope_type": "yarn"},
+    "llama3": SCALED | {"rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0},
+    "longrope": SCALED | {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [1.0, 2.0, 3.0, 4.0]},
+}
+LENGTHS = [5, 30, 17, 16, 8, 24, 15, 30]
+SEQUENCES = torch.randint(3, 96, (len(LENGTHS), max(LENGTHS)), generator=torch.Generator().manual_seed(0)).tolist()
+SEQUENCES = [row[:length] for row, length in zip(SEQUENCES, LENGTHS, strict=True)]
+SEQUENCES[1][:12] = SEQUENCES[7][:12]
+VERDICTS = VerdictTokens((5,), (6, 7))
+
+
+@pytest.fixture(params=ROPES)
+def scaled(request, fresh):
+    """A model with scaled rotary positions, of which nothing is known yet."""
+    context = ORIGINAL if request.param == "dynamic" else 64
+    config = transformers.LlamaConfig(**SHAPE, max_position_embeddings=context, rope_parameters=ROPES[request.param])
+    model = fresh(config)
+    model.cfg.n_ctx = 64  # what is beyond is what dynamic positions are scaled for
+    return model
+
+
+def raw_logits(model, sequence):
+    """What the Hugging Face model of the same weights gives for one prompt, in a fresh module."""
+    from arm_lens.engine.bridge import rebuilt
+
+    with torch.no_grad():
+        return rebuilt(model.original_model)(torch.tensor([sequence])).logits[0, -1]
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 16])
+def test_no_batch_mate_changes_a_logit(scaled, batch_size):
+    expected = torch.stack([raw_logits(scaled, sequence) for sequence in SEQUENCES])
+    order = list(range(len(SEQUENCES)))
+    for seed in range(3):
+        random.Random(seed).shuffle(order)
+        found = torch.empty_like(expected)
+        for here, logits in each_last_logits(scaled, [SEQUENCES[one] for one in order], batch_size=batch_size):
+            found[[order[one] for one in here]] = logits
+        torch.testing.assert_close(found, expected, **CLOSE)
+
+
+def test_no_batch_mate_changes_an_activation_or_a_replay(scaled):
+    alone = torch.cat([read_all(scaled, [sequence]) for sequence in SEQUENCES])
+    torch.testing.assert_close(read_all(scaled, SEQUENCES, batch_size=16), alone, **CLOSE)
+    torch.testing.assert_close(read_all(scaled, SEQUENCES[::-1], batch_size=3).flip(0), alone, **CLOSE)
+    mask = torch.rand(3, 2, 4, generator=torch.Generator().manual_seed(0)) < 0.5
+    values = torch.randn(2, 4, 8, generator=torch.Generator().manual_seed(1))
+    one_by_one = torch.cat([Replay(scaled, [one], VERDICTS).verdict_logits(mask, values) for one in SEQUENCES])
+    together = Replay(scaled, SEQUENCES, VERDICTS, batch_size=8).verdict_logits(mask, values)
+    torch.testing.assert_close(together, one_by_one, **CLOSE)
+
+
+def test_one_padded_batch_is_right_on_both_sides_or_refused(scaled):
+    expected = torch.stack([raw_logits(scaled, sequence) for sequence in SEQUENCES])
+    for side in ("left", "right"):
+        try:
+            found = last_logits(scaled, pad(SEQUENCES, side=side))
+        except MixedLengthsError as error:
+            assert language_model(scaled).reads_alone(map(len, SEQUENCES))
+            assert "prompts of 5 and 30 tokens cannot be read together: pass batch_size=1" in str(error)
+        else:
+            torch.testing.assert_close(found, expected, **CLOSE)
+        short = [number for number, length in enumerate(LENGTHS) if length <= ORIGINAL]
+        found = last_logits(scaled, pad([SEQUENCES[number] for number in short], side=side))
+        torch.testing.assert_close(found, expected[short], **CLOSE)
+
+
+def test_what_ran_before_changes_nothing(scaled):
+    uniforms = torch.rand(1, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    expected = [raw_logits(scaled, sequence) for sequence in SEQUENCES]
+    written = sample_tokens(scaled, SEQUENCES[:1], uniforms)
+    for number in (1, 0, 2, 7, 3, 5, 2, 1, 6, 3):
+        torch.testing.assert_close(last_logits(scaled, pad([SEQUENCES[number]]))[0], expected[number], **CLOSE)
+    assert sample_tokens(scaled, SEQUENCES[:1], uniforms) == written
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "qwen2", "gpt_neox"])
+def test_padding_side_batch_and_order_change_nothing(model_of, model_class, family):
+    model = model_of(family, model_class)
+    alone = torch.cat([last_logits(model, pad([sequence])) for sequence in SEQUENCES])
+    heads = torch.cat([read_batch(model, pad([sequence])) for sequence in SEQUENCES])
+    for side in ("left", "right"):
+        torch.testing.assert_close(last_logits(model, pad(SEQUENCES, side=side)), alone, **CLOSE)
+        torch.testing.assert_close(read_batch(model, pad(SEQUENCES, side=side)), heads, **CLOSE)
+        torch.testing.assert_close(last_logits(model, pad(SEQUENCES[::-1], side=side)).flip(0), alone, **CLOSE)
+
+
+# ------------------------------------------------------------------------------------------ threads
+
+TEMPLATE = JudgeTemplate(
+    header="", scalar="request: {prompt} reply: {response}", cue=" verdict:", yes=("yes",), no=("no",)
+)
+PLACES = ["garden", "river", "mill", "church", "hotel", "farm", "school", "bridge"]
+EXAMPLES = [LabelledResponse(place, f"it is {word}", word == "warm") for place in PLACES for word in ("warm", "cold")]
+PROMPTS = [PLACES[number % len(PLACES)] for number in range(12)]
+RESPONSES = [f"it is {'so ' * (number % 4)}{'cold' if number % 3 else 'warm'}" for number in range(12)]
+
+
+@pytest.fixture(scope="module", params=["TransformerBridge", "HookedTransformer", "hugging face"])
+def judges(request, folder_of, tokenizer):
+    """Judges of one model: two reward models with different heads, one that judges by what it says."""
+    from conftest import HOOKED
+
+    if request.param == "HookedTransformer" and not HOOKED:
+        pytest.skip("this TransformerLens has no HookedTransformer")
+    if request.param == "hugging face":
+        model = (transformers.AutoModelForCausalLM.from_pretrained(folder_of("llama")), tokenizer)
+    else:
+        model = load_model(folder_of("llama"), model_class=request.param)
+    question = QuestionOptions(template=TEMPLATE)
+
+    def fitted(heads):
+        reading = ReadingOptions(demonstrations=2, readings=8)
+        return ActivationRewardModel.fit(
+            model, EXAMPLES, question=question, reading=reading, selector=HeadSet.of(3, 4, heads)
+        )
+
+    return [
+        fitted([(0, 1), (1, 2), (2, 2)]),
+        fitted([(0, 0), (1, 3)]),
+        GenerativeJudge(model, question=question),
+        GenerativeJudge(model, examples=EXAMPLES[:4], question=question),
+    ]
+
+
+def test_a_hundred_calls_from_several_threads_give_what_one_thread_gives(judges):
+    expected = [judge.score(PROMPTS, RESPONSES) for judge in judges]
+    for one, other in itertools.pairwise(expected):
+        assert not torch.allclose(one, other)  # they would notice each other's hooks
+    calls = [number % len(judges) for number in range(100)]
+    random.Random(0).shuffle(calls)
+    with ThreadPoolExecutor(4) as pool:
+        found = [(call, pool.submit(judges[call].score, PROMPTS, RESPONSES)) for call in calls]
+        for call, future in found:
+            assert torch.equal(future.result(), expected[call])
+    assert not judges[0].model.is_hooked()
+
+
+def test_a_user_who_steers_does_not_steer_another_thread(judges):
+    judge = judges[2]
+    expected, steering, done = judge.score(PROMPTS, RESPONSES), threading.Event(), []
+
+    def elsewhere():
+        steering.wait()
+        done.append(judge.score(PROMPTS, RESPONSES))
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    with steer(judge.model, HeadSet.of(3, 4, [(0, 0), (1, 1), (2, 3)]), torch.ones(3, 4, 12)):
+        steering.set()
+        steered = judge.score(PROMPTS, RESPONSES)  # nested use of the same thread goes on
+        assert done == []
+    thread.join()
+    assert not torch.allclose(steered, expected)
+    assert torch.equal(done[0], expected)
+
+
+def test_a_model_that_two_threads_meet_at_once_is_taken_once(folder_of, tokenizer):
+    for _ in range(3):
+        raw = transformers.AutoModelForCausalLM.from_pretrained(folder_of("llama"))
+        ready = threading.Barrier(4)
+
+        def take(raw=raw, ready=ready):
+            ready.wait()
+            return language_model((raw, tokenizer))
+
+        with ThreadPoolExecutor(4) as pool:
+            taken = [future.result() for future in [pool.submit(take) for _ in range(4)]]
+        assert len({id(one) for one in taken}) == 1
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, RuntimeError, torch.OutOfMemoryError])
+def test_after_an_interruption_nothing_is_left_on_the_model(judges, interruption):
+    model, expected = judges[0].model, [judge.score(PROMPTS, RESPONSES) for judge in judges]
+    module = model._lens
+    module.train()
+    modes = [part.training for part in module.modules()]
+    gradients = [weight.requires_grad for weight in module.parameters()]
+    passes = 0
+
+    def interrupt(*_):
+        nonlocal passes
+        passes += 1
+        if passes == moment:
+            raise interruption
+
+    for moment in (1, 2, 3):
+        for judge in judges:
+            passes = 0
+            with model.blocks[2].register_forward_pre_hook(interrupt), pytest.raises(interruption):
+                judge.score(PROMPTS * moment, RESPONSES * moment)
+                judge.score(PROMPTS, RESPONSES)
+                judge.score(PROMPTS, RESPONSES)
+    assert not model.is_hooked()
+    assert [part.training for part in module.modules()] == modes
+    assert [weight.requires_grad for weight in module.parameters()] == gradients
+    with ThreadPoolExecutor(1) as pool:  # another thread would wait for ever for a lock that was left
+        for judge, one in zip(judges, expected, strict=True):
+            assert torch.equal(pool.submit(judge.score, PROMPTS, RESPONSES).result(timeout=60), one)
+    module.eval()
