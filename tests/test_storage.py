@@ -380,7 +380,10 @@ def test_a_file_of_other_origin_is_refused_and_left_alone(tmp_path):
     with pytest.raises(ValueError, match=r"out was made of something else \(seed\)"):
         Growing(path, {"data": "x", "seed": 2})
     (tmp_path / "notes").write_text("mine")
-    for content in (None, "", "[]", "{}", "[" * 100_000, '{"pieces": 0, "length": 0, "made_of": 3}'):
+    ours = '"made_of": {"data": "x"}'
+    damaged = ['{"pieces": 0, "length": 0, "made_of": 3}', f'{{"pieces": 0, "length": 0, {ours}}}',
+               f'{{"pieces": 0, "length": -3, "sha256": "", {ours}}}']  # fmt: skip
+    for content in (None, "", "[]", "{}", "[" * 100_000, *damaged):
         if content is not None:
             (tmp_path / "notes.made-of.json").write_text(content)
         with pytest.raises(ValueError, match=r"notes was made of something else \(data\)"):

@@ -414,9 +414,12 @@ class Growing:
 
     def _continue(self) -> None:
         try:
-            known = json.loads(self._record.read_bytes())
-            made_of, self.pieces, self._length = dict(known["made_of"]), int(known["pieces"]), int(known["length"])
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            known = parse_json(self._record.read_bytes())
+            made_of, digest = dict(known["made_of"]), str(known["sha256"])
+            self.pieces, self._length = int(known["pieces"]), int(known["length"])
+        except (OSError, ValueError, LookupError, TypeError):
+            made_of, digest = {}, ""
+        if min(self.pieces, self._length) < 0:
             made_of = {}
         if made_of != self._made_of:
             differing = sorted(
@@ -427,7 +430,7 @@ class Growing:
             )
         with self.path.open("r+b") as file:
             self._digest.update(file.read(self._length))
-            if self._digest.hexdigest() != known["sha256"]:
+            if self._digest.hexdigest() != digest:
                 raise DamagedFileError(f"{self.path} was changed since it was written; delete it to have it made again")
             file.truncate(self._length)
 
