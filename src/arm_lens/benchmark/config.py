@@ -9,14 +9,14 @@ leaves out is that of the run.
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
+from arm_lens.benchmark.strict_yaml import Place, YamlError, YamlFile, listed, meant, read_yaml
 from arm_lens.engine import ModelClass
 from arm_lens.evaluation.hacking import MAPPINGS
 from arm_lens.judge_model import CRITERIA
@@ -48,8 +48,8 @@ def _model_path(name: str, info: Any) -> str:
     return str(folder.resolve()) if folder is not None and folder.is_dir() else name
 
 
-Count = Annotated[int, Field(ge=1)]
-Noise = Annotated[float, Field(ge=0, le=0.5)]
+Count = Annotated[int, Field(ge=1, strict=True)]
+Noise = Annotated[float, Field(ge=0, le=0.5, strict=True)]
 Name = Annotated[str, Field(min_length=1)]
 FilePath = Annotated[str, AfterValidator(_file_path)]
 Unit: TypeAlias = Literal["pair", "response"]
@@ -209,7 +209,7 @@ class BenchmarkConfig(Strict):
     device: str | None = None
     batch_size: Count = 16
     """Prompts per pass."""
-    demonstrations: Annotated[int, Field(ge=0)] = 8
+    demonstrations: Annotated[int, Field(ge=0, strict=True)] = 8
     """Demonstrations (single responses) in a few-shot prompt, and in each prompt that is read for means."""
     readings: Count = 64
     """Prompts that are read for means."""
@@ -221,42 +221,53 @@ class BenchmarkConfig(Strict):
     samples: Count = 1
     seeds: Count | Literal["sample"] = 1
     test_items: Count | None = None
-    keep_reward_models: bool = False
+    keep_reward_models: Annotated[bool, Field(strict=True)] = False
     """Save every reward model of the lead judge, one per subset, setting, sample and seed, in ``reward_models/``."""
     workers: Count | Literal["cores"] = 1
     """Processes that work at the same time, each with its own model, or ``cores`` for one per core; results do not depend
     on it."""
     threads: Count = 1
     """Threads of each process; sums of floating-point numbers may depend on it."""
-    memory_gib: Annotated[float, Field(gt=0)] = 2.0
+    memory_gib: Annotated[float, Field(gt=0, strict=True)] = 2.0
     """Memory of each process for prompts that are read and tried on, in addition to the model."""
     studies: Annotated[tuple[Study, ...], Some]
 
     @model_validator(mode="after")
     def _unique(self) -> BenchmarkConfig:
         names = [study.name for study in self.studies]
-        if twice := _repeated(names):
-            raise ValueError(f"two studies are called {twice!r}; give each a name of its own")
-        for name in sorted(names):
-            if name + VERDICTS in names:
-                raise ValueError(f"no study may be called {name + VERDICTS!r}: so are the verdicts of {name!r}")
-        for where, judges in (("the run", self.judges), *((one.name, one.judges or ()) for one in self.studies)):
-            if twice := _repeated(choice.label for choice in judges):
-                raise ValueError(f"two judges of {where} are called {twice!r}; give one a name")
+        for index in _repeated(names):
+            raise _wrong(
+                f"two studies are called {names[index]!r}; give each a name of its own", "studies", index, "name"
+            )
+        for index, name in enumerate(names):
+            if name.endswith(VERDICTS) and (of := name.removesuffix(VERDICTS)) in names:
+                raise _wrong(
+                    f"no study may be called {name!r}: so are the verdicts of {of!r}", "studies", index, "name"
+                )
         kinds: dict[str, str] = {}
-        for choice in self.choices:
-            if (kind := kinds.setdefault(choice.label, choice.judge)) != choice.judge:
-                raise ValueError(f"{choice.label!r} is {kind} in one study, {choice.judge} in another")
+        for where, of, judges in self._lists:
+            labels = [choice.label for choice in judges]
+            for index in _repeated(labels):
+                raise _wrong(f"two judges of {of} are called {labels[index]!r}; give one a name", *where, index)
+            for index, choice in enumerate(judges):
+                if (kind := kinds.setdefault(choice.label, choice.judge)) != choice.judge:
+                    raise _wrong(f"{choice.label!r} is {kind} in one study, {choice.judge} in another", *where, index)
         if "lead" in self.model_fields_set and self.lead not in kinds:
-            raise ValueError(f"lead is {self.lead!r}, but no judge is called that; there are {', '.join(kinds)}")
+            raise _wrong(f"lead is {self.lead!r}, but no judge is called that; {meant(self.lead, kinds)}", "lead")
         return self
+
+    @property
+    def _lists(self) -> Iterator[tuple[Place, str, tuple[JudgeChoice, ...]]]:
+        """The lists of judges: where they stand, whose they are."""
+        yield ("judges",), "the run", self.judges
+        for index, study in enumerate(self.studies):
+            yield ("studies", index, "judges"), study.name, study.judges or ()
 
     @property
     def choices(self) -> Iterator[JudgeChoice]:
         """The judges of the run, then those of each study."""
-        yield from self.judges
-        for study in self.studies:
-            yield from study.judges or ()
+        for _, _, judges in self._lists:
+            yield from judges
 
     @property
     def n_workers(self) -> int:
@@ -280,29 +291,66 @@ def read_config(path: str | Path, *, allow_keys: Collection[str] = ()) -> Benchm
 
     Raises:
         FileNotFoundError: if there is no such file.
-        BenchmarkConfigError: naming every field that is wrong, or if the file is not YAML.
+        BenchmarkConfigError: naming line and key of everything that is wrong, judges' options included; or if the file is not
+            YAML, or YAML reads it otherwise than it looks (`arm_lens.benchmark.strict_yaml`).
         UnconfirmedKeyError: naming variable and host, if the file would send a key that is not allowed.
     """
     path = Path(path)
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except IsADirectoryError as error:
-        raise BenchmarkConfigError(f"{path} is a folder, not a YAML file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BenchmarkConfigError(f"{path} is not YAML: {error}") from error
+        file = read_yaml(path)
+    except YamlError as error:
+        raise BenchmarkConfigError(str(error)) from error
     try:
-        config = BenchmarkConfig.model_validate(values, context=path.parent)
+        config = BenchmarkConfig.model_validate(file.values, context=path.parent)
     except ValidationError as error:
-        found = {one["loc"]: one for one in error.errors()}
-        # If every entry of a list is wrong, pydantic also reports that the list is empty.
-        entries = {loc[:end] for loc in found for end in range(len(loc))}
-        wrong = [one for loc, one in found.items() if one["type"] != "too_short" or loc not in entries]
-        fields = ((".".join(map(str, one["loc"])) or "the file", one["msg"]) for one in wrong)
-        lines = [f"  {field}: {message.removeprefix('Value error, ')}" for field, message in fields]
-        count = "one field is" if len(lines) == 1 else f"{len(lines)} fields are"
-        raise BenchmarkConfigError("\n".join([f"{path}: {count} wrong", *lines])) from error
+        raise BenchmarkConfigError(listed(path, _problems(file, error))) from error
+    if problems := list(_wrong_options(file, config)):
+        raise BenchmarkConfigError(listed(path, problems))
     _check_keys(path, config, allow_keys)
     return config
+
+
+def _problems(file: YamlFile, error: ValidationError) -> list[tuple[int, Place, str]]:
+    """Line, key and reason of each of pydantic's errors."""
+    found = {one["loc"]: one for one in error.errors()}
+    # If every entry of a list is wrong, pydantic also reports that the list is empty.
+    entries = {loc[:end] for loc in found for end in range(len(loc))}
+    problems = []
+    for loc, one in found.items():
+        if one["type"] == "too_short" and loc in entries:
+            continue
+        place, what = one.get("ctx", {}).get("place", loc), one["msg"].removeprefix("Value error, ")
+        if one["type"] == "extra_forbidden":
+            what = f"there is no such field; {meant(str(loc[-1]), _fields(loc[:-1]))}"
+        problems.append((file.line(place), place, what))
+    return problems
+
+
+def _fields(loc: Place) -> Iterable[str]:
+    """The fields that are known at a place of pydantic's, in which a study's kind stands behind its index."""
+    kinds: dict[Any, type[BaseModel]] = {"world": WorldStudy, "hacking": HackingStudy, "preferences": PreferenceStudy}
+    return kinds.get(loc[2] if len(loc) > 2 else None, BenchmarkConfig).model_fields
+
+
+def _wrong_options(file: YamlFile, config: BenchmarkConfig) -> Iterator[tuple[int, Place, str]]:
+    """Line, key and reason of each judge that is unknown, or has an option that it cannot have."""
+    for where, _, judges in config._lists:
+        for index, choice in enumerate(judges):
+            place: Place = (*where, index)
+            try:
+                _ = choice.parsed
+            except UnknownNameError as error:
+                near = meant(choice.judge, JUDGES)
+                yield file.line(place), place, f"{error}; {near}" if near.startswith("did") else str(error)
+            except OptionsError as error:
+                named = next((one for one in choice.options if repr(one) in str(error)), None)
+                place = place if named is None else (*place, named)
+                yield file.line(place), place, str(error)
+
+
+def _wrong(message: str, *place: str | int) -> PydanticCustomError:
+    """An error about a place in the configuration, for a validator to raise."""
+    return PydanticCustomError("inconsistent", "{message}", {"message": message, "place": place})
 
 
 def _check_keys(path: Path, config: BenchmarkConfig, allowed: Collection[str]) -> None:
@@ -310,11 +358,7 @@ def _check_keys(path: Path, config: BenchmarkConfig, allowed: Collection[str]) -
     if wrong is not None:
         raise BenchmarkConfigError(f"a key is allowed as NAME=HOST, such as MY_KEY=api.example.org; not as {wrong!r}")
     for choice in config.choices:
-        try:
-            keys = choice.spec.keys(choice.parsed)
-        except (UnknownNameError, OptionsError):  # is refused before the run, with the other judges
-            continue
-        for name, host in keys.items():
+        for name, host in choice.spec.keys(choice.parsed).items():
             if f"{name}={host}" not in allowed:
                 raise UnconfirmedKeyError(
                     f"{path}: the judge {choice.label!r} would send the environment variable {name} to {host}; if you want "
@@ -323,6 +367,6 @@ def _check_keys(path: Path, config: BenchmarkConfig, allowed: Collection[str]) -
                 )
 
 
-def _repeated(names: Iterable[str]) -> str | None:
-    """The first in the alphabet of the names that occur twice."""
-    return min((name for name, count in Counter(names).items() if count > 1), default=None)
+def _repeated(names: list[str]) -> list[int]:
+    """The indices of names that occurred before."""
+    return [index for index, name in enumerate(names) if name in names[:index]]
