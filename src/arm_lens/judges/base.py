@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, TypeVar, overload
 
 import torch
 from jaxtyping import Float
@@ -29,15 +29,19 @@ from arm_lens.judges.artefact import decoding, read_artefact, write_artefact
 from arm_lens.judges.options import Layout, QuestionOptions, ReadingOptions
 from arm_lens.judges.questions import Question, listed_names
 from arm_lens.judges.template import JudgeTemplate
-from arm_lens.preferences import Preference, PreferenceFieldError, Prompt, text_of
+from arm_lens.preferences import Preference, PreferenceFieldError, Prompt
+from arm_lens.preferences.messages import messages_of
 from arm_lens.registry import OptionsModel
 
 ScoreKind: TypeAlias = Literal["reward", "probability", "two_way", "gap"]
 """``reward`` is what a judge gives by default, ``gap`` what responses are compared by; the others are probabilities."""
 LEAST_MASS = 0.1
 """If the model gives less probability than this to all verdicts together, on average, a `VerdictMassWarning` is due."""
-Texts: TypeAlias = Sequence[Prompt]
-"""Prompts or responses, one for each example: text, or the messages of a conversation."""
+if TYPE_CHECKING:
+    Texts: TypeAlias = Sequence[Prompt | Sequence[Mapping[str, Any]]]
+    """Prompts or responses, one for each example: text, or the messages of a conversation."""
+else:
+    Texts: TypeAlias = object  # anything else is refused by `checked_text`, not by a run-time type checker
 
 
 class VerdictMassWarning(UserWarning):
@@ -183,7 +187,8 @@ class Judge(ABC):
 
         The better response has the higher score of the kind ``gap``.
         """
-        if isinstance(prompts, list):
+        conversation = isinstance(prompts, list) and bool(prompts) and isinstance(prompts[0], Mapping)
+        if isinstance(prompts, list) and not conversation:
             return [Comparison.of(one) for one in self.margins(prompts, a, b, progress=progress).tolist()]
         return Comparison.of(float(self.margins([prompts], [a], [b], progress=progress)[0]))
 
@@ -496,14 +501,12 @@ def _checked_texts(texts: Texts, field: str, row: str) -> list[Prompt]:
 
 
 def checked_text(value: object, field: str) -> Prompt:
-    """The text, or the messages that were read as text (`arm_lens.preferences.text_of`), as a tuple.
+    """The text, or the messages, each reduced to a role and a text (`arm_lens.preferences.messages`).
 
     Raises:
         PreferenceFieldError: a ValueError that names the field, if it is neither.
     """
-    untyped: Any = value
-    text_of(untyped, field)
-    return untyped if isinstance(untyped, str) else tuple(untyped)
+    return value if isinstance(value, str) else messages_of(field, value)
 
 
 def check_kind(kind: str, known: Collection[str] = ("reward", "gap")) -> None:

@@ -46,6 +46,8 @@ THOUGHTS = (
     ("<|channel|>analysis", "<|end|>"),
 )
 """How models begin and end a thought."""
+CLOCK = re.compile(r"strftime_now\s*\(\s*(['\"])(.*?)\1\s*\)")
+"""How a chat template asks for the date."""
 MARK = re.compile("\ue000([0-9]+)\ue001")
 EDGE = " \n "
 """Around a mark, to see whether a template strips texts."""
@@ -207,11 +209,22 @@ def _rendered(
     marks = [f"{edge}\ue000{number}\ue001{edge}" for number in range(len(roles))]
     contents = [[{"type": "text", "text": mark}] for mark in marks] if parts else marks
     messages = [{"role": role, "content": content} for role, content in zip(roles, contents, strict=True)]
+    template = _on_day(tokenizer.get_chat_template(), date)
+    untyped: Any = tokenizer.apply_chat_template
+    return str(untyped(messages, chat_template=template, tokenize=False, add_generation_prompt=end, **dict(kwargs)))
+
+
+def _on_day(template: str, date: datetime.date) -> str:
+    """A chat template with the date in place of its questions to the clock.
+
+    Raises:
+        ChatTemplateError: if it asks the clock for what is only known while it runs.
+    """
     day = datetime.datetime.combine(date, datetime.time())
-    clock: dict[str, Any] = {"strftime_now": day.strftime}
-    return str(
-        tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=end, **(clock | dict(kwargs)))
-    )
+    fixed = CLOCK.sub(lambda call: json.dumps(day.strftime(call[2]), ensure_ascii=False), template)
+    if re.search(r"strftime_now\s*\(", fixed):
+        raise ChatTemplateError("the chat template reads the clock in a way that cannot be fixed to a date")
+    return fixed
 
 
 def _pieces(text: str) -> list[str | Place]:
