@@ -16,6 +16,7 @@ counts it as wrong, and the overall scores are NaN if a domain is missing.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -79,5 +80,5 @@ def _scores(run: pd.DataFrame) -> list[dict[str, object]]:
     return [*rows, {"domain": OVERALL} | _row(means) | {"n": int(np.sum(n_prompts))}]
 
 
-def _row(scores: pd.Series) -> dict[str, object]:
+def _row(scores: pd.Series) -> dict[str, Any]:
     return {level: float(scores[level]) for level in LEVELS} | {"average": float(scores.mean(skipna=False))}

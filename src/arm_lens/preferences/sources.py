@@ -148,9 +148,15 @@ def _open_hub(source: str, how: Opening) -> Table:
         message = f"{source} needs the datasets library, which is not installed: pip install 'arm-lens[datasets]'"
         raise ImportError(message) from error
     path, _, config = source.removeprefix(HUB).partition(":")
+    own = (datasets.exceptions.DatasetsError,) if hasattr(datasets, "exceptions") else ()
     try:
         loaded: Any = datasets.load_dataset(path, config or None, split=how.split)
-    except (ValueError, OSError, LookupError) as error:  # no such data set, configuration or split, or no connection
+    except (
+        ValueError,
+        OSError,
+        LookupError,
+        *own,
+    ) as error:  # no such data set, configuration or split, or no connection
         remedy = "; a configuration is named by hf://owner/name:configuration" if "config" in str(error).lower() else ""
         raise unreadable(source, f"cannot be loaded: {str(error).strip()[:500]}{remedy}") from error
     split = how.split
@@ -258,14 +264,24 @@ def _class_names(schema: Any) -> dict[str, list[str]]:
 
 
 def _bounded(rows: Iterable[Row], name: str) -> Iterator[Row]:
+    """The rows, as long as there are not too many of them, and not too many values in them."""
+    n_values = 0
     for count, row in enumerate(rows):
-        if count == MAX_ROWS:
-            raise unreadable(name, f"has more than {MAX_ROWS:,} rows; divide it")
+        n_values += sum(map(_n_values, row.cells.values()))
+        if count == MAX_ROWS or n_values > MAX_VALUES:
+            raise unreadable(name, f"has more than {MAX_ROWS:,} rows or {MAX_VALUES:,} values; divide it")
         yield row
 
 
+def _n_values(value: Any) -> int:
+    """How many values are in a value; each takes tens of bytes, but may have only two in a file."""
+    if isinstance(value, dict):
+        return 1 + sum(map(_n_values, value.values()))
+    return 1 + sum(map(_n_values, value)) if isinstance(value, list) else 1
+
+
 def _parse_json(data: bytes, name: str, how: Opening) -> Table:
-    if data.count(b",") + data.count(b"[") + data.count(b"{") > MAX_VALUES:
+    if _n_marks(data) > MAX_VALUES and _n_marks(_STRING.sub(b"", data)) > MAX_VALUES:
         raise unreadable(name, f"has more than {MAX_VALUES:,} values; divide it")
     try:
         records = parse_json(data)
@@ -279,6 +295,14 @@ def _parse_json(data: bytes, name: str, how: Opening) -> Table:
     if not isinstance(records, list):
         raise unreadable(name, f"should hold a list of records, but is of type {type(records).__name__}")
     return Table(name=name, rows=_rows_of(records, name, how))
+
+
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+
+
+def _n_marks(data: bytes) -> int:
+    """How many values JSON may have, before it is parsed."""
+    return data.count(b",") + data.count(b"[") + data.count(b"{")
 
 
 def _parse_jsonl(data: bytes, name: str, how: Opening) -> Iterator[Row]:
@@ -399,8 +423,6 @@ def _parse_parquet(data: bytes, name: str, how: Opening) -> Iterator[Row]:
     try:
         file = pa.parquet.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
         _check_names(file.schema_arrow.names, name)
-        if file.metadata.num_rows > MAX_ROWS:
-            raise unreadable(name, f"has more than {MAX_ROWS:,} rows; divide it")
         groups = range(file.metadata.num_row_groups)  # (pyarrow ends the process if the metadata of a chunk is damaged)
         largest = max((file.metadata.row_group(index).total_byte_size for index in groups), default=1)
         at_a_time = min(max(how.max_bytes // max(largest, 1), 16), 1024)  # no value is larger than its row group
