@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from arm_lens.evaluation.rm_bench import DOMAINS, rm_bench_scores
+from arm_lens.evaluation.rm_bench import DOMAINS, rm_bench_scores, rm_bench_sections
 
 PARTS = [part for parts in DOMAINS.values() for part in parts]
 
@@ -24,7 +24,7 @@ def results(seed: int, parts=PARTS, prompts: int = 7) -> tuple[pd.DataFrame, dic
             for i in range(3):
                 for j in range(3):
                     difference = np.sign(chosen[item, i] - rejected[item, j])
-                    row = {"id": f"{part} {item}/{i + 1}-{j + 1}", "subset": part, "correct": (difference + 1) / 2}
+                    row = {"item": f"{part} {item}/{i + 1}-{j + 1}", "subset": part, "correct": (difference + 1) / 2}
                     rows.append(row)
     return pd.DataFrame(rows).sample(frac=1, random_state=seed), matrices
 
@@ -66,3 +66,36 @@ def test_incomplete_prompts_and_unknown_domains_are_refused():
         rm_bench_scores(table.replace({"subset": {"chat": "poetry"}}))
     with pytest.raises(ValueError, match="no column 'correct'"):
         rm_bench_scores(table.drop(columns="correct"))
+
+
+def test_section_scores_are_the_overall_scores_with_intervals_that_cover_them():
+    table, _ = results(4, prompts=20)
+    scores = rm_bench_scores(table).set_index("domain").loc["overall"]
+    sections = rm_bench_sections(table).set_index("section")
+    for section, column in (("easy", "easy"), ("normal", "normal"), ("hard", "hard"), ("overall", "average")):
+        row = sections.loc[section]
+        assert row["score"] == row["score_of_present"] == pytest.approx(scores[column])
+        assert row["ci_low"] < row["score"] < row["ci_high"]
+    assert sections["n"].tolist() == [100] * 4
+    few = rm_bench_sections(table[table["subset"].isin(["chat", "safety-refuse"])]).set_index("section")
+    own = [rm_bench_scores(table).set_index("domain").loc["chat", "hard"]]
+    own.append(
+        table[(table["subset"] == "safety-refuse") & table["item"].str.contains("1-2|1-3|2-3")]["correct"].mean()
+    )
+    assert few.loc["hard", "score_of_present"] == pytest.approx(np.mean(own))
+    assert few["score"].isna().all() and few.loc["hard", "missing"] == ["code", "math", "safety-response"]
+
+
+@pytest.mark.slow
+def test_intervals_of_section_scores_have_the_coverage_that_they_state():
+    rng, share, covered = np.random.default_rng(0), 0.7, []
+    names = [(part, item, i, j) for part in PARTS for item in range(40) for i in (1, 2, 3) for j in (1, 2, 3)]
+    for _ in range(200):
+        verdict = np.repeat(rng.random(len(PARTS) * 40) < share, 9)  # the pairs of a prompt are judged alike
+        rows = [
+            {"item": f"{part} {item}/{i}-{j}", "subset": part, "correct": float(one)}
+            for (part, item, i, j), one in zip(names, verdict, strict=True)
+        ]
+        hard = rm_bench_sections(pd.DataFrame(rows)).set_index("section").loc["hard"]
+        covered.append(hard["ci_low"] <= share <= hard["ci_high"])
+    assert 0.92 <= np.mean(covered) <= 0.99

@@ -16,7 +16,7 @@ from arm_lens.evaluation.hacking import (
 )
 from arm_lens.evaluation.health import Check, health
 from arm_lens.evaluation.rewardbench import rewardbench_2_scores, section_scores
-from arm_lens.evaluation.rm_bench import rm_bench_scores
+from arm_lens.evaluation.rm_bench import rm_bench_scores, rm_bench_sections
 from arm_lens.evaluation.statistics import Estimate, accuracy
 from arm_lens.evaluation.tables import BenchmarkTables, benchmark_tables
 
@@ -34,6 +34,7 @@ __all__ = [
     "health",
     "rewardbench_2_scores",
     "rm_bench_scores",
+    "rm_bench_sections",
     "section_scores",
     "world_hacking_examples",
     "world_hacking_items",
