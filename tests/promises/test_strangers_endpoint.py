@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import gzip
 import json
@@ -230,7 +231,8 @@ def test_a_password_in_the_address_is_used_and_shown_nowhere(tmp_path, caplog, c
     quoted = PASSWORD.replace(" ", "%20").replace("/", "%2F")
     with ChatServer(sure) as server:
         url = server.url.replace("http://", f"http://me:{quoted}@")
-        server.faults.append(Fault(400, body=body({"error": {"message": f"no {PASSWORD} {quoted}"}})))
+        header = base64.b64encode(f"me:{PASSWORD}".encode()).decode()
+        server.faults.append(Fault(400, body=body({"error": {"message": f"no {PASSWORD} {quoted} Basic {header}"}})))
         judge = endpoint_judge(base_url=url, max_retries=0, cache=tmp_path)
         with pytest.raises(EndpointError) as error:
             judge.score(["How?"], ["So."])
@@ -242,7 +244,7 @@ def test_a_password_in_the_address_is_used_and_shown_nowhere(tmp_path, caplog, c
         repr(options) + str(options) + options.model_dump_json() + str(options.model_dump(mode="json")) + repr(judge)
     )
     shown += "".join(path.read_text() for path in tmp_path.rglob("*") if path.is_file())
-    assert PASSWORD not in shown and quoted not in shown
+    assert not any(secret in shown for secret in (PASSWORD, quoted, header))
     assert options.model_dump(mode="json")["base_url"] == server.url and options.base_url == url
 
 

@@ -21,6 +21,7 @@ import os
 import threading
 import time
 import weakref
+from base64 import b64encode
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing
@@ -179,7 +180,8 @@ class ChatClient:
         self._prices = options.prices or (math.nan, math.nan)
         given = urlsplit(options.base_url or os.environ.get("OPENAI_BASE_URL") or "")
         user, password = (unquote(one or "") for one in (given.username, given.password))
-        self._secrets = Secrets(*({api_key, password} - {NO_KEY, ""}))
+        header = b64encode(f"{user}:{password}".encode()).decode() if user or password else ""
+        self._secrets = Secrets(*({api_key, password, header} - {NO_KEY, ""}))
         # A user name and password go into a header, and not into an address, which is written to logs.
         http = openai.DefaultHttpxClient(
             event_hooks={"request": [self._gate], "response": [_bounded(options.timeout)]},
