@@ -19,6 +19,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
+from arm_lens.engine.finite import naming_examples
 from arm_lens.engine.language_model import ModelLike
 from arm_lens.engine.sampling import sample_tokens
 from arm_lens.engine.tokens import PromptTooLongError, chunks, continuation, control_tokens, encode_text, pad
@@ -88,7 +89,7 @@ class VotingJudge(FittedJudge):
             raise ValueError("voting counts verdicts on single responses; its judge must be scalar")
         if not 1 <= votes <= MOST_VOTES or temperature <= 0:
             raise ValueError(
-                f"voting needs from 1 to {MOST_VOTES} votes and a temperature above 0, not {votes} and {temperature}"
+                f"voting needs at least one vote, at most {MOST_VOTES}, and a temperature above 0, not {votes} and {temperature}"
             )
         self.judge, self.votes, self.temperature = judge, votes, temperature
         self.rationale, self.seed, self.model = rationale, seed, judge.model
@@ -212,9 +213,10 @@ class VotingJudge(FittedJudge):
                 dtype=torch.float64,
             )
             before = [sequences[number] for number, _ in here]
-            reasons = sample_tokens(judge.model, before, uniforms, temperature=self.temperature, stop=stop)
-            whole = [[*one, *reason, *after] for one, reason in zip(before, reasons, strict=True)]
-            logits = judge.model.last_logits(pad(whole, device=judge.model.device))
+            with naming_examples([questions[number].name for number, _ in here]):
+                reasons = sample_tokens(judge.model, before, uniforms, temperature=self.temperature, stop=stop)
+                whole = [[*one, *reason, *after] for one, reason in zip(before, reasons, strict=True)]
+                logits = judge.model.last_logits(pad(whole, device=judge.model.device))
             scores = verdict_scores(logits.float() / self.temperature, verdicts)
             chances[span] = torch.stack([scores.log_positive, scores.log_negative], dim=-1).exp().cpu()
         return rearrange(chances, "(example vote) verdict -> example vote verdict", vote=self.votes)
