@@ -87,10 +87,10 @@ class VotingJudge(FittedJudge):
     ) -> None:
         if judge.layout != "scalar":
             raise ValueError("voting counts verdicts on single responses; its judge must be scalar")
-        if not 1 <= votes <= MOST_VOTES or temperature <= 0:
-            raise ValueError(
-                f"voting needs at least one vote, at most {MOST_VOTES}, and a temperature above 0, not {votes} and {temperature}"
-            )
+        if votes < 1 or temperature <= 0:
+            raise ValueError(f"voting needs at least one vote and a temperature above 0, not {votes} and {temperature}")
+        if votes > MOST_VOTES:
+            raise ValueError(f"voting takes at most {MOST_VOTES} votes on a question, not {votes}")
         self.judge, self.votes, self.temperature = judge, votes, temperature
         self.rationale, self.seed, self.model = rationale, seed, judge.model
 
