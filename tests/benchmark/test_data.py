@@ -164,7 +164,9 @@ def test_a_prompt_with_two_criteria_is_on_one_side(file_of):
 def test_examples_from_a_file_of_their_own_leave_out_tested_prompts(file_of):
     test, examples = file_of(pair_rows(20)), file_of(pair_rows(40, prompts=40), "examples.jsonl")
     study = {"kind": "preferences", "name": "mine", "path": test, "examples": examples}
-    with pytest.warns(PreferenceDataWarning, match="study 'mine': 20 of 40 examples are about a prompt or text that is tested"):
+    with pytest.warns(
+        PreferenceDataWarning, match="study 'mine': 20 of 40 examples are about a prompt or text that is tested"
+    ):
         (task,) = planned(study, n_examples=[20])
     assert len(task.test.items) == 20
     assert not prompts_of(task.examples) & prompts_of(one.example for one in task.test.items)

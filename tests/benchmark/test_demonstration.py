@@ -153,7 +153,7 @@ def test_parts_that_were_made_without_keeping_are_made_again_with_their_reward_m
     few = {"samples": 1, "judges": [lead], "studies": [world]}
     run_benchmark(cut(**few, keep_reward_models=False), tmp_path, progress=False)
     assert not (tmp_path / REWARD_MODELS).exists()
-    run_benchmark(cut(**few), tmp_path, progress=False)
+    run_benchmark(cut(**few), tmp_path, force=True, progress=False)
     (kept,) = (tmp_path / REWARD_MODELS).iterdir()
     files = {path.name: path.read_bytes() for path in kept.iterdir()}
     assert files == {path.name: path.read_bytes() for path in (reference / REWARD_MODELS / "polite-0").iterdir()}

@@ -54,7 +54,7 @@ from arm_lens.benchmark.config import BenchmarkConfig
 from arm_lens.reports import write_report
 
 def victim(values, out):
-    write_report(run_benchmark(BenchmarkConfig.model_validate(values), out, progress=False), out)
+    write_report(run_benchmark(BenchmarkConfig.model_validate(values), out, force=True, progress=False), out)
 """
 
 

@@ -224,3 +224,37 @@ def test_only_the_main_comparison_is_looked_at():
     study = [row(subset="a", n_examples=3, sd_seeds=0.3), row(subset="a", noise=0.4, sd_seeds=0.3)]
     study += [row(subset=name) for name in "ab"]
     assert found("Large variance across seeds", *study) == []
+
+
+def fits_of(**values) -> pd.DataFrame:
+    fixed = {name: DEFAULTS[name] for name in ("benchmark", "subset", "judge", "n_examples", "noise")}
+    return pd.DataFrame([fixed | {"sample": 0, "seed": 0} | values])
+
+
+def test_a_judge_that_would_rather_write_something_else_is_found_with_what_it_would_write():
+    name = "Would rather not give a verdict"
+    few = pd.concat(
+        [fits_of(verdict_mass=0.02, preferred="'I' (61%)"), fits_of(verdict_mass=0.04, preferred="'I' (61%)", seed=1)]
+    )
+    assert found(name, row(), fits=few) == ["criteria, arm_reinforce: safe (0.03, rather 'I' (61%))"]
+    assert found(name, row(), fits=fits_of(verdict_mass=0.02)) == ["criteria, arm_reinforce: safe (0.02)"]
+    assert found(name, row(), fits=fits_of(verdict_mass=0.2, preferred="")) == []
+    assert name not in names(row(), fits=fits_of(verdict_mass=np.nan))
+
+
+def test_a_search_without_a_head_and_what_was_warned_of_are_found():
+    fits = pd.concat([fits_of(n_heads=0, notes=""), fits_of(n_heads=2, seed=1, notes="no name")])
+    assert found("No head selected", row(), fits=fits) == ["criteria, arm_reinforce: safe (in 1 of 2 fits)"]
+    assert found("Warned of while fitting", row(), fits=fits) == ["criteria, arm_reinforce: safe (no name)"]
+    assert found("No head selected", row(), fits=fits_of(n_heads=1)) == []
+    assert found("Warned of while fitting", row(), fits=fits_of(notes=np.nan)) == []
+    assert "No head selected" not in names(row(), fits=fits_of(judge="arm_random_heads", n_heads=0))
+
+
+def test_a_test_with_one_label_is_found_but_not_the_cells_of_a_bias():
+    items = crowd(0.4)
+    assert found("One label only in the test", row(), items=items) == []
+    one = found("One label only in the test", row(), items=items.assign(label=True))
+    assert one == ["criteria, every judge: safe (all True)"]
+    cells = items.assign(label=True, subset="length | standard | correct, plain")
+    assert "One label only in the test" not in names(row(), items=cells)

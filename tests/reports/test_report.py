@@ -162,7 +162,7 @@ def test_what_was_fitted_is_told(page, tables):
         (fits["judge"] == "sav") & (fits["benchmark"] == "criteria") & (fits["n_examples"] == 40) & (fits["noise"] == 0)
     ]
     row = next(row for row in rows_of(page, "sav") if row[1:3] == ["criteria", str(len(own))])
-    assert row[3] == f"{own['fit_accuracy'].mean():.3f}" and row[5:] == ["12 to 14", "–"]
+    assert row[3] == f"{own['fit_accuracy'].mean():.3f}" and row[5:] == ["12 to 14", "–", "–"]
 
 
 def test_the_same_tables_make_the_same_bytes(path, tables, tmp_path):

@@ -11,10 +11,10 @@ are there already are set beside each other by `judge_preferences`. Pages and fi
 
 from pathlib import Path
 
-from arm_lens.benchmark.config import BenchmarkConfig, BenchmarkConfigError, read_config
+from arm_lens.benchmark.config import BenchmarkConfig, BenchmarkConfigError, JudgeChoice, read_config
 from arm_lens.benchmark.given import controls_of, judge_preferences
 from arm_lens.benchmark.parts import head_frames
-from arm_lens.benchmark.results import BenchmarkResults, run_benchmark
+from arm_lens.benchmark.results import BenchmarkResults, OtherRunError, run_benchmark
 from arm_lens.benchmark.run import BenchmarkJudgeError
 from arm_lens.registry import JUDGES
 
@@ -31,6 +31,8 @@ __all__ = [
     "BenchmarkConfigError",
     "BenchmarkJudgeError",
     "BenchmarkResults",
+    "JudgeChoice",
+    "OtherRunError",
     "controls_of",
     "head_frames",
     "judge_preferences",

@@ -157,13 +157,18 @@ def _tasks(study: Study, settings: Settings) -> Iterator[Task]:
                 n_examples=n_examples,
                 noise=noise,
                 sample=sample,
-                examples=tuple(flipped(choose(n_examples, sample), noise, seed=sample)),
+                examples=tuple(flipped(_named(choose(n_examples, sample), study.name), noise, seed=sample)),
                 criterion_text=getattr(study, "criterion_text", ""),
                 test=test,
                 judges=settings.judges,
                 seeds=1 if settings.seeds == "sample" else settings.seeds,
                 first_seed=sample if settings.seeds == "sample" else 0,
             )
+
+
+def _named(examples: Sequence[Preference], name: str) -> list[Preference]:
+    """The examples, with the study's name for a criterion that has none, so that what is fitted to them has a name."""
+    return [one if one.criterion else replace(one, criterion=name) for one in examples]
 
 
 def _groups(study: Study, settings: Settings) -> Iterator[Group]:

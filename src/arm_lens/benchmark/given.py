@@ -28,7 +28,7 @@ from arm_lens.display.caution import caution
 from arm_lens.engine.sharing import shared_readings
 from arm_lens.evaluation.health import Check
 from arm_lens.heads import HeadSet
-from arm_lens.judges.base import Judge
+from arm_lens.judges.base import Judge, ScoreKind, Texts, check_as_many, check_kind
 from arm_lens.judges.generative import GenerativeJudge
 from arm_lens.judges.options import ReadingOptions
 from arm_lens.judges.questions import listed_names
@@ -136,10 +136,14 @@ class Scores(Judge):
         self.judge = judge
 
     def score(
-        self, prompts: Sequence[Prompt], responses: Sequence[Prompt], *, progress: bool = False
+        self, prompts: Texts, responses: Texts, *, kind: ScoreKind = "reward", progress: bool = False
     ) -> Float[Tensor, " example"]:
-        """The object's score of each response."""
-        return torch.as_tensor(self.judge.score(prompts, responses), dtype=torch.float64)
+        """The object's score of each response, of either kind; a ValueError if it does not give one number for each."""
+        check_kind(kind)
+        scores = torch.as_tensor(self.judge.score(*check_as_many(prompts, responses)), dtype=torch.float64)
+        if scores.shape != (len(responses),):
+            raise ValueError(f"{len(responses)} responses have scores of shape {list(scores.shape)}, not one for each")
+        return scores
 
 
 def controls_of(

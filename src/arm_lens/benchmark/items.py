@@ -30,7 +30,7 @@ def items_of(task: Task, judge: str, seed: int, verdicts: Verdicts) -> pd.DataFr
     judge that only compares has no rows of single responses.
 
     Raises:
-        ValueError: naming an item whose reward is not a number.
+        ValueError: naming an item whose reward is not a finite number.
     """
     test = task.test
     margins = _margins(test, verdicts)
@@ -51,8 +51,11 @@ def items_of(task: Task, judge: str, seed: int, verdicts: Verdicts) -> pd.DataFr
         "seed": seed,
     }
     frame = pd.concat(tables, ignore_index=True).assign(**setting)
-    for item in frame.loc[frame["reward"].isna(), "item"]:  # on no side of a threshold, and not a tie
-        raise ValueError(f"the reward of {item} is not a number")
+    for item in frame.loc[~np.isfinite(frame["reward"]), "item"]:  # on no side of a threshold, and not a tie
+        raise ValueError(
+            f"the reward of {item} is not a finite number; verdicts on all items are compared, so leave the item out, or "
+            "have the judge answer (if the question is too long: on_too_long='clip')"
+        )
     names = ["benchmark", "subset", "unit", *setting, "item", "cluster", "label", "reward", "probability", "correct"]
     return frame[names]
 

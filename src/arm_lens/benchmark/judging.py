@@ -9,8 +9,8 @@ continues gives the same numbers.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,9 @@ from arm_lens.engine.language_model import ModelLike, language_model
 from arm_lens.engine.loading import load_model
 from arm_lens.engine.protocol import LanguageModel
 from arm_lens.engine.sharing import SharedReadings, remembered, shared_readings, sharing
-from arm_lens.judges.base import FitContext, FittedJudge, Judge, PositionBias, VerdictJudge
+from arm_lens.judges.base import FitContext, FittedJudge, Judge, PositionBias, VerdictJudge, VerdictMass
 from arm_lens.judges.options import QuestionOptions, ReadingOptions
-from arm_lens.preferences import Preference, PreferencePair, Prompt, unpair
+from arm_lens.preferences import OverlapError, Preference, PreferencePair, Prompt, find_overlap, unpair
 from arm_lens.registry import JudgeSpec
 
 
@@ -48,7 +48,8 @@ class Verdicts:
     log_odds: bool = False
     """Whether scale and margins are log-odds, so that a pair's margin is a probability too."""
     fit: dict[str, Any] = field(default_factory=dict)
-    """What is known of the fit: fit_accuracy, n_heads, heads, position_bias, inconsistent, unparsed, cost."""
+    """What is known of the fit: fit_accuracy, n_heads, heads, position_bias, inconsistent, unparsed, cost; and of the
+    questions: verdict_mass and preferred (`asked`)."""
 
 
 def model_of(config: BenchmarkConfig) -> LanguageModel:
@@ -73,6 +74,20 @@ def check_judges(config: BenchmarkConfig) -> None:
             raise BenchmarkConfigError(
                 f"keep_reward_models saves what the lead judge fits, but {config.lead!r} is not fitted; name another lead"
             )
+
+
+def check_tasks(tasks: Iterable[Task]) -> None:
+    """Check that every judge suits its data, and that no example is tested.
+
+    Raises:
+        BenchmarkConfigError: naming judge and study, if a ranked judge meets single responses.
+        OverlapError: naming task and items.
+    """
+    for task in tasks:
+        for choice in task.judges:
+            check_data(choice, task)
+        if found := find_overlap(task.examples, [item.example for item in task.test.items]):
+            raise OverlapError(f"{task.title}: {found}")
 
 
 def check_data(choice: JudgeChoice, task: Task) -> None:
@@ -118,6 +133,34 @@ def verdicts_of(
 
 def verdicts_by(judge: Judge, test: TestSet) -> Verdicts:
     """What a judge says about a test; a ValueError if it only compares and there are no pairs."""
+    before = _mass_of(judge)
+    verdicts = _verdicts_by(judge, test)
+    verdicts.fit.update(asked(before, _mass_of(judge)))
+    return verdicts
+
+
+def asked(before: VerdictMass | None, after: VerdictMass | None) -> dict[str, Any]:
+    """The probability of all verdicts together, and what the model would rather write, over the questions in between.
+
+    Returns:
+        ``verdict_mass``, P(positive) + P(negative) on average, and ``preferred``, tokens with their mean probabilities, empty
+        if the verdicts are likely enough; nothing if no model was asked for verdicts.
+    """
+    if before is None or after is None or after.n == before.n:
+        return {}
+    rather = ", ".join(f"{token!r} ({share:.0%})" for token, share in after.preferred)
+    return {"verdict_mass": (after.total - before.total) / (after.n - before.n), "preferred": rather}
+
+
+def _mass_of(judge: Judge) -> VerdictMass | None:
+    """A copy of the verdict mass so far of a judge that asks a language model, itself or through another judge."""
+    for one in (judge, getattr(judge, "judge", None)):
+        if isinstance(one, VerdictJudge) and isinstance(getattr(one, "model", None), LanguageModel):
+            return replace(one.verdict_mass)
+    return None
+
+
+def _verdicts_by(judge: Judge, test: TestSet) -> Verdicts:
     if judge.compares_only:
         return _comparisons(judge, test)
     prompts, responses = (list(column) for column in zip(*test.texts, strict=True))

@@ -25,16 +25,27 @@ import pandas as pd
 from arm_lens.benchmark.config import BenchmarkConfig, JudgeChoice
 from arm_lens.benchmark.data import Task, TestSet, plan
 from arm_lens.benchmark.items import singles_name, singles_of
-from arm_lens.benchmark.judging import check_data
 from arm_lens.engine.protocol import LanguageModel
 from arm_lens.judges.fingerprint import fingerprint_of
 from arm_lens.judges.template import default_template
+from arm_lens.reward.model import NO_HEAD
 from arm_lens.selection.reinforce import SCORE
 from arm_lens.storage import Store, digest_of, digest_of_bytes
 
 PARTS, REWARD_MODELS = "parts", "reward_models"
 """The folders of a run."""
-FIT_FIELDS = ("fit_accuracy", "n_heads", "heads", "position_bias", "inconsistent", "unparsed", "cost")
+FIT_FIELDS = (
+    "fit_accuracy",
+    "n_heads",
+    "heads",
+    "position_bias",
+    "inconsistent",
+    "unparsed",
+    "cost",
+    "verdict_mass",
+    "preferred",
+    "notes",
+)
 NUMERICS = ("arm-lens", "torch", "transformer-lens", "transformers", "scikit-learn")
 """Packages whose versions a result may depend on."""
 GIVEN = "given"
@@ -84,17 +95,19 @@ class BenchmarkItems:
     """The responses that were judged one by one: benchmark, subset, item, prompt, response."""
 
 
-def parts_of(config: BenchmarkConfig, weights: str, model: LanguageModel | None = None) -> list[Part]:
+def parts_of(
+    config: BenchmarkConfig, weights: str, model: LanguageModel | None = None, *, tasks: Sequence[Task] | None = None
+) -> list[Part]:
     """Every part of a run, in order; ``weights`` identifies the model, see `name_of_weights`.
 
-    ``model`` is needed if judges depend on more than their options and the model (`JudgeSpec.depends_on`).
+    ``model`` is needed if judges depend on more than their options and the model (`JudgeSpec.depends_on`). ``tasks`` are
+    those of `plan`, if they are known.
     """
     known = [config.model_class, config.dtype, weights, *map(version, NUMERICS)]
     shared = [*known, config.demonstrations, config.readings, config.batch_size, config.threads, config.memory_gib]
     found: dict[str, Part] = {}
-    for given in plan(config):
+    for given in plan(config) if tasks is None else tasks:
         for choice in given.judges:
-            check_data(choice, given)
             options = choice.parsed
             task = given if choice.spec.reads_examples(options) else given.without_examples()
             values = options.model_dump(mode="json")
@@ -182,6 +195,7 @@ def digest_of_files(path: Path) -> str | None:
 def record_of(fit: Mapping[str, Any], judge: Any) -> dict[str, Any]:
     """What is known of a fit, for JSON: `FIT_FIELDS`, and the judge's heads, their scores and the search if it has heads."""
     found: dict[str, Any] = {"fit": {name: fit.get(name) for name in FIT_FIELDS}}
+    found["fit"]["notes"] = "; ".join(_notes_of(judge)) or None
     heads = getattr(judge, "heads", None)
     if heads is None:
         return found
@@ -192,6 +206,11 @@ def record_of(fit: Mapping[str, Any], judge: Any) -> dict[str, Any]:
     history = None if selection is None or selection.history.empty else selection.history.to_dict(orient="list")
     by = GIVEN if scores is None else scores.name
     return {**found, "heads": heads.to_list(), "scores": values.tolist(), "by": by, "history": history}
+
+
+def _notes_of(judge: Any) -> list[str]:
+    """What was warned of when the judge was fitted, except that no head was selected, which its heads say."""
+    return [note for note in getattr(getattr(judge, "record", None), "notes", ()) if note != NO_HEAD]
 
 
 def head_frames(judge: Any) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -25,6 +25,7 @@ from arm_lens.display import accuracies, card, frame_table, small_print
 from arm_lens.evaluation.health import Check, health
 from arm_lens.evaluation.main_setting import main_rows, main_settings
 from arm_lens.evaluation.rewardbench import rewardbench_2_scores, section_scores
+from arm_lens.evaluation.rm_bench import rm_bench_sections
 from arm_lens.evaluation.section_intervals import with_intervals, with_intervals_2
 from arm_lens.evaluation.tables import BenchmarkTables, benchmark_tables
 from arm_lens.judge_model import CRITERION_TEXT
@@ -40,6 +41,10 @@ LONG_TABLES = {"items": "", "heads": "tables", "history": "tables", "texts": "ta
 """Tables with a row per item, head or step, saved as Parquet, and their folders."""
 TEXTS = ("prompt", "response")
 VERSIONS = {name: version(name) for name in RECORDED_VERSIONS}
+
+
+class OtherRunError(ValueError):
+    """A folder has the results of a run with another configuration."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -133,25 +138,54 @@ class BenchmarkResults(BenchmarkItems):
 
 
 def run_benchmark(
-    config: BenchmarkConfig, out: str | Path, *, progress: bool = True, command: str = "arm-lens benchmark"
+    config: BenchmarkConfig,
+    out: str | Path,
+    *,
+    force: bool = False,
+    progress: bool = True,
+    command: str = "arm-lens benchmark",
 ) -> BenchmarkResults:
     """Run the missing parts of a benchmark, and write its results to the folder.
 
     Args:
         config: what is run.
         out: the folder; a run that was stopped in any way continues where it stopped.
+        force: replace the results of another configuration that are in the folder; parts that both have in common are not
+            made again.
         progress: show a progress bar.
         command: the command that the page names.
 
     Raises:
+        OtherRunError: if the folder has the results of another configuration, unless ``force``; before anything runs.
         StoreBusyError: if another process writes to the folder.
         ChildProcessError, BenchmarkConfigError, BenchmarkJudgeError, ValueError: see `run_parts`.
     """
     with locked(out):
-        results = results_of(_meta(config, command), run_parts(config, out, progress=progress))
+        _make_way(Path(out), _published(config), force)
+        gathered = run_parts(config, out, progress=progress)
+        results = results_of(_meta(config, command), gathered)
         results = replace(results, sections=_sections(config, results.items, results.tables.rows))
         results.save(out)
     return results
+
+
+def _make_way(out: Path, config: Mapping[str, Any], force: bool) -> None:
+    """Refuse a folder with results of another configuration, or delete its summary, page and figures: none is mixed."""
+    summary = out / "results.json"
+    if not summary.exists():
+        return
+    before = json.loads(summary.read_text(encoding="utf-8"))["meta"].get("config", {})
+    changed = sorted(name for name in {**before, **config} if before.get(name) != config.get(name))
+    if changed and not force:
+        what = (
+            f"another configuration ({', '.join(changed)} differ)" if before else "judges that were given, not of a run"
+        )
+        raise OtherRunError(
+            f"{out} has the results of {what}; name another folder, or pass force=True (--force) to replace them"
+        )
+    if changed:
+        for path in (summary, out / "report.html", *(out / "figures").glob("*.[ps][nv]g")):
+            path.unlink(missing_ok=True)
 
 
 def results_of(meta: Mapping[str, Any], gathered: BenchmarkItems, checks: Sequence[Check] = ()) -> BenchmarkResults:
@@ -169,6 +203,7 @@ def _sections(config: BenchmarkConfig, items: pd.DataFrame, rows: pd.DataFrame) 
         "rewardbench-2": lambda own: with_intervals_2(rewardbench_2_scores(own, by=by), by=by).rename(
             columns={"subset": "section"}
         ),
+        "rm-bench": lambda own: rm_bench_sections(own, by=by),
     }
     found = []
     for study in config.studies:

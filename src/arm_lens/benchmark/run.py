@@ -25,8 +25,9 @@ from loky import ProcessPoolExecutor
 from tqdm.auto import tqdm
 
 from arm_lens.benchmark.config import BenchmarkConfig
+from arm_lens.benchmark.data import plan
 from arm_lens.benchmark.items import items_of
-from arm_lens.benchmark.judging import check_judges, model_of, verdicts_of
+from arm_lens.benchmark.judging import check_judges, check_tasks, model_of, verdicts_of
 from arm_lens.benchmark.parts import (
     BenchmarkItems,
     Part,
@@ -61,15 +62,19 @@ def run_parts(config: BenchmarkConfig, out: str | Path, *, progress: bool = True
 
     Raises:
         ChildProcessError: if one of several workers died; finished parts are stored.
-        BenchmarkConfigError: if a judge is unknown, or has other options.
+        BenchmarkConfigError: if a judge is unknown, or has other options; before a model is loaded, as all that is wrong with
+            data.
+        OverlapError: naming the task, if an example is tested.
         BenchmarkJudgeError: if a judge cannot be run on the data; finished parts are stored.
         ValueError: naming the study, if it has too little data.
     """
     check_judges(config)
+    tasks = plan(config)
+    check_tasks(tasks)
     out = Path(out)
     with settled(config):
         model = model_of(config)
-        parts = parts_of(config, name_of_weights(model), model)
+        parts = parts_of(config, name_of_weights(model), model, tasks=tasks)
     missing = missing_parts(parts, out)
     done = len(parts) - len(missing)
     with tqdm(total=len(parts), initial=done, unit="part", disable=not progress) as bar:

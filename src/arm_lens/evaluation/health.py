@@ -2,9 +2,10 @@
 
 A few-shot judge fails in ways that a mean accuracy hides: its scores crowd around one half, more examples do not help,
 another seed or another example sample gives another judge, any heads would have done as well as the selected ones, it
-learned its examples by heart, it follows a bias that goes with correctness, the order of two responses, or only length. Each
-`Check` has the rule, whose numbers are the constants below, and where the sign was found. There is no check for a sign that
-the tables cannot show, because a table or its rows are missing.
+learned its examples by heart, it would rather write something else than a verdict, it follows a bias that goes with
+correctness, the order of two responses, or only length. Each `Check` has the rule, whose numbers are the constants
+below, and where the sign was found. There is no check for a sign that the tables cannot show, because a table or its
+rows are missing.
 
 Most rules require more than a difference between two numbers: the interval of one has to exclude the other, so that a
 subset with few items raises no alarm by chance alone. Findings are not corrected for the number of checks: they are reasons
@@ -44,6 +45,7 @@ LARGEST_SD = 0.05
 LARGEST_GAP = 0.1
 BIAS_FOLLOWED = 0.2
 POSITION = 0.1
+LEAST_MASS = 0.1
 RUN = ["benchmark", "judge", "subset"]
 MOST_HEADS = 0.5
 RANDOM_HEADS = "arm_random_heads"
@@ -111,8 +113,10 @@ def health(
         summary: of `arm_lens.evaluation.tables`.
         comparisons: likewise; may be empty.
         items: the verdicts, for crowding scores and base rates.
-        fits: judge, benchmark, subset, n_examples, noise, sample, seed, fit_accuracy, and optionally position_bias (from -1
-            to 1: how much more often the first response is preferred than the second); may be empty.
+        fits: judge, benchmark, subset, n_examples, noise, sample, seed, fit_accuracy, and optionally n_heads, position_bias
+            (from -1 to 1: how much more often the first response is preferred than the second), verdict_mass (probability
+            of all verdicts together) with preferred (what the model would rather write), notes (what was warned of); may be
+            empty.
         heads: judge, benchmark, criterion (the subset), n_examples, noise, sample, seed, layer, head, selected; may be empty.
         lead: the judge under study.
 
@@ -199,6 +203,61 @@ _spread("sd_samples", "example samples")
 def _random_heads(tables: _Tables) -> pd.DataFrame:
     own = against(tables.comparisons, tables.lead, RANDOM_HEADS)
     return own if own.empty else own.assign(judge=tables.lead, found=~(significant(own) & (own["difference"] > 0)))
+
+
+@_sign(
+    "No head selected",
+    "a search ended with no head, so that the reward model judges as the model does without it",
+    lambda row: f"in {row['none']:.0f} of {row['fits']} fits",
+)
+def _no_head(tables: _Tables) -> pd.DataFrame:
+    if "n_heads" not in tables.fits.columns:
+        return pd.DataFrame()
+    fits = tables.fits[~tables.fits["judge"].isin(CONTROLS)].dropna(subset=["n_heads"])
+    counts = fits.assign(none=fits["n_heads"] == 0).groupby(RUN, sort=False)["none"].agg(["sum", "size"]).reset_index()
+    return counts.rename(columns={"sum": "none", "size": "fits"}).assign(found=counts["sum"] > 0)
+
+
+@_sign(
+    "Warned of while fitting",
+    "a fit was not what was probably meant: a criterion without a name, folds or examples of one kind, examples both "
+    "read and chosen on",
+    lambda row: str(row["notes"]),
+)
+def _notes(tables: _Tables) -> pd.DataFrame:
+    if "notes" not in tables.fits.columns:
+        return pd.DataFrame()
+    own = tables.fits.loc[~tables.fits["judge"].isin(CONTROLS), [*RUN, "notes"]].drop_duplicates()
+    return own.assign(found=own["notes"].notna() & (own["notes"] != ""))
+
+
+@_sign(
+    "Would rather not give a verdict",
+    f"the model gives all verdicts together a probability below {LEAST_MASS}, mean over questions: verdicts are what is left "
+    "of what it would write",
+    lambda row: f"{row['verdict_mass']:.2g}" + (f", rather {row['preferred']}" if row["preferred"] else ""),
+)
+def _mass(tables: _Tables) -> pd.DataFrame:
+    if "verdict_mass" not in tables.fits.columns:
+        return pd.DataFrame()
+    known = tables.fits.dropna(subset=["verdict_mass"])
+    rather = known["preferred"].fillna("") if "preferred" in known else ""
+    groups = known.assign(preferred=rather).groupby(RUN, sort=False)
+    found = groups.agg(verdict_mass=("verdict_mass", "mean"), preferred=("preferred", "max")).reset_index()
+    return found.assign(found=found["verdict_mass"] < LEAST_MASS)
+
+
+@_sign(
+    "One label only in the test",
+    "all responses of a subset have the same label, so that a judge that always says the same is right, and there is no AUC",
+    lambda row: f"all {row['label']}",
+)
+def _one_label(tables: _Tables) -> pd.DataFrame:
+    if not {"unit", "label"} <= set(tables.items.columns):
+        return pd.DataFrame()
+    singles = tables.items[(tables.items["unit"] == "response") & (cell_parts(tables.items).map(len) != 3)]
+    labels = singles.groupby(["benchmark", "subset"], sort=False)["label"].agg(["first", "nunique"]).reset_index()
+    return labels.rename(columns={"first": "label"}).assign(judge="every judge", found=labels["nunique"] == 1)
 
 
 @_sign(

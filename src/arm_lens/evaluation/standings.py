@@ -55,6 +55,16 @@ def mean_over_subsets(rows: pd.DataFrame, *, by: str = "judge", value: str = "ac
     return pd.DataFrame(records, columns=[by, value, "ci_low", "ci_high", "subsets"])
 
 
+def measure_over_subsets(summary: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """`mean_over_subsets` of another measure than accuracy: ``auc`` or ``brier``, with its own intervals.
+
+    Judges and subsets for which the measure is not defined, such as the AUC of pairs, are left out.
+    """
+    known = summary.dropna(subset=[measure])
+    known = known.assign(ci_low=known[f"{measure}_low"], ci_high=known[f"{measure}_high"])
+    return mean_over_subsets(known, value=measure)
+
+
 def standings(comparisons: pd.DataFrame) -> pd.DataFrame:
     """How one judge stands against each other one.
 

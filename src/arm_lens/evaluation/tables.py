@@ -106,8 +106,9 @@ def benchmark_tables(items: pd.DataFrame, *, resamples: int = 2000) -> Benchmark
         resamples: of the bootstrap.
 
     Raises:
-        ValueError: if a column is missing, there are no rows, an item occurs twice in a condition or not in all conditions
-            of a judge, has two clusters or two labels, or two judges have judged different items.
+        ValueError: naming item and judge, if a reward is not a finite number, a probability not between 0 and 1, or only some
+            items of a judge have one; if a column is missing, there are no rows, an item occurs twice in a condition or
+            not in all conditions of a judge, has two clusters or two labels, or two judges have judged different items.
     """
     settings = judged(items, resamples=resamples)
     return BenchmarkTables(
@@ -234,6 +235,20 @@ def _checked(items: pd.DataFrame) -> pd.DataFrame:
     if wrong.any():
         row = items[wrong].iloc[0]
         raise ValueError(f"{_named(row)}: correct is 1, 0, or 0.5 for a tie, not {row['correct']}")
+    wrong = ~items["reward"].astype(float).between(-np.inf, np.inf, inclusive="neither")
+    if wrong.any():
+        row = items[wrong].iloc[0]
+        raise ValueError(f"{_named(row)}: the reward is {row['reward']}, not a finite number; that is no verdict")
+    given = items["probability"].astype(float)
+    wrong = given.notna() & ~given.between(0, 1)
+    if wrong.any():
+        row = items[wrong].iloc[0]
+        raise ValueError(f"{_named(row)}: the probability is {row['probability']}, not between 0 and 1")
+    wrong = given.isna() & given.notna().groupby([items[name] for name in SETTING]).transform("any")
+    if wrong.any():
+        raise ValueError(
+            f"{_named(items[wrong].iloc[0])} has no probability, but other items of the same judge have one"
+        )
     twice = items.duplicated([*CONDITION, "item"])
     if twice.any():
         row = items[twice].iloc[0]

@@ -19,7 +19,7 @@ from arm_lens import plots
 from arm_lens.benchmark.results import BenchmarkResults
 from arm_lens.evaluation.health import bias_gaps
 from arm_lens.evaluation.main_setting import MainSetting, against, main_rows
-from arm_lens.evaluation.standings import mean_over_subsets, spreads, standings
+from arm_lens.evaluation.standings import mean_over_subsets, measure_over_subsets, spreads, standings
 from arm_lens.plots.bias_grid import cells_of
 from arm_lens.plots.panels import balanced_columns
 from arm_lens.plots.studies import has_study
@@ -231,9 +231,7 @@ def _graded(main: pd.DataFrame) -> list[Record]:
     """Means over subsets of AUC and Brier score, with intervals, best Brier score first."""
     lines: dict[str, Record] = {}
     for measure in ("auc", "brier"):
-        known = main.dropna(subset=[measure])
-        known = known.assign(ci_low=known[f"{measure}_low"], ci_high=known[f"{measure}_high"])
-        for row in mean_over_subsets(known, value=measure).to_dict("records"):
+        for row in measure_over_subsets(main, measure).to_dict("records"):
             line = lines.setdefault(str(row["judge"]), {"judge": str(row["judge"]), "auc": None, "brier": None})
             line[measure] = None if pd.isna(row[measure]) else {**row, "value": row[measure]}
     return sorted(lines.values(), key=lambda line: line["brier"]["value"] if line["brier"] else 9.0)
@@ -262,16 +260,27 @@ def _spread_lines(main: pd.DataFrame, styles: Mapping[str, Style]) -> list[Recor
 
 
 def _fit_lines(fits: pd.DataFrame, main: pd.DataFrame, styles: Mapping[str, Style]) -> list[Record]:
-    """Per benchmark and judge: accuracy on the examples, on test items, heads, and position bias, as far as known."""
+    """Per benchmark and judge: accuracy on the examples, on test items, heads, position bias, verdict mass, if known."""
     if fits.empty:
         return []
     tested = main.groupby(["benchmark", "judge"])["accuracy"].mean()
     lines = []
     for (benchmark, judge), rows in fits.groupby(["benchmark", "judge"], sort=False):
-        known = {name: rows[name].dropna() for name in ("fit_accuracy", "position_bias", "n_heads") if name in rows}
+        known = {
+            name: rows[name].dropna()
+            for name in ("fit_accuracy", "position_bias", "n_heads", "verdict_mass")
+            if name in rows
+        }
         found: Record = {name: float(values.mean()) for name, values in known.items() if len(values)}
         if found:
-            line = {"fit_accuracy": None, "position_bias": None, **found, "benchmark": benchmark, "judge": judge}
+            line = {
+                "fit_accuracy": None,
+                "position_bias": None,
+                "verdict_mass": None,
+                **found,
+                "benchmark": benchmark,
+                "judge": judge,
+            }
             line |= {"test": tested.get((benchmark, judge)), "fits": len(rows)}
             lines.append(line | {"heads": _span(known["n_heads"]) if "n_heads" in found else None})
     judges = list(styles)
