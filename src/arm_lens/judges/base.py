@@ -22,8 +22,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from arm_lens.display.caution import caution
+from arm_lens.engine.finite import NotFiniteError
 from arm_lens.engine.language_model import ModelLike
-from arm_lens.engine.protocol import NotFiniteError
 from arm_lens.engine.verdict_tokens import VerdictScores
 from arm_lens.judges.artefact import decoding, read_artefact, write_artefact
 from arm_lens.judges.options import Layout, QuestionOptions, ReadingOptions

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from arm_lens.engine.finite import naming_examples
 from arm_lens.engine.language_model import ModelLike, language_model
 from arm_lens.engine.prefix_cache import each_last_logits
 from arm_lens.engine.protocol import LanguageModel
@@ -127,18 +128,20 @@ class GenerativeJudge(VerdictJudge, FittedJudge):
             raise ValueError(f"the temperature of a verdict must be above 0, not {temperature}")
         if demonstrations is None:
             demonstrations = [self.demonstrations] * len(questions)
-        sequences = self.encode(questions, demonstrations)
+        sequences, names = self.encode(questions, demonstrations), [question.name for question in questions]
         if sharing() and not self.model.is_hooked() and min(map(len, sequences)) > 1:
             nothing = torch.zeros(self.model.n_layers, self.model.n_heads, dtype=torch.bool)
             values = torch.zeros(*nothing.shape, self.model.d_head)
-            replay = self.replay(sequences, bare=not any(demonstrations), progress=progress)
-            return self._replayed(replay, nothing, values, temperature)
+            with naming_examples(names):
+                replay = self.replay(sequences, bare=not any(demonstrations), progress=progress)
+                return self._replayed(replay, nothing, values, temperature)
         logs, preferred = torch.empty(2, len(sequences)), ()
-        for here, logits in each_last_logits(self.model, sequences, batch_size=self.batch_size, progress=progress):
-            scores = verdict_scores(logits.float() / temperature, self.verdict_tokens)
-            logs[:, here] = torch.stack([scores.log_positive, scores.log_negative]).cpu()
-            if not preferred and float(scores.mass.mean()) < LEAST_MASS:
-                preferred = self._most_probable(logits)
+        with naming_examples(names):
+            for here, logits in each_last_logits(self.model, sequences, batch_size=self.batch_size, progress=progress):
+                scores = verdict_scores(logits.float() / temperature, self.verdict_tokens)
+                logs[:, here] = torch.stack([scores.log_positive, scores.log_negative]).cpu()
+                if not preferred and float(scores.mass.mean()) < LEAST_MASS:
+                    preferred = self._most_probable(logits)
         return replace(VerdictScores.of(logs[0], logs[1]), preferred=preferred)
 
     def steered_verdict(
@@ -155,8 +158,9 @@ class GenerativeJudge(VerdictJudge, FittedJudge):
         ``chosen`` is a mask, or gates in [0, 1]; ``values`` are written there, in the way that ``injection`` says.
         """
         sequences = self.encode(questions, [self.demonstrations] * len(questions))
-        replay = self.replay(sequences, bare=not self.demonstrations, injection=injection, progress=progress)
-        return self._replayed(replay, chosen, values)
+        with naming_examples([question.name for question in questions]):
+            replay = self.replay(sequences, bare=not self.demonstrations, injection=injection, progress=progress)
+            return self._replayed(replay, chosen, values)
 
     def replay(
         self,

@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from arm_lens.display.caution import caution
+from arm_lens.engine.finite import naming_examples, naming_prompts
 from arm_lens.engine.language_model import ModelLike, language_model
 from arm_lens.engine.loading import load_model
 from arm_lens.engine.protocol import LanguageModel, ModelClass
@@ -102,10 +103,11 @@ class LikelihoodJudge(Judge):
     def _scores(self, prompts: Texts, responses: Texts, progress: bool) -> Float[Tensor, " example"]:
         names = [f"example {number}" for number in range(len(prompts))]
         questions = [self._tokens(*both) for both in zip(prompts, responses, names, strict=True)]
-        total = log_likelihoods(self.model, questions, batch_size=self.batch_size, progress=progress)
-        if self.reference is not None:
-            other = log_likelihoods(self.reference, questions, batch_size=self.batch_size, progress=progress)
-            total = self.beta * (total - other)
+        with naming_examples(names):
+            total = log_likelihoods(self.model, questions, batch_size=self.batch_size, progress=progress)
+            if self.reference is not None:
+                other = log_likelihoods(self.reference, questions, batch_size=self.batch_size, progress=progress)
+                total = self.beta * (total - other)
         checked(total, names)
         return total / torch.tensor([float(len(response)) for _, response in questions]) if self.mean else total
 
@@ -118,7 +120,10 @@ class LikelihoodJudge(Judge):
         def without(count: int) -> tuple[list[int], list[int]] | None:
             """The tokens, without characters at the beginning of the prompt; None if they exceed the context."""
             (role, text), *later = turns
-            found = self._split(self._before(prompt, [(role, text[count:]), *later]), answer, name)
+            try:
+                found = self._split(self._before(prompt, [(role, text[count:]), *later]), answer, name)
+            except PromptTooLongError:
+                return None
             return found if sum(map(len, found)) <= n_ctx else None
 
         tokens = without(0)
@@ -173,7 +178,8 @@ def log_likelihoods(
         here = order[span]
         # Padded on the right: no real token attends to the padding, and every position is as it should be.
         batch = pad([[*questions[index][0], *questions[index][1]] for index in here], side="right", device=model.device)
-        logits = model.logits(batch)
+        with naming_prompts(here):
+            logits = model.logits(batch)
         for row, index in enumerate(here):
             context, tokens = questions[index]
             # Only the logits before the response's tokens: a float copy of all would take as much memory again.

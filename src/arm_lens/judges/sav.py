@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from arm_lens.display import card, code_line, counted, listed, score_map
+from arm_lens.engine.finite import naming_examples
 from arm_lens.engine.language_model import ModelLike
 from arm_lens.engine.reading import read_all
 from arm_lens.heads import HeadScores, HeadSet
@@ -168,8 +169,10 @@ def question_activations(
         NotFiniteError: naming the question.
     """
     sequences = judge.encode(questions)
-    z = read_all(judge.model, sequences, batch_size=4 * judge.batch_size, progress=progress).float()
-    return checked(z, [question.name for question in questions])
+    names = [question.name for question in questions]
+    with naming_examples(names):
+        z = read_all(judge.model, sequences, batch_size=4 * judge.batch_size, progress=progress).float()
+    return checked(z, names)
 
 
 def leave_one_out_accuracy(
