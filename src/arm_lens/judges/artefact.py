@@ -202,7 +202,7 @@ def read_artefact(
     header, own, tensors = _whole(folder, kind)
     info = header.model
     with decoding(folder):
-        _check_record(own)
+        _asks(own)
         expected = _recorded_fingerprint(header, tensors)
     if model is None and info.weight_processing != "raw":
         raise WrongModelError(
@@ -349,13 +349,9 @@ def _first_difference(one: Any, other: Any, at: str = "") -> str | None:
 
 
 def _asks(own: Mapping[str, Any]) -> QuestionRecord | None:
-    """How a judge asks, if its record says so."""
+    """How a judge asks, if its record says so; a ValueError if it says so in another form."""
     fields = {key: own[key] for key in QuestionRecord.model_fields if key in own}
     return QuestionRecord.parse(fields) if fields else None
-
-
-def _check_record(own: Mapping[str, Any]) -> None:
-    _asks(own)
 
 
 def _fingerprint(model: ModelLike, own: Mapping[str, Any]) -> Fingerprint:
