@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 
+from arm_lens.benchmark import BenchmarkConfig, run_benchmark
 from arm_lens.evaluation.rm_bench import DOMAINS, rm_bench_scores, rm_bench_sections
 
 PARTS = [part for parts in DOMAINS.values() for part in parts]
@@ -99,3 +102,23 @@ def test_intervals_of_section_scores_have_the_coverage_that_they_state():
         hard = rm_bench_sections(pd.DataFrame(rows)).set_index("section").loc["hard"]
         covered.append(hard["ci_low"] <= share <= hard["ci_high"])
     assert 0.92 <= np.mean(covered) <= 0.99
+
+
+@pytest.mark.slow
+def test_a_benchmark_on_a_file_of_rm_bench_has_its_section_scores(tmp_path):
+    rows = [
+        {"id": f"{part} {n}", "prompt": f"Question {n} of {part}?", "domain": part}
+        | {
+            side: [f"{word} {n}" + " and so on" * style for style in range(3)]
+            for side, word in (("chosen", "right"), ("rejected", "wrong"))
+        }
+        for part in PARTS
+        for n in range(4)
+    ]
+    (tmp_path / "total_dataset.json").write_text(json.dumps(rows))
+    study = {"kind": "preferences", "name": "rm", "path": str(tmp_path / "total_dataset.json"), "pool": 18}
+    config = BenchmarkConfig(judges=["length"], lead="length", n_examples=[2], studies=[study])
+    results = run_benchmark(config, tmp_path / "out", progress=False)
+    scores = results.sections.set_index("section")["score"].to_dict()
+    assert scores == {"easy": 1.0, "normal": 0.5, "hard": 0.0, "overall": 0.5}
+    assert set(results.tables.summary["subset"]) == set(PARTS)
