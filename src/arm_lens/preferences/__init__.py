@@ -9,11 +9,15 @@ A *criterion* is what responses are judged by. It may be written out ("is polite
 examples. The same prompt under two criteria makes two different questions.
 
 Prompts and responses are plain text or conversations: messages with a role and a content. `text_of` gives the plain
-text of either. `read_preferences` reads the common formats (TRL's prompt, chosen, rejected; its implicit prompts and
-unpaired labels; the transcripts of HH-RLHF) and the published benchmarks (`known_formats`) from files, data frames,
-Hugging Face data sets and the hub, and never drops a row silently. `write_preferences` writes them to a file,
-`split_preferences` divides them so that no prompt is in two parts, and `add_bias` makes a response long, formatted or
-flattering without changing what it says.
+text of either. A prompt may be empty, for texts that are classified.
+
+`read_preferences` reads the common formats (TRL's prompt, chosen, rejected; its implicit prompts and unpaired labels; two
+responses and a winner; the transcripts of HH-RLHF) and the published benchmarks (`known_formats`) from files, data frames,
+Hugging Face data sets and the hub. What labels and winners mean is declared, and no row is dropped silently.
+`read_responses` reads prompts and responses without labels, for scoring. `write_preferences` writes preferences to a file,
+`split_preferences` divides them so that no prompt is in two parts (or no text, if there are no prompts), `check_overlap`
+refuses examples that are also tested, and `add_bias` makes a response long, formatted or flattering without changing what
+it says.
 
     >>> pair = PreferencePair("Name a prime.", chosen="7", rejected="9", criterion="is correct")
     >>> [example.label for example in unpair([pair])]
