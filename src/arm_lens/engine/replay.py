@@ -10,8 +10,7 @@ speculative decoding). ``hook_z`` is then ``[example, mask, head, d_head]``, and
 once per mask.
 
 Before its first use a replay is checked: on the longest and the shortest prompt it is compared with full passes. If they
-differ, or if the model has no keys and values to read on from (state-space, hybrid and encoder-decoder models), every mask
-reads every prompt in full, and one warning says so.
+differ, or if the model cannot read on from keys and values, every mask reads every prompt in full, and one warning says so.
 """
 
 from __future__ import annotations

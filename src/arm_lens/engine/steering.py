@@ -79,6 +79,8 @@ def steer(
         positions: the last token of each sequence; by default the last position, which is right for single sequences,
             left-padded batches and generation. For right padding give `TokenBatch.last`.
 
+    Within, the model is this thread's alone: other threads wait for it, so do not wait for one of them within.
+
     Raises:
         ValueError: if shapes do not fit the model.
     """
