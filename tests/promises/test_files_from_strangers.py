@@ -146,7 +146,7 @@ def test_many_small_values_are_counted_before_they_take_memory(tmp_path, monkeyp
     assert "has more than 5,000 rows or 30,000 values" in error_of(tmp_path / "x.csv")
     for content, is_read in (
         (b"," * 40_000, True),
-        (rb'\"],\"[' * 9_000, True),
+        (rb"\"],\"[" * 9_000, True),
         (b'", "b": [' + b"0," * 40_000 + b'0], "c": "', False),
     ):
         (tmp_path / "x.json").write_bytes(b'[{"text": "' + content + b'", "label": 1}]')
@@ -173,6 +173,14 @@ def test_control_characters_of_a_file_never_reach_a_terminal(tmp_path):
     message = error_of(path)
     assert not {"\x1b", "\x07", "\u202e"} & set(message)
     assert r"\x1b[2Jlabel\x07" in message
+
+
+def test_control_characters_of_a_name_never_reach_a_terminal():
+    from arm_lens.display import frame_text, listed
+
+    for text in (frame_text(pd.DataFrame({"judge\x1b[2J": ["a\x07", "\u202egp.exe"]})), listed(["a\x1b[31m", "b\x9b"])):
+        assert not {"\x1b", "\x07", "\u202e", "\x9b"} & set(text)
+    assert r"judge\x1b[2J" in frame_text(pd.DataFrame({"judge\x1b[2J": [1]}))
 
 
 @pytest.mark.parametrize("name", ["x.jsonl", "x.csv", "x.parquet", "x.json.gz"])

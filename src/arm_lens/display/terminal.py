@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from arm_lens.display.words import as_array
+from arm_lens.safe_text import printable
 
 LINE_WIDTH = 100
 """The widest line."""
@@ -71,4 +72,4 @@ def _shared(grid: Float[np.ndarray, "layer head"], share: int) -> Float[np.ndarr
 
 def frame_text(frame: pd.DataFrame, *, rows: int = 9, columns: int = 8) -> str:
     """A data frame with three decimals, the first and last rows and columns of a large one."""
-    return frame.to_string(float_format="{:.3f}".format, max_rows=rows, max_cols=columns, na_rep="")
+    return printable(frame.to_string(float_format="{:.3f}".format, max_rows=rows, max_cols=columns, na_rep=""))

@@ -10,6 +10,8 @@ import pandas as pd
 from jaxtyping import Float
 from torch import Tensor
 
+from arm_lens.safe_text import printable
+
 
 def number(value: float) -> str:
     """Three significant digits."""
@@ -23,7 +25,7 @@ def head_name(layer: int, head: int) -> str:
 
 def listed(names: Iterable[object], *, most: int = 12) -> str:
     """``{L0H3, L2H1}``; beyond ``most``, names are counted."""
-    texts = [str(name) for name in names]
+    texts = [printable(str(name)) for name in names]
     rest = [f"... {len(texts) - most} more"] if len(texts) > most else []
     return "{" + ", ".join([*texts[:most], *rest]) + "}"
 

@@ -84,10 +84,10 @@ def rm_bench_sections(results: pd.DataFrame, *, by: Sequence[str] = ()) -> pd.Da
         table = present.assign(**{OVERALL: present.mean(axis=1)})
         missing = [part for part in PARTS if part not in present.index]
         for section in (*LEVELS, OVERALL):
-            ends = np.array(
-                [wilson(float(share), int(n_prompts[part])) for part, share in table[section].items()]
-            ).reshape(-1, 2)
             shares = table[section].to_numpy()
+            counts = n_prompts.reindex(table.index).to_numpy()
+            pairs = zip(shares, counts, strict=True)
+            ends = np.array([wilson(float(share), int(n)) for share, n in pairs]).reshape(-1, 2)
             score = float((weights.to_numpy() * shares).sum()) if len(shares) else np.nan
             below, above = np.sqrt(((weights.to_numpy()[:, None] * (ends - shares[:, None])) ** 2).sum(axis=0))
             row = {"section": section, "score": np.nan if missing else score, "score_of_present": score}
