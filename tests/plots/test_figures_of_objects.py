@@ -10,11 +10,11 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 import torch
-from plots.synthetic_attribution import make_attributions
+from plots.synthetic_attribution import make_attributions, make_interactions
 from plots.synthetic_cases import card
 
 from arm_lens import plots
-from arm_lens.comparison import depth_profile, overlap, rank_correlation, stability
+from arm_lens.comparison import cluster, depth_profile, overlap, rank_correlation, stability
 from arm_lens.heads import HeadScores, HeadSet, heads_frame, history_frame, trajectory_frame
 
 NAMES = ("polite", "safe", "list")
@@ -124,3 +124,14 @@ def test_comparisons_take_what_has_heads_or_scores():
     pd.testing.assert_frame_equal(stability(REWARDS), stability(heads_frame(REWARDS)))
     scores = {name: one.selection.head_scores for name, one in FIRST.items()}
     pd.testing.assert_frame_equal(rank_correlation(FIRST), rank_correlation(scores))
+
+
+def test_interactions_and_clusterings_are_drawn_as_their_tables_and_arrays():
+    table = make_interactions(("polite",))
+    assert plain(plots.interaction_matrix(SimpleNamespace(frame=lambda: table))) == plain(
+        plots.interaction_matrix(table)
+    )
+    shared = overlap({name: one.heads for name, one in FIRST.items()})
+    tree = cluster(shared)
+    drawn = plots.overlap_matrix(shared, linkage=tree)
+    assert plain(drawn) == plain(plots.overlap_matrix(shared, linkage=tree.linkage, names=tree.names))

@@ -9,7 +9,7 @@ however they were chosen, and a judge without heads is right half of the time.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -45,6 +45,31 @@ from arm_lens.plots.notation import (
     span_text,
 )
 from arm_lens.plots.theme import INK, label, narrow
+
+
+@runtime_checkable
+class InteractionsLike(Protocol):
+    """Interactions of heads, as of `arm_lens.attribution.interactions`."""
+
+    def frame(self) -> pd.DataFrame:
+        """A table like `arm_lens.frames.INTERACTIONS`."""
+        ...
+
+
+@runtime_checkable
+class TreeLike(Protocol):
+    """A tree of names, as of `arm_lens.comparison.cluster`."""
+
+    @property
+    def linkage(self) -> np.ndarray:
+        """As scipy's."""
+        ...
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Of the linkage's observations, in their order."""
+        ...
+
 
 CORRELATION = Scale(-1, 1, 2, "Spearman")
 FRACTIONS = {
@@ -119,7 +144,7 @@ def overlap_matrix(
     *,
     value: Literal["jaccard", "overlap", "shared"] = "jaccard",
     order: Sequence[str] | None = None,
-    linkage: np.ndarray | None = None,
+    linkage: np.ndarray | TreeLike | None = None,
     names: Sequence[str] | None = None,
 ) -> go.Figure:
     """How much the head sets of every two names have in common; the number of heads of each on the diagonal.
@@ -128,12 +153,15 @@ def overlap_matrix(
         overlap: a table like `arm_lens.frames.OVERLAP`; each pair once.
         value: which column is drawn.
         order: of the names; as they appear if not given.
-        linkage: a hierarchical clustering of scipy, drawn as a tree next to the matrix, whose leaves give the order.
-        names: of the linkage's observations, in their order.
+        linkage: a hierarchical clustering, drawn as a tree next to the matrix, whose leaves give the order: what
+            `arm_lens.comparison.cluster` returns, or scipy's array.
+        names: of the observations of scipy's linkage, in their order.
     """
     if value not in FRACTIONS:
         raise ValueError(f"value is {', '.join(map(repr, FRACTIONS))}, not {value!r}")
     found, tree = _names(overlap, order, OVERLAP), None
+    if linkage is not None and not isinstance(linkage, np.ndarray):
+        linkage, names = linkage.linkage, linkage.names
     if linkage is not None:
         if names is None or sorted(map(str, names)) != sorted(found) or len(linkage) != len(found) - 1:
             raise ValueError(f"a linkage needs 'names', one for each of its observations: {', '.join(found)}")
@@ -265,7 +293,7 @@ def head_matrix(
 
 
 def interaction_matrix(
-    interactions: pd.DataFrame,
+    interactions: pd.DataFrame | InteractionsLike,
     *,
     outcome: str = "gap",
     criterion: str | None = None,
@@ -274,12 +302,14 @@ def interaction_matrix(
     """What two heads are worth together beyond the sum of both: blue for synergy, brown for redundancy.
 
     Args:
-        interactions: a table like `arm_lens.frames.INTERACTIONS`; each pair once.
+        interactions: what `arm_lens.attribution.interactions` returns, or a table like `arm_lens.frames.INTERACTIONS`; each
+            pair once.
         outcome: whose interactions.
         criterion: which one; needed if the table has several.
         context: which one; needed if the table has such a column with several.
     """
-    table = having(checked(interactions, INTERACTIONS), "outcome", outcome, INTERACTIONS)
+    table = interactions if isinstance(interactions, pd.DataFrame) else interactions.frame()
+    table = having(checked(table, INTERACTIONS), "outcome", outcome, INTERACTIONS)
     table = only(table, "criterion", criterion, INTERACTIONS)
     written = ""
     if "context" in table.columns:

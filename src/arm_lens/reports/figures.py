@@ -172,8 +172,7 @@ def of_study(study: HeadStudy) -> Makers:
 def _overlap(overlap: pd.DataFrame) -> go.Figure:
     if len(overlap) < 3:  # two names have no tree to speak of
         return plots.overlap_matrix(overlap)
-    tree = cluster(overlap)
-    return plots.overlap_matrix(overlap, linkage=tree.linkage, names=tree.names)
+    return plots.overlap_matrix(overlap, linkage=cluster(overlap))
 
 
 def _at_chosen_heads(study: HeadStudy) -> pd.DataFrame:
