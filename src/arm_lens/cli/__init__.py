@@ -20,35 +20,28 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 from arm_lens.cli.commands import app
-from arm_lens.cli.output import console, say
+from arm_lens.cli.output import errors, say
 from arm_lens.cli.spelling import as_options
 
 __all__ = ["app", "main"]
 
-INTERRUPTED = 130
-"""The exit status after Ctrl-C, as shells have it."""
 USERS_ERRORS = (ValueError, OSError, ImportError, ArithmeticError)
 """What goes wrong by what was given. Any other exception is a defect of arm_lens, and is shown with its traceback."""
 
 
 def main() -> None:
     """Run the command line, with errors and warnings in one line and without a traceback."""
-    warnings.showwarning = lambda message, *_: say("[yellow]Warning:[/] ", as_options(str(message)))
+    warnings.showwarning = lambda message, *_: say("[yellow]Warning:[/] ", as_options(str(message)), to=errors)
     try:
-        app(standalone_mode=True)
-    except KeyboardInterrupt:
-        say("", "Interrupted. The same command continues where it stopped.")
-        sys.exit(INTERRUPTED)
+        app()
     except USERS_ERRORS as error:
-        say("[bold red]Error:[/] ", as_options(_text(error)))
+        say("[bold red]Error:[/] ", as_options(_text(error)), to=errors)
         sys.exit(1)
     except RuntimeError as error:
         if not _is_a_users(error):
             raise
-        say("[bold red]Error:[/] ", as_options(str(error)))
+        say("[bold red]Error:[/] ", as_options(str(error)), to=errors)
         sys.exit(1)
-    finally:
-        console.file.flush()
 
 
 def _text(error: BaseException) -> str:

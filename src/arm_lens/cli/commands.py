@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from arm_lens.cli.flags import Data, Loading, Question, Reading, Rows, with_flags
-from arm_lens.cli.output import finish, say, show_standings, show_subsets
+from arm_lens.cli.output import errors, finish, resumable, say, show_standings, show_subsets
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,7 +70,8 @@ def demo(
     values |= {"samples": seeds, "test_items": test_items}
     for study in values["studies"]:
         study.update({"criteria": criterion} if criterion else {})
-    results = run_benchmark(BenchmarkConfig.model_validate(values), out, command="arm-lens demo")
+    with resumable(out):
+        results = run_benchmark(BenchmarkConfig.model_validate(values), out, command="arm-lens demo")
     show_subsets(results)
     finish(results, out)
 
@@ -112,7 +113,7 @@ def fit(
         _print_prompt(loaded, examples, asked, read)
         return
     checkpoint = out.with_name(f"{out.name}.unfinished")
-    try:
+    with resumable(checkpoint):
         fitted = ActivationRewardModel.fit(
             loaded,
             examples,
@@ -125,9 +126,6 @@ def fit(
             checkpoint=checkpoint,
             progress=True,
         )
-    except KeyboardInterrupt:
-        say("", f"What is known by now is kept in {checkpoint}.")
-        raise
     fitted.save(out)
     shutil.rmtree(checkpoint, ignore_errors=True)
     assert fitted.selection is not None
@@ -154,15 +152,16 @@ def score(
     from arm_lens.reward.scoring import score_file
 
     _writable(out.parent)
-    count = score_file(
-        reward_model,
-        data,
-        out,
-        **rows.arguments,
-        load=lambda folder: loading.reward_model(folder, model),
-        options={"model": model, **vars(loading)},
-        progress=True,
-    )
+    with resumable(out):
+        count = score_file(
+            reward_model,
+            data,
+            out,
+            **rows.arguments,
+            load=lambda folder: loading.reward_model(folder, model),
+            options={"model": model, **vars(loading)},
+            progress=True,
+        )
     say("", f"{count} rewards in {out}")
 
 
@@ -231,13 +230,14 @@ def benchmark(
     settings = read_config(DEMO if config == "demo" else Path(config), allow_keys=allow_key)
     if workers is not None:
         settings = settings.model_copy(update={"workers": workers})
-    results = run_benchmark(settings, out)
+    with resumable(out):
+        results = run_benchmark(settings, out)
     show_standings(results)
     if images:
         try:
             save_figures(results, out / "figures")
         except RuntimeError as error:
-            say("No images: ", error)
+            say("No images: ", error, to=errors)
     finish(results, out)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,13 +17,23 @@ if TYPE_CHECKING:
 
     from arm_lens.benchmark import BenchmarkResults
 
-console = Console()
+console, errors = Console(), Console(stderr=True)
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
-def say(markup: str, text: object = "") -> None:
+def say(markup: str, text: object = "", *, to: Console = console) -> None:
     """Print our own markup, then a text as it is: brackets are printed, control characters become `U+FFFD`."""
-    console.print(markup + escape(_CONTROL.sub("\N{REPLACEMENT CHARACTER}", str(text))), soft_wrap=True)
+    to.print(markup + escape(_CONTROL.sub("\N{REPLACEMENT CHARACTER}", str(text))), soft_wrap=True)
+
+
+@contextmanager
+def resumable(where: Path) -> Iterator[None]:
+    """Say after Ctrl-C what is not lost."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say("", f"Interrupted. What is done is in {where}; the same command continues from there.", to=errors)
+        raise
 
 
 def finish(results: BenchmarkResults, out: Path) -> None:

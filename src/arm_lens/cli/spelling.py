@@ -31,6 +31,8 @@ OPTIONS = {
     "force": "--force",
 }
 """Arguments of the library that a command has as an option."""
+LITERALS = {"True": "yes", "False": "no", "'drop'": "drop"}
+_LITERAL = re.compile(r"\b(?:True|False)\b|'drop'")
 _ARGUMENT = re.compile(r"\b(" + "|".join(OPTIONS) + r")=(?=[\"'{\[\w.])")
 
 
@@ -43,7 +45,8 @@ def as_options(text: str) -> str:
         source = _value_at(text, found.end())
         parts += [text[end : found.start()], _spelled(OPTIONS[found[1]], source)]
         end = found.end() + len(source)
-    return "".join([*parts, text[end:]])
+    spelled = "".join([*parts, text[end:]])
+    return _LITERAL.sub(lambda found: LITERALS[found[0]], spelled) if parts else spelled
 
 
 def _value_at(text: str, start: int) -> str:

@@ -1,0 +1,199 @@
+"""The command line: cheap checks first, nothing overwritten unasked, interrupted work kept, errors in its own language."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from arm_lens.cli.spelling import OPTIONS, as_options
+from arm_lens.judge_model import labelled_responses
+from arm_lens.preferences import read_preferences, write_preferences
+
+ARM_LENS = [sys.executable, "-c", "import sys; from arm_lens.cli import main; sys.argv[0] = 'arm-lens'; main()"]
+QUICK = ("--readings", "4", "--demonstrations", "2", "--selector-option", "steps=40", "--selector-option", "masks=8")
+
+
+def arm_lens(*arguments, **options):
+    """A finished process of the command, with its output as text."""
+    command = [*ARM_LENS, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, **options)
+
+
+def refused(*arguments, **options):
+    """What the command said when it refused: no traceback, nothing on standard output."""
+    found = arm_lens(*arguments, **options)
+    said = " ".join(found.stderr.split())
+    assert found.returncode in (1, 2), found
+    assert "Traceback" not in said and not found.stdout
+    return said
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    write_preferences(labelled_responses("polite", 16, split="train", seed=0), folder / "train.jsonl")
+    write_preferences(labelled_responses("polite", 8, split="test", seed=1), folder / "test.jsonl")
+    return folder
+
+
+def artefact(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix in (".json", ".safetensors")}
+
+
+# Quick to open
+
+
+@pytest.mark.parametrize("module", ["arm_lens", "arm_lens.cli"])
+def test_importing_it_imports_no_heavy_library(module):
+    code = (
+        f"import sys, {module}; print([n for n in ('torch', 'transformers', 'pandas', 'plotly') if n in sys.modules])"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
+def test_help_and_version_are_there_at_once():
+    started = time.perf_counter()
+    help_, version = arm_lens("--help"), arm_lens("--version")
+    assert time.perf_counter() - started < 3, "two commands"
+    assert all(name in help_.stdout for name in ("demo", "fit", "score", "evaluate", "benchmark"))
+    assert version.stdout.startswith("arm-lens ") and version.returncode == 0
+
+
+# Errors in the language of the door
+
+
+@pytest.mark.parametrize(
+    ("python", "typed"),
+    [
+        ("pass split=... to choose one", "pass --split ... to choose one"),
+        (
+            "columns={..., 'winner': 'pick'}, winner={'A>B': 'A', 'A=B': 'tie'}",
+            "--column winner=pick, --winner 'A>B=A' --winner A=B=tie",
+        ),
+        ("labels={'joy': ...} with True, False or 'drop'", "--label joy=... with yes, no or drop"),
+        ("such as labels='>= 4'.", "such as --label '>= 4'."),
+        ('chat_template_kwargs={"enable_thinking": False}, or', "--chat-template-kwarg enable_thinking=no, or"),
+        ("use dtype=torch.float32 (in", "use --dtype float32 (in"),
+        ("label = 1, prompt={x}, a=b", "label = 1, prompt={x}, a=b"),
+    ],
+)  # fmt: skip
+def test_arguments_of_the_library_are_spelled_as_options(python, typed):
+    assert as_options(python) == typed
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_whatever_follows_an_argument_the_text_around_it_stays(name):
+    for value in ("...", "3", "'a b'", "{'a': 1}", "{", "[1, {2: 3}]", "x.y", "True", '"'):
+        text = as_options(f"before {name}={value}, after")
+        assert text.startswith("before ") and text.endswith(", after")
+
+
+# Cheap checks first; the model's folder does not exist, and is never missed
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "said"),
+    [
+        ("train.jsonl", ("--label", "joy"), "--label joy: write NAME=VALUE"),
+        ("train.jsonl", ("--label", "joy=perhaps"), "joy=yes, joy=no or joy=drop"),
+        ("train.jsonl", ("--column", "prompt=a", "--column", "prompt=b"), "prompt is given twice"),
+        ("train.jsonl", ("--selector", "nope"), "no selector 'nope'"),
+        ("train.jsonl", ("--selector-option", "stps=3"), "no option 'stps'"),
+        ("train.jsonl", ("--template", "{folder}/train.jsonl"), "not valid JSON"),
+        ("missing.jsonl", (), "missing.jsonl: no such file"),
+        ("words.jsonl", (), "--label joy=... --label anger=..."),
+        ("broken.jsonl", (), "broken.jsonl, row 2"),
+    ],
+)
+def test_wrong_options_and_data_are_refused_before_a_model_is_loaded(files, tmp_path, data, options, said):
+    (files / "words.jsonl").write_text('{"text": "a", "label": "joy"}\n{"text": "b", "label": "anger"}\n')
+    (files / "broken.jsonl").write_text('{"text": "a", "label": true}\n{"text": "b", "la\n')
+    options = [one.format(folder=files) for one in options]
+    found = refused("fit", files / data, "--out", tmp_path / "out", "--model", tmp_path / "no model", *options)
+    assert said in found.replace("│ ", "").replace(" │", ""), found
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_that_is_a_file_is_refused(files, tmp_path):
+    (tmp_path / "taken").write_text("mine")
+    found = refused("fit", files / "train.jsonl", "--out", tmp_path / "taken" / "out", "--model", tmp_path / "no model")
+    assert "taken: is a file, not a folder" in found
+    assert (tmp_path / "taken").read_text() == "mine"
+
+
+def test_brackets_and_control_characters_of_strangers_are_printed_as_text(tmp_path):
+    (tmp_path / "x.jsonl").write_text(json.dumps({"[bold red]p[/bold red]\x1b[2J": "q", "response": "r"}) + "\n")
+    found = arm_lens("fit", tmp_path / "x.jsonl", "--out", tmp_path / "out")
+    assert found.returncode == 1 and "[bold red]p[/bold red]" in " ".join(found.stderr.split())
+    assert "\x1b[2J" not in found.stderr
+
+
+# A fit: what it wrote is not overwritten unasked, is readable by others, and goes on after Ctrl-C
+
+
+@pytest.fixture(scope="module")
+def fitted(files):
+    out = files / "polite"
+    found = arm_lens("fit", files / "train.jsonl", "--out", out, "--criterion", "polite", *QUICK)
+    assert found.returncode == 0, found.stderr
+    return out
+
+
+@pytest.mark.slow
+def test_a_saved_judge_is_replaced_only_by_force(files, fitted, tmp_path):
+    before = artefact(fitted)
+    other = ("fit", files / "test.jsonl", "--out", fitted, "--criterion", "polite", *QUICK)
+    found = refused(*other, "--model", tmp_path / "no model")
+    assert "has a judge.json already" in found and "--force" in found
+    assert artefact(fitted) == before
+    found = arm_lens(*other[:1], files / "train.jsonl", *other[2:], "--force")
+    assert found.returncode == 0 and artefact(fitted) == before  # the same data and options: the same bytes
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="modes are POSIX's")
+def test_files_are_readable_by_others_as_the_umask_says(fitted):
+    umask = os.umask(0)
+    os.umask(umask)
+    for path in fitted.iterdir():
+        if path.suffix in (".json", ".safetensors"):
+            assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask, path
+
+
+@pytest.mark.slow
+def test_an_interrupted_fit_says_what_it_kept_and_goes_on_to_the_same_bytes(files, fitted, tmp_path):
+    out = tmp_path / "polite"
+    command = [*ARM_LENS, "fit", str(files / "train.jsonl"), "--out", str(out), "--criterion", "polite", *QUICK]
+    checkpoint = tmp_path / "polite.unfinished"
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not any(checkpoint.glob("**/*")):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    said = " ".join(process.communicate(timeout=120)[1].split())
+    assert process.returncode == 130, said
+    assert "polite.unfinished" in said and "continues from there" in said and "Traceback" not in said
+    assert not out.exists()
+    found = arm_lens(*command[len(ARM_LENS) :])
+    assert found.returncode == 0, found.stderr
+    assert artefact(out) == artefact(fitted) and not checkpoint.exists()
+
+
+@pytest.mark.slow
+def test_show_prompt_prints_what_is_read_and_writes_nothing(files, tmp_path):
+    found = arm_lens(
+        "fit", files / "train.jsonl", "--out", tmp_path / "out", "--demonstrations", 2, "--criterion-text",
+        "the reply is polite.", "--show-prompt",
+    )  # fmt: skip
+    assert found.returncode == 0, found.stderr
+    first = read_preferences(files / "train.jsonl")[0]
+    assert " ".join(first.response.lower().split()) in found.stdout and found.stdout.count("verdict:") == 3
+    assert "the reply is polite." in found.stdout and "'yes' against 'no'" in found.stdout
+    assert not (tmp_path / "out").exists()
