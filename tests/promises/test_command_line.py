@@ -9,10 +9,12 @@ import stat
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
 
+from arm_lens.cli import main
 from arm_lens.cli.spelling import OPTIONS, as_options
 from arm_lens.judge_model import labelled_responses
 from arm_lens.preferences import read_preferences, write_preferences
@@ -27,13 +29,21 @@ def arm_lens(*arguments, **options):
     return subprocess.run(command, capture_output=True, text=True, timeout=300, **options)
 
 
-def refused(*arguments, **options):
-    """What the command said when it refused: no traceback, nothing on standard output."""
-    found = arm_lens(*arguments, **options)
-    said = " ".join(found.stderr.split())
-    assert found.returncode in (1, 2), found
-    assert "Traceback" not in said and not found.stdout
-    return said
+@pytest.fixture
+def refused(monkeypatch, capfd):
+    """What the command says when it refuses: no traceback, nothing on standard output."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["arm-lens", *map(str, arguments)])
+        monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capfd.readouterr()
+        said = " ".join(err.replace("│", " ").split())
+        assert ended.value.code in (1, 2) and "Traceback" not in said and not out
+        return said
+
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -113,27 +123,26 @@ def test_whatever_follows_an_argument_the_text_around_it_stays(name):
         ("broken.jsonl", (), "broken.jsonl, row 2"),
     ],
 )
-def test_wrong_options_and_data_are_refused_before_a_model_is_loaded(files, tmp_path, data, options, said):
+def test_wrong_options_and_data_are_refused_before_a_model_is_loaded(refused, files, tmp_path, data, options, said):
     (files / "words.jsonl").write_text('{"text": "a", "label": "joy"}\n{"text": "b", "label": "anger"}\n')
     (files / "broken.jsonl").write_text('{"text": "a", "label": true}\n{"text": "b", "la\n')
     options = [one.format(folder=files) for one in options]
     found = refused("fit", files / data, "--out", tmp_path / "out", "--model", tmp_path / "no model", *options)
-    assert said in found.replace("│ ", "").replace(" │", ""), found
+    assert said in found
     assert not (tmp_path / "out").exists()
 
 
-def test_an_output_that_is_a_file_is_refused(files, tmp_path):
+def test_an_output_that_is_a_file_is_refused(refused, files, tmp_path):
     (tmp_path / "taken").write_text("mine")
     found = refused("fit", files / "train.jsonl", "--out", tmp_path / "taken" / "out", "--model", tmp_path / "no model")
     assert "taken: is a file, not a folder" in found
     assert (tmp_path / "taken").read_text() == "mine"
 
 
-def test_brackets_and_control_characters_of_strangers_are_printed_as_text(tmp_path):
+def test_brackets_and_control_characters_of_strangers_are_printed_as_text(refused, tmp_path):
     (tmp_path / "x.jsonl").write_text(json.dumps({"[bold red]p[/bold red]\x1b[2J": "q", "response": "r"}) + "\n")
-    found = arm_lens("fit", tmp_path / "x.jsonl", "--out", tmp_path / "out")
-    assert found.returncode == 1 and "[bold red]p[/bold red]" in " ".join(found.stderr.split())
-    assert "\x1b[2J" not in found.stderr
+    found = refused("fit", tmp_path / "x.jsonl", "--out", tmp_path / "out")
+    assert "[bold red]p[/bold red]" in found and "\x1b[2J" not in found
 
 
 # A fit: what it wrote is not overwritten unasked, is readable by others, and goes on after Ctrl-C
@@ -148,7 +157,7 @@ def fitted(files):
 
 
 @pytest.mark.slow
-def test_a_saved_judge_is_replaced_only_by_force(files, fitted, tmp_path):
+def test_a_saved_judge_is_replaced_only_by_force(refused, files, fitted, tmp_path):
     before = artefact(fitted)
     other = ("fit", files / "test.jsonl", "--out", fitted, "--criterion", "polite", *QUICK)
     found = refused(*other, "--model", tmp_path / "no model")
@@ -194,6 +203,7 @@ def test_show_prompt_prints_what_is_read_and_writes_nothing(files, tmp_path):
     )  # fmt: skip
     assert found.returncode == 0, found.stderr
     first = read_preferences(files / "train.jsonl")[0]
-    assert " ".join(first.response.lower().split()) in found.stdout and found.stdout.count("verdict:") == 3
+    assert "".join(first.response.lower().split()) in "".join(found.stdout.split())
+    assert found.stdout.partition(" tokens; ")[0].count("verdict:") == 3
     assert "the reply is polite." in found.stdout and "'yes' against 'no'" in found.stdout
     assert not (tmp_path / "out").exists()
