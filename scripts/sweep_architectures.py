@@ -198,11 +198,13 @@ def outcome(architecture: str, model_class: ModelClass) -> Outcome:
         except (UnsupportedModelError, NotFiniteError) as error:
             return Outcome("refused", str(error).replace(f"{folder}: ", ""))
         except (OSError, ImportError) as error:
-            return Outcome("not made", f"{type(error).__name__}: {error}")
+            return Outcome("not made", f"{type(error).__name__}: {error}".replace(str(folder), "the folder"))
         except Exception as error:
             return Outcome("failed", f"{type(error).__name__}: {error}")
+        kind = type(raw)
         if not hasattr(raw, "get_output_embeddings") or raw.get_output_embeddings() is None:
-            raw = transformers.AutoModelForCausalLM.from_pretrained(folder)  # of which this was the body
+            kind = transformers.AutoModelForCausalLM  # of which this was the body
+        raw = kind.from_pretrained(folder).eval()  # as it was saved: some tie weights that were not tied
         off = deviation(model, raw)
         found = language_model(model)
         shape = f"{found.n_layers} x {found.n_heads} heads of {found.d_head}"

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import init_empty_weights
+from accelerate import init_empty_weights  # type: ignore[import-untyped]
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformer_lens.model_bridge import TransformerBridge
@@ -70,7 +70,8 @@ class BridgeModel(LanguageModel):
             return self.raw
         if self._lens.compatibility_mode:
             raise LookupError("its weights were processed")
-        return rebuilt(self._lens.original_model)
+        inner: Any = self._lens.original_model
+        return rebuilt(inner)
 
     def parts_of(self, block: nn.Module) -> list[nn.Module]:
         """The modules of a block and of the layer that it wraps: some of the layer's have no bridge."""
@@ -282,7 +283,7 @@ def rebuilt(inner: PreTrainedModel) -> nn.Module:
         LookupError: if the weights are not those of the class, as in quantised models.
     """
     with torch.random.fork_rng(devices=[]), init_empty_weights(include_buffers=False):
-        module = type(inner)(copy.deepcopy(inner.config))
+        module: nn.Module = type(inner)(copy.deepcopy(inner.config))
     weights: dict[str, list[Tensor]] = {}
     for of_inner in (inner.named_parameters(remove_duplicate=False), inner.named_buffers(remove_duplicate=False)):
         for name, weight in of_inner:
@@ -304,7 +305,7 @@ def rebuilt(inner: PreTrainedModel) -> nn.Module:
             if buffer is not None:  # those that are not saved, like rotary frequencies, are computed anew
                 saved = name not in part._non_persistent_buffers_set
                 part._buffers[name] = take(prefix + name, buffer) if saved else buffer.to(device)
-    return module.eval()
+    return module.train(False)
 
 
 @torch.inference_mode(False)  # what is made here may take part in gradients
@@ -346,7 +347,7 @@ def for_transformer_lens(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokeni
 def use_tokenizer(model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
     """Have a TransformerLens model use a tokenizer object as it is; its setters load another one."""
     if isinstance(model, TransformerBridge):
-        model._tokenizer = tokenizer
+        model._tokenizer = tokenizer  # type: ignore[assignment]
     else:
         model.tokenizer = tokenizer
     encoded = tokenizer.encode("a")

@@ -65,7 +65,8 @@ class HookedModel(LanguageModel):
         """Sliding windows and the frequencies of rotary positions, which few tokens may not show."""
         cfg, blocks = self._lens.cfg, self._lens.blocks
         for layer, (window, block) in enumerate(zip(windows, blocks, strict=True)):
-            there, here = window or cfg.n_ctx, cfg.window_size if block.attn.attn_type == "local" else cfg.n_ctx
+            local = cfg.window_size if block.attn.attn_type == "local" else None
+            there, here = window or cfg.n_ctx, local or cfg.n_ctx
             if min(there, cfg.n_ctx) != min(here, cfg.n_ctx):
                 return f"a token of layer {layer} attends to {there} tokens there and to {here} here"
         if cfg.positional_embedding_type != "rotary" or not frequencies:

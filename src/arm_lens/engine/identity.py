@@ -311,14 +311,12 @@ def verify(model: LanguageModel, module: nn.Module | None = None) -> None:
 
 def _compare_with_module(model: LanguageModel, module: nn.Module | None, quantised: bool) -> None:
     """Find the raw module and compare the model with it; warn if there is none."""
-    other: LanguageModel | None = None
     try:
         own = module is not None
         with contextlib.suppress(LookupError):
             module, own = (model.raw_module(), True) if module is None else (module, own)
         module = model.module_on_disk() if module is None else module
         expected = reference(module, model.d_vocab, model.dtype)
-        other = None if own else model.with_weights_of(module)
     except (UnsupportedModelError, NotFiniteError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # foreign code of an unknown architecture may fail in any way
@@ -329,7 +327,7 @@ def _compare_with_module(model: LanguageModel, module: nn.Module | None, quantis
     except ModelMismatchError:
         if own:
             raise
-        if other is not None:
+        if (other := model.with_weights_of(module)) is not None:  # is it the class, or are the weights the user's own?
             compare(other, expected)
         _warn(model, "has other weights than the model on disk from which it was loaded, with which it was compared")
         return
