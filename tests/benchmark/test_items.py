@@ -114,5 +114,5 @@ def test_a_judge_that_only_compares_has_only_pairs():
 def test_a_reward_that_is_not_a_number_is_neither_right_nor_wrong():
     with pytest.raises(ValueError, match="reward of r1 is not a finite number"):
         items_of(task_of(*SINGLES), "j", 0, scored([0.1, np.nan, 0.5, 0.9, 0.9]))
-    with pytest.raises(ValueError, match="reward of p2 is not a number"):
+    with pytest.raises(ValueError, match="reward of p2 is not a finite number"):
         items_of(task_of(*PAIRS), "j", 0, Verdicts(None, None, margins=np.array([1.0, 2.0, np.nan])))

@@ -84,17 +84,25 @@ def test_no_prompt_stands_in_both_halves_and_both_are_alike(examples):
 
 
 def test_prompts_that_are_too_few_for_two_halves_are_said_to_be(rewards, examples, tmp_path):
-    for some in (singles("++--"), singles("++++", "----"), singles("+", "-", "-", "-")):
+    for some in (singles("++--", "+"), singles("++++", "----"), singles("+", "-", "-", "-")):
         with pytest.raises(ValueError, match="examples of 'brave' are too few, or too many of one prompt"):
             in_halves(some, criterion="brave")
     pairs = [PreferencePair(f"{n}", "a", "b") for n in range(3)]
     assert list(map(len, in_halves(pairs, criterion="x"))) in ([1, 2], [2, 1])
     with pytest.raises(ValueError, match="too few"):  # one ranked question has one right verdict
         in_halves(pairs, criterion="x", layout="ranked")
-    one_prompt = [LabelledResponse("the same", one.response, one.label) for one in examples["positive"]]
+    one_kind = [LabelledResponse(one.prompt, one.response, True) for one in examples["positive"]]
     with pytest.raises(ValueError, match="examples of 'positive' are too few"):
-        study_heads(rewards, examples | {"positive": one_prompt}, out=tmp_path)
+        study_heads(rewards, examples | {"positive": one_kind}, out=tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("prompt", ["", "the same"])
+def test_halves_of_texts_without_prompts_or_with_one_for_all_share_no_text(prompt):
+    texts = [LabelledResponse(prompt, f"text {n // 2}", n % 4 > 1, id=f"{n}") for n in range(24)]  # each of them twice
+    first, second = in_halves(texts, criterion="x")
+    assert len(first) == len(second) == 12
+    assert not {one.response for one in first} & {one.response for one in second}
 
 
 # Tables

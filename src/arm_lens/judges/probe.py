@@ -16,13 +16,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from arm_lens.engine.language_model import ModelLike
-from arm_lens.judges.artefact import QuestionRecord, check_tensors
+from arm_lens.judges.artefact import check_tensors
 from arm_lens.judges.base import ScoreKind, Texts, check_kind, scores_of_rest
 from arm_lens.judges.generative import GenerativeJudge
 from arm_lens.judges.options import QuestionOptions
 from arm_lens.judges.questions import questions_of
-from arm_lens.judges.sav import ActivationJudge, question_activations
+from arm_lens.judges.sav import ActivationJudge, ActivationRecord, question_activations
 from arm_lens.preferences import Preference
+from arm_lens.preferences.overlap import text_digests
 from arm_lens.registry import JudgeSpec, OptionsModel, Style
 
 ROUNDING = 1e-5
@@ -63,7 +64,7 @@ class HeadProbe(ActivationJudge):
             raise ValueError(f"a probe is trained on examples of both kinds; all {len(labels)} are of one")
         z = question_activations(judge, questions, progress=progress)
         weights, bias = _regression(z, labels, inverse_penalty)
-        return cls(judge, weights, bias)
+        return cls(judge, weights, bias, fitted_on=text_digests(examples))
 
     @property
     def log_odds(self) -> bool:
@@ -96,14 +97,15 @@ class HeadProbe(ActivationJudge):
 
     def _artefact(self) -> tuple[ModelLike, dict[str, Tensor], dict[str, Any]]:
         tensors = {"weights": self.weights, "bias": torch.tensor([self.bias], dtype=torch.float64)}
-        return self.model, tensors, self.judge.record()
+        return self.model, tensors, {**self.judge.record(), "fitted_on": list(self.fitted_on)}
 
     @classmethod
     def _from_artefact(cls, model: ModelLike, tensors: dict[str, Tensor], record: dict[str, Any]) -> HeadProbe:
-        judge = GenerativeJudge.of_record(model, QuestionRecord.parse(record))
+        found = ActivationRecord.parse(record)
+        judge = GenerativeJudge.of_record(model, found)
         shape = (judge.model.n_layers, judge.model.n_heads, judge.model.d_head)
         check_tensors(tensors, {"weights": shape, "bias": (1,)}, dtypes=(torch.float64,))
-        return cls(judge, tensors["weights"], float(tensors["bias"][0]))
+        return cls(judge, tensors["weights"], float(tensors["bias"][0]), fitted_on=tuple(found.fitted_on))
 
     def __repr__(self) -> str:
         n_layers, n_heads, _ = self.weights.shape

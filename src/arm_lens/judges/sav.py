@@ -13,7 +13,7 @@ into the model.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -32,6 +32,7 @@ from arm_lens.judges.generative import AskingJudge, GenerativeJudge
 from arm_lens.judges.options import QuestionOptions
 from arm_lens.judges.questions import Question, questions_of
 from arm_lens.preferences import Preference
+from arm_lens.preferences.overlap import known_among, text_digests
 from arm_lens.registry import JudgeSpec, OptionsModel, Style
 
 ALIKE = 1e-6
@@ -42,6 +43,13 @@ classes would be told apart, or mixed up, perfectly."""
 @dataclass(frozen=True, eq=False)
 class ActivationJudge(AskingJudge):
     """A judge that reads activations at the last token of the bare question, and writes nothing into the model."""
+
+    fitted_on: tuple[str, ...] = field(default=(), kw_only=True)
+    """Digests of the texts that it was fitted on (`arm_lens.preferences.overlap.text_digests`)."""
+
+    def fitted_among(self, examples: Sequence[Preference]) -> tuple[str, ...]:
+        """The ids of the examples with a text that it was fitted on."""
+        return known_among(examples, self.fitted_on)
 
     def activations(
         self, prompts: Texts, responses: Texts, *, progress: bool = False
@@ -54,7 +62,13 @@ class ActivationJudge(AskingJudge):
         return self.too_long(prompts, responses) if self.judge.question.on_too_long == "skip" else {}
 
 
-class VectorsRecord(QuestionRecord):
+class ActivationRecord(QuestionRecord):
+    """What is saved of a judge that reads activations, in addition to tensors."""
+
+    fitted_on: list[str]
+
+
+class VectorsRecord(ActivationRecord):
     """What is saved of Sparse Attention Vectors, in addition to tensors."""
 
     heads: list[tuple[int, int]]
@@ -95,7 +109,8 @@ class SparseAttentionVectors(ActivationJudge):
         z = question_activations(judge, questions, progress=progress)
         scores = HeadScores("leave-one-out accuracy", leave_one_out_accuracy(z, labels))
         chosen = scores.top(min(heads, scores.values.numel()))
-        return cls(judge, z[labels].mean(dim=0), z[~labels].mean(dim=0), chosen, scores)
+        means = z[labels].mean(dim=0), z[~labels].mean(dim=0)
+        return cls(judge, *means, chosen, scores, fitted_on=text_digests(examples))
 
     @property
     def states_probability(self) -> bool:
@@ -128,7 +143,7 @@ class SparseAttentionVectors(ActivationJudge):
     def _artefact(self) -> tuple[ModelLike, dict[str, Tensor], dict[str, Any]]:
         tensors = {"positive": self.positive, "negative": self.negative, "head_scores": self.head_scores.values}
         record = {**self.judge.record(), "heads": self.heads.to_list(), "head_scores": self.head_scores.name}
-        return self.model, tensors, record
+        return self.model, tensors, record | {"fitted_on": list(self.fitted_on)}
 
     @classmethod
     def _from_artefact(
@@ -140,7 +155,8 @@ class SparseAttentionVectors(ActivationJudge):
         means = dict.fromkeys(("positive", "negative"), (*shape, judge.model.d_head))
         check_tensors(tensors, {**means, "head_scores": shape}, dtypes=DTYPES)
         scores = HeadScores(found.head_scores, tensors["head_scores"])
-        return cls(judge, tensors["positive"], tensors["negative"], HeadSet.of(*shape, found.heads), scores)
+        own = tensors["positive"], tensors["negative"], HeadSet.of(*shape, found.heads), scores
+        return cls(judge, *own, fitted_on=tuple(found.fitted_on))
 
     def __repr__(self) -> str:
         model = self.model.info.name

@@ -161,7 +161,7 @@ def overlap_matrix(
         raise ValueError(f"value is {', '.join(map(repr, FRACTIONS))}, not {value!r}")
     found, tree = _names(overlap, order, OVERLAP), None
     if linkage is not None and not isinstance(linkage, np.ndarray):
-        linkage, names = linkage.linkage, linkage.names
+        names, linkage = linkage.names, linkage.linkage
     if linkage is not None:
         if names is None or sorted(map(str, names)) != sorted(found) or len(linkage) != len(found) - 1:
             raise ValueError(f"a linkage needs 'names', one for each of its observations: {', '.join(found)}")

@@ -77,6 +77,8 @@ def _check_models(rewards: Mapping[str, ActivationRewardModel]) -> None:
 def in_halves(examples: Sequence[Preference], *, criterion: str, layout: Layout = "scalar", seed: int = 0) -> Halves:
     """Two halves of labelled examples without a common prompt, near equal in size and in their share of each kind.
 
+    Without prompts, or with one for all, they have no common text (`arm_lens.preferences.clusters`).
+
     Args:
         examples: of one criterion; they may name it, or not.
         criterion: its name, for the error.
@@ -92,13 +94,13 @@ def in_halves(examples: Sequence[Preference], *, criterion: str, layout: Layout 
     original = {id(stand_in): example for stand_in, example in zip(stand_ins, examples, strict=True)}
     try:
         parts = split_preferences(stand_ins, {"first": 0.5, "second": 0.5}, seed=seed, stratify="label")
-    except ValueError:  # all examples are of one prompt
+    except ValueError:  # they are too few, or all of one cluster
         parts = {"first": stand_ins, "second": []}
     first, second = ([original[id(one)] for one in part] for part in parts.values())
     if not (_both_kinds(first, layout) and _both_kinds(second, layout)):
         raise ValueError(
             f"the {len(examples)} examples of {criterion!r} are too few, or too many of one prompt or kind, for two "
-            "halves that share no prompt and have questions of both kinds each"
+            "halves that share no prompt (or text) and have questions of both kinds each"
         )
     return first, second
 
