@@ -25,9 +25,11 @@ from arm_lens.preferences import (
     PreferencePair,
     TiedPair,
     read_preferences,
+    read_responses,
     text_of,
     write_preferences,
 )
+from arm_lens.preferences.tables import encoded
 
 COUNT = int(os.environ.get("ARM_LENS_FUZZ", "200"))
 MAX_BYTES = 2**22
@@ -178,6 +180,36 @@ def check(path: Path, **options: object) -> bool:
         assert isinstance(example, (PreferencePair, LabelledResponse, TiedPair))
         assert text_of(example.prompt) is not None and example.id
     return bool(examples)
+
+
+def check_responses(path: Path) -> bool:
+    """Whether the responses of a file were read; what was read can be written as JSON, and is read again."""
+    try:
+        table = read_responses(path, max_bytes=MAX_BYTES)
+    except PreferenceDataError as error:
+        assert path.name in str(error)
+        return False
+    except ValueError as error:  # as above
+        assert "has the splits" in str(error)
+        return False
+    again = path.with_name("again.jsonl")
+    again.write_bytes(encoded(table.rows, table.columns, ".jsonl"))
+    if len(table):
+        found = read_responses(again, columns=None)
+        assert (found.prompts, found.responses) == (table.prompts, table.responses)
+    return bool(len(table))
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_the_responses_of_a_mutated_file_are_read_and_written_or_refused_with_the_one_error(tmp_path, name):
+    path = tmp_path / name
+    for seed in range(COUNT):
+        path.write_bytes(mutant(name, seed))
+        try:
+            check_responses(path)
+        except BaseException as error:
+            error.add_note(f"{name}, seed {seed}")
+            raise
 
 
 @pytest.mark.parametrize("name", WRITERS)
