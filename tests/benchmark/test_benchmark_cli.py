@@ -153,7 +153,7 @@ def run_main(monkeypatch, capsys, *arguments):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("judges: [length]\nstudys: []\n", ["run.yaml", "studys", "Extra inputs"]),
+        ("judges: [length]\nstudys: []\n", ["run.yaml", "studys", "did you mean 'studies'"]),
         ("judges: [lenght]\nstudies: [{kind: world}]\n", ["no judge 'lenght'"]),
         (
             "judges: [{judge: sav, head: 3}]\nstudies: [{kind: world}]\n",

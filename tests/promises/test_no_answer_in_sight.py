@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import pytest
+from typer.testing import CliRunner
 
 from arm_lens import ActivationRewardModel, GenerativeJudge, LabelledResponse
 from arm_lens.benchmark import DEMO, DEMONSTRATION, BenchmarkResults, controls_of, judge_preferences, read_config
 from arm_lens.benchmark.data import plan
+from arm_lens.cli import app
 from arm_lens.heads import HeadSet
 from arm_lens.judge_model import labelled_responses
 from arm_lens.judges.controls import LengthJudge
 from arm_lens.judges.options import QuestionOptions, ReadingOptions
-from arm_lens.preferences import OverlapError, OverlapWarning, find_overlap
+from arm_lens.judges.probe import HeadProbe
+from arm_lens.judges.sav import SparseAttentionVectors
+from arm_lens.judges.voting import VotingJudge
+from arm_lens.preferences import OverlapError, OverlapWarning, find_overlap, write_preferences
 from arm_lens.preferences.overlap import known_among, text_digests
 from arm_lens.reports import write_report
 from arm_lens.selection import Reinforce
@@ -69,6 +74,18 @@ def test_a_reward_model_recognises_what_it_was_fitted_on_also_from_disk(reward, 
 
 @pytest.mark.slow
 @pytest.mark.tl4
+@pytest.mark.parametrize("kind", [SparseAttentionVectors, HeadProbe, VotingJudge])
+def test_every_judge_that_learns_recognises_its_examples(kind, judge, examples, test, tmp_path):
+    options = {"reading": ReadingOptions(demonstrations=20)} if kind is VotingJudge else {}
+    fitted = kind.fit(judge, examples, **options)
+    for one in (fitted, kind.load(fitted.save(tmp_path / "judge"), judge)):
+        assert one.fitted_among([*test, spaced(examples[5])]) == ("again",)
+        with pytest.raises(OverlapError, match="mine was fitted on 1 of the 9 test items: again"):
+            judge_preferences({"mine": one}, [*test, spaced(examples[5])])
+
+
+@pytest.mark.slow
+@pytest.mark.tl4
 def test_heads_chosen_on_examples_that_are_read_are_noted(judge, examples):
     options = {"question": QuestionOptions(batch_size=5), "reading": ReadingOptions(readings=4, demonstrations=1)}
     options |= {"selector": Reinforce(steps=1), "criterion": "polite"}
@@ -121,3 +138,24 @@ def test_attribution_on_fitted_examples_is_warned_of_and_a_study_of_them_refused
         reward.objective([*test, spaced(examples[0])])
     with pytest.raises(OverlapError, match="'polite' was fitted on 20 of the 20 examples"):
         study_heads({"polite": reward}, {"polite": examples})
+
+
+@pytest.mark.slow
+@pytest.mark.tl4
+def test_evaluate_refuses_fitted_items_or_names_them_and_reports_both_accuracies(reward, examples, test, tmp_path):
+    write_preferences(examples, tmp_path / "train.jsonl")
+    write_preferences([*test, spaced(examples[0])], tmp_path / "mixed.jsonl")
+    reward.save(tmp_path / "polite")
+    command = ["evaluate", tmp_path / "polite", tmp_path / "mixed.jsonl", "--examples", tmp_path / "train.jsonl"]
+    command += ["--out", tmp_path / "out", "--random-sets", "1"]
+    refused = CliRunner().invoke(app, list(map(str, command)))
+    assert isinstance(refused.exception, OverlapError) and "reward_model was fitted on 1 of the 9" in str(
+        refused.exception
+    )
+    with pytest.warns(OverlapWarning):
+        allowed = CliRunner().invoke(app, [*map(str, command), "--allow-overlap"])
+    assert allowed.exit_code == 0, allowed.output
+    assert "Tested on what it was fitted on" in allowed.output and "AUC" in allowed.output
+    results = BenchmarkResults.load(tmp_path / "out")
+    assert results.fits.set_index("judge").loc["reward_model", "fit_accuracy"] >= 0
+    assert any(one.found for one in results.checks if one.name == "Tested on what it was fitted on")

@@ -58,6 +58,7 @@ def demo(
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds, each with examples of its own.")] = 3,
     test_items: Annotated[int, typer.Option(min=20, help="Held-out items per criterion.")] = 400,
     criterion: Annotated[list[str], typer.Option(help="Only these criteria. Repeatable.")] = [],  # noqa: B006
+    force: Force = False,
 ) -> None:
     """Fit and judge every criterion of the bundled model; write results.json, report.html and the reward models.
 
@@ -71,7 +72,7 @@ def demo(
     for study in values["studies"]:
         study.update({"criteria": criterion} if criterion else {})
     with resumable(out):
-        results = run_benchmark(BenchmarkConfig.model_validate(values), out, command="arm-lens demo")
+        results = run_benchmark(BenchmarkConfig.model_validate(values), out, force=force, command="arm-lens demo")
     show_subsets(results)
     finish(results, out)
 
@@ -178,6 +179,9 @@ def evaluate(
     loading: Loading,
     model: SameModel = "",
     random_sets: Annotated[int, typer.Option(min=1, help="Random head sets to compare with.")] = 20,
+    allow_overlap: Annotated[
+        bool, typer.Option("--allow-overlap", help="Judge what it was fitted on too; the page names these items.")
+    ] = False,
     force: Force = False,
 ) -> None:
     """Judge labelled preferences with a reward model and its controls; write results.json, tables and report.html."""
@@ -190,8 +194,10 @@ def evaluate(
     fitted = loading.reward_model(reward_model, model)
     name = fitted.record.criterion
     results = judge_preferences(
-        {"reward_model": fitted, **controls_of(fitted, read_examples, random_sets=random_sets)},
+        {"reward_model": fitted, **controls_of(fitted, read_examples, test=read_test, random_sets=random_sets)},
         read_test,
+        examples=read_examples,
+        on_overlap="warn" if allow_overlap else "raise",
         benchmark=name or "test",
         meta={
             "title": f"Reward model: {name or 'unnamed criterion'}",
@@ -218,6 +224,7 @@ def benchmark(
     images: Annotated[
         bool, typer.Option(help="Write the figures as PNG and SVG too, where there is a Chromium.")
     ] = True,
+    force: Force = False,
 ) -> None:
     """Run judges side by side; write results.json, items.parquet, tables, figures and report.html.
 
@@ -231,7 +238,7 @@ def benchmark(
     if workers is not None:
         settings = settings.model_copy(update={"workers": workers})
     with resumable(out):
-        results = run_benchmark(settings, out)
+        results = run_benchmark(settings, out, force=force)
     show_standings(results)
     if images:
         try:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -59,18 +59,27 @@ def show_subsets(results: BenchmarkResults) -> None:
 
 
 def show_standings(results: BenchmarkResults) -> None:
-    """Print the accuracy of every judge in every benchmark's main comparison, mean over subsets, with its interval."""
-    from arm_lens.evaluation.standings import mean_over_subsets
+    """Print the accuracy of every judge in every benchmark's main comparison, mean over subsets, with its interval.
+
+    Pairs come before single responses, which also have an AUC if both labels are among them.
+    """
+    from arm_lens.evaluation.standings import mean_over_subsets, measure_over_subsets
+
+    def interval(row: Any) -> str:
+        return f"{row.ci_low:.3f} to {row.ci_high:.3f}"
 
     for name, rows in _main_rows(results).groupby("benchmark", sort=False, observed=True):
         items = rows.groupby("judge", sort=False)["n"].sum().to_dict()
         means = mean_over_subsets(rows).sort_values("accuracy", ascending=False, kind="stable")
-        table = _table(
-            f"{escape(str(name))}: accuracy, mean over subsets", "judge", "accuracy", "95 % interval", "items"
-        )
+        areas: dict[Any, Any] = {row.judge: row for row in measure_over_subsets(rows, "auc").itertuples()}
+        graded = ["AUC", "95 % interval"] if areas else []
+        title = f"{escape(str(name))}: accuracy{' and AUC' if areas else ''}, mean over subsets"
+        table = _table(title, "judge", "accuracy", "95 % interval", "items", *graded)
         for row in means.itertuples():
-            interval = f"{row.ci_low:.3f} to {row.ci_high:.3f}"
-            table.add_row(escape(str(row.judge)), f"{row.accuracy:.3f}", interval, str(items[row.judge]))
+            area = areas.get(row.judge)
+            more = ["–", "–"] if area is None or area.auc != area.auc else [f"{area.auc:.3f}", interval(area)]
+            known = f"{row.accuracy:.3f}", interval(row), str(items[row.judge])
+            table.add_row(escape(str(row.judge)), *known, *(more if areas else []))
         console.print(table)
 
 
