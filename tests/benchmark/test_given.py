@@ -129,7 +129,16 @@ def files(tmp_path_factory):
 def fitted(files):
     out = files / "polite"
     said = invoke(
-        "fit", files / "train.jsonl", "--out", out, "--criterion", "polite", "--selector-option", "steps=5", "--demonstrations", 2
+        "fit",
+        files / "train.jsonl",
+        "--out",
+        out,
+        "--criterion",
+        "polite",
+        "--selector-option",
+        "steps=5",
+        "--demonstrations",
+        2,
     )
     assert "heads: {" in said or "0 heads" in said
     return out
@@ -170,5 +179,5 @@ def test_errors_on_the_command_line_are_one_line_not_a_traceback(capsys, monkeyp
     monkeypatch.setattr(sys, "argv", ["arm-lens", *arguments])
     with pytest.raises(SystemExit) as stopped:
         main()
-    printed = capsys.readouterr().out
+    printed = capsys.readouterr().err
     assert stopped.value.code == 1 and said in " ".join(printed.split()) and "Traceback" not in printed
