@@ -383,16 +383,16 @@ class VerdictJudge(Judge):
             NotFiniteError: naming the question.
         """
         left_out = self.too_long_questions(questions) if self.question.on_too_long == "skip" else {}
+        if left_out:
+            warn_of_skipped({questions[number].name: reason for number, reason in left_out.items()})
         rest = [one for number, one in enumerate(questions) if number not in left_out]
-        found = self.verdict(rest, progress=progress) if rest or not left_out else None
-        if found is not None:
-            for values in (found.gap, found.probability):
-                checked(values, [one.name for one in rest])
-            self.verdict_mass.add(found)
-        if not left_out:
-            return found
-        warn_of_skipped({questions[number].name: reason for number, reason in left_out.items()})
-        return scattered_verdicts(found, len(questions), left_out)
+        if left_out and not rest:
+            return scattered_verdicts(None, len(questions), left_out)
+        found = self.verdict(rest, progress=progress)
+        for values in (found.gap, found.probability):
+            checked(values, [one.name for one in rest])
+        self.verdict_mass.add(found)
+        return scattered_verdicts(found, len(questions), left_out) if left_out else found
 
     def scalar_questions(self, prompts: Texts, responses: Texts) -> list[Question]:
         """The question about each response, of a scalar judge. Its right verdict is unknown, and set to the positive one."""
@@ -540,15 +540,22 @@ def warn_of_skipped(reasons: Mapping[str, str]) -> None:
 
 def scattered_verdicts(found: VerdictScores | None, count: int, left_out: Collection[int]) -> VerdictScores:
     """Verdicts on questions of which some were left out; those are NaN."""
-    parts = {
-        name: torch.full((count,), torch.nan)
-        for name in ("probability", "two_way", "gap", "log_positive", "log_negative")
-    }
-    if found is not None:
-        rest = [number for number in range(count) if number not in left_out]
-        for name, values in parts.items():
+    rest = [number for number in range(count) if number not in left_out]
+
+    def scattered(name: str) -> Float[Tensor, " question"]:
+        values = torch.full((count,), torch.nan)
+        if found is not None:
             values[rest] = getattr(found, name).to(values)
-    return VerdictScores(**parts)
+        return values
+
+    return VerdictScores(
+        scattered("probability"),
+        scattered("two_way"),
+        scattered("gap"),
+        scattered("log_positive"),
+        scattered("log_negative"),
+        preferred=() if found is None else found.preferred,
+    )
 
 
 def scores_of_rest(

@@ -135,7 +135,8 @@ class GenerativeJudge(VerdictJudge, FittedJudge):
             with naming_examples(names):
                 replay = self.replay(sequences, bare=not any(demonstrations), progress=progress)
                 return self._replayed(replay, nothing, values, temperature)
-        logs, preferred = torch.empty(2, len(sequences)), ()
+        logs = torch.empty(2, len(sequences))
+        preferred: tuple[tuple[str, float], ...] = ()
         with naming_examples(names):
             for here, logits in each_last_logits(self.model, sequences, batch_size=self.batch_size, progress=progress):
                 scores = verdict_scores(logits.float() / temperature, self.verdict_tokens)
@@ -183,7 +184,7 @@ class GenerativeJudge(VerdictJudge, FittedJudge):
 
     def _replayed(self, replay: Replay, chosen: Tensor, values: Tensor, temperature: float = 1.0) -> VerdictScores:
         logs = replay.log_probs(chosen[None], values, temperature=temperature)[:, 0]
-        preferred = ()
+        preferred: tuple[tuple[str, float], ...] = ()
         if float(logs.logsumexp(dim=-1).exp().mean()) < LEAST_MASS:
             some = range(min(len(replay), self.batch_size))
             preferred = self._most_probable(replay.logits(chosen[None], values, some)[:, 0])

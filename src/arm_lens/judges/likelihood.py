@@ -26,7 +26,8 @@ from arm_lens.display.caution import caution
 from arm_lens.engine.finite import naming_examples, naming_prompts
 from arm_lens.engine.language_model import ModelLike, language_model
 from arm_lens.engine.loading import load_model
-from arm_lens.engine.protocol import LanguageModel, ModelClass
+from arm_lens.engine.model_info import ModelClass
+from arm_lens.engine.protocol import LanguageModel
 from arm_lens.engine.tokens import MarkedText, PromptTooLongError, chunks, continuation, pad
 from arm_lens.judges.base import FitContext, Judge, ScoreKind, Texts, check_as_many, check_kind, checked, scores_of_rest
 from arm_lens.judges.chat import Turn, chat_text
@@ -101,6 +102,7 @@ class LikelihoodJudge(Judge):
         return found
 
     def _scores(self, prompts: Texts, responses: Texts, progress: bool) -> Float[Tensor, " example"]:
+        prompts, responses = check_as_many(prompts, responses)
         names = [f"example {number}" for number in range(len(prompts))]
         questions = [self._tokens(*both) for both in zip(prompts, responses, names, strict=True)]
         with naming_examples(names):
@@ -144,8 +146,13 @@ class LikelihoodJudge(Judge):
             messages = [Turn("system", system, "the system message")] if system else []
             for number, (role, text) in enumerate(turns, start=1):
                 messages.append(Turn(role, MarkedText.of("prompt", text), f"message {number} of the prompt"))
-            options = {"kwargs": self.question.chat_template_kwargs, "date": self.question.date}
-            return chat_text(self.model.tokenizer, messages, prefill=self.template.prefill, **options)
+            return chat_text(
+                self.model.tokenizer,
+                messages,
+                kwargs=self.question.chat_template_kwargs,
+                date=self.question.date,
+                prefill=self.template.prefill,
+            )
         text = (
             turns[0][1] if isinstance(prompt, str) else text_of([{"role": role, "content": one} for role, one in turns])
         )
