@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from arm_lens import GenerativeJudge, HeadSet, LabelledResponse, steer
 from arm_lens.engine import KVSegment, Prefixes, language_model, last_logits, pad
+from arm_lens.engine.hooks import silenced
 from arm_lens.engine.prefix_cache import common_prefix, shared_beginning
-from arm_lens.engine.protocol import silenced
 from arm_lens.judges.options import QuestionOptions
 from arm_lens.judges.questions import Question, encode_questions, questions_of
 from arm_lens.judges.template import default_template

@@ -27,9 +27,10 @@ from arm_lens.attribution.outcomes import gains, towards_right, verdict_gap
 from arm_lens.attribution.result import Attribution
 from arm_lens.engine.direct_path import direct_paths
 from arm_lens.engine.gradients import differentiating
+from arm_lens.engine.hooks import Hook
 from arm_lens.engine.language_model import ModelLike, language_model
 from arm_lens.engine.memory import Footprint, default_budget
-from arm_lens.engine.protocol import Hook, LanguageModel
+from arm_lens.engine.protocol import LanguageModel
 from arm_lens.engine.tokens import TokenBatch, pad
 from arm_lens.engine.verdict_tokens import VerdictTokens
 from arm_lens.selection.objective import JudgingObjective

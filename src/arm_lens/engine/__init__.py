@@ -11,15 +11,9 @@ from arm_lens.engine.kv_segments import KVSegment
 from arm_lens.engine.language_model import ModelLike, describe, language_model, last_logits
 from arm_lens.engine.loading import load_model
 from arm_lens.engine.memory import memory_limit
+from arm_lens.engine.model_info import BUNDLED_NAME, ModelClass, ModelInfo, bundled_model_path
 from arm_lens.engine.prefix_cache import Prefixes
-from arm_lens.engine.protocol import (
-    BUNDLED_NAME,
-    LanguageModel,
-    MixedLengthsError,
-    ModelClass,
-    ModelInfo,
-    bundled_model_path,
-)
+from arm_lens.engine.protocol import LanguageModel, MixedLengthsError
 from arm_lens.engine.reading import HeadMeans, fingerprint, mean_heads, read_all, read_batch, read_heads
 from arm_lens.engine.replay import Replay, SlowReplayWarning
 from arm_lens.engine.sampling import sample_tokens

@@ -344,16 +344,6 @@ def for_transformer_lens(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokeni
     return spare
 
 
-def use_tokenizer(model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Have a TransformerLens model use a tokenizer object as it is; its setters load another one."""
-    if isinstance(model, TransformerBridge):
-        model._tokenizer = tokenizer  # type: ignore[assignment]
-    else:
-        model.tokenizer = tokenizer
-    encoded = tokenizer.encode("a")
-    model.cfg.tokenizer_prepends_bos = len(encoded) > 1 and encoded[0] == tokenizer.bos_token_id
-
-
 def hooks_on(model: PreTrainedModel) -> tuple[int, ...]:
     """Ids of the torch hooks on a Hugging Face model."""
     return tuple(hook for hooks in _hooks_of(model) for hook in hooks)

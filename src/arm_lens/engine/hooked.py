@@ -19,7 +19,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from arm_lens.engine.kv_segments import KVSegment, NewTokens
-from arm_lens.engine.protocol import STRETCHED, Findings, LanguageModel
+from arm_lens.engine.model_info import Findings
+from arm_lens.engine.protocol import STRETCHED, LanguageModel
 from arm_lens.engine.tokens import TokenBatch
 
 if TYPE_CHECKING:

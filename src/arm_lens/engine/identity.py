@@ -27,7 +27,9 @@ import torch
 from torch import Tensor, nn
 
 from arm_lens.engine.finite import NotFiniteError, cause_in, has_maximum
-from arm_lens.engine.protocol import LanguageModel, ModelClass, Reference, evaluating, without_hooks
+from arm_lens.engine.hooks import evaluating, without_hooks
+from arm_lens.engine.model_info import ModelClass, Reference
+from arm_lens.engine.protocol import LanguageModel
 from arm_lens.engine.tokens import pad
 
 

@@ -21,7 +21,8 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from arm_lens.engine.bridge import BridgeModel, bridge_of, hooks_on
 from arm_lens.engine.hooked import HookedModel, HookedTransformer
 from arm_lens.engine.identity import verify
-from arm_lens.engine.protocol import Findings, LanguageModel, ModelInfo, weights_state
+from arm_lens.engine.model_info import Findings, ModelInfo, weights_state
+from arm_lens.engine.protocol import LanguageModel
 from arm_lens.engine.tokens import TokenBatch
 
 if TYPE_CHECKING:

@@ -18,11 +18,11 @@ import torch
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from arm_lens.engine.bridge import for_transformer_lens, use_tokenizer
+from arm_lens.engine.bridge import for_transformer_lens
 from arm_lens.engine.hooked import HookedTransformer
 from arm_lens.engine.identity import UnsupportedModelError, other_than, verify
 from arm_lens.engine.language_model import adapter_of
-from arm_lens.engine.protocol import ModelClass, bundled_model_path
+from arm_lens.engine.model_info import ModelClass, bundled_model_path
 
 
 @overload
@@ -113,7 +113,7 @@ def load_model(
             f"({type(error).__name__}: {error}); use {other_than(model_class)}"
         ) from error
     if tokenizer is not None:
-        use_tokenizer(model, tokenizer)
+        _use_tokenizer(model, tokenizer)
     verify(adapter_of(model), raw)
     return model
 
@@ -154,3 +154,13 @@ def _hooked_from_folder(
         state, fold_ln=False, center_writing_weights=False, center_unembed=False, fold_value_biases=False
     )
     return model.eval(), hf_model
+
+
+def _use_tokenizer(model: TransformerBridge | HookedTransformer, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Have a TransformerLens model use a tokenizer object as it is; its setters load another one."""
+    if isinstance(model, TransformerBridge):
+        model._tokenizer = tokenizer  # type: ignore[assignment]
+    else:
+        model.tokenizer = tokenizer
+    encoded = tokenizer.encode("a")
+    model.cfg.tokenizer_prepends_bos = len(encoded) > 1 and encoded[0] == tokenizer.bos_token_id

@@ -9,18 +9,12 @@ classes of TransformerLens; no other module asks for a model's class.
 from __future__ import annotations
 
 import contextlib
-import threading
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextvars import ContextVar
-from dataclasses import asdict, dataclass, field, fields, replace
-from importlib import resources
-from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeAlias
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
-from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformer_lens.config import TransformerLensConfig
@@ -28,158 +22,24 @@ from transformer_lens.hook_points import HookPoint, LensHandle
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from arm_lens.engine.finite import NotFiniteError, cause_in, has_maximum
+from arm_lens.engine.hooks import OURS, Hook, as_lens_hook, evaluating, foreign_hooks, silenced
 from arm_lens.engine.kv_segments import KVSegment, NewTokens
+from arm_lens.engine.model_info import (
+    BUNDLED_NAME,
+    Findings,
+    ModelClass,
+    ModelInfo,
+    bundled_model_path,
+    weights_state,
+)
 from arm_lens.engine.tokens import PromptTooLongError, TokenBatch, encode_text
 
-ModelClass = Literal["TransformerBridge", "HookedTransformer"]
-Hook: TypeAlias = Callable[[Float[Tensor, "batch pos head d_head"]], Float[Tensor, "batch pos head d_head"] | None]
-
-BUNDLED_NAME = "arm_lens judge model"
 STRETCHED = "its positions are stretched by the length of the prompt"
 """Why some models cannot go on from KV segments."""
 
 
 class MixedLengthsError(ValueError):
     """Prompts of different lengths cannot be read together, because each would change the others' logits."""
-
-
-def bundled_model_path() -> Path:
-    """The folder of the bundled judge model, in Hugging Face format."""
-    return Path(str(resources.files("arm_lens"))) / "judge_model" / "weights"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelInfo:
-    """What identifies a model, as far as its activations depend on it."""
-
-    name: str
-    """Hub name or folder, or `BUNDLED_NAME`."""
-    revision: str | None
-    """Hub commit, if Hugging Face recorded one."""
-    architecture: str
-    """Hugging Face class, e.g. ``LlamaForCausalLM``."""
-    model_class: ModelClass
-    weight_processing: str
-    """``raw``, ``folded`` (layer norms folded by HookedTransformer) or ``compatibility mode`` (by TransformerBridge)."""
-    dtype: str
-    n_layers: int
-    n_heads: int
-    d_head: int
-    d_model: int
-    n_ctx: int
-    """Longest context, in tokens."""
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> ModelInfo:
-        """From JSON; unknown keys are ignored."""
-        return cls(**{field.name: values[field.name] for field in fields(cls)})
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
-
-
-@dataclass(frozen=True, eq=False)
-class Reference:
-    """What a raw Hugging Face module computes; see `arm_lens.engine.identity`."""
-
-    architecture: str
-    """Its class."""
-    rows: list[list[int]]
-    logits: list[Tensor]
-    """Next-token logits at the last positions of each row, ``[pos, vocab]`` in float32 on the CPU."""
-    frequencies: list[Tensor]
-    """The frequencies of its rotary positions, sorted; one tensor per kind."""
-    windows: list[int | None]
-    """How many tokens back each layer attends; None for all."""
-
-    def last_only(self) -> Reference:
-        """The same with each row's last logits only, to be stored."""
-        return replace(self, logits=[one[-1:].clone() for one in self.logits])
-
-
-@dataclass(eq=False)
-class Findings:
-    """What was found out about one model by trying, without a reference to the model."""
-
-    replayed: list[tuple[int, int]] = field(default_factory=list)
-    """Prompt lengths and numbers of masks in a pass for which replays were exact, and so are with no more of either."""
-    extended: tuple[int, int] | None = (0, -1)
-    """The longest prompt and the most padding for which reading on was exact; None if it is not."""
-    warned: bool = False
-    """Whether the user was warned that the model cannot be replayed."""
-    adapter: weakref.ref[LanguageModel] | None = None
-    """The adapter in use."""
-    reference: Reference | None = None
-    """What the model's Hugging Face module computes, if it was at hand."""
-    compared: str | None = None
-    """The weight processing with which the model was compared with its Hugging Face module; None if it was not yet."""
-    shape: tuple[int, int] | None = None
-    """Heads per layer and d_head, as ``hook_z`` has them; None if that is not known yet."""
-    lock: threading.RLock = field(default_factory=threading.RLock)
-    """Held by the thread that uses the model; see `LanguageModel.exclusive`."""
-    depth: int = 0
-    """How many `LanguageModel.exclusive` blocks of that thread are open."""
-
-
-def weights_state(weights: Iterable[Tensor]) -> tuple[object, ...]:
-    """A value that changes once any of the weights is moved, cast, exchanged, or changed in place."""
-    return tuple(
-        (id(weight), weight.data_ptr(), weight.device, weight.dtype, 0 if weight.is_inference() else weight._version)
-        for weight in weights
-    )
-
-
-_OURS: set[int] = set()
-"""Ids of the hooks that `LanguageModel.hooked` has put on any model."""
-_SILENCE: ContextVar[object] = ContextVar("silence", default=None)
-"""The innermost `silenced` block that runs; a hook acts only in the block in which it was added."""
-
-
-@contextlib.contextmanager
-def silenced() -> Iterator[None]:
-    """Within, hooks of `LanguageModel.hooked` that were added outside do nothing.
-
-    It is for reading a part of prompts that does not end where the prompts end, or the unsteered model. Hooks that are added
-    within act only within: they do not affect another thread that uses the model meanwhile.
-    """
-    token = _SILENCE.set(object())
-    try:
-        yield
-    finally:
-        _SILENCE.reset(token)
-
-
-@contextlib.contextmanager
-def evaluating(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """Within, none of the modules is in training mode (there is no dropout, say); afterwards each has its own mode again."""
-    training = [module for module in modules if module.training]
-    try:
-        for module in training:
-            module.training = False
-        yield
-    finally:
-        for module in training:
-            module.training = True
-
-
-@contextlib.contextmanager
-def without_hooks(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """Within, no hook acts except those with which libraries connect modules; afterwards all do, in the same order."""
-    removed: list[tuple[dict[int, Any], dict[int, Any]]] = []
-    try:
-        for module in modules:
-            hooked = set(_hooks_on(module))
-            for hooks in (module._forward_hooks, module._forward_pre_hooks):
-                if hooked & hooks.keys():
-                    removed.append((hooks, dict(hooks)))
-                    for hook in hooked & hooks.keys():
-                        del hooks[hook]
-        yield
-    finally:
-        for hooks, before in removed:
-            hooks.clear()
-            hooks.update(before)
 
 
 class LanguageModel(ABC):
@@ -398,21 +258,21 @@ class LanguageModel(ABC):
             try:
                 for layer, function in hooks.items():
                     point = self.hook_z(layer)
-                    point.add_hook(_as_lens_hook(function, self.n_heads))
+                    point.add_hook(as_lens_hook(function, self.n_heads))
                     added.append((point, point.fwd_hooks[-1]))
-                    _OURS.add(added[-1][1].hook.id)
+                    OURS.add(added[-1][1].hook.id)
                 yield
             finally:
                 for point, handle in added:
                     handle.hook.remove()
-                    _OURS.discard(handle.hook.id)
+                    OURS.discard(handle.hook.id)
                     if handle in point.fwd_hooks:  # not if the hooks were reset meanwhile
                         point.fwd_hooks.remove(handle)
 
     def is_hooked(self) -> bool:
         """Whether any hook is on any module: the model is steered, or a hook of the user's reads or changes it."""
         with self.findings.lock:  # not the hooks of another thread
-            return any(True for module in self._lens.modules() for _ in _hooks_on(module))
+            return any(True for module in self._lens.modules() for _ in foreign_hooks(module))
 
     def heads_are_hooked(self) -> bool:
         """Whether the model is already steered, say: a hook is at ``hook_z`` of a layer."""
@@ -423,7 +283,7 @@ class LanguageModel(ABC):
         """Whether hooks that `hooked` did not add are on the hook points; they may depend on a token's place in a prompt."""
         with self.findings.lock:
             points = (module for module in self._lens.modules() if isinstance(module, HookPoint))
-            return any(hook not in _OURS for point in points for hook in _hooks_on(point))
+            return any(hook not in OURS for point in points for hook in foreign_hooks(point))
 
     # -------------------------------------------------------------------------------------------- tokens
 
@@ -582,32 +442,3 @@ class LanguageModel(ABC):
         logits = self.extend(NewTokens.following(batch, past), last_only=True)[:, -1]
         self.check_rows(has_maximum(logits), "the logits", None if past else batch)
         return logits
-
-
-def _hooks_on(module: nn.Module) -> Iterator[int]:
-    """Ids of the hooks on a module, without those with which libraries connect modules."""
-    by_lens = {handle.hook.id: handle for handle in module.fwd_hooks} if isinstance(module, HookPoint) else {}
-    for hook, function in (*module._forward_hooks.items(), *module._forward_pre_hooks.items()):
-        handle = by_lens.get(hook)
-        # A user's hook on a bridge is wrapped in a function of TransformerLens, but is not permanent.
-        permanent = handle is None or handle.is_permanent
-        origin = function if handle is None else handle.user_hook
-        library = str(getattr(origin, "__module__", "")).partition(".")[0]
-        if not (permanent and library in ("transformer_lens", "transformers", "accelerate")):
-            yield hook
-
-
-def _as_lens_hook(function: Hook, n_heads: int) -> Callable[..., Tensor | None]:
-    silence = _SILENCE.get()
-
-    def lens_hook(z: Tensor, hook: HookPoint) -> Tensor | None:
-        if _SILENCE.get() is not silence:
-            return None
-        if z.shape[2:-1] == (n_heads,):
-            return function(z)
-        # Some bridge layers give the heads in one axis with d_head, and some cut them by the width of the keys.
-        flat = z.flatten(start_dim=2)
-        result = function(rearrange(flat, "batch pos (head d_head) -> batch pos head d_head", head=n_heads))
-        return None if result is None else result.reshape(z.shape)
-
-    return lens_hook

@@ -23,8 +23,8 @@ from tqdm.auto import tqdm
 
 from arm_lens.display import card, counted, score_map, size
 from arm_lens.engine.finite import NotFiniteError, naming_prompts
+from arm_lens.engine.hooks import Hook, silenced, without_hooks
 from arm_lens.engine.language_model import ModelLike, language_model
-from arm_lens.engine.protocol import Hook, silenced, without_hooks
 from arm_lens.engine.sharing import recalled, remembered_of
 from arm_lens.engine.tokens import TokenBatch, chunks, pad
 

@@ -27,11 +27,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from arm_lens.engine.finite import NotFiniteError, cause_in, has_maximum, naming_prompts
+from arm_lens.engine.hooks import Hook
 from arm_lens.engine.kv_segments import KVSegment, NewTokens
 from arm_lens.engine.language_model import ModelLike, language_model
 from arm_lens.engine.memory import MASKS_PER_PASS, Footprint, default_budget
 from arm_lens.engine.prefix_cache import Prefixes, differs
-from arm_lens.engine.protocol import Hook
 from arm_lens.engine.reading import read_batch
 from arm_lens.engine.steering import Injection, steer
 from arm_lens.engine.tokens import chunks, pad

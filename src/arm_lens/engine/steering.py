@@ -20,8 +20,8 @@ from jaxtyping import Bool, Float, Int
 from pydantic import ConfigDict
 from torch import Tensor
 
+from arm_lens.engine.hooks import Hook
 from arm_lens.engine.language_model import ModelLike, language_model
-from arm_lens.engine.protocol import Hook
 from arm_lens.heads import HeadSet
 
 

@@ -34,7 +34,7 @@ from torch import Tensor
 from arm_lens.engine.finite import NotFiniteError
 from arm_lens.engine.language_model import ModelLike, describe
 from arm_lens.engine.loading import load_model
-from arm_lens.engine.protocol import BUNDLED_NAME, ModelClass
+from arm_lens.engine.model_info import BUNDLED_NAME, ModelClass
 from arm_lens.judges.fingerprint import Fingerprint, fingerprint_of
 from arm_lens.judges.options import QuestionOptions
 from arm_lens.judges.questions import Question

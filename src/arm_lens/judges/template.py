@@ -21,7 +21,7 @@ from pydantic import ConfigDict
 from transformers import PreTrainedTokenizerBase
 
 from arm_lens.engine.language_model import ModelLike, describe
-from arm_lens.engine.protocol import BUNDLED_NAME, bundled_model_path
+from arm_lens.engine.model_info import BUNDLED_NAME, bundled_model_path
 from arm_lens.engine.tokens import MarkedText
 from arm_lens.judges.chat import FIXED_DATE, Turn, chat_text
 from arm_lens.preferences import PreferenceFieldError, Prompt, text_of

@@ -27,7 +27,7 @@ from torch import Tensor
 from arm_lens.display import card, code_line, counted, first_and_last, listed, score_map, set_map
 from arm_lens.display.caution import caution
 from arm_lens.engine.language_model import ModelLike
-from arm_lens.engine.protocol import ModelInfo
+from arm_lens.engine.model_info import ModelInfo
 from arm_lens.engine.reading import HeadMeans
 from arm_lens.engine.sharing import sharing
 from arm_lens.engine.steering import Injection, steer

@@ -1,0 +1,103 @@
+"""What is known about a model: what identifies it, and what was found out by trying."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor
+
+ModelClass = Literal["TransformerBridge", "HookedTransformer"]
+BUNDLED_NAME = "arm_lens judge model"
+
+
+def bundled_model_path() -> Path:
+    """The folder of the bundled judge model, in Hugging Face format."""
+    return Path(str(resources.files("arm_lens"))) / "judge_model" / "weights"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelInfo:
+    """What identifies a model, as far as its activations depend on it."""
+
+    name: str
+    """Hub name or folder, or `BUNDLED_NAME`."""
+    revision: str | None
+    """Hub commit, if Hugging Face recorded one."""
+    architecture: str
+    """Hugging Face class, e.g. ``LlamaForCausalLM``."""
+    model_class: ModelClass
+    weight_processing: str
+    """``raw``, ``folded`` (layer norms folded by HookedTransformer) or ``compatibility mode`` (by TransformerBridge)."""
+    dtype: str
+    n_layers: int
+    n_heads: int
+    d_head: int
+    d_model: int
+    n_ctx: int
+    """Longest context, in tokens."""
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ModelInfo:
+        """From JSON; unknown keys are ignored."""
+        return cls(**{field.name: values[field.name] for field in fields(cls)})
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """What a raw Hugging Face module computes; see `arm_lens.engine.identity`."""
+
+    architecture: str
+    """Its class."""
+    rows: list[list[int]]
+    logits: list[Tensor]
+    """Next-token logits at the last positions of each row, ``[pos, vocab]`` in float32 on the CPU."""
+    frequencies: list[Tensor]
+    """The frequencies of its rotary positions, sorted; one tensor per kind."""
+    windows: list[int | None]
+    """How many tokens back each layer attends; None for all."""
+
+    def last_only(self) -> Reference:
+        """The same with each row's last logits only, to be stored."""
+        return replace(self, logits=[one[-1:].clone() for one in self.logits])
+
+
+@dataclass(eq=False)
+class Findings:
+    """What was found out about one model by trying, without a reference to the model."""
+
+    replayed: list[tuple[int, int]] = field(default_factory=list)
+    """Prompt lengths and numbers of masks in a pass for which replays were exact, and so are with no more of either."""
+    extended: tuple[int, int] | None = (0, -1)
+    """The longest prompt and the most padding for which reading on was exact; None if it is not."""
+    warned: bool = False
+    """Whether the user was warned that the model cannot be replayed."""
+    adapter: weakref.ref[Any] | None = None
+    """The `arm_lens.engine.LanguageModel` in use."""
+    reference: Reference | None = None
+    """What the model's Hugging Face module computes, if it was at hand."""
+    compared: str | None = None
+    """The weight processing with which the model was compared with its Hugging Face module; None if it was not yet."""
+    shape: tuple[int, int] | None = None
+    """Heads per layer and d_head, as ``hook_z`` has them; None if that is not known yet."""
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    """Held by the thread that uses the model; see `LanguageModel.exclusive`."""
+    depth: int = 0
+    """How many `LanguageModel.exclusive` blocks of that thread are open."""
+
+
+def weights_state(weights: Iterable[Tensor]) -> tuple[object, ...]:
+    """A value that changes once any of the weights is moved, cast, exchanged, or changed in place."""
+    return tuple(
+        (id(weight), weight.data_ptr(), weight.device, weight.dtype, 0 if weight.is_inference() else weight._version)
+        for weight in weights
+    )
