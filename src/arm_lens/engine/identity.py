@@ -109,6 +109,8 @@ def _rows(config: Any, vocabulary: int) -> list[list[int]]:
 
 
 def _windows(config: Any) -> list[int | None]:
+    if kinds := getattr(config, "attention_layers", None):  # GPT-Neo's names
+        return [config.window_size if kind == "local" else None for kind in kinds]
     window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
     kinds = getattr(config, "layer_types", None) or ["sliding_attention"] * config.num_hidden_layers
     return [window if kind == "sliding_attention" else None for kind in kinds]
