@@ -24,10 +24,10 @@ from arm_lens.engine.reading import HeadMeans
 from arm_lens.engine.sharing import shared_readings
 from arm_lens.engine.steering import Injection
 from arm_lens.heads import HeadSet
-from arm_lens.judges.base import PositionBias
 from arm_lens.judges.generative import GenerativeJudge, demonstrations_of
 from arm_lens.judges.likelihood import LikelihoodJudge, log_likelihoods
 from arm_lens.judges.options import Denoise, QuestionOptions, ReadingOptions
+from arm_lens.judges.position_bias import PositionBias
 from arm_lens.judges.probe import HeadProbe
 from arm_lens.judges.questions import questions_of
 from arm_lens.judges.sav import SparseAttentionVectors

@@ -14,10 +14,10 @@ import torch
 from judges.chat_server import ChatServer, Fault, Reply
 from judges.endpoint_support import KEY, PROMPTS, RESPONSES, chance, judge_at, longer, says, sure
 
-from arm_lens.judges.base import PositionBias
 from arm_lens.judges.endpoint.client import Budget, Gate
 from arm_lens.judges.endpoint.errors import BudgetReachedError, EndpointError
 from arm_lens.judges.endpoint.judge import TOP_LOGPROBS
+from arm_lens.judges.position_bias import PositionBias
 from arm_lens.judges.questions import questions_of
 from arm_lens.judges.template import JudgeTemplate
 from arm_lens.preferences import LabelledResponse, PreferencePair

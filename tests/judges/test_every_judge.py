@@ -16,7 +16,7 @@ import arm_lens
 from arm_lens.engine.language_model import language_model
 from arm_lens.judges import FittedJudge, Judge, fit_judge, load_judge
 from arm_lens.judges.artefact import ArtefactError
-from arm_lens.judges.base import check_pairs
+from arm_lens.judges.checks import check_pairs
 from arm_lens.judges.endpoint.judge import EndpointJudge
 from arm_lens.judges.likelihood import LikelihoodJudge
 from arm_lens.judges.template import JudgeTemplate

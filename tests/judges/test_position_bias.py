@@ -8,9 +8,9 @@ import pytest
 import torch
 import transformers
 
-from arm_lens.judges.base import PositionBias
 from arm_lens.judges.generative import GenerativeJudge
 from arm_lens.judges.options import QuestionOptions
+from arm_lens.judges.position_bias import PositionBias
 from arm_lens.judges.template import JudgeTemplate
 
 pytestmark = pytest.mark.tl4

@@ -10,7 +10,7 @@ from promises.asking_support import CHATML, byte_level, saying
 
 from arm_lens import LabelledResponse
 from arm_lens.judges import fit_judge
-from arm_lens.judges.base import check_kind
+from arm_lens.judges.checks import check_kind
 from arm_lens.judges.options import ReadingOptions
 
 pytestmark = pytest.mark.tl4

@@ -15,7 +15,8 @@ from arm_lens import GenerativeJudge, LabelledResponse
 from arm_lens.engine.protocol import NotFiniteError
 from arm_lens.engine.tokens import PromptTooLongError
 from arm_lens.judges import fit_judge
-from arm_lens.judges.base import Comparison, SkippedWarning, checked
+from arm_lens.judges.base import Comparison
+from arm_lens.judges.checks import SkippedWarning, checked
 from arm_lens.judges.likelihood import LikelihoodJudge
 from arm_lens.judges.options import QuestionOptions, ReadingOptions
 from arm_lens.judges.questions import ClippedPromptWarning, Question, encode_questions

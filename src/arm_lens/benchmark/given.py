@@ -28,7 +28,8 @@ from arm_lens.display.caution import caution
 from arm_lens.engine.sharing import shared_readings
 from arm_lens.evaluation.health import Check
 from arm_lens.heads import HeadSet
-from arm_lens.judges.base import Judge, ScoreKind, Texts, check_as_many, check_kind
+from arm_lens.judges.base import Judge, ScoreKind
+from arm_lens.judges.checks import Texts, check_as_many, check_kind
 from arm_lens.judges.generative import GenerativeJudge
 from arm_lens.judges.options import ReadingOptions
 from arm_lens.judges.questions import listed_names

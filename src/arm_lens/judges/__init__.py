@@ -3,13 +3,14 @@
 `fit_judge` makes one by its name, `load_judge` reads one that was saved.
 """
 
-from arm_lens.judges.base import Comparison, FittedJudge, Judge, PositionBias
+from arm_lens.judges.base import Comparison, FittedJudge, Judge
 from arm_lens.judges.by_name import fit_judge, load_judge
 from arm_lens.judges.controls import ConstantJudge, LengthJudge, RandomJudge
 from arm_lens.judges.endpoint import EndpointJudge, EndpointOptions
 from arm_lens.judges.generative import GenerativeJudge
 from arm_lens.judges.likelihood import LikelihoodJudge
 from arm_lens.judges.options import Denoise, QuestionOptions, ReadingOptions
+from arm_lens.judges.position_bias import PositionBias
 from arm_lens.judges.probe import HeadProbe
 from arm_lens.judges.sav import SparseAttentionVectors
 from arm_lens.judges.voting import Rationale, VotingJudge

@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from arm_lens.judges.base import Judge, ScoreKind, Texts, check_as_many, check_kind
+from arm_lens.judges.base import Judge, ScoreKind
+from arm_lens.judges.checks import Texts, check_as_many, check_kind
 from arm_lens.preferences import text_of
 from arm_lens.registry import JudgeSpec, OptionsModel, Style, always, never
 

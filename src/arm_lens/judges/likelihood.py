@@ -29,8 +29,9 @@ from arm_lens.engine.loading import load_model
 from arm_lens.engine.model_info import ModelClass
 from arm_lens.engine.protocol import LanguageModel
 from arm_lens.engine.tokens import MarkedText, PromptTooLongError, chunks, continuation, pad
-from arm_lens.judges.base import FitContext, Judge, ScoreKind, Texts, check_as_many, check_kind, checked, scores_of_rest
+from arm_lens.judges.base import FitContext, Judge, ScoreKind
 from arm_lens.judges.chat import Turn, chat_text
+from arm_lens.judges.checks import Texts, check_as_many, check_kind, checked, scores_of_rest
 from arm_lens.judges.fingerprint import fingerprint_of
 from arm_lens.judges.options import QuestionOptions, question_options
 from arm_lens.judges.questions import ClippedPromptWarning, fewest_left_out, with_template

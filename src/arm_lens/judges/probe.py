@@ -17,7 +17,8 @@ from torch import Tensor
 
 from arm_lens.engine.language_model import ModelLike
 from arm_lens.judges.artefact import check_tensors
-from arm_lens.judges.base import ScoreKind, Texts, check_kind, scores_of_rest
+from arm_lens.judges.base import ScoreKind
+from arm_lens.judges.checks import Texts, check_kind, scores_of_rest
 from arm_lens.judges.generative import GenerativeJudge
 from arm_lens.judges.options import QuestionOptions
 from arm_lens.judges.questions import questions_of

@@ -27,7 +27,8 @@ from arm_lens.engine.language_model import ModelLike
 from arm_lens.engine.reading import read_all
 from arm_lens.heads import HeadScores, HeadSet
 from arm_lens.judges.artefact import DTYPES, QuestionRecord, check_tensors
-from arm_lens.judges.base import ScoreKind, Texts, check_kind, checked, scores_of_rest
+from arm_lens.judges.base import ScoreKind
+from arm_lens.judges.checks import Texts, check_kind, checked, scores_of_rest
 from arm_lens.judges.generative import AskingJudge, GenerativeJudge
 from arm_lens.judges.options import QuestionOptions
 from arm_lens.judges.questions import Question, questions_of

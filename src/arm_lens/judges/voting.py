@@ -25,8 +25,9 @@ from arm_lens.engine.sampling import sample_tokens
 from arm_lens.engine.tokens import PromptTooLongError, chunks, continuation, control_tokens, encode_text, pad
 from arm_lens.engine.verdict_tokens import VerdictTokens, resolve_verdicts, verdict_scores
 from arm_lens.judges.artefact import QuestionRecord, check_tensors
-from arm_lens.judges.base import FittedJudge, ScoreKind, Texts, check_kind, checked, scores_of_rest
+from arm_lens.judges.base import FittedJudge, ScoreKind
 from arm_lens.judges.chat import Turn, chat_form
+from arm_lens.judges.checks import Texts, check_kind, checked, scores_of_rest
 from arm_lens.judges.controls import uniform_of
 from arm_lens.judges.generative import GenerativeJudge, GenerativeOptions, shows_demonstrations
 from arm_lens.judges.options import QuestionOptions, ReadingOptions, seeds_of
