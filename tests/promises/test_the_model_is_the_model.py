@@ -51,6 +51,10 @@ CONFIGS = {
     "short window": ("MistralConfig", {"sliding_window": 6}),
     "long window": ("MistralConfig", {"sliding_window": 900}),
     "some windows": ("Qwen2Config", {"use_sliding_window": True, "sliding_window": 900, "max_window_layers": 1}),
+    "alternating windows": (
+        "GPTNeoConfig",
+        {"num_layers": 2, "num_heads": 4, "attention_types": [[["global", "local"], 1]], "intermediate_size": 128},
+    ),
     "scaled logits": ("CohereConfig", {"logit_scale": 0.1}),
     "granite": ("GraniteConfig", {"logits_scaling": 3.0, "residual_multiplier": 0.5, "embedding_multiplier": 2.0}),
     "alibi": ("BloomConfig", {"n_layer": 2, "n_head": 4}),
@@ -225,6 +229,12 @@ def unchecked_hooked(folder):
     return loading._hooked_from_folder(
         str(folder), device="cpu", dtype=torch.float32, tokenizer=None, trust_remote_code=False
     )[0]
+
+
+@needs_hooked
+def test_windows_that_alternate_are_no_mismatch(saved):
+    folder = saved(config_of("alternating windows"))  # of 256 tokens, in a context of 1024
+    assert off(load_model(folder, model_class="HookedTransformer"), folder) < 1e-4
 
 
 @needs_hooked
