@@ -12,9 +12,9 @@ from arm_lens import GenerativeJudge, JudgeTemplate, LabelledResponse
 from arm_lens.engine.steering import steer
 from arm_lens.engine.tokens import encode_text
 from arm_lens.engine.verdict_tokens import VerdictPieceWarning, VerdictTokenError, resolve_verdicts
-from arm_lens.judges.base import VerdictMassWarning
 from arm_lens.judges.options import QuestionOptions
 from arm_lens.judges.questions import Question, encode_questions, render_question, verdict_tokens_of
+from arm_lens.judges.verdict_mass import VerdictMassWarning
 
 pytestmark = pytest.mark.tl4
 

@@ -25,9 +25,10 @@ from arm_lens.engine.language_model import ModelLike, language_model
 from arm_lens.engine.loading import load_model
 from arm_lens.engine.protocol import LanguageModel
 from arm_lens.engine.sharing import SharedReadings, remembered, shared_readings, sharing
-from arm_lens.judges.base import FitContext, FittedJudge, Judge, VerdictJudge, VerdictMass
+from arm_lens.judges.base import FitContext, FittedJudge, Judge, VerdictJudge
 from arm_lens.judges.options import QuestionOptions, ReadingOptions
 from arm_lens.judges.position_bias import PositionBias
+from arm_lens.judges.verdict_mass import VerdictMass
 from arm_lens.preferences import OverlapError, Preference, PreferencePair, Prompt, find_overlap, unpair
 from arm_lens.registry import JudgeSpec
 

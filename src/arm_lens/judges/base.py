@@ -40,17 +40,12 @@ from arm_lens.judges.checks import (
 from arm_lens.judges.options import Layout, QuestionOptions, ReadingOptions
 from arm_lens.judges.questions import Question, listed_names
 from arm_lens.judges.template import JudgeTemplate
+from arm_lens.judges.verdict_mass import VerdictMass
 from arm_lens.preferences import Preference, PreferenceFieldError, Prompt
 from arm_lens.registry import OptionsModel
 
 ScoreKind: TypeAlias = Literal["reward", "probability", "two_way", "gap"]
 """``reward`` is what a judge gives by default, ``gap`` what responses are compared by; the others are probabilities."""
-LEAST_MASS = 0.1
-"""If the model gives less probability than this to all verdicts together, on average, a `VerdictMassWarning` is due."""
-
-
-class VerdictMassWarning(UserWarning):
-    """The model would rather write something else than a verdict, so that the verdicts' probabilities say little."""
 
 
 @dataclass(frozen=True)
@@ -66,39 +61,6 @@ class Comparison:
     def of(cls, margin: float) -> Comparison:
         """From the margin alone; exactly zero is a tie, and NaN no preference."""
         return cls("a" if margin > 0 else "b" if margin < 0 else "tie" if margin == 0 else None, margin)
-
-
-@dataclass
-class VerdictMass:
-    """How much probability a judge's model has given to all verdicts together, over the questions so far."""
-
-    total: float = 0.0
-    n: int = 0
-    """Questions."""
-    preferred: tuple[tuple[str, float], ...] = ()
-    """Tokens that the model would rather write, with their mean probabilities, if the mass was small."""
-    warned: bool = False
-
-    @property
-    def mean(self) -> float | None:
-        """P(positive) + P(negative) on average; None before the first question."""
-        return self.total / self.n if self.n else None
-
-    def add(self, scores: VerdictScores) -> None:
-        """Count further questions, and warn once if the mass of these is below `LEAST_MASS`."""
-        mass = scores.mass
-        self.total, self.n = self.total + float(mass.sum()), self.n + len(mass)
-        self.preferred = scores.preferred or self.preferred
-        if len(mass) and float(mass.mean()) < LEAST_MASS and not self.warned:
-            self.warned = True
-            rather = ", ".join(f"{token!r} ({share:.0%})" for token, share in scores.preferred)
-            caution(
-                f"the model gives the verdicts a probability of {float(mass.mean()):.2g} together, on average over "
-                f"{len(mass)} questions"
-                + (f"; it would rather write {rather}" if rather else "")
-                + ". Ask in another way: a system message, chat_template_kwargs, or a judge template with other verdicts",
-                VerdictMassWarning,
-            )
 
 
 class Judge(ABC):

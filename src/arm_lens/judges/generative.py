@@ -23,8 +23,9 @@ from arm_lens.engine.replay import Replay
 from arm_lens.engine.sharing import sharing
 from arm_lens.engine.steering import Injection
 from arm_lens.engine.verdict_tokens import VerdictScores, verdict_scores
+from arm_lens.evaluation.health import LEAST_MASS
 from arm_lens.judges.artefact import QuestionRecord, check_tensors
-from arm_lens.judges.base import LEAST_MASS, FittedJudge, VerdictJudge
+from arm_lens.judges.base import FittedJudge, VerdictJudge
 from arm_lens.judges.checks import Texts
 from arm_lens.judges.options import Layout, QuestionOptions, ReadingOptions, question_options
 from arm_lens.judges.questions import (
