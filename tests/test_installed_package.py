@@ -29,7 +29,7 @@ REVEALED = [
     "list[arm_lens.judges.base.Comparison]",
     "arm_lens.heads.HeadSet",
 ]
-EXTRAS = ("plotly", "kaleido", "sklearn", "statsmodels", "jinja2", "yaml", "loky", "openai", "typer", "rich")
+EXTRAS = ("plotly", "kaleido", "sklearn", "statsmodels", "yaml", "loky", "openai", "typer", "rich")
 WITHOUT_EXTRAS = """
 import sys
 
