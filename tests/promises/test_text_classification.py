@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from arm_lens import JudgeTemplate, LabelledResponse, PreferencePair
+from arm_lens import ActivationRewardModel, HeadSet, JudgeTemplate, LabelledResponse, PreferencePair, ReadingOptions
+from arm_lens.attribution import few_shot_objective
 from arm_lens.benchmark import read_config, run_benchmark
 from arm_lens.benchmark.config import BenchmarkConfig
 from arm_lens.benchmark.data import plan
@@ -113,3 +114,27 @@ studies:
     summary = results.tables.summary.set_index("judge")
     assert (summary["n"] == 30).all() and (summary["n_clusters"] == 30).all()
     assert summary["accuracy"].between(0, 1).all() and (summary["ci_high"] > summary["ci_low"]).all()
+
+
+@pytest.mark.slow
+@pytest.mark.tl4
+@PROMPTS
+def test_attribution_counts_texts_one_by_one_and_shows_no_text_its_own_label(judge, prompt):
+    replies = labelled_responses("polite", 16, split="train", seed=2)
+    unique = list({one.response: LabelledResponse(prompt, one.response, one.label) for one in replies}.values())[:8]
+    reward = ActivationRewardModel.fit(
+        judge,
+        unique,
+        criterion="polite",
+        selector=HeadSet.none(6, 8),
+        reading=ReadingOptions(readings=2, demonstrations=1),
+    )
+    others = [LabelledResponse(prompt, f"{one.response} {one.response}", one.label) for one in unique]
+    assert len(set(reward.objective(others).clusters)) == 8
+    objective = few_shot_objective(reward, unique, unique, demonstrations=7)  # all but its own
+    assert len(set(objective.clusters)) == 8
+    for sequence in objective.replay.sequences:
+        asked = [part.split("verdict:")[0] for part in judge.tokenizer.decode(sequence).split("request:")[1:]]
+        assert len(set(asked)) == len(asked) == 8
+    with pytest.raises(ValueError, match="8 demonstrations are wanted"):
+        few_shot_objective(reward, unique, unique, demonstrations=8)
