@@ -149,6 +149,7 @@ def test_a_repr_is_short_and_names_its_class(name):
     assert text.startswith(name) and len(text.splitlines()) <= 12
 
 
+@pytest.mark.slow
 def test_the_reprs_of_large_results_stay_short():
     many = [f"criterion {number}" for number in range(40)]
     everyone = HeadSet.all(80, 64)
@@ -244,6 +245,7 @@ def test_exactly_the_chosen_heads_are_framed(share):
     assert sorted(found) == sorted(expected)
 
 
+@pytest.mark.slow
 def test_maps_of_large_models_stay_small():
     everyone = HeadSet.all(80, 64)
     values = HeadScores("shapley on probability", scores(80, 64) * 1e-5)

@@ -317,6 +317,7 @@ def test_a_table_is_made_once_and_is_then_as_it_was(tmp_path, frame):
     assert store.read_frame("f" * 20)[1] == {"seed": 3}
 
 
+@pytest.mark.slow
 def test_the_same_table_has_the_same_bytes_in_every_process(tmp_path):
     source = (
         LOADED

@@ -219,6 +219,7 @@ def test_what_idle_and_unwritten_heads_hold_is_no_matter(planted, planted_object
 # ------------------------------------------------------------------------------------------ demonstrations
 
 
+@pytest.mark.slow
 def test_worked_examples_of_the_bundled_judge_are_used_by_early_tokens(judge):
     pool = labelled_responses("positive", 10, split="train", seed=0)
     questions = labelled_responses("positive", 8, split="test", seed=0)

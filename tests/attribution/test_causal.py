@@ -202,6 +202,7 @@ def brute_force_shapley(game, outcome, player, players):
     return total / math.factorial(len(players))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("outcome", ["accuracy", "probability", "gap"])
 @pytest.mark.parametrize("players", [(0, 1, 2, 3, 4, 5), (1, 4, 5), (2,)])
 def test_exact_shapley_values_average_over_all_orders(players, outcome):

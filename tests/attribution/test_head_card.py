@@ -174,6 +174,7 @@ def card(bundled):
     return head_card(reward, (4, 3), questions, attributions=frame, demonstrations_from=pool, top=4, max_examples=2)
 
 
+@pytest.mark.slow
 def test_a_card_knows_every_token_of_every_prompt(card, bundled):
     reward, questions, _, _ = bundled
     assert card.head == Head(4, 3) and card.chosen and card.n == 6

@@ -149,6 +149,7 @@ def test_what_is_shared_changes_nothing(said, setting, name):
     assert said(name).fit == alone.fit
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["arm_reinforce", "sav", "probe"])
 def test_the_accuracy_on_the_examples_is_counted_by_hand(said, setting, name):
     verdicts, judge = setting.ask(name, **OPTIONS.get(name, {}))
@@ -259,11 +260,13 @@ def cross_fitted(judge, setting, denoise):
     return HeadMeans((means[0].values + means[1].values) / 2, 4)
 
 
+@pytest.mark.slow
 def test_the_search_finds_heads_at_all(said):
     """Else nothing is written, and the tests above would say nothing."""
     assert said("arm_reinforce", 1).fit["n_heads"] and said("arm_random_heads", 1).fit["n_heads"]
 
 
+@pytest.mark.slow
 def test_random_heads_are_as_many_in_every_layer_as_were_chosen(said, judge):
     def layers(verdicts):
         return Counter(layer for layer, _ in verdicts.fit["heads"])
@@ -365,6 +368,7 @@ def key(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
 
 
+@pytest.mark.slow
 def test_an_endpoint_is_asked_once_and_its_answers_are_kept(key, tmp_path):
     with ChatServer(sure) as server:
         options = {"model": "judge", "base_url": server.url, "max_retries": 0, "timeout": 10.0}

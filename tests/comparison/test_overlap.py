@@ -65,6 +65,7 @@ def test_without_layers_the_p_value_is_fishers():
     assert row["p_value"] == pytest.approx(stats.fisher_exact(table, alternative="greater").pvalue, rel=1e-9)
 
 
+@pytest.mark.slow
 def test_under_the_null_small_p_values_are_as_rare_as_they_say():
     generator = torch.Generator().manual_seed(0)
     one = random_set(6, 8, 12, 0)

@@ -128,6 +128,7 @@ tinystories = pytest.mark.skipif(
 )
 
 
+@pytest.mark.slow
 @tinystories
 def test_a_real_language_model_is_read_steered_and_replayed_alike():
     from arm_lens import HeadSet, steer

@@ -163,6 +163,7 @@ def test_the_same_model_has_the_same_adapter(of_kind, kind):
     assert language_model(model.raw) is model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["bridge", "hooked", "bare"])
 def test_what_was_found_out_outlives_the_adapter(of_kind, kind):
     raw = of_kind(kind, "qwen2")

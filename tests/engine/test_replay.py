@@ -138,6 +138,7 @@ def test_more_masks_than_go_into_one_pass(model_of, model_class):
 # ------------------------------------------------------------------------------------------ models that are not replayed
 
 
+@pytest.mark.slow
 def test_models_that_cannot_be_replayed_are_read_in_full_and_say_so_once(fresh, architecture):
     model = fresh(*architecture)
     masks, values = problem(model)
@@ -230,6 +231,7 @@ def test_a_model_that_carries_more_from_token_to_token_than_keys_and_values_is_f
         handle.remove()
 
 
+@pytest.mark.slow
 def test_with_a_hook_of_the_users_that_acts_on_whole_prompts_they_are_read_in_full(fresh, model_class):
     model = fresh(transformers.LlamaConfig(**SMALL), model_class)
     masks, values = problem(model)

@@ -63,6 +63,7 @@ def test_the_interval_of_single_verdicts_is_wilsons():
     assert ends(accuracy(correct, clusters=np.arange(100)[::-1])) == ends(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sizes", [(4,), (1, 7)], ids=["equal clusters", "unequal clusters"])
 def test_an_interval_over_clusters_is_as_wide_as_the_cluster_robust_error_says(sizes):
     generator = np.random.default_rng(0)

@@ -70,6 +70,7 @@ def test_no_sentence_frame_or_order_is_shared_between_training_and_testing():
         assert not set(FRAMES["train"][kind]) & set(FRAMES["test"][kind])
 
 
+@pytest.mark.slow
 def test_no_combination_of_words_is_shared_between_training_and_testing():
     def combinations(split):
         found = set()

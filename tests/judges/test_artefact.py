@@ -81,6 +81,7 @@ def test_saving_over_an_older_one_may_be_killed_at_any_moment(folder_of, model_o
     assert len(files(folder)) == 3  # with the lock; what the killed left is gone
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", ["fsync", "replace", "unlink"])
 def test_an_older_one_survives_every_step_of_a_save_that_fails(model_of, tmp_path, monkeypatch, at):
     model = model_of("llama")
@@ -280,6 +281,7 @@ def test_a_fingerprint_is_of_the_model_itself_while_it_is_steered(model_of, mode
     assert fingerprint_of(model).digest == plain
 
 
+@pytest.mark.slow
 def test_saving_beside_scoring_in_another_thread_harms_neither(model_of, tmp_path):
     model = model_of("llama")
     reward, plain = fitted(model, "warm", [(0, 1), (1, 2)]), fingerprint_of(model).digest

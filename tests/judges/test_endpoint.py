@@ -86,6 +86,7 @@ def test_a_rationale_is_asked_for_after_the_question_and_read_on_the_last_line()
 # How it is read
 
 
+@pytest.mark.slow
 def test_rewards_are_the_two_way_probabilities_whatever_order_answers_arrive_in():
     def slow(body):
         time.sleep(0.05 * random.random())
@@ -140,6 +141,7 @@ def test_a_liking_for_a_place_shows_and_cancels(answer, first, inconsistent):
     assert (bias.first, bias.inconsistent) == (first, inconsistent)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rationale", [False, True])
 def test_votes_are_counted(rationale):
     def voter(body):

@@ -165,6 +165,7 @@ def test_every_judge_that_learns_from_examples_can_be_saved():
             assert name == "endpoint" or not spec.reads_examples(None), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FITTED)
 def test_what_was_saved_judges_as_before(fitted, model, tmp_path, name):
     judge = fitted(name)
@@ -239,6 +240,7 @@ def test_it_has_a_style_and_words_of_its_own(name):
     assert spec.style.label not in {one.label for one in others}
 
 
+@pytest.mark.slow
 @EVERY
 def test_it_depends_on_a_seed_if_it_says_so_and_only_then(fitted, options, name):
     spec = JUDGES[name]

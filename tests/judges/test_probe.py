@@ -28,6 +28,7 @@ def planted(tokenizer, tmp_path_factory):
     return planted_model(tokenizer, tmp_path_factory, seed=3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("criterion", "inverse_penalty"), [("polite", 1.0), ("list", 0.01)])
 def test_predictions_equal_logistic_regression_on_raw_hugging_face_activations(judge, criterion, inverse_penalty):
     train = labelled_responses(criterion, 40, split="train", seed=1)

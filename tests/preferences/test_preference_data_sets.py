@@ -43,6 +43,7 @@ def test_hh_rlhf_is_read_but_for_four_rows_whose_chosen_answer_is_empty(hh):
     )
 
 
+@pytest.mark.slow
 def test_the_messages_of_hh_rlhf_say_what_its_transcripts_say(hh):
     rows = [json.loads(line) for line in gzip.decompress(HH.read_bytes()).decode().split("\n") if line]
     for pair in hh.good:
@@ -58,6 +59,7 @@ def test_every_prompt_of_hh_rlhf_ends_with_the_person_and_every_answer_is_the_as
     assert {turn["role"] for pair in hh.good for turn in (*pair.chosen, *pair.rejected)} == {"assistant"}
 
 
+@pytest.mark.slow
 def test_hh_rlhf_is_split_exactly_although_some_prompts_occur_twice(hh):
     prompts = Counter(json.dumps(pair.prompt) for pair in hh.good)
     assert max(prompts.values()) == 2

@@ -61,6 +61,7 @@ def example(fields: dict, number: int) -> Preference:
     return PreferencePair(**fields, id=f"nr {number}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FORMATS)
 @settings(max_examples=60, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(drawn=st.lists(single | pair, min_size=1, max_size=4))

@@ -33,6 +33,7 @@ counts_per_stratum = st.lists(st.integers(1, 30), min_size=1, max_size=6)
 fractions = st.lists(st.floats(0.05, 1), min_size=1, max_size=4)
 
 
+@pytest.mark.slow
 @QUICK
 @given(strata=counts_per_stratum, weights=fractions, seed=st.integers(0, 99), rest=st.floats(0, 1))
 def test_with_unique_prompts_sizes_are_exact_and_strata_balanced_within_one(strata, weights, seed, rest):
@@ -55,6 +56,7 @@ def test_with_unique_prompts_sizes_are_exact_and_strata_balanced_within_one(stra
             assert abs(in_part[stratum] - count * sizes[name] / n) < 1
 
 
+@pytest.mark.slow
 @QUICK
 @given(n=st.integers(2, 40), share=st.floats(0.1, 0.9), seed=st.integers(0, 99))
 def test_labelled_pairs_stay_together_and_parts_have_as_many_of_each_label(n, share, seed):

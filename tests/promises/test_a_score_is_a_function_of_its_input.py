@@ -164,6 +164,7 @@ def judges(request, folder_of, tokenizer):
     ]
 
 
+@pytest.mark.slow
 def test_a_hundred_calls_from_several_threads_give_what_one_thread_gives(judges):
     expected = [judge.score(PROMPTS, RESPONSES) for judge in judges]
     for one, other in itertools.pairwise(expected):

@@ -133,6 +133,7 @@ def test_a_wrong_file_is_one_clear_error(tmp_path, name, data, message):
     assert message in error_of(path)
 
 
+@pytest.mark.slow
 def test_many_small_values_are_counted_before_they_take_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "MAX_VALUES", 30_000)
     monkeypatch.setattr(sources, "MAX_ROWS", 5_000)

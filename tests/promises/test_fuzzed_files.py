@@ -212,6 +212,7 @@ def test_the_responses_of_a_mutated_file_are_read_and_written_or_refused_with_th
             raise
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WRITERS)
 def test_a_mutated_file_is_read_or_refused_with_the_one_error(tmp_path, name):
     path, n_read = tmp_path / name, 0

@@ -171,6 +171,7 @@ values = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=400, derandomize=True, deadline=None)
 @given(value=values | st.lists(st.dictionaries(keys, values, min_size=1, max_size=4), max_size=2))
 def test_anything_else_is_refused_or_text_that_says_neither_none_nor_a_python_object(value):

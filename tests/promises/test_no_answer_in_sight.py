@@ -40,6 +40,7 @@ def test_texts_are_recognised_by_digests_whatever_the_white_space():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", [DEMO, DEMONSTRATION])
 def test_no_task_of_the_bundled_configurations_tests_an_example(path):
     tasks = plan(read_config(path))

@@ -94,6 +94,7 @@ def other_tokenizer(folder: Path) -> None:
     (folder / "tokenizer.json").write_text(json.dumps(content))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -150,6 +151,7 @@ def test_a_fingerprint_is_of_nobodys_steering_hooks_or_mode(folder):
     raw.eval()
 
 
+@pytest.mark.slow
 def test_saving_while_other_threads_score_writes_the_models_own_fingerprint(folder, tmp_path):
     model = load_model(folder)
     rewards = [reward_on(model), reward_on(model, selector=HeadSet.of(3, 4, [(2, 3)]))]
@@ -312,6 +314,7 @@ def mutated_tensors(content: bytes, order: random.Random) -> bytes:
     return mutated_bytes(content, order) if kind == "bytes" else save(tensors)
 
 
+@pytest.mark.slow
 def test_a_damaged_or_forged_artefact_gives_the_right_answers_or_one_of_two_errors(every_kind, tmp_path):
     model, saved, expected = every_kind
     refused = 0

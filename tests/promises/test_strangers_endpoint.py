@@ -131,6 +131,7 @@ def mutated(order: random.Random) -> bytes:
     return content
 
 
+@pytest.mark.slow
 def test_mutated_answers_are_read_or_refused_and_what_is_stored_can_be_read_again(tmp_path):
     answered = 0
     with ChatServer(sure) as server:
@@ -300,6 +301,7 @@ def test_the_users_own_address_in_the_environment_is_trusted_with_the_usual_key(
         read_config(configuration(tmp_path, api_key_env="OTHER_KEY"))
 
 
+@pytest.mark.slow
 def test_a_run_keeps_the_password_out_of_its_folder(tmp_path, capfd):
     with ChatServer(sure) as server:
         url = server.url.replace("http://", "http://me:hunter2secret@")

@@ -90,6 +90,7 @@ LAUGHS = "- &a [x, x]\n- &b [*a, *a, *a, *a]\n" + "".join(
 """Aliases of aliases, which stand for more lists than memory has room for."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["a: &x [*x]", "a: [1\n", LAUGHS, "--- 1\n--- 2\n", "\x00", "? [a]\n: b"])
 def test_what_is_no_configuration_at_all_is_refused_by_name(tmp_path, text):
     (tmp_path / "run.yaml").write_text(text, encoding="utf-8")

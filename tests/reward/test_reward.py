@@ -237,6 +237,7 @@ def test_fewer_shots_are_taken_where_there_are_fewer_examples_and_this_is_record
     assert fit(model_of("llama"), demonstrations=50).record.demonstrations == 5
 
 
+@pytest.mark.slow
 def test_pairs_are_fitted_and_preferred_in_either_layout(model_of):
     pairs = [PreferencePair(one.prompt, "warm and bright", "cold", id=one.id) for one in distinct_examples()]
     for layout in ("scalar", "ranked"):
@@ -340,6 +341,7 @@ def test_every_search_gives_a_reward_model_that_round_trips_exactly(model_of, tm
     assert torch.equal(loaded.score(PROMPTS, RESPONSES), fitted.score(PROMPTS, RESPONSES))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("selector", SELECTORS, ids=lambda one: type(one).__name__)
 def test_every_search_gives_the_same_for_the_same_seed_and_leaves_no_gradient(model_of, selector):
     model = model_of("gpt2")
@@ -392,6 +394,7 @@ def test_a_denoised_reward_model_round_trips_and_says_so(model_of, tmp_path, sel
     assert torch.equal(loaded.score(PROMPTS, RESPONSES), denoised.score(PROMPTS, RESPONSES))
 
 
+@pytest.mark.slow
 def test_denoising_that_takes_nothing_out_fits_the_same_means(model_of):
     nothing = Denoise(explained=1.0, weighted=False)
     plain, denoised = (fit(model_of("llama"), denoise=one) for one in (None, nothing))
@@ -415,12 +418,14 @@ def test_saving_and_loading_round_trips_exactly(model_of, tmp_path, model_class)
     assert torch.equal(loaded.score(PROMPTS, RESPONSES), fitted.score(PROMPTS, RESPONSES))
 
 
+@pytest.mark.slow
 def test_how_heads_were_searched_is_recorded(model_of, tmp_path):
     fitted = fit(model_of("llama"))
     assert ActivationRewardModel.load(fitted.save(tmp_path / "rm")).record.search["steps"] == QUICK.steps
     assert fit(model_of("llama"), selector=HeadSet.none(3, 4)).record.search is None
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not HOOKED, reason="this TransformerLens has no HookedTransformer")
 def test_both_classes_may_share_a_reward_model_in_bfloat16_but_another_dtype_may_not(folder_of, tmp_path):
     from arm_lens.judges.artefact import WrongModelError
@@ -472,6 +477,7 @@ def test_other_weights_of_the_same_shape_are_refused(model_of, folder_of, tmp_pa
         ActivationRewardModel.load(folder, load_model(tmp_path / "tuned"))
 
 
+@pytest.mark.slow
 def test_other_weight_processing_is_refused_and_named(folder_of, tmp_path):
     from arm_lens.judges.artefact import WrongModelError
 

@@ -63,6 +63,7 @@ def lines(path):
 FILES = ["x.jsonl", "x.json", "x.csv", "x.tsv", "x.parquet"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", FILES)
 @pytest.mark.parametrize("target", [*FILES, "x.csv.gz"])
 def test_every_row_gets_its_reward_and_keeps_its_cells(saved, reward, load, tmp_path, source, target):
@@ -161,6 +162,7 @@ def test_what_is_there_is_not_scored_again_and_what_is_half_there_is(saved, data
     assert out.read_bytes() == whole and len(loaded) == 1
 
 
+@pytest.mark.slow
 def test_an_output_of_other_inputs_is_refused_and_left_alone(saved, reward, data, load, tmp_path):
     out = tmp_path / "out.jsonl"
     score_file(saved, data, out, load=load, options={"dtype": "float32"})
@@ -247,6 +249,7 @@ def test_no_rows_give_an_empty_file(saved, tmp_path):
     assert (tmp_path / "out.jsonl").read_bytes() == b""
 
 
+@pytest.mark.slow
 def test_the_command_line_says_what_was_made_and_refuses_another_reward_model(reward, saved, data, tmp_path):
     out = str(tmp_path / "out.jsonl")
     said = CliRunner().invoke(app, ["score", str(saved), str(data), "--out", out, "--device", "cpu"])

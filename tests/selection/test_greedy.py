@@ -129,6 +129,7 @@ def test_fewer_heads_than_none_are_refused():
         Greedy(max_heads=-2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_exactly_the_planted_heads_are_found(seed, tokenizer, tmp_path_factory):
     planted = planted_model(tokenizer, tmp_path_factory, seed=seed)
