@@ -246,7 +246,9 @@ def test_no_question_is_shown_its_own_prompt(judge):
         text = judge.tokenizer.decode(sequence)
         replies = text.split("request:")[1:]
         assert len(replies) == 6 and len({reply.split("verdict:")[0] for reply in replies}) == 6
-    with pytest.raises(ValueError, match=r"6 demonstrations are wanted for .*but there are 5 about another prompt or text"):
+    with pytest.raises(
+        ValueError, match=r"6 demonstrations are wanted for .*but there are 5 about another prompt or text"
+    ):
         few_shot_objective(reward, examples, examples, demonstrations=6)
 
 
