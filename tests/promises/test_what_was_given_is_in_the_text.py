@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import warnings
 
 import pytest
 import torch
@@ -24,13 +25,14 @@ from promises.asking_support import (
     saying,
 )
 
-from arm_lens import GenerativeJudge, JudgeTemplate, LabelledResponse
+from arm_lens import GenerativeJudge, JudgeTemplate, LabelledResponse, load_model
 from arm_lens.engine.tokens import MarkedText, encode_text
+from arm_lens.judge_model import labelled_responses
 from arm_lens.judges import fit_judge
 from arm_lens.judges.chat import ChatTemplateError
 from arm_lens.judges.likelihood import LikelihoodJudge
 from arm_lens.judges.options import QuestionOptions, ReadingOptions
-from arm_lens.judges.questions import Question, render_question
+from arm_lens.judges.questions import Question, UnknownTokensWarning, render_question
 
 pytestmark = pytest.mark.tl4
 
@@ -245,3 +247,13 @@ def test_every_judge_that_asks_takes_the_options_by_name():
         reading = ReadingOptions(demonstrations=1, readings=4)
         judge = fit_judge(name, model, examples, options, reading=reading)
         assert torch.isfinite(judge.score(["q"], ["r"])).all()
+
+
+def test_words_that_the_tokenizer_does_not_know_are_said_to_be_lost():
+    judge = GenerativeJudge(load_model())
+    with pytest.warns(UnknownTokensWarning, match=r"of the tokens of the prompts are '<unk>'.*does not read them"):
+        judge.score(["Zygomorphic flowers?"], ["Snapdragons, orchids; botanists call them irregular."])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UnknownTokensWarning)
+        known = labelled_responses("polite", 4, split="test", seed=0)
+        judge.score([one.prompt for one in known], [one.response for one in known])

@@ -32,10 +32,16 @@ from arm_lens.preferences import LabelledResponse, Preference, PreferencePair, c
 Fitting = TypeVar("Fitting")
 MAX_NAMED = 5
 """How many questions a warning names."""
+MOST_UNKNOWN = 0.05
+"""The share of unknown tokens in prompts from which on a warning is due."""
 
 
 class OwnAnswerWarning(UserWarning):
     """A question stands among its own demonstrations, with its answer, so that the verdict on it says nothing."""
+
+
+class UnknownTokensWarning(UserWarning):
+    """Prompts have words that the tokenizer replaces by its token for the unknown."""
 
 
 class ClippedPromptWarning(UserWarning):
@@ -194,6 +200,7 @@ def encode_questions(
     Warns:
         OwnAnswerWarning: naming the questions that are among their own demonstrations.
         ClippedPromptWarning: naming the questions whose prompts were shortened.
+        UnknownTokensWarning: if the tokenizer has no tokens for more than a twentieth of the prompts.
 
     Raises:
         PromptTooLongError: naming the question whose prompt exceeds the context.
@@ -217,7 +224,23 @@ def encode_questions(
             "demonstrations or its beginning were left out",
             ClippedPromptWarning,
         )
+    warn_of_unknown_tokens(model, found)
     return found
+
+
+def warn_of_unknown_tokens(model: LanguageModel, sequences: Sequence[Sequence[int]]) -> None:
+    """Warn if the tokenizer has no tokens for a good part of the prompts, so that the model cannot read their words."""
+    tokenizer = model.tokenizer
+    unknown = tokenizer.unk_token_id
+    if unknown is None or unknown in (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id):
+        return  # byte-level tokenizers know every text; some name a control token as the unknown one
+    share = sum(one.count(unknown) for one in map(list, sequences)) / max(sum(map(len, sequences)), 1)
+    if share > MOST_UNKNOWN:
+        caution(
+            f"{share:.0%} of the tokens of the prompts are {tokenizer.unk_token!r}: the tokenizer of {model.info.name} has "
+            "no tokens for these words, and the model does not read them; use a model that knows the vocabulary of the data",
+            UnknownTokensWarning,
+        )
 
 
 def too_long(
