@@ -181,3 +181,13 @@ def test_a_template_that_lacks_something_is_refused_by_name(wrong, said):
 def test_a_template_without_a_ranked_question_says_so():
     with pytest.raises(ValueError, match="no ranked question"):
         JudgeTemplate(ranked=None).ranked_question("p", "a", "b")
+
+
+def test_without_a_prompt_nothing_stands_where_it_would():
+    template = JudgeTemplate()
+    assert template.question("", "It rains.") == template.question("Weather?", "It rains.").removeprefix(
+        "Prompt:\nWeather?\n\n"
+    )
+    assert "Prompt" not in template.ranked_question("", "It rains.", "It snows.")
+    inline = JudgeTemplate(scalar="request: {prompt} reply: {response}")
+    assert inline.question("", "It rains.") == "request:  reply: It rains."

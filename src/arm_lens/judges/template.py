@@ -89,16 +89,16 @@ class JudgeTemplate:
         return "{prompt}" in (self.scalar if layout == "scalar" else self.ranked or "")
 
     def question(self, prompt: Prompt, response: Prompt) -> MarkedText:
-        """The scalar question about one response.
+        """The scalar question about one response; without a prompt, its paragraph for the prompt is left out.
 
         Raises:
             PreferenceFieldError: if prompt or response cannot be read as text, or there is no place for the prompt.
         """
         text = checked_prompt(prompt, self.takes_prompt())
-        return _fill(self.scalar, prompt=text, response=text_of(response, "response"))
+        return _fill(_about(self.scalar, text), prompt=text, response=text_of(response, "response"))
 
     def ranked_question(self, prompt: Prompt, response_a: Prompt, response_b: Prompt) -> MarkedText:
-        """The ranked question about two responses.
+        """The ranked question about two responses; without a prompt, its paragraph for the prompt is left out.
 
         Raises:
             ValueError: if the template has none.
@@ -108,7 +108,8 @@ class JudgeTemplate:
             raise ValueError(NO_RANKED_QUESTION)
         given = {"response_a": response_a, "response_b": response_b}
         texts = {field: text_of(text, field) for field, text in given.items()}
-        return _fill(self.ranked, prompt=checked_prompt(prompt, self.takes_prompt("ranked")), **texts)
+        text = checked_prompt(prompt, self.takes_prompt("ranked"))
+        return _fill(_about(self.ranked, text), prompt=text, **texts)
 
     def is_chat(self, tokenizer: PreTrainedTokenizerBase) -> bool:
         """Whether questions to this tokenizer's model go through its chat template."""
@@ -187,6 +188,12 @@ def checked_prompt(prompt: Prompt, has_place: bool) -> str:
             "prompt", "has no place in the judge template; write {prompt} into its question, or leave prompts out"
         )
     return text
+
+
+def _about(text: str, prompt: str) -> str:
+    """The question's text without paragraphs that are for the prompt alone, if there is none."""
+    paragraphs = text.split("\n\n")
+    return text if prompt else "\n\n".join(one for one in paragraphs if "{prompt}" not in one or "{response" in one)
 
 
 def _fill(text: str, **values: str) -> MarkedText:
