@@ -207,3 +207,26 @@ def test_show_prompt_prints_what_is_read_and_writes_nothing(files, tmp_path):
     assert found.stdout.partition(" tokens; ")[0].count("verdict:") == 3
     assert "the reply is polite." in found.stdout and "'yes' against 'no'" in found.stdout
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_what_fit_is_told_is_what_it_does(files, tmp_path):
+    found = arm_lens(
+        "fit", files / "train.jsonl", "--out", tmp_path / "out", "--criterion", "kind",
+        "--criterion-text", "the reply is polite.",
+        "--selector", "top_effect", "--selector-option", "k=2", "--reward", "two_way",
+        "--injection", "add", "--strength", "0.5",
+        "--denoise", "--readings", "5", "--demonstrations", "3", "--folds", "3", "--seed", "7", "--limit", "12",
+    )  # fmt: skip
+    assert found.returncode == 0, found.stderr
+    record = json.loads((tmp_path / "out" / "judge.json").read_text())
+    fit = record["fit"]
+    assert len(record["heads"]) == 2 and record["injection"] == {"mode": "add", "strength": 0.5}
+    assert record["question"]["criterion_text"] == "the reply is polite." and fit["criterion"] == "kind"
+    assert (fit["readings"], fit["demonstrations"], fit["folds"], fit["seed"], fit["n_read"]) == (5, 3, 3, 7, 12)
+    assert fit["reward"] == "two_way" and fit["denoise"] is not None and fit["search"]["kind"] == "top_effect"
+    shown = arm_lens(
+        "evaluate", tmp_path / "out", files / "test.jsonl", "--examples", files / "train.jsonl", "--out", tmp_path / "ev",
+        "--show-prompt",
+    )  # fmt: skip
+    assert shown.returncode == 0 and "the reply is polite." in shown.stdout and not (tmp_path / "ev").exists()

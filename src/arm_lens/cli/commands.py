@@ -14,10 +14,7 @@ from arm_lens.cli.flags import Data, Loading, Question, Reading, Rows, with_flag
 from arm_lens.cli.output import errors, finish, resumable, say, show_standings, show_subsets
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from arm_lens.engine import ModelLike
-    from arm_lens.judges.options import QuestionOptions, ReadingOptions
+    from arm_lens.judges.generative import GenerativeJudge
     from arm_lens.preferences import Preference
 
 app = typer.Typer(
@@ -33,6 +30,7 @@ SameModel = Annotated[
     typer.Option(help="Hub name or local folder; by default the one it was fitted on, as class and dtype were then."),
 ]
 Out = Annotated[Path, typer.Option(help="Folder for what is written.")]
+ShowPrompt = Annotated[bool, typer.Option("--show-prompt", help="Print a prompt that the model would read, and stop.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what OUT has already.")]
 
 
@@ -91,19 +89,19 @@ def fit(
         str, typer.Option(help="Preferences to choose heads on; by default DATA itself, cross-fitted.")
     ] = "",
     criterion: Annotated[str, typer.Option(help="The criterion's name, for the record.")] = "",
-    show_prompt: Annotated[
-        bool, typer.Option("--show-prompt", help="Print a prompt that the model would read, and stop.")
-    ] = False,
+    show_prompt: ShowPrompt = False,
     force: Force = False,
 ) -> None:
     """Fit a reward model to labelled preferences and save it.
 
     Called again, an interrupted fit continues where it stopped.
     """
+    from arm_lens.judges.generative import GenerativeJudge
     from arm_lens.reward.model import ActivationRewardModel
     from arm_lens.selection import selector_of
 
     asked, read, chooser = question.options(), reading.options(), selector_of(reading.chooser())
+    written = reading.written()
     if not show_prompt:
         _writable(out)
         _free(out, "judge.json", force)
@@ -111,7 +109,8 @@ def fit(
     held_out = reader.read(validation) if validation else None
     loaded = loading.load(model)
     if show_prompt:
-        _print_prompt(loaded, examples, asked, read)
+        few_shot = GenerativeJudge.fit(loaded, examples[1:], question=asked, reading=read)
+        _print_prompt(few_shot, examples[0])
         return
     checkpoint = out.with_name(f"{out.name}.unfinished")
     with resumable(checkpoint):
@@ -123,6 +122,8 @@ def fit(
             question=asked,
             reading=read,
             selector=chooser,
+            reward=reading.reward,
+            injection=written,
             seed=reading.seed,
             checkpoint=checkpoint,
             progress=True,
@@ -182,16 +183,21 @@ def evaluate(
     allow_overlap: Annotated[
         bool, typer.Option("--allow-overlap", help="Judge what it was fitted on too; the page names these items.")
     ] = False,
+    show_prompt: ShowPrompt = False,
     force: Force = False,
 ) -> None:
     """Judge labelled preferences with a reward model and its controls; write results.json, tables and report.html."""
     from arm_lens.benchmark import controls_of, judge_preferences
     from arm_lens.storage import locked
 
-    _writable(out)
-    _free(out, "results.json", force)
+    if not show_prompt:
+        _writable(out)
+        _free(out, "results.json", force)
     read_test, read_examples = reader.read(test), reader.read(examples)
     fitted = loading.reward_model(reward_model, model)
+    if show_prompt:
+        _print_prompt(fitted.judge, read_test[0])
+        return
     name = fitted.record.criterion
     results = judge_preferences(
         {"reward_model": fitted, **controls_of(fitted, read_examples, test=read_test, random_sets=random_sets)},
@@ -248,15 +254,11 @@ def benchmark(
     finish(results, out)
 
 
-def _print_prompt(
-    model: ModelLike, examples: Sequence[Preference], question: QuestionOptions, reading: ReadingOptions
-) -> None:
-    """Print the first example as the model would read it behind others, and the tokens that are read as its verdict."""
-    from arm_lens.judges.generative import GenerativeJudge
+def _print_prompt(judge: GenerativeJudge, example: Preference) -> None:
+    """Print the question about an example as the model reads it, and the tokens that are read as its verdict."""
     from arm_lens.judges.questions import questions_of
 
-    judge = GenerativeJudge.fit(model, examples[1:], question=question, reading=reading)
-    [tokens] = judge.encode(questions_of(examples[:1], judge.template, judge.layout), [judge.demonstrations])
+    [tokens] = judge.encode(questions_of([example], judge.template, judge.layout)[:1], [judge.demonstrations])
     decode = judge.model.tokenizer.decode
     typer.echo(decode(tokens))
     positive, negative = (

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_type_hin
 import typer
 
 if TYPE_CHECKING:
-    from arm_lens.engine.language_model import ModelLike
+    from arm_lens.engine import Injection, ModelLike
     from arm_lens.judges.options import QuestionOptions, ReadingOptions
     from arm_lens.preferences import Preference
     from arm_lens.reward.model import ActivationRewardModel
@@ -199,13 +199,37 @@ class Reading:
     selector_option: Annotated[list[str], _some("NAME=VALUE: an option of the selector, e.g. steps=300.")] = field(
         default_factory=list
     )
+    reward: Annotated[
+        Literal["log_prob", "two_way", "probability", "accuracy", "margin"],
+        typer.Option(help="What the search for heads maximises."),
+    ] = "log_prob"
+    injection: Annotated[
+        Literal["replace", "add"], typer.Option(help="Write the means instead of the activations, or add them.")
+    ] = "replace"
+    strength: Annotated[float, typer.Option(help="How strongly the means are written; 1 writes them as they are.")] = (
+        1.0
+    )
+    denoise: Annotated[bool, typer.Option("--denoise", help="Denoise the means by weighted principal components.")] = (
+        False
+    )
     seed: int = 0
 
     def options(self) -> ReadingOptions:
-        """The same as the library's options, the selector apart."""
-        from arm_lens.judges.options import ReadingOptions
+        """How examples are read, as the library's options."""
+        from arm_lens.judges.options import Denoise, ReadingOptions
 
-        return ReadingOptions(demonstrations=self.demonstrations, readings=self.readings, folds=self.folds)
+        return ReadingOptions(
+            demonstrations=self.demonstrations,
+            readings=self.readings,
+            folds=self.folds,
+            denoise=Denoise() if self.denoise else None,
+        )
+
+    def written(self) -> Injection:
+        """How means are written, as the library's options."""
+        from arm_lens.engine import Injection
+
+        return Injection(mode=self.injection, strength=self.strength)
 
     def chooser(self) -> dict[str, Any]:
         """The selector by name, with its options."""
