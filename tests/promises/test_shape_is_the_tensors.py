@@ -6,9 +6,11 @@ import pytest
 import torch
 import transformers
 from transformer_lens.model_bridge import TransformerBridge
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from arm_lens import HeadSet, steer
+from arm_lens import HeadSet, load_model, steer
 from arm_lens.engine import UnsupportedModelError, describe, language_model, last_logits, mean_heads, pad, read_batch
+from arm_lens.engine.hooked import HookedTransformer
 
 pytestmark = pytest.mark.tl4
 
@@ -105,3 +107,14 @@ def test_a_hook_point_that_nothing_reads_is_refused(folder_of):
         block.attn.o.__class__ = type("Deaf", (kind,), forward)
     with pytest.raises(UnsupportedModelError, match="what is written at hook_z has no effect"):
         language_model(bridge)
+
+
+def test_a_model_that_does_nothing_with_its_heads_is_a_model_all_the_same(folder_of, tmp_path):
+    module = AutoModelForCausalLM.from_pretrained(folder_of("llama"))
+    with torch.no_grad():
+        for layer in module.model.layers:
+            layer.self_attn.o_proj.weight.zero_()
+    module.save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(folder_of("llama")).save_pretrained(tmp_path)
+    for model_class in ("TransformerBridge", *(["HookedTransformer"] if HookedTransformer else [])):
+        assert language_model(load_model(tmp_path, model_class=model_class)).n_heads > 0

@@ -232,9 +232,19 @@ def head_shape(model: LanguageModel) -> tuple[int, int]:
         ramp = torch.linspace(-3.0, 3.0, shape[1])
         with model.hooked(dict.fromkeys(layers, lambda z: ramp.to(z).expand_as(z).clone())):
             written = model.unchecked_last_logits(batch)
-    if torch.equal(plain, written):
+    if torch.equal(plain, written) and not _reads_heads(model):
         raise UnsupportedModelError(f"{name}: what is written at hook_z has no effect: attention does not read it")
     return shape
+
+
+def _reads_heads(model: LanguageModel) -> bool:
+    """Whether logits depend on what is written at ``hook_z``, even if all weights on the way are zero."""
+    with torch.inference_mode(False), torch.enable_grad():
+        batch = pad([list(range(1, 1 + LENGTHS[1]))], device=model.device)
+        shift = torch.zeros((), device=model.device, dtype=model.dtype, requires_grad=True)
+        with model.exclusive(), model.hooked(dict.fromkeys(range(model.n_layers), lambda z: z + shift)):
+            logits = model.last_logits_with_gradient(batch)
+        return logits.requires_grad and torch.autograd.grad(logits.sum(), shift, allow_unused=True)[0] is not None
 
 
 def _one_shape(name: str, shapes: dict[int, tuple[int, ...]], n_heads: int) -> tuple[int, int]:
