@@ -30,7 +30,7 @@ def signs(results: BenchmarkResults, name: str) -> list[str]:
     return next(check.found for check in results.checks if check.name == name)
 
 
-@pytest.mark.filterwarnings("ignore::arm_lens.judges.base.VerdictMassWarning")
+@pytest.mark.filterwarnings("ignore::arm_lens.judges.verdict_mass.VerdictMassWarning")
 def test_a_model_that_would_write_something_else_is_named_with_what_it_would_write(model_of, tmp_path, capsys):
     judge = GenerativeJudge(model_of(), question=QUESTION)
     voting = VotingJudge(GenerativeJudge(model_of(), question=QUESTION), votes=2)
@@ -56,7 +56,7 @@ def test_a_judge_that_gives_verdicts_is_not(judge):
     assert results.fits["verdict_mass"].item() > 0.9 and signs(results, "Would rather not give a verdict") == []
 
 
-@pytest.mark.filterwarnings("ignore::arm_lens.judges.base.VerdictMassWarning")
+@pytest.mark.filterwarnings("ignore::arm_lens.judges.verdict_mass.VerdictMassWarning")
 def test_a_fit_without_a_name_and_without_heads_says_so_on_the_page(model_of, tmp_path):
     model = model_of()
     examples = [LabelledResponse("warm", word, number % 2 == 0) for number, word in enumerate(WORDS)]
