@@ -106,7 +106,9 @@ def test_with_the_means_of_the_heads_the_whole_reward_model_is_put_to_the_other_
 
 def test_responses_to_one_prompt_count_as_one(rewards, examples):
     questions = examples["brief"]
-    repeated = [LabelledResponse(questions[0].prompt, one.response, one.label) for one in questions]
+    prompts = sorted({one.prompt for one in questions})[:3]
+    by_label = sorted(questions, key=lambda one: one.label)  # a prompt's verdicts are then right or wrong together
+    repeated = [LabelledResponse(prompts[number // 10], one.response, one.label) for number, one in enumerate(by_label)]
     apart, together = (
         value(transfer(rewards, {"brief": some}, random_sets=1), "none", "brief") for some in (questions, repeated)
     )
