@@ -225,9 +225,7 @@ def test_a_token_that_reaches_from_the_question_into_the_cue_is_no_hindrance(jud
     template = JudgeTemplate(header="", scalar="request: {prompt} reply: {response}", cue="ish verdict:", chat=False)
     questions = GenerativeJudge(judge, question=QuestionOptions(template=template))
     voting = VotingJudge(questions, votes=2, rationale=Rationale(max_tokens=2, cue=" verdict:"))
-    prompts = voting._reason_prompts(
-        questions.scalar_questions(["garden"], ["mill"]), Rationale(cue=" verdict:"), False
-    )
+    prompts = voting._reason_prompts(questions.scalar_questions(["garden"], ["mill"]), Rationale(cue=" verdict:"))
     assert prompts == [ids_of(judge.tokenizer, "request: garden reply: mill verdict:")]
     assert 0 <= float(voting.score(["garden"], ["mill"])) <= 1
 
