@@ -104,6 +104,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     },
     "Emu3ForConditionalGeneration": {"vocabulary_map": {"<image>": 5}},
     "Mamba2ForCausalLM": {"num_heads": 8, "head_dim": 8, "n_groups": 1},
+    "Lfm2ForCausalLM": {"layer_types": ["conv", "full_attention"]},
     "Lfm2MoeForCausalLM": {"layer_types": ["conv", "full_attention"], "num_dense_layers": 1},
 }
 """What a config needs in addition, by architecture."""

@@ -50,7 +50,8 @@ LENGTHS = (12, 7, 4)
 LONGEST = 272
 """A row may have as many tokens as this to go beyond a sliding window or a scaling of positions."""
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 0.03}
-"""By how much logits may differ, in standard deviations of the logits; 0.2 in other dtypes."""
+"""By how much logits may differ, in standard deviations of the logits; 0.3 in other dtypes, for
+rounding in bfloat16 was seen to explain 0.2."""
 PROCESSED = 5
 """How much larger the tolerance is for weights that TransformerLens has folded or centred."""
 QUANTISED = 0.3
@@ -123,7 +124,7 @@ def tolerance(dtype: torch.dtype, *, processed: bool = False, quantised: bool = 
     """By how much logits may differ, in standard deviations of the logits."""
     if quantised:
         return QUANTISED
-    return TOLERANCE.get(dtype, 0.2) * (PROCESSED if processed else 1)
+    return TOLERANCE.get(dtype, 0.3) * (PROCESSED if processed else 1)
 
 
 def _deviation(found: Tensor, expected: Tensor) -> float:
