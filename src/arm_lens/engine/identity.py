@@ -53,7 +53,9 @@ TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 0.03}
 """By how much logits may differ, in standard deviations of the logits; 0.3 in other dtypes, for
 rounding in bfloat16 was seen to explain 0.2."""
 PROCESSED = 5
-"""How much larger the tolerance is for weights that TransformerLens has folded or centred."""
+"""How much larger the tolerance is for weights that TransformerLens has folded or centred; at most `LARGEST`."""
+LARGEST = 0.5
+"""No rounding is allowed more."""
 QUANTISED = 0.3
 """The tolerance for quantised weights, whose activations may be rounded by batch."""
 
@@ -124,7 +126,7 @@ def tolerance(dtype: torch.dtype, *, processed: bool = False, quantised: bool = 
     """By how much logits may differ, in standard deviations of the logits."""
     if quantised:
         return QUANTISED
-    return TOLERANCE.get(dtype, 0.3) * (PROCESSED if processed else 1)
+    return min(TOLERANCE.get(dtype, 0.3) * (PROCESSED if processed else 1), LARGEST)
 
 
 def _deviation(found: Tensor, expected: Tensor) -> float:
