@@ -100,6 +100,7 @@ def test_every_module_teaches_its_idea_and_stays_one_thing(path):
     assert len(text.splitlines()) <= 500
 
 
+@pytest.mark.slow
 def test_no_parameter_of_a_model_is_typed_any():
     """A model is a ``ModelLike`` or a ``LanguageModel``."""
     for path in modules():

@@ -204,6 +204,7 @@ def test_of_two_that_write_once_the_first_stays(tmp_path):
 # ------------------------------------------------------------------------------------------ locks
 
 
+@pytest.mark.slow
 def test_a_second_process_is_kept_out_at_once_or_after_waiting_and_let_in_when_the_first_is_killed(victims, tmp_path):
     source = """
 import time

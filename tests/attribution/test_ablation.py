@@ -127,6 +127,7 @@ def aligned(donor, length):
     return row[-length:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("positions", ["last", "all"])
 def test_resampling_with_every_other_question_is_exact(both, positions):
     raw, name, model = both

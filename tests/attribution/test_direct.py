@@ -162,6 +162,7 @@ def test_contributions_are_those_of_the_weights_by_hand(model_of, raw_of, family
     torch.testing.assert_close(gaps.double(), expected.gaps, atol=1e-4, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model_family", list(OTHERS))
 def test_norms_behind_the_attention_softcaps_parts_that_add_the_stream_and_odd_widths_are_told_right(
     fresh, tmp_path, model_family

@@ -96,6 +96,7 @@ def undone(task, others):
     return [original[one.id] for one in task.examples]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["world", "hacking", "file", "hacking file"])
 def test_samples_are_nested_over_sizes_and_the_same_over_noise(source, file_of):
     study = {

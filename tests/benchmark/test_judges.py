@@ -277,6 +277,7 @@ def test_random_heads_are_as_many_in_every_layer_as_were_chosen(said, judge):
         assert len({str(one.fit["heads"]) for one in drawn}) > 1
 
 
+@pytest.mark.slow
 def test_all_heads_are_all(said, judge):
     assert said("arm_all_heads").fit["n_heads"] == judge.cfg.n_layers * judge.cfg.n_heads
 
@@ -347,6 +348,7 @@ def test_ranked_judges_ask_in_both_orders(ranked, name):
     assert set(items_of(ranked.task, name, 0, verdicts)["unit"]) == {"pair"}
 
 
+@pytest.mark.slow
 def test_a_likelihood_ratio_is_taken_to_the_reference_in_a_folder(ranked, folder, folder_of, model_of):
     verdicts, _ = ranked.ask("likelihood_ratio", reference=str(folder_of("qwen2")), beta=0.5)
     texts = columns(ranked.task.test)

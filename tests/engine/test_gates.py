@@ -173,6 +173,7 @@ def test_verdicts_and_gradient_are_those_of_whole_passes_through_the_raw_model(
     torch.testing.assert_close(slope, expected_slope.float(), atol=1e-4, rtol=1e-3)
 
 
+@pytest.mark.slow
 @both_families
 def test_the_gradient_is_the_limit_of_finite_differences(model_of, model_family, model_class):
     """By five points, whose error is of the fourth order: 0.02 ** 4, and float32's rounding divided by 0.02."""
@@ -204,6 +205,7 @@ def test_the_gradient_where_no_gate_is_open_says_what_opening_one_would_do(model
     torch.testing.assert_close(slope, expected_slope.float(), atol=1e-4, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_how_prompts_are_batched_and_kept_does_not_matter(model_of, model_class):
     model = model_of("gpt2", model_class)
     values, gates = values_for(model), gates_for(model)

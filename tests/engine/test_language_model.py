@@ -111,6 +111,7 @@ def test_where_hooked_transformer_is_gone_asking_for_it_says_so(folder_of):
         load_model(folder_of("llama"), model_class="HookedTransformer")
 
 
+@pytest.mark.slow
 def test_a_template_in_the_model_folder_is_the_models_own(folder_of, tmp_path):
     import json
     import shutil

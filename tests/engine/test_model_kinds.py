@@ -85,6 +85,7 @@ def test_all_kinds_give_the_logits_of_hugging_face(of_kind, plain, kind, model_f
         torch.testing.assert_close(found[: len(one)], one, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_logits_after_segments_are_those_of_whole_prompts_and_so_are_some_rows_of_them(of_kind, plain, kind):
     model = language_model(of_kind(kind))
@@ -109,6 +110,7 @@ def test_a_model_says_of_itself_what_its_config_says(of_kind, plain, kind):
     assert str(describe(model).name) in repr(model)
 
 
+@pytest.mark.slow
 def test_a_wrapped_model_is_found_again_under_its_name(plain, tokenizer):
     model = plain()
     again = load_model(describe((model, tokenizer)).name)
@@ -173,6 +175,7 @@ def test_what_was_found_out_outlives_the_adapter(of_kind, kind):
     assert language_model(raw).findings is findings
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["bridge", "hooked", "bare", "with its tokenizer"])
 def test_a_model_that_nobody_holds_is_let_go(folder_of, plain, tokenizer, kind):
     if kind == "hooked" and not HOOKED:
@@ -310,6 +313,7 @@ def test_hooks_of_torch_on_it_take_part(plain, tokenizer):
     torch.testing.assert_close(last_logits((model, tokenizer), pad(SEQUENCES)), without)
 
 
+@pytest.mark.slow
 def test_a_hook_that_holds_the_model_does_not_keep_it_alive(plain, tokenizer):
     model = plain()
     model.model.norm.register_forward_hook(lambda module, inputs, output, held=model: output)

@@ -179,6 +179,7 @@ def test_so_is_a_hooked_transformer_with_alibi(fresh):
 # ------------------------------------------------------------------------------------------ the check before use
 
 
+@pytest.mark.slow
 def test_masks_that_would_see_each_other_get_a_row_each(fresh, model_class, monkeypatch):
     """As in a model that makes its own attention mask and takes the masks' copies of a token for a sequence."""
     model = fresh(transformers.LlamaConfig(**SMALL), model_class)
@@ -199,6 +200,7 @@ def test_masks_that_would_see_each_other_get_a_row_each(fresh, model_class, monk
     assert (trusting - expected).abs().max() > 100 * TOLERANCE  # it was the check that helped
 
 
+@pytest.mark.slow
 def test_where_windows_are_counted_in_slots_each_mask_gets_a_row(fresh):
     shape = {"hidden_size": 32, "num_layers": 4, "num_heads": 4, "intermediate_size": 128, "window_size": 4}
     shape |= {"attention_types": [[["global", "local"], 2]], "max_position_embeddings": 64}
@@ -213,6 +215,7 @@ def test_where_windows_are_counted_in_slots_each_mask_gets_a_row(fresh):
     assert replay.exact
 
 
+@pytest.mark.slow
 def test_a_model_that_carries_more_from_token_to_token_than_keys_and_values_is_found_out(fresh, model_class):
     model = fresh(transformers.LlamaConfig(**SMALL), model_class)
     masks, values = problem(model)
@@ -246,6 +249,7 @@ def test_with_a_hook_of_the_users_that_acts_on_whole_prompts_they_are_read_in_fu
     assert replay.exact  # nothing was held against the model
 
 
+@pytest.mark.slow
 def test_a_hook_of_the_users_in_the_last_layer_acts_on_every_mask(fresh, model_class):
     model = fresh(transformers.LlamaConfig(**SMALL), model_class)
     masks, values = problem(model)
@@ -263,6 +267,7 @@ def test_masks_are_tried_on_a_steered_model(model_of, model_class):
         assert_same(found, one_full_pass_per_mask(model, masks, values))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rope_type", ["dynamic", "longrope"])
 def test_rotary_embeddings_that_change_with_the_length_of_the_prompt_are_not_replayed(fresh, rope_type):
     rope = {"rope_type": rope_type, "rope_theta": 100.0, "factor": 4.0}

@@ -143,6 +143,7 @@ def test_a_model_that_cannot_go_on_from_keys_and_values_reads_everything_again(f
     assert sample_tokens(model, even, uniforms) == plain != expected
 
 
+@pytest.mark.slow
 def test_where_positions_are_stretched_by_length_the_whole_is_read_again(fresh, tokenizer, tmp_path):
     """The prompt is within what stretches nothing, the continuation goes beyond it."""
     shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -157,6 +158,7 @@ def test_where_positions_are_stretched_by_length_the_whole_is_read_again(fresh, 
     assert sample_tokens(model, [sequence], uniforms) == [expected]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_a_steered_model_is_steered_at_the_last_token_of_what_there_is_so_far(model_of, family, model_class):
     model, uniforms = model_of(family, model_class), numbers(len(SEQUENCES))

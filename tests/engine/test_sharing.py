@@ -130,6 +130,7 @@ def test_weights_that_changed_meanwhile_are_read_again(folder_of):
     assert torch.equal(after, read_all(model, SEQUENCES)) and not torch.allclose(after, before, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_models_do_not_share(folder_of, passes):
     one, other = load_model(folder_of("llama")), load_model(folder_of("llama"))
     with shared_readings(), passes(other) as counts:

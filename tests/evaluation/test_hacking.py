@@ -237,6 +237,7 @@ def four(bias, split):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", SPLITS)
 @biases
 def test_a_correct_and_an_incorrect_reply_of_the_world_differ_in_the_place_alone(split, bias):

@@ -310,6 +310,7 @@ def test_variances_are_those_of_an_analysis_of_variance():
     assert found.var_seeds == pytest.approx(seeds / (3 * 30))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(4, 3), (6, 1)], ids=["with seeds", "one seed"])
 def test_variances_over_samples_and_seeds_are_right_on_average(shape):
     """Two items to a cluster, which share what makes them hard; samples and seeds also act together."""

@@ -163,6 +163,7 @@ def test_judges_without_examples_meet_the_others_at_every_number_of_examples(tab
     assert first.equals(second)
 
 
+@pytest.mark.slow
 def test_judges_with_examples_do_not_meet_where_they_were_not_run(items):
     """A judge that was run at 0 and at 5 examples is varied; its row at 0 does not stand in for one at 20."""
     more = pd.concat([items, only(run(), judge="few_shot", n_examples=5).assign(n_examples=0)], ignore_index=True)
@@ -200,6 +201,7 @@ def test_calibration_of_responses_is_that_of_the_label(items, tables):
     assert set(tables.calibration["judge"]) == {"zero_shot", "few_shot", "arm_reinforce"}
 
 
+@pytest.mark.slow
 def test_no_number_depends_on_the_order_of_the_rows(items, tables):
     shuffled = benchmark_tables(items.sample(frac=1, random_state=0)[list(reversed(ITEM_FIELDS))])
     again = benchmark_tables(items)
@@ -240,6 +242,7 @@ def test_samples_without_every_seed_still_have_an_interval_but_no_separate_varia
     assert row["ci_low"] < row["accuracy"] < row["ci_high"]
 
 
+@pytest.mark.slow
 def test_where_each_sample_has_a_seed_of_its_own_they_vary_as_one(items):
     own = items[(items["judge"] != "arm_reinforce") | (items["sample"] == items["seed"])]
     same = own.assign(seed=own["seed"].where(own["judge"] != "arm_reinforce", 0))

@@ -41,6 +41,7 @@ def test_the_attributes_of_a_reply_can_be_read_off_it(split):
         assert read_off(item.request, item.reply) == asdict(item.attributes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", SPLITS)
 def test_attributes_are_fair_and_independent_by_default(split):
     import numpy as np

@@ -278,6 +278,7 @@ def test_requests_are_evenly_spaced_repeated_ones_included():
         assert moment - times[0] > 0.1 * number - 0.3
 
 
+@pytest.mark.slow
 def test_the_gate_keeps_a_minutes_share_between_requests_from_many_threads():
     gate, times = Gate(requests_per_minute=1500.0), []
 
@@ -299,6 +300,7 @@ def test_the_gate_keeps_a_minutes_share_between_requests_from_many_threads():
     assert max(times) - min(times) > 19 * 0.04 - 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("concurrency", [1, 3])
 def test_no_more_requests_are_on_their_way_than_allowed(concurrency):
     with ChatServer(sure, delay=0.03) as server:

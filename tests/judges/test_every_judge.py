@@ -93,6 +93,7 @@ def fitted(model, options):
 EVERY = pytest.mark.parametrize("name", list(JUDGES))
 
 
+@pytest.mark.slow
 @EVERY
 def test_it_scores_and_prefers_one_by_one_as_in_a_batch(fitted, name):
     judge = fitted(name)
@@ -138,6 +139,7 @@ def test_it_says_of_itself_what_a_benchmark_wants_to_know(fitted, name):
         assert judge.facts()["n_heads"] == len(judge.facts()["heads"]) == len(judge.heads)
 
 
+@pytest.mark.slow
 @EVERY
 def test_it_is_a_reward_function_of_trl(fitted, name):
     judge = fitted(name)

@@ -54,6 +54,7 @@ def published_sav(train, labels, test, k):
     return right / len(train), sorted(best), ballots.mean(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("criterion", "k"), [("polite", 20), ("answers", 7), ("list", 48)])
 def test_predictions_equal_a_computation_from_raw_hugging_face_activations(judge, criterion, k):
     train = labelled_responses(criterion, 20, split="train", seed=1)

@@ -119,6 +119,7 @@ def test_a_minus_stands_exactly_in_cells_notably_below_zero():
             assert np.array_equal(np.asarray(trace.text) == "−", z < -0.05 * figure.layout.coloraxis.cmax)
 
 
+@pytest.mark.slow
 def test_small_cells_have_dots_instead_of_minus_signs():
     large = make_attributions(("safe", "polite"), ("shapley",), ("gap",), 32, 32)
     with themed(COLUMN):
@@ -277,6 +278,7 @@ def test_agreement_lists_causal_measures_before_the_line():
         )
 
 
+@pytest.mark.slow
 def test_agreement_over_criteria_is_their_mean_or_the_pooled_row():
     figure = agreement_matrix(AGREEMENT)
     rows = AGREEMENT.query("outcome == 'probability' and measure_a == 'injection' and measure_b == 'shapley'")

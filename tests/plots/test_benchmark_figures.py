@@ -77,6 +77,7 @@ def test_the_table_is_left_as_it_was(make, frame, column):
     pd.testing.assert_frame_equal(frame, before)
 
 
+@pytest.mark.slow
 @every_figure
 def test_of_several_benchmarks_one_has_to_be_named(make, frame, column):
     both = pd.concat([frame, frame.assign(benchmark="another")])

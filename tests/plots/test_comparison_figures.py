@@ -79,6 +79,7 @@ def test_names_are_no_markup(make, frame, column):
 # -- overlaps ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", ["jaccard", "overlap", "shared"])
 def test_overlaps_are_symmetric_with_the_sizes_on_the_diagonal(value):
     frame = OVERLAP.assign(p_holm=[0.01, 0.2, 0.049, 0.05, 1.0, 0.001])

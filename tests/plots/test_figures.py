@@ -239,6 +239,7 @@ def test_labels_are_literal_and_short():
     assert label("as it is") == "as it is"
 
 
+@pytest.mark.slow
 @every_figure
 def test_no_label_of_a_hostile_criterion_is_markup(make, frame):
     hostile = frame[named(frame)].replace("polite", "<img src=x onerror=alert(1)> $x$")
@@ -365,6 +366,7 @@ def heights_at(items: pd.DataFrame, shares: list[float]) -> list[float]:
     return np.mean(rates, axis=0).tolist()
 
 
+@pytest.mark.slow
 def test_roc_curves_are_means_over_seeds_at_equal_false_positive_rates():
     items = ITEMS.assign(reward=(0.3 * ITEMS["seed"] + ITEMS["reward"] / 3).round(2))  # with ties, and seeds far apart
     figure = roc_curves(items, ["few_shot", "arm_reinforce"])

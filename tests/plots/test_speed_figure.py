@@ -32,6 +32,7 @@ def lines(figure, axis):
     }
 
 
+@pytest.mark.slow
 def test_the_left_panel_varies_the_prompt_at_one_number_of_masks():
     drawn = lines(selection_speed(table()), "x")
     assert drawn["replay, TransformerBridge"] == pytest.approx(

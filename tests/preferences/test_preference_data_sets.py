@@ -92,6 +92,7 @@ def test_every_row_of_llmbar_makes_a_pair_of_the_subset_its_folder_names(subset)
         assert (pair.id, pair.criterion) == (f"{subset}:{number}", "")
 
 
+@pytest.mark.slow
 def test_the_folder_of_llmbar_is_read_as_a_whole():
     pairs = read_preferences(DATA / "llmbar")
     assert Counter(pair.metadata["subset"] for pair in pairs) == LLMBAR
@@ -191,6 +192,7 @@ def test_hh_rlhf_by_name_is_what_it_is_unnamed_but_for_the_name(hh):
     assert all(pair.metadata == {"format": "hh-rlhf"} for pair in caught.value.good)
 
 
+@pytest.mark.slow
 def test_a_benchmark_can_be_kept_and_read_again(tmp_path):
     examples = [
         *read_preferences(DATA / "llmbar"),

@@ -259,6 +259,7 @@ def test_rows_may_come_from_a_generator():
     assert len(read_preferences(row for row in [ROW, ROW])) == 2
 
 
+@pytest.mark.slow
 def test_the_optional_datasets_library_is_not_imported():
     package = Path(sys.modules["arm_lens.preferences"].__file__).parent
     code = (

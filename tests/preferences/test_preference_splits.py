@@ -73,6 +73,7 @@ def test_labelled_pairs_stay_together_and_parts_have_as_many_of_each_label(n, sh
     assert not groups_of(parts["train"]) & groups_of(parts["rest"])
 
 
+@pytest.mark.slow
 @QUICK
 @given(
     prompts=st.lists(st.integers(0, 12), min_size=3, max_size=40),
@@ -157,6 +158,7 @@ def test_the_seed_alone_decides_and_another_seed_decides_otherwise():
     assert split_preferences(examples, {"a": 10, "b": 10}, seed=2) != first
 
 
+@pytest.mark.slow
 def test_every_example_is_as_likely_to_be_drawn_as_any_other():
     examples = [pair(number) for number in range(4)]
     drawn = Counter(split_preferences(examples, {"a": 1}, seed=seed)["a"][0].id for seed in range(200))

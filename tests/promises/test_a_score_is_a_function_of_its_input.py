@@ -68,6 +68,7 @@ def raw_logits(model, sequence):
         return rebuilt(model.original_model)(torch.tensor([sequence])).logits[0, -1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 3, 16])
 def test_no_batch_mate_changes_a_logit(scaled, batch_size):
     expected = torch.stack([raw_logits(scaled, sequence) for sequence in SEQUENCES])
@@ -80,6 +81,7 @@ def test_no_batch_mate_changes_a_logit(scaled, batch_size):
         torch.testing.assert_close(found, expected, **CLOSE)
 
 
+@pytest.mark.slow
 def test_no_batch_mate_changes_an_activation_or_a_replay(scaled):
     alone = torch.cat([read_all(scaled, [sequence]) for sequence in SEQUENCES])
     torch.testing.assert_close(read_all(scaled, SEQUENCES, batch_size=16), alone, **CLOSE)
@@ -106,6 +108,7 @@ def test_one_padded_batch_is_right_on_both_sides_or_refused(scaled):
         torch.testing.assert_close(found, expected[short], **CLOSE)
 
 
+@pytest.mark.slow
 def test_what_ran_before_changes_nothing(scaled):
     uniforms = torch.rand(1, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     expected = [raw_logits(scaled, sequence) for sequence in SEQUENCES]
@@ -115,6 +118,7 @@ def test_what_ran_before_changes_nothing(scaled):
     assert sample_tokens(scaled, SEQUENCES[:1], uniforms) == written
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["llama", "gpt2", "qwen2", "gpt_neox"])
 def test_padding_side_batch_and_order_change_nothing(model_of, model_class, family):
     model = model_of(family, model_class)
@@ -211,6 +215,7 @@ def test_a_model_that_two_threads_meet_at_once_is_taken_once(folder_of, tokenize
         assert len({id(one) for one in taken}) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, RuntimeError, torch.OutOfMemoryError])
 def test_after_an_interruption_nothing_is_left_on_the_model(judges, interruption):
     model, expected = judges[0].model, [judge.score(PROMPTS, RESPONSES) for judge in judges]

@@ -90,6 +90,7 @@ def test_an_interrupted_fit_goes_on_to_the_same_bytes(model_of, tmp_path, monkey
     assert saved_bytes(fit(model, selector=selector, checkpoint=folder), tmp_path / "resumed") == expected
 
 
+@pytest.mark.slow
 def test_what_is_stored_is_not_computed_again(model_of, tmp_path):
     model, passes = model_of("llama"), []
     handle = register_module_forward_pre_hook(lambda module, inputs: passes.append(type(module).__name__))
@@ -234,6 +235,7 @@ def test_a_fit_that_is_as_it_should_be_has_no_notes(model_of):
 # ------------------------------------------------------------------------------------------ threads
 
 
+@pytest.mark.slow
 def test_reward_models_of_one_model_in_several_threads_never_mix(model_of, model_class):
     model = model_of("llama", model_class)
     sets = [HeadSet.of(3, 4, [(0, 1), (1, 2)]), HeadSet.of(3, 4, [(2, 0), (2, 3)])]

@@ -200,6 +200,7 @@ def check_responses(path: Path) -> bool:
     return bool(len(table))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WRITERS)
 def test_the_responses_of_a_mutated_file_are_read_and_written_or_refused_with_the_one_error(tmp_path, name):
     path = tmp_path / name

@@ -126,6 +126,7 @@ def test_a_folder_whose_model_is_gone_is_refused_in_our_words(folder, tmp_path):
         ActivationRewardModel.load(saved)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 def test_what_is_fitted_in_a_dtype_can_be_loaded_in_it_with_another_number_of_threads(folder, tmp_path, dtype):
     reward = reward_on(load_model(folder, dtype=dtype))
@@ -199,6 +200,7 @@ def test_a_file_of_another_kind_is_one_error_that_names_it(folder, tmp_path, nam
         ActivationRewardModel.load(saved, model)
 
 
+@pytest.mark.slow
 def test_links_to_files_are_followed(folder, tmp_path):
     model = load_model(folder)
     saved = reward_on(model).save(tmp_path / "rm")

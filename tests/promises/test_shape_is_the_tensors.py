@@ -90,6 +90,7 @@ def test_an_encoder_decoder_model_is_refused(fresh):
         fresh(transformers.T5Config(**shape), auto=transformers.AutoModelForSeq2SeqLM)
 
 
+@pytest.mark.slow
 def test_layers_with_heads_of_different_widths_are_refused_naming_layers_and_shapes(random):
     options = {"head_dim": 8, "global_head_dim": 16, "layer_types": ["sliding_attention", "full_attention"]}
     options |= {"hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 64, "num_kv_shared_layers": 0}

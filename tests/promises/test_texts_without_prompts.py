@@ -52,6 +52,7 @@ def test_tweets_are_read_by_one_line_the_right_way_round(name, labels):
         assert not {one.response for one in parts["pool"]} & {one.response for one in parts["test"]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prompt", ["", "Is this text glad?"])
 @settings(max_examples=60, derandomize=True, deadline=None)
 @given(texts=st.lists(st.integers(0, 12), min_size=4, max_size=40), seed=st.integers(0, 99))

@@ -237,6 +237,7 @@ def test_windows_that_alternate_are_no_mismatch(saved):
     assert off(load_model(folder, model_class="HookedTransformer"), folder) < 1e-4
 
 
+@pytest.mark.slow
 @needs_hooked
 def test_a_users_hooked_transformer_is_compared_with_the_model_on_disk(saved):
     folder = saved(config_of("llama"))
@@ -245,6 +246,7 @@ def test_a_users_hooked_transformer_is_compared_with_the_model_on_disk(saved):
         language_model(unchecked_hooked(saved(config_of("llama with biases"), folder="biases")))
 
 
+@pytest.mark.slow
 @needs_hooked
 def test_weights_of_its_own_are_no_mismatch_but_a_class_that_leaves_something_out_still_is(saved):
     trained = unchecked_hooked(saved(config_of("llama")))

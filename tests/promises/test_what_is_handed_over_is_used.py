@@ -120,6 +120,7 @@ def any_model(request, dropping):
     return dropping(request.param)
 
 
+@pytest.mark.slow
 def test_a_model_in_training_mode_is_read_without_dropout_and_left_in_its_modes(any_model):
     module = module_of(any_model)
     expected = everything(any_model)

@@ -152,6 +152,7 @@ def test_the_means_are_those_of_the_prompts_with_worked_examples(model_of):
     torch.testing.assert_close(means.values, z.mean(dim=0), atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_no_heads_score_as_the_unsteered_judge_and_all_heads_do_not(model_of, model_class):
     model = model_of("llama", model_class)
     fitted = fit(model)
@@ -186,6 +187,7 @@ def test_the_steered_score_is_what_raw_modules_give_with_the_means_put_in(model_
     torch.testing.assert_close(fitted.score(["garden"], ["bright"])[0], expected, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_all_examples_are_read_and_chosen_on_but_none_with_a_mean_it_was_read_for(model_of):
     examples = distinct_examples()
     fitted = fit(model_of("llama"))
@@ -226,6 +228,7 @@ def test_given_validation_examples_are_used_and_all_examples_read(model_of):
     assert (fitted.record.n_read, fitted.record.n_validation) == (12, 4)
 
 
+@pytest.mark.slow
 def test_the_same_seed_fits_the_same_reward_model(model_of):
     one, two, other = (fit(model_of("llama"), seed=seed) for seed in (5, 5, 6))
     assert one.heads == two.heads
@@ -233,6 +236,7 @@ def test_the_same_seed_fits_the_same_reward_model(model_of):
     assert not torch.equal(one.means.values, other.means.values)
 
 
+@pytest.mark.slow
 def test_fewer_shots_are_taken_where_there_are_fewer_examples_and_this_is_recorded(model_of):
     assert fit(model_of("llama"), demonstrations=50).record.demonstrations == 5
 
@@ -257,6 +261,7 @@ def test_validation_examples_of_one_kind_are_refused(model_of):
         fit(model_of("llama"), validation=[LabelledResponse("garden", "warm", True)])
 
 
+@pytest.mark.slow
 def test_it_is_a_trl_reward_function(model_of):
     fitted = fit(model_of("llama"))
     found = fitted(
@@ -274,6 +279,7 @@ def test_the_name_under_which_trl_logs_is_the_criterion(model_of):
     assert fit(model_of("llama"), criterion="warm").__name__ == "warm"
 
 
+@pytest.mark.slow
 def test_examples_of_several_criteria_are_refused_and_one_is_taken_over(model_of):
     import dataclasses
 
@@ -323,6 +329,7 @@ def test_exactly_the_planted_heads_are_found(seed, tokenizer, tmp_path_factory):
 SELECTORS = [QUICK, TopEffect(), Greedy(max_heads=2), SoftGate(steps=3), SoftGate(steps=3, discrete=True)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("selector", SELECTORS, ids=lambda one: type(one).__name__)
 def test_every_search_gives_a_reward_model_that_round_trips_exactly(model_of, tmp_path, model_class, selector):
     model = model_of("llama", model_class)
@@ -381,6 +388,7 @@ def test_a_search_by_gradient_refuses_the_accuracy(model_of):
         fit(model_of("llama"), selector=SoftGate(steps=1), reward="accuracy")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("selector", [QUICK, HeadSet.of(3, 4, [(0, 1), (2, 0)])], ids=["search", "given heads"])
 def test_a_denoised_reward_model_round_trips_and_says_so(model_of, tmp_path, selector):
     plain, denoised = (fit(model_of("llama"), selector=selector, denoise=one) for one in (None, Denoise(explained=0.6)))
@@ -404,6 +412,7 @@ def test_denoising_that_takes_nothing_out_fits_the_same_means(model_of):
 # ------------------------------------------------------------------------------------------ saving and loading
 
 
+@pytest.mark.slow
 def test_saving_and_loading_round_trips_exactly(model_of, tmp_path, model_class):
     model = model_of("llama", model_class)
     template = replace(TEMPLATE, header="criterion: {criterion} . ")
@@ -464,6 +473,7 @@ def test_another_model_is_refused_by_its_shape(model_of, tmp_path):
         ActivationRewardModel.load(folder, model_of("qwen2"))
 
 
+@pytest.mark.slow
 def test_other_weights_of_the_same_shape_are_refused(model_of, folder_of, tmp_path):
     from arm_lens.judges.artefact import WrongModelError
 
@@ -498,6 +508,7 @@ def test_verdicts_resolve_for_the_test_template(tokenizer):
     assert resolve_verdicts(tokenizer, TEMPLATE.yes, TEMPLATE.no).positive
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("talk", [False, True])
 def test_an_objective_is_what_the_reward_model_says_with_any_heads(model_of, talk):
     fitted = fit(model_of("llama"))

@@ -84,6 +84,7 @@ def test_every_row_gets_its_reward_and_keeps_its_cells(saved, reward, load, tmp_
     assert out.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_messages_get_the_same_reward_from_every_file_and_ids_stay_exact(saved, reward, load, tmp_path):
     prompt = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Is the garden warm?"}]
     row = {"id": 9007199254740993, "prompt": prompt, "response": [{"role": "assistant", "content": "It is warm."}]}
@@ -148,6 +149,7 @@ def test_twenty_kills_leave_no_trace(folder_of, saved, data, tmp_path):
     assert len(lengths) > 1, "the kills came too early or too late to tell anything"
 
 
+@pytest.mark.slow
 def test_what_is_there_is_not_scored_again_and_what_is_half_there_is(saved, data, load, tmp_path):
     out, loaded = tmp_path / "out.jsonl", []
 
@@ -259,6 +261,7 @@ def test_the_command_line_says_what_was_made_and_refuses_another_reward_model(re
     assert refused.exit_code == 1 and "made of something else (reward_model)" in str(refused.exception)
 
 
+@pytest.mark.slow
 def test_rows_are_scored_in_the_company_they_had(saved, data, load, tmp_path, monkeypatch):
     calls, scored = [], scoring._scored
 

@@ -135,6 +135,7 @@ def test_only_eligible_layers_are_ever_drawn():
     assert (found.head_scores.values[[0, 3]] == 0).all()
 
 
+@pytest.mark.slow
 def test_the_published_preset_judges_one_random_example_and_32_masks_a_step():
     seen = []
 
