@@ -11,13 +11,16 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -
 # A TransformerLens beside the locked one, in a folder of its own.
 OVERLAY := .overlay/transformer-lens-4
 
-.PHONY: demo check test test-4x lint lock clean
+.PHONY: demo check fast test test-4x lint lock clean
 
 demo: $(VENV)/installed
 	$(BIN)/arm-lens demo --out $(OUT)
 
 # The loop while developing: style, types and the fast tests, in two minutes on two cores.
-check: lint
+check: $(VENV)/installed
+	@$(MAKE) --no-print-directory -j2 fast lint
+
+fast: $(VENV)/installed
 	$(PYTEST) -q -m "not slow and not browser and not notebook" tests
 
 test: $(VENV)/installed

@@ -197,6 +197,7 @@ def test_demonstrations_are_those_of_the_task_and_of_both_kinds(setting):
         assert all(texts[one.prompt, one.response] == one.label for one in demonstrations)
 
 
+@pytest.mark.slow
 def test_voting_counts_the_votes_of_its_seed(said, setting, judge):
     few = GenerativeJudge(
         judge, examples=demonstrations_of(setting.task.examples, "scalar", 2, seed=setting.task.sample)

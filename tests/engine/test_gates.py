@@ -264,6 +264,7 @@ def test_where_the_replay_is_refused_whole_passes_give_the_same(model_of, model_
     torch.testing.assert_close(found[1], expected[1], atol=1e-4, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_model_with_alibi_is_read_in_full_and_differentiated(fresh, model_class):
     model = fresh(transformers.BloomConfig(**TOKENS, hidden_size=32, n_layer=3, n_head=4), model_class)
     values, gates, step = values_for(model), gates_for(model), 0.02

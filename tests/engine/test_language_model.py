@@ -51,6 +51,7 @@ def test_a_model_is_described_by_shape_class_and_processing(model_of, folder_of,
     assert info.name == str(folder_of("qwen3"))
 
 
+@pytest.mark.slow
 def test_compatibility_mode_shows_in_the_description(folder_of):
     model = load_model(folder_of("gpt2"))
     model.enable_compatibility_mode(disable_warnings=True)

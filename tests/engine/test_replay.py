@@ -67,6 +67,7 @@ def blind_at_the_end(z, hook):
     return z
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model_family", ["llama", "gpt2", "qwen2", "qwen3", "gpt_neox"])
 @pytest.mark.parametrize("batch_size", [2, 4])
 def test_the_replay_gives_what_a_full_pass_per_mask_gives(model_of, model_family, model_class, batch_size):

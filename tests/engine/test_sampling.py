@@ -129,6 +129,7 @@ def add_token_before(_, inputs, embedded):
     return embedded + torch.nn.functional.pad(embedded, (0, 0, 1, -1))
 
 
+@pytest.mark.slow
 def test_a_model_that_cannot_go_on_from_keys_and_values_reads_everything_again(fresh, tokenizer, model_class):
     """Its embedding of a token has that of the token before in it, which keys and values do not tell."""
     shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}

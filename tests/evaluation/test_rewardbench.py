@@ -211,6 +211,7 @@ def test_a_constant_judge_scores_chance_on_one_of_four():
     assert scores.loc["Math", "score"] == 0.25
 
 
+@pytest.mark.slow
 @given(
     st.lists(
         st.tuples(rewards.filter(lambda right: len(right) > 1), rewards, st.floats(-3, 3), rewards),

@@ -115,6 +115,7 @@ def test_one_cluster_says_next_to_nothing():
     assert found.high - found.low > 0.75
 
 
+@pytest.mark.slow
 def test_an_interval_over_samples_and_seeds_adds_their_variances():
     generator = np.random.default_rng(2)
     samples, seeds = generator.uniform(-0.1, 0.1, (6, 1, 1)), generator.uniform(-0.1, 0.1, (1, 4, 1))
@@ -371,6 +372,7 @@ def test_the_roc_area_is_the_mean_of_those_of_samples_and_seeds():
     assert (found.low < found.value < found.high, found.n) == (True, 90)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", [7, 10**6])
 def test_the_interval_of_the_roc_area_is_that_of_areas_computed_resample_by_resample(monkeypatch, block):
     monkeypatch.setattr(ranking, "BLOCK", block)

@@ -173,6 +173,7 @@ def test_judges_with_examples_do_not_meet_where_they_were_not_run(items):
     assert sorted(there["n_examples"].unique()) == [0, 5]
 
 
+@pytest.mark.slow
 def test_holms_correction_runs_over_the_subsets(tables):
     chosen = only(tables.comparisons, judge="zero_shot", other="arm_reinforce", n_examples=20)
     assert chosen["subset"].tolist() == ["polite", "brief", "safe"]

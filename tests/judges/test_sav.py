@@ -101,6 +101,7 @@ def test_examples_of_one_kind_are_refused(judge):
         SparseAttentionVectors.fit(judge, [LabelledResponse("Hello.", f"Thanks {n}.", True) for n in range(3)])
 
 
+@pytest.mark.slow
 def test_pairs_are_preferred_by_the_share_of_votes(judge, model_class):
     import arm_lens
 

@@ -125,6 +125,7 @@ def test_evalbiasbench_is_recognised_by_its_shape_and_its_classes_are_subsets():
     assert [(pair.prompt, pair.metadata) for pair in from_memory] == [(pair.prompt, pair.metadata) for pair in pairs]
 
 
+@pytest.mark.slow
 def test_every_row_of_pandalm_is_a_pair_a_tie_or_a_blank_response():
     path = DATA / "pandalm" / "testset-v1.json"
     rows = {str(row["idx"]): row for row in json.loads(path.read_text())}

@@ -90,6 +90,7 @@ def test_no_prompt_is_in_two_parts_however_often_it_occurs(prompts, share, seed)
     assert sorted(parts["a"] + parts["b"], key=lambda e: int(e.id)) == examples
 
 
+@pytest.mark.slow
 @QUICK
 @given(lengths=st.lists(st.integers(2, 5), min_size=1, max_size=5), wanted=st.integers(0, 12), seed=st.integers(0, 9))
 def test_a_size_is_refused_just_when_no_whole_groups_make_it_up(lengths, wanted, seed):

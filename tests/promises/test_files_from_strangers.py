@@ -34,6 +34,7 @@ def error_of(path: Path, **options: object) -> str:
     return str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", COMPRESS)
 def test_a_small_file_never_becomes_a_large_one(tmp_path, suffix):
     path = tmp_path / f"x.jsonl{suffix}"
@@ -79,6 +80,7 @@ def test_a_value_that_a_parquet_file_has_once_and_means_many_times_is_counted_as
     assert peak_of(path, 2**24) < 2**28
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [

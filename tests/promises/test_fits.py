@@ -184,6 +184,7 @@ def test_a_model_that_computes_nan_is_not_fitted_and_the_error_names_example_lay
         fit(model, [one for one in EXAMPLES if one.id != "mill"], reading=reading, validation=EXAMPLES)
 
 
+@pytest.mark.slow
 def test_what_is_not_finite_is_not_saved_and_does_not_replace_what_is_there(model_of, tmp_path):
     reward = fit(model_of("llama"))
     before = saved_bytes(reward, tmp_path)

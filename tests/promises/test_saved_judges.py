@@ -181,6 +181,7 @@ def test_saving_while_other_threads_score_writes_the_models_own_fingerprint(fold
 # ------------------------------------------------------------------------------------------ another file
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [RECORD, "tensors"])
 @pytest.mark.parametrize("what", ["folder", "pipe", "broken link", "device", "empty"])
 def test_a_file_of_another_kind_is_one_error_that_names_it(folder, tmp_path, name, what):

@@ -28,6 +28,7 @@ from arm_lens.preferences import (
 TWEETS = Path(__file__).resolve().parents[3] / "shared" / "data" / "tweets"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not TWEETS.is_dir(), reason=f"the published tweets are not at {TWEETS}")
 @pytest.mark.parametrize(
     ("name", "labels"),

@@ -118,6 +118,7 @@ def test_skipped_rows_are_nan_with_one_warning_and_no_preference(model, name):
     assert quietly(judge.score, [LONG], ["a"]).isnan().all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LOCAL)
 def test_clipped_prompts_have_the_score_of_the_longest_that_fits(model, name):
     judge = judge_of(name, model, on_too_long="clip")

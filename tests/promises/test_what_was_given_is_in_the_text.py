@@ -239,6 +239,7 @@ def test_likelihoods_are_of_the_response_as_it_stands_after_the_prompt():
     torch.testing.assert_close(judge.score(["what?"], ["Yes it"])[0], expected.detach(), atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_every_judge_that_asks_takes_the_options_by_name():
     model = saying(byte_level(MAY_THINK))
     examples = [LabelledResponse(f"q{i}", f"r{i}", bool(i % 2)) for i in range(6)]

@@ -275,6 +275,7 @@ def test_it_is_a_trl_reward_function(model_of):
     assert fitted.__name__ == "activation_reward_model"  # TRL asks for it
 
 
+@pytest.mark.slow
 def test_the_name_under_which_trl_logs_is_the_criterion(model_of):
     assert fit(model_of("llama"), criterion="warm").__name__ == "warm"
 
@@ -291,6 +292,7 @@ def test_examples_of_several_criteria_are_refused_and_one_is_taken_over(model_of
         ActivationRewardModel.fit(model_of("llama"), named, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6))
 def test_a_handful_of_pairs_is_enough_for_the_ranked_layout(model_of, seed):
     pairs = [PreferencePair(one.prompt, "warm and bright", "cold", id=one.id) for one in distinct_examples(4)]
@@ -446,6 +448,7 @@ def test_both_classes_may_share_a_reward_model_in_bfloat16_but_another_dtype_may
         ActivationRewardModel.load(folder, load_model(folder_of("gpt2")))
 
 
+@pytest.mark.slow
 def test_without_a_model_the_recorded_one_is_loaded(model_of, tmp_path):
     fitted = fit(model_of("llama"))
     loaded = ActivationRewardModel.load(fitted.save(tmp_path / "rm"))
