@@ -93,6 +93,14 @@ def test_every_public_name_is_there_and_documented():
         assert getattr(arm_lens, name).__doc__, name
 
 
+def test_a_user_can_filter_every_warning_by_a_public_name():
+    public = {name for package in arm_lens.__dir__() for name in getattr(getattr(arm_lens, package), "__all__", ())}
+    for path in modules():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef) and node.name.endswith("Warning"):
+                assert node.name in public or path.parent == SOURCE, f"{node.name} of {path}"
+
+
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(SOURCE)))
 def test_every_module_teaches_its_idea_and_stays_one_thing(path):
     text = path.read_text(encoding="utf-8")

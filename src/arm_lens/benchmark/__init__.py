@@ -11,17 +11,25 @@ are there already are set beside each other by `judge_preferences`. Pages and fi
 
 from pathlib import Path
 
-from arm_lens.benchmark.config import BenchmarkConfig, BenchmarkConfigError, JudgeChoice, read_config
+from arm_lens.benchmark.config import (
+    BenchmarkConfig,
+    BenchmarkConfigError,
+    JudgeChoice,
+    UnconfirmedKeyError,
+    read_config,
+)
 from arm_lens.benchmark.given import controls_of, judge_preferences
 from arm_lens.benchmark.parts import head_frames
 from arm_lens.benchmark.results import BenchmarkResults, OtherRunError, run_benchmark
 from arm_lens.benchmark.run import BenchmarkJudgeError
+from arm_lens.benchmark.strict_yaml import YamlError
 from arm_lens.registry import JUDGES
 
 DEMO = Path(__file__).with_name("demo.yaml")
 """The configuration of the bundled benchmark: every judge that the bundled model can be."""
 DEMONSTRATION = Path(__file__).with_name("demonstration.yaml")
 """The configuration of the demonstration: a reward model for each criterion of the bundled model, beside its controls."""
+
 
 __all__ = [
     "DEMO",
@@ -33,6 +41,8 @@ __all__ = [
     "BenchmarkResults",
     "JudgeChoice",
     "OtherRunError",
+    "UnconfirmedKeyError",
+    "YamlError",
     "controls_of",
     "head_frames",
     "judge_preferences",

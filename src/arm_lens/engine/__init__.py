@@ -21,6 +21,7 @@ from arm_lens.engine.sharing import shared_readings
 from arm_lens.engine.steering import Injection, steer
 from arm_lens.engine.tokens import PromptTooLongError, TokenBatch, chunks, pad
 from arm_lens.engine.verdict_tokens import (
+    VerdictPieceWarning,
     VerdictScores,
     VerdictTokenError,
     VerdictTokens,
@@ -47,6 +48,7 @@ __all__ = [
     "TokenBatch",
     "UncheckedModelWarning",
     "UnsupportedModelError",
+    "VerdictPieceWarning",
     "VerdictScores",
     "VerdictTokenError",
     "VerdictTokens",

@@ -3,22 +3,35 @@
 `fit_judge` makes one by its name, `load_judge` reads one that was saved.
 """
 
+from arm_lens.judges.artefact import ArtefactError, WrongModelError
 from arm_lens.judges.base import Comparison, FittedJudge, Judge
 from arm_lens.judges.by_name import fit_judge, load_judge
+from arm_lens.judges.chat import ChatTemplateError
+from arm_lens.judges.checks import SkippedWarning
 from arm_lens.judges.controls import ConstantJudge, LengthJudge, RandomJudge
 from arm_lens.judges.endpoint import EndpointJudge, EndpointOptions
+from arm_lens.judges.endpoint.answers import AnswersFileError
+from arm_lens.judges.endpoint.errors import BudgetReachedError, EndpointError
 from arm_lens.judges.generative import GenerativeJudge
 from arm_lens.judges.likelihood import LikelihoodJudge
 from arm_lens.judges.options import Denoise, QuestionOptions, ReadingOptions
 from arm_lens.judges.position_bias import PositionBias
 from arm_lens.judges.probe import HeadProbe
+from arm_lens.judges.questions import ClippedPromptWarning, OwnAnswerWarning, UnknownTokensWarning
 from arm_lens.judges.sav import SparseAttentionVectors
+from arm_lens.judges.verdict_mass import VerdictMassWarning
 from arm_lens.judges.voting import Rationale, VotingJudge
 
 __all__ = [
+    "AnswersFileError",
+    "ArtefactError",
+    "BudgetReachedError",
+    "ChatTemplateError",
+    "ClippedPromptWarning",
     "Comparison",
     "ConstantJudge",
     "Denoise",
+    "EndpointError",
     "EndpointJudge",
     "EndpointOptions",
     "FittedJudge",
@@ -27,13 +40,18 @@ __all__ = [
     "Judge",
     "LengthJudge",
     "LikelihoodJudge",
+    "OwnAnswerWarning",
     "PositionBias",
     "QuestionOptions",
     "RandomJudge",
     "Rationale",
     "ReadingOptions",
+    "SkippedWarning",
     "SparseAttentionVectors",
+    "UnknownTokensWarning",
+    "VerdictMassWarning",
     "VotingJudge",
+    "WrongModelError",
     "fit_judge",
     "load_judge",
 ]
