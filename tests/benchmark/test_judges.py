@@ -76,9 +76,7 @@ class Setting:
         """What a judge says, and the judge."""
         choice = JudgeChoice(judge=name, **options)
         with self.shared:
-            return verdicts_of(
-                choice.spec, choice.parsed, self.task, self.model, self.config, seed, self.cache / "answers"
-            )
+            return verdicts_of(choice, self.task, self.model, self.config, seed, self.cache / "answers")
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +141,7 @@ def test_the_same_seed_says_the_same_from_new_readings(said, judge, tmp_path, na
 @pytest.mark.parametrize("name", ["zero_shot", "few_shot", "voting", "arm_reinforce", "arm_soft_gate", "sav", "probe"])
 def test_what_is_shared_changes_nothing(said, setting, name):
     choice = JudgeChoice(judge=name, **OPTIONS.get(name, {}))
-    alone, judge = verdicts_of(choice.spec, choice.parsed, setting.task, setting.model, setting.config, 0, None)
+    alone, judge = verdicts_of(choice, setting.task, setting.model, setting.config, 0, None)
     close(said(name).scale, alone.scale)
     close(verdicts_by(judge, setting.task.test).scale, alone.scale)
     assert said(name).fit == alone.fit

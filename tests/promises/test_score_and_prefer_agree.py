@@ -10,7 +10,6 @@ from promises.asking_support import CHATML, byte_level, saying
 
 from arm_lens import LabelledResponse
 from arm_lens.judges import fit_judge
-from arm_lens.judges.checks import check_kind
 from arm_lens.judges.options import ReadingOptions
 
 pytestmark = pytest.mark.tl4
@@ -60,9 +59,18 @@ def test_the_kind_of_score_is_an_option_of_the_reward_function_too(judge):
     assert judge(prompts=PROMPTS, completions=A) == judge.reward_function()(prompts=PROMPTS, completions=A)
 
 
-def test_an_unknown_kind_is_refused_with_those_there_are():
-    with pytest.raises(ValueError, match=r"'reward', 'gap', not 'logit'"):
-        check_kind("logit")
+@pytest.mark.filterwarnings("ignore")
+def test_a_kind_that_the_judge_does_not_give_is_refused_by_name_before_a_pass(judge):
+    every = ("reward", "probability", "two_way", "gap")
+    assert {"reward", "gap"} <= set(judge.score_kinds) <= set(every)
+    match = f"the {judge.kind} gives scores of the kinds 'reward'.*'gap', not "
+    with pytest.raises(ValueError, match=match + "'logit'"):
+        judge.check_kind("logit")
+    for kind in (one for one in every if one not in judge.score_kinds):
+        with pytest.raises(ValueError, match=match):
+            judge.score(PROMPTS, A, kind=kind)
+        with pytest.raises(ValueError, match=match):
+            judge.reward_function(kind)
 
 
 def test_the_default_says_where_it_may_differ():

@@ -84,6 +84,20 @@ def test_every_row_gets_its_reward_and_keeps_its_cells(saved, reward, load, tmp_
     assert out.read_bytes() == before
 
 
+def test_a_kind_of_score_alone_in_a_column_of_its_name(saved, reward, load, tmp_path):
+    pd.DataFrame(rows(5)).to_json(tmp_path / "x.jsonl", orient="records", lines=True)
+    prompts, responses = ([row[name] for row in rows(5)] for name in ("prompt", "response"))
+    for kind in ("reward", "probability", "two_way", "gap"):
+        out = tmp_path / f"{kind}.jsonl"
+        score_file(saved, tmp_path / "x.jsonl", out, score_kind=kind, load=load)
+        found = lines(out)
+        assert [list(row) for row in found] == [["id", "prompt", "response", kind]] * 5
+        expected = reward.score(prompts, responses, kind=kind)
+        torch.testing.assert_close(torch.tensor([row[kind] for row in found]), expected, atol=1e-5, rtol=1e-4)
+    with pytest.raises(ValueError, match="scores"):
+        score_file(saved, tmp_path / "x.jsonl", out, load=load)
+
+
 @pytest.mark.slow
 def test_messages_get_the_same_reward_from_every_file_and_ids_stay_exact(saved, reward, load, tmp_path):
     prompt = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Is the garden warm?"}]

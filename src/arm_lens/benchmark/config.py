@@ -20,6 +20,8 @@ from arm_lens.benchmark.strict_yaml import Place, YamlError, YamlFile, listed, m
 from arm_lens.engine import ModelClass
 from arm_lens.evaluation.hacking import MAPPINGS
 from arm_lens.judge_model import CRITERIA
+from arm_lens.judges.base import Judge, ScoreKind
+from arm_lens.judges.checks import check_kind
 from arm_lens.preferences.biases import BIASES
 from arm_lens.preferences.verdicts import Verdicts
 from arm_lens.registry import JUDGES, JudgeSpec, OptionsError, UnknownNameError
@@ -82,6 +84,8 @@ class JudgeChoice(BaseModel):
     """Its name in the results; by default that of the judge. Two entries need two names."""
     seeds: Count | None = None
     """How many seeds, if the judge is random; by default as many as the study has."""
+    score_kind: ScoreKind | None = None
+    """By which of its scores it is judged; by default that of the study."""
 
     @model_validator(mode="before")
     @classmethod
@@ -110,6 +114,22 @@ class JudgeChoice(BaseModel):
         """The options as the judge takes them; an OptionsError names what is wrong."""
         return self.spec.parse(self.options)
 
+    @property
+    def ranked(self) -> bool:
+        """Whether it only compares two responses."""
+        question = getattr(self.parsed, "question", None)
+        return question is not None and question.layout == "ranked"
+
+    def check_score_kind(self) -> None:
+        """Raise a ValueError that names the judge, unless it gives scores of the kind that it is judged by."""
+        check_score_kind(self.label, self.spec.judge, self.score_kind, ranked=self.ranked)
+
+
+def check_score_kind(name: str, judge: type[Judge], kind: ScoreKind | None, *, ranked: bool) -> None:
+    """Raise a ValueError that names the judge, unless it gives scores of the kind; one that only compares has gaps alone."""
+    if kind is not None:
+        check_kind(kind, ("gap",) if ranked else judge.score_kinds, f"the judge {name!r}")
+
 
 class Settings(Strict):
     """The settings under which judges are fitted and tested; None stands for the setting of the run."""
@@ -126,6 +146,9 @@ class Settings(Strict):
     example sample, so that sample and seed change together."""
     test_items: Count | None = None
     """The most test items of a subset, chosen at random; None in both places for all items."""
+    score_kind: ScoreKind | None = None
+    """By which scores pairs are compared and single responses judged (`arm_lens.benchmark.judging.graded`); None in both
+    places for each judge's own: gaps for pairs, rewards for single responses."""
 
 
 class WorldStudy(Settings):
@@ -221,6 +244,7 @@ class BenchmarkConfig(Strict):
     samples: Count = 1
     seeds: Count | Literal["sample"] = 1
     test_items: Count | None = None
+    score_kind: ScoreKind | None = None
     keep_reward_models: Annotated[bool, Field(strict=True)] = False
     """Save every reward model of the lead judge, one per subset, setting, sample and seed, in ``reward_models/``."""
     workers: Count | Literal["cores"] = 1
@@ -281,6 +305,14 @@ class BenchmarkConfig(Strict):
         own = {name: getattr(study, name) for name in Settings.model_fields}
         return Settings(**{name: getattr(self, name) if value is None else value for name, value in own.items()})
 
+    def judges_of(self, study: Settings) -> tuple[JudgeChoice, ...]:
+        """A study's judges, each with the kind of score that it is judged by there."""
+        settings = self.settings(study)
+        return tuple(
+            choice.model_copy(update={"score_kind": choice.score_kind or settings.score_kind})
+            for choice in settings.judges or ()
+        )
+
 
 def read_config(path: str | Path, *, allow_keys: Collection[str] = ()) -> BenchmarkConfig:
     """Read a run's YAML file; the paths in it start from its folder, and so does a model if there is such a folder.
@@ -304,7 +336,7 @@ def read_config(path: str | Path, *, allow_keys: Collection[str] = ()) -> Benchm
         config = BenchmarkConfig.model_validate(file.values, context=path.parent)
     except ValidationError as error:
         raise BenchmarkConfigError(listed(path, _problems(file, error))) from error
-    if problems := list(_wrong_options(file, config)):
+    if problems := list(_wrong_options(file, config)) or list(_wrong_kinds(file, config)):
         raise BenchmarkConfigError(listed(path, problems))
     _check_keys(path, config, allow_keys)
     return config
@@ -345,6 +377,20 @@ def _wrong_options(file: YamlFile, config: BenchmarkConfig) -> Iterator[tuple[in
             except OptionsError as error:
                 named = next((one for one in choice.options if repr(one) in str(error)), None)
                 place = place if named is None else (*place, named)
+                yield file.line(place), place, str(error)
+
+
+def _wrong_kinds(file: YamlFile, config: BenchmarkConfig) -> Iterator[tuple[int, Place, str]]:
+    """Line, key and reason of each kind of score that a judge does not give."""
+    for number, study in enumerate(config.studies):
+        own: Place = () if study.judges is None else ("studies", number)
+        given = config.settings(study).judges or ()
+        for index, (choice, resolved) in enumerate(zip(given, config.judges_of(study), strict=True)):
+            try:
+                resolved.check_score_kind()
+            except ValueError as error:
+                of_study: Place = () if study.score_kind is None else ("studies", number)
+                place = (*(of_study if choice.score_kind is None else (*own, "judges", index)), "score_kind")
                 yield file.line(place), place, str(error)
 
 

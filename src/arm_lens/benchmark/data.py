@@ -138,7 +138,7 @@ def plan(config: BenchmarkConfig) -> list[Task]:
         PreferenceDataError: if data cannot be read.
     """
     _read.cache_clear()  # files may have changed since the last run of this process
-    return [task for study in config.studies for task in _tasks(study, config.settings(study))]
+    return [task for study in config.studies for task in _tasks(study, config.settings(study), config.judges_of(study))]
 
 
 Choose: TypeAlias = Callable[[int, int], Sequence[Preference]]
@@ -147,8 +147,8 @@ Group: TypeAlias = tuple[str, TestSet, Choose]
 """A subset that judges are fitted on by itself."""
 
 
-def _tasks(study: Study, settings: Settings) -> Iterator[Task]:
-    assert settings.judges and settings.n_examples and settings.noise and settings.samples and settings.seeds
+def _tasks(study: Study, settings: Settings, judges: tuple[JudgeChoice, ...]) -> Iterator[Task]:
+    assert settings.n_examples and settings.noise and settings.samples and settings.seeds
     for subset, test, choose in _groups(study, settings):
         for n_examples, noise, sample in product(settings.n_examples, settings.noise, range(settings.samples)):
             yield Task(
@@ -160,7 +160,7 @@ def _tasks(study: Study, settings: Settings) -> Iterator[Task]:
                 examples=tuple(flipped(_named(choose(n_examples, sample), study.name), noise, seed=sample)),
                 criterion_text=getattr(study, "criterion_text", ""),
                 test=test,
-                judges=settings.judges,
+                judges=judges,
                 seeds=1 if settings.seeds == "sample" else settings.seeds,
                 first_seed=sample if settings.seeds == "sample" else 0,
             )

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from arm_lens.benchmark.config import JudgeChoice
+from arm_lens.benchmark.config import JudgeChoice, check_score_kind
 from arm_lens.benchmark.data import Task, TestItem, TestSet, clusters_of, subset_of
 from arm_lens.benchmark.items import items_of
 from arm_lens.benchmark.judging import fit_accuracy, verdicts_by
@@ -29,7 +29,7 @@ from arm_lens.engine.sharing import shared_readings
 from arm_lens.evaluation.health import Check
 from arm_lens.heads import HeadSet
 from arm_lens.judges.base import Judge, ScoreKind
-from arm_lens.judges.checks import Texts, check_as_many, check_kind
+from arm_lens.judges.checks import Texts, check_as_many
 from arm_lens.judges.generative import GenerativeJudge
 from arm_lens.judges.options import ReadingOptions
 from arm_lens.judges.questions import listed_names
@@ -57,6 +57,7 @@ def judge_preferences(
     on_overlap: Literal["raise", "warn"] = "raise",
     benchmark: str = "test",
     lead: str | None = None,
+    score_kind: ScoreKind | None = None,
     meta: Mapping[str, Any] | None = None,
 ) -> BenchmarkResults:
     """Have judges judge labelled preferences, and compare them.
@@ -71,15 +72,25 @@ def judge_preferences(
         on_overlap: with ``warn``, items that a judge was fitted on are judged too, and the page names judges and items.
         benchmark: the name of the test.
         lead: the judge that the others are compared with; by default the first.
+        score_kind: by which scores pairs are compared and single responses judged (`arm_lens.benchmark.judging.graded`); by
+            default each judge's own, gaps for pairs and rewards for single responses.
         meta: further facts for the page: title, model, command, notes, ...
 
     Raises:
         OverlapError: naming the test items that a judge was fitted on (reward models and few-shot judges record that) or
             that are among ``examples``, unless ``on_overlap`` is ``warn``.
-        ValueError: if there is no judge or nothing to judge, or naming an item whose reward is not a number.
+        ValueError: if there is no judge or nothing to judge; naming a judge that does not give scores of that kind, or an
+            item whose reward is not a number.
     """
     if not judges or not test:
         raise ValueError("there is nothing to compare: at least one judge and one preference are needed")
+    every = [
+        (name, seed, one if isinstance(one, Judge) else Scores(one))
+        for name, given in judges.items()
+        for seed, one in enumerate(given if isinstance(given, Sequence) else [given])
+    ]
+    for name, _, judge in every:
+        check_score_kind(name, type(judge), score_kind, ranked=judge.compares_only)
     task = _task_of(test, benchmark, subset)
     known = _overlaps(judges, examples, [item.example for item in task.test.items])
     if known and on_overlap == "raise":
@@ -91,14 +102,12 @@ def judge_preferences(
 
     def made() -> Iterator[tuple[Part, pd.DataFrame, Mapping[str, Any]]]:
         with shared_readings():  # judges of one model read the same prompts
-            for name, given in judges.items():
-                for seed, one in enumerate(given if isinstance(given, Sequence) else [given]):
-                    judge = one if isinstance(one, Judge) else Scores(one)
-                    verdicts = verdicts_by(judge, task.test)
-                    if examples and _learns(judge):
-                        verdicts.fit["fit_accuracy"] = fit_accuracy(judge, examples)
-                    part = Part(task, JudgeChoice(judge=name), seed, "")
-                    yield part, items_of(task, name, seed, verdicts), record_of(verdicts.fit, judge)
+            for name, seed, judge in every:
+                verdicts = verdicts_by(judge, task.test, score_kind)
+                if examples and _learns(judge):
+                    verdicts.fit["fit_accuracy"] = fit_accuracy(judge, examples, score_kind)
+                part = Part(task, JudgeChoice(judge=name), seed, "")
+                yield part, items_of(task, name, seed, verdicts), record_of(verdicts.fit, judge)
 
     about = {"title": "Judges, side by side", "lead": lead or next(iter(judges)), "versions": VERSIONS, **(meta or {})}
     seen = Check(
@@ -140,7 +149,7 @@ class Scores(Judge):
         self, prompts: Texts, responses: Texts, *, kind: ScoreKind = "reward", progress: bool = False
     ) -> Float[Tensor, " example"]:
         """The object's score of each response, of either kind; a ValueError if it does not give one number for each."""
-        check_kind(kind)
+        self.check_kind(kind)
         scores = torch.as_tensor(self.judge.score(*check_as_many(prompts, responses)), dtype=torch.float64)
         if scores.shape != (len(responses),):
             raise ValueError(f"{len(responses)} responses have scores of shape {list(scores.shape)}, not one for each")

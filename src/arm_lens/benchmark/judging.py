@@ -19,18 +19,18 @@ import torch
 from jaxtyping import Float
 from scipy.special import expit
 
-from arm_lens.benchmark.config import BenchmarkConfig, BenchmarkConfigError, JudgeChoice
+from arm_lens.benchmark.config import BenchmarkConfig, BenchmarkConfigError, JudgeChoice, check_score_kind
 from arm_lens.benchmark.data import Task, TestSet
 from arm_lens.engine.language_model import ModelLike, language_model
 from arm_lens.engine.loading import load_model
 from arm_lens.engine.protocol import LanguageModel
 from arm_lens.engine.sharing import SharedReadings, remembered, shared_readings, sharing
-from arm_lens.judges.base import FitContext, FittedJudge, Judge, VerdictJudge
+from arm_lens.judges.base import FitContext, FittedJudge, Judge, ScoreKind, VerdictJudge
+from arm_lens.judges.checks import Texts
 from arm_lens.judges.options import QuestionOptions, ReadingOptions
 from arm_lens.judges.position_bias import PositionBias
 from arm_lens.judges.verdict_mass import VerdictMass
 from arm_lens.preferences import OverlapError, Preference, PreferencePair, Prompt, find_overlap, unpair
-from arm_lens.registry import JudgeSpec
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +40,7 @@ class Verdicts:
     rewards: Float[np.ndarray, " text"] | None
     """The reward of each text of the test; None for a judge that only compares."""
     scale: Float[np.ndarray, " text"] | None
-    """The rewards on a scale that does not saturate, by which pairs are compared."""
+    """What pairs are compared by: the rewards themselves, or on a scale that does not saturate (`graded`)."""
     probabilities: Float[np.ndarray, " text"] | None = None
     """P(meets the criterion), if the judge gives one."""
     threshold: float | None = 0.5
@@ -51,7 +51,7 @@ class Verdicts:
     """Whether scale and margins are log-odds, so that a pair's margin is a probability too."""
     fit: dict[str, Any] = field(default_factory=dict)
     """What is known of the fit: fit_accuracy, n_heads, heads, position_bias, inconsistent, unparsed, cost; and of the
-    questions: verdict_mass and preferred (`asked`)."""
+    questions: verdict_mass and preferred (`asked`). Also score_kind."""
 
 
 def model_of(config: BenchmarkConfig) -> LanguageModel:
@@ -65,9 +65,10 @@ def check_judges(config: BenchmarkConfig) -> None:
 
     Nor can the lead judge's reward models be saved if it is not fitted.
     """
-    for choice in config.choices:
+    for choice in [*config.choices, *(one for study in config.studies for one in config.judges_of(study))]:
         try:
             parsed = choice.parsed
+            choice.check_score_kind()
             if choice.spec.check is not None:
                 choice.spec.check(parsed)
         except ValueError as error:
@@ -94,23 +95,22 @@ def check_tasks(tasks: Iterable[Task]) -> None:
 
 def check_data(choice: JudgeChoice, task: Task) -> None:
     """Raise a BenchmarkConfigError that names judge and study, if a ranked judge meets single responses."""
-    question = getattr(choice.parsed, "question", None)
-    ranked = question is not None and question.layout == "ranked"
-    if ranked and not (task.test.pairs and all(isinstance(one, PreferencePair) for one in task.examples)):
+    if choice.ranked and not (task.test.pairs and all(isinstance(one, PreferencePair) for one in task.examples)):
         raise BenchmarkConfigError(
             f"the judge {choice.judge!r} compares two responses, but {task.study!r} has single ones; leave it out there"
         )
 
 
 def verdicts_of(
-    spec: JudgeSpec, options: Any, task: Task, model: ModelLike, config: BenchmarkConfig, seed: int, cache: Path | None
+    choice: JudgeChoice, task: Task, model: ModelLike, config: BenchmarkConfig, seed: int, cache: Path | None
 ) -> tuple[Verdicts, Judge]:
     """Fit a judge to a task's examples, and have it judge the task's test; raise a ValueError if it cannot.
 
     Within `shared_readings` the next judge finds whatever was read for one. The configuration sets demonstrations, readings
-    and batch size unless the options (an instance of ``spec.options``) do; ``seed`` is that of everything random except the
-    example sample, and ``cache`` the folder in which answers of endpoints are stored.
+    and batch size unless the judge's options do; ``seed`` is that of everything random except the example sample, and
+    ``cache`` the folder in which answers of endpoints are stored.
     """
+    spec, options = choice.spec, choice.parsed
     with _readings_of(task) as (of_examples, of_test):
         with of_test, of_examples:
             context = FitContext(
@@ -126,18 +126,23 @@ def verdicts_of(
                 workers=config.n_workers,
             )
             judge: Judge = spec.fit(context.with_options(options), options)
-            fit = {"fit_accuracy": fit_accuracy(judge, task.examples)} if spec.checks_fit else {}
+            fit = {"fit_accuracy": fit_accuracy(judge, task.examples, choice.score_kind)} if spec.checks_fit else {}
         with of_test:
-            verdicts = verdicts_by(judge, task.test)
+            verdicts = verdicts_by(judge, task.test, choice.score_kind)
     verdicts.fit.update(fit)
     return verdicts, judge
 
 
-def verdicts_by(judge: Judge, test: TestSet) -> Verdicts:
-    """What a judge says about a test; a ValueError if it only compares and there are no pairs."""
+def verdicts_by(judge: Judge, test: TestSet, kind: ScoreKind | None = None) -> Verdicts:
+    """What a judge says about a test, by scores of a kind (`graded`).
+
+    Raises:
+        ValueError: if the judge does not give scores of that kind, or if it only compares and there are no pairs.
+    """
+    check_score_kind(judge.kind, type(judge), kind, ranked=judge.compares_only)
     before = _mass_of(judge)
-    verdicts = _verdicts_by(judge, test)
-    verdicts.fit.update(asked(before, _mass_of(judge)))
+    verdicts = _verdicts_by(judge, test, kind)
+    verdicts.fit.update(asked(before, _mass_of(judge)), score_kind=kind)
     return verdicts
 
 
@@ -162,20 +167,41 @@ def _mass_of(judge: Judge) -> VerdictMass | None:
     return None
 
 
-def _verdicts_by(judge: Judge, test: TestSet) -> Verdicts:
+def _verdicts_by(judge: Judge, test: TestSet, kind: ScoreKind | None) -> Verdicts:
     if judge.compares_only:
         return _comparisons(judge, test)
     prompts, responses = (list(column) for column in zip(*test.texts, strict=True))
-    rewards, gaps = (one.double().numpy() for one in judge.rewards_and_gaps(prompts, responses))
-    if judge.log_odds:  # from the gaps, which are still apart where rewards in float32 are all 1
-        rewards = expit(gaps)
+    return replace(graded(judge, prompts, responses, kind), fit=judge.facts())
+
+
+def graded(judge: Judge, prompts: Texts, responses: Texts, kind: ScoreKind | None) -> Verdicts:
+    """A judge's scores of responses of a kind, with all that goes with the kind.
+
+    ============================ ======================= ==================== ==================== =====================
+    kind                         single responses        threshold            pairs are compared   probabilities
+    ============================ ======================= ==================== ==================== =====================
+    None                         reward; if gaps are     the judge's          by gaps              the rewards; of a pair,
+                                 log-odds, two-way                                                 the margin's
+    ``gap``                      gap                     0, if log-odds       by gaps              likewise
+    ``two_way``, ``probability`` the kind itself         the judge's          by these scores      the scores; of a pair,
+    ``reward``                                                                                     none
+    ============================ ======================= ==================== ==================== =====================
+
+    A judge that states no probabilities has none by any kind.
+    """
+    if kind in ("reward", "probability"):
+        rewards = gaps = judge.score(prompts, responses, kind=kind).double().numpy()
+    else:
+        rewards, gaps = (one.double().numpy() for one in judge.rewards_and_gaps(prompts, responses))
+        if judge.log_odds:  # from the gaps, which are still apart where rewards in float32 are all 1
+            rewards = expit(gaps)
+    by_gaps = kind in (None, "gap")
     return Verdicts(
-        rewards,
-        gaps,
+        gaps if kind == "gap" else rewards,
+        gaps if by_gaps else rewards,
         probabilities=rewards if judge.states_probability else None,
-        threshold=judge.threshold,
-        log_odds=judge.log_odds,
-        fit=judge.facts(),
+        threshold=0.0 if kind == "gap" and judge.log_odds else judge.threshold,
+        log_odds=by_gaps and judge.log_odds,
     )
 
 
@@ -198,15 +224,16 @@ def pair_texts(examples: Sequence[Preference]) -> tuple[list[Prompt], list[Promp
     return [one.prompt for one in pairs], [one.chosen for one in pairs], [one.rejected for one in pairs]
 
 
-def fit_accuracy(judge: Judge, examples: Sequence[Preference]) -> float:
-    """The accuracy on the examples that a judge was fitted to; a tie counts one half."""
+def fit_accuracy(judge: Judge, examples: Sequence[Preference], kind: ScoreKind | None = None) -> float:
+    """The accuracy on the examples that a judge was fitted to, by scores of a kind (`graded`); a tie counts one half."""
     if judge.compares_only:
         above = judge.margins(*pair_texts(examples)).double().numpy()
         labels = np.ones(len(above), dtype=bool)
     else:
         singles = unpair(examples)
-        rewards, gaps = judge.rewards_and_gaps([one.prompt for one in singles], [one.response for one in singles])
-        above = (gaps.double() if judge.log_odds else rewards.double() - (judge.threshold or 0.0)).numpy()
+        found = graded(judge, [one.prompt for one in singles], [one.response for one in singles], kind)
+        assert found.rewards is not None
+        above = found.rewards - (np.median(found.rewards) if found.threshold is None else found.threshold)
         labels = np.array([one.label for one in singles])
     return float(np.where(above == 0, 0.5, (above > 0) == labels).mean())
 

@@ -44,6 +44,7 @@ FIT_FIELDS = (
     "cost",
     "verdict_mass",
     "preferred",
+    "score_kind",
     "notes",
 )
 NUMERICS = ("arm-lens", "torch", "transformer-lens", "transformers", "scikit-learn")
@@ -114,7 +115,7 @@ def parts_of(
             if model is not None and choice.spec.depends_on is not None:
                 values["depends_on"] = choice.spec.depends_on(options, model)
             for seed in _seeds(choice, task):
-                digest = digest_of([shared, task.digest, choice.judge, choice.label, values, seed])
+                digest = digest_of([shared, task.digest, choice.judge, choice.label, choice.score_kind, values, seed])
                 found.setdefault(digest, Part(task, choice, seed, digest))
     parts = list(found.values())
     names = _names_of_reward_models(parts, config.lead) if config.keep_reward_models else {}

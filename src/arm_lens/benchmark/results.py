@@ -191,8 +191,19 @@ def _make_way(out: Path, config: Mapping[str, Any], force: bool) -> None:
 def results_of(meta: Mapping[str, Any], gathered: BenchmarkItems, checks: Sequence[Check] = ()) -> BenchmarkResults:
     """The results without section scores; ``meta`` names the lead judge, and ``checks`` come before those of `health`."""
     tables, lead = benchmark_tables(gathered.items), str(meta["lead"])
+    meta = {**meta, **_score_kinds(gathered.fits)}
     found = health(tables.summary, tables.comparisons, gathered.items, gathered.fits, gathered.heads, lead=lead)
     return BenchmarkResults(meta=meta, tables=tables, checks=[*checks, *found], **vars(gathered))
+
+
+def _score_kinds(fits: pd.DataFrame) -> dict[str, Any]:
+    """For the page: the judges of each benchmark that are judged by scores of a chosen kind, by kind; or nothing."""
+    if "score_kind" not in fits or fits["score_kind"].isna().all():
+        return {}
+    found: dict[str, dict[str, list[str]]] = {}
+    for row in fits.dropna(subset=["score_kind"]).drop_duplicates(["benchmark", "judge"]).itertuples():
+        found.setdefault(str(row.score_kind), {}).setdefault(str(row.benchmark), []).append(str(row.judge))
+    return {"score_kinds": found}
 
 
 def _sections(config: BenchmarkConfig, items: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:

@@ -136,9 +136,7 @@ class Runner:
         try:
             choice, task, cache = part.choice, part.task, self.out / "answers"
             with self._shared:
-                verdicts, judge = verdicts_of(
-                    choice.spec, choice.parsed, task, self.model, self.config, part.seed, cache
-                )
+                verdicts, judge = verdicts_of(choice, task, self.model, self.config, part.seed, cache)
             items = items_of(task, choice.label, part.seed, verdicts)
             save_part(part, items, verdicts.fit, judge, self.out)
         except Exception as error:

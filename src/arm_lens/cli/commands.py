@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from arm_lens.cli.flags import Data, Loading, Question, Reading, Rows, with_flags
+from arm_lens.cli.flags import Data, KindOfScore, Loading, Question, Reading, Rows, with_flags
 from arm_lens.cli.output import errors, finish, resumable, say, show_standings, show_subsets
 
 if TYPE_CHECKING:
@@ -149,8 +149,12 @@ def score(
     rows: Rows,
     loading: Loading,
     model: SameModel = "",
+    score_kind: KindOfScore = None,
 ) -> None:
-    """Write the reward of every response in a file: P(Yes) over the vocabulary, the two-way P(Yes), the logit gap."""
+    """Write the reward of every response in a file: P(Yes) over the vocabulary, the two-way P(Yes), the logit gap.
+
+    With --score-kind, only that column.
+    """
     from arm_lens.reward.scoring import score_file
 
     _writable(out.parent)
@@ -160,6 +164,7 @@ def score(
             data,
             out,
             **rows.arguments,
+            score_kind=score_kind,
             load=lambda folder: loading.reward_model(folder, model),
             options={"model": model, **vars(loading)},
             progress=True,
@@ -180,13 +185,17 @@ def evaluate(
     loading: Loading,
     model: SameModel = "",
     random_sets: Annotated[int, typer.Option(min=1, help="Random head sets to compare with.")] = 20,
+    score_kind: KindOfScore = None,
     allow_overlap: Annotated[
         bool, typer.Option("--allow-overlap", help="Judge what it was fitted on too; the page names these items.")
     ] = False,
     show_prompt: ShowPrompt = False,
     force: Force = False,
 ) -> None:
-    """Judge labelled preferences with a reward model and its controls; write results.json, tables and report.html."""
+    """Judge labelled preferences with a reward model and its controls; write results.json, tables and report.html.
+
+    Pairs are compared by log-odds and single responses judged by the two-way P(Yes), unless --score-kind says otherwise.
+    """
     from arm_lens.benchmark import controls_of, judge_preferences
     from arm_lens.storage import locked
 
@@ -205,6 +214,7 @@ def evaluate(
         examples=read_examples,
         on_overlap="warn" if allow_overlap else "raise",
         benchmark=name or "test",
+        score_kind=score_kind,
         meta={
             "title": f"Reward model: {name or 'unnamed criterion'}",
             "model": fitted.info.name,

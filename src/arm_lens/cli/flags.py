@@ -23,6 +23,12 @@ if TYPE_CHECKING:
     from arm_lens.reward.model import ActivationRewardModel
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+KindOfScore = Annotated[
+    Literal["reward", "probability", "two_way", "gap"] | None,
+    typer.Option(
+        "--score-kind", help="P(Yes) over the vocabulary (reward, probability), P(Yes) of Yes and No, or the log-odds."
+    ),
+]
 MEANINGS: dict[str, bool | str] = {"yes": True, "true": True, "no": False, "false": False, "drop": "drop"}
 
 

@@ -29,6 +29,7 @@ OPTIONS = {
     "dtype": "--dtype",
     "device": "--device",
     "force": "--force",
+    "score_kind": "--score-kind",
 }
 """Arguments of the library that a command has as an option."""
 LITERALS = {"True": "yes", "False": "no", "'drop'": "drop"}

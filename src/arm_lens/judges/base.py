@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeAlias, TypeVar, overload
+from typing import Any, ClassVar, Literal, TypeAlias, TypeVar, get_args, overload
 
 import torch
 from jaxtyping import Float
@@ -46,6 +46,7 @@ from arm_lens.registry import OptionsModel
 
 ScoreKind: TypeAlias = Literal["reward", "probability", "two_way", "gap"]
 """``reward`` is what a judge gives by default, ``gap`` what responses are compared by; the others are probabilities."""
+EVERY_KIND: tuple[ScoreKind, ...] = get_args(ScoreKind)
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,12 @@ class Judge(ABC):
     """What it is, in words."""
     threshold: ClassVar[float | None] = 0.5
     """The reward above which a response meets the criterion; None if no reward means that."""
+    score_kinds: ClassVar[tuple[ScoreKind, ...]] = ("reward", "gap")
+    """The kinds of score that it gives."""
+
+    def check_kind(self, kind: str) -> None:
+        """Raise a ValueError unless the judge gives scores of this kind."""
+        check_kind(kind, self.score_kinds, f"the {self.kind}")
 
     @property
     def log_odds(self) -> bool:
@@ -165,7 +172,7 @@ class Judge(ABC):
         return RewardFunction(self)(prompts=prompts, completions=completions)
 
     def reward_function(self, kind: ScoreKind = "reward") -> RewardFunction:
-        """A reward function of TRL's GRPOTrainer that gives scores of the chosen kind."""
+        """A reward function of TRL's GRPOTrainer that gives scores of the chosen kind; a ValueError if the judge has none."""
         return RewardFunction(self, kind)
 
     def facts(self) -> dict[str, Any]:
@@ -183,6 +190,9 @@ class RewardFunction:
 
     judge: Judge
     kind: ScoreKind = "reward"
+
+    def __post_init__(self) -> None:
+        self.judge.check_kind(self.kind)
 
     @property
     def __name__(self) -> str:
@@ -290,6 +300,7 @@ class FittedJudge(Judge):
 class VerdictJudge(Judge):
     """A judge that is asked for a verdict: Yes or No (scalar), A or B (ranked). The reward is how likely the first is."""
 
+    score_kinds: ClassVar[tuple[ScoreKind, ...]] = EVERY_KIND
     _question: QuestionOptions
 
     @property
@@ -394,10 +405,9 @@ class VerdictJudge(Judge):
         Warns:
             VerdictMassWarning: once, if the model would rather write something else than a verdict.
         """
-        check_kind(kind, ("reward", "probability", "two_way", "gap"))
+        self.check_kind(kind)
         found = self.verdicts(prompts, responses, progress=progress)
-        scores: Tensor = getattr(found, "probability" if kind == "reward" else kind)
-        return scores
+        return of_kind(found, kind)
 
     def rewards_and_gaps(
         self, prompts: Texts, responses: Texts, *, progress: bool = False
@@ -433,6 +443,12 @@ class VerdictJudge(Judge):
         named = [replace(one, name=f"pair {number % count}") for number, one in enumerate(questions)]
         gaps = self.judged(named, progress=progress).gap
         return gaps[:count] - gaps[count:]
+
+
+def of_kind(verdicts: VerdictScores, kind: ScoreKind) -> Float[Tensor, " *shape"]:
+    """The scores of a kind of a judge's verdicts; the reward is the probability."""
+    scores: Tensor = getattr(verdicts, "probability" if kind == "reward" else kind)
+    return scores
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -64,10 +64,10 @@ def checked_text(value: object, field: str) -> Prompt:
     return value if isinstance(value, str) else messages_of(field, value)
 
 
-def check_kind(kind: str, known: Collection[str] = ("reward", "gap")) -> None:
-    """Raise a ValueError unless the kind of score is one that the judge gives."""
+def check_kind(kind: str, known: Collection[str], judge: str) -> None:
+    """Raise a ValueError that names the judge, unless the kind of score is one that it gives."""
     if kind not in known:
-        raise ValueError(f"the kind of score is {', '.join(map(repr, known))}, not {kind!r}")
+        raise ValueError(f"{judge} gives scores of the kinds {', '.join(map(repr, known))}, not {kind!r}")
 
 
 def checked(values: Tensor, names: Sequence[str] | str) -> Tensor:

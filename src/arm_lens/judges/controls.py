@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from arm_lens.judges.base import Judge, ScoreKind
-from arm_lens.judges.checks import Texts, check_as_many, check_kind
+from arm_lens.judges.checks import Texts, check_as_many
 from arm_lens.preferences import text_of
 from arm_lens.registry import JudgeSpec, OptionsModel, Style, always, never
 
@@ -31,7 +31,7 @@ class LengthJudge(Judge):
         self, prompts: Texts, responses: Texts, *, kind: ScoreKind = "reward", progress: bool = False
     ) -> Float[Tensor, " example"]:
         """The number of characters of each response, negative if shorter ones are preferred."""
-        check_kind(kind)
+        self.check_kind(kind)
         check_as_many(prompts, responses)
         return self.sign * torch.tensor([float(len(text_of(response))) for response in responses])
 
@@ -48,7 +48,7 @@ class RandomJudge(Judge):
         self, prompts: Texts, responses: Texts, *, kind: ScoreKind = "reward", progress: bool = False
     ) -> Float[Tensor, " example"]:
         """Numbers in [0, 1)."""
-        check_kind(kind)
+        self.check_kind(kind)
         check_as_many(prompts, responses)
         pairs = zip(prompts, responses, strict=True)
         numbers = [uniform_of(self.seed, text_of(prompt), text_of(response)) for prompt, response in pairs]
@@ -64,7 +64,7 @@ class ConstantJudge(Judge):
         self, prompts: Texts, responses: Texts, *, kind: ScoreKind = "reward", progress: bool = False
     ) -> Float[Tensor, " example"]:
         """One half for each."""
-        check_kind(kind)
+        self.check_kind(kind)
         check_as_many(prompts, responses)
         return torch.full((len(responses),), 0.5)
 

@@ -31,7 +31,7 @@ from arm_lens.engine.protocol import LanguageModel
 from arm_lens.engine.tokens import MarkedText, PromptTooLongError, chunks, continuation, pad
 from arm_lens.judges.base import FitContext, Judge, ScoreKind
 from arm_lens.judges.chat import Turn, chat_text
-from arm_lens.judges.checks import Texts, check_as_many, check_kind, checked, scores_of_rest
+from arm_lens.judges.checks import Texts, check_as_many, checked, scores_of_rest
 from arm_lens.judges.fingerprint import fingerprint_of
 from arm_lens.judges.options import QuestionOptions, question_options
 from arm_lens.judges.questions import ClippedPromptWarning, fewest_left_out, with_template
@@ -87,7 +87,7 @@ class LikelihoodJudge(Judge):
                 as many prompts as responses.
             NotFiniteError: naming the example whose likelihood is not a number.
         """
-        check_kind(kind)
+        self.check_kind(kind)
         prompts, responses = check_as_many(prompts, responses)
         left_out = self.too_long(prompts, responses) if self.question.on_too_long == "skip" else {}
         return scores_of_rest(prompts, responses, left_out, lambda one, two: self._scores(one, two, progress))

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from arm_lens.engine.language_model import ModelLike
 from arm_lens.judges.artefact import check_tensors
-from arm_lens.judges.base import ScoreKind
-from arm_lens.judges.checks import Texts, check_kind, scores_of_rest
+from arm_lens.judges.base import EVERY_KIND, ScoreKind
+from arm_lens.judges.checks import Texts, scores_of_rest
 from arm_lens.judges.generative import GenerativeJudge
 from arm_lens.judges.options import QuestionOptions
 from arm_lens.judges.questions import questions_of
@@ -36,6 +36,7 @@ class HeadProbe(ActivationJudge):
     """The log-odds of meeting the criterion as an affine function of all heads' activations, trained on the examples."""
 
     kind: ClassVar[str] = "head probe"
+    score_kinds: ClassVar[tuple[ScoreKind, ...]] = EVERY_KIND
     weights: Float[Tensor, "layer head d_head"]
     """Of the activations as they are (not standardised), in float64."""
     bias: float
@@ -81,7 +82,7 @@ class HeadProbe(ActivationJudge):
         self, prompts: Texts, responses: Texts, *, kind: ScoreKind = "reward", progress: bool = False
     ) -> Float[Tensor, " example"]:
         """P(meets the criterion) of each response, or its log-odds (``gap``); both order responses alike."""
-        check_kind(kind, ("reward", "probability", "two_way", "gap"))
+        self.check_kind(kind)
         rewards, gaps = self.rewards_and_gaps(prompts, responses, progress=progress)
         return (gaps if kind == "gap" else rewards).float()
 

@@ -28,7 +28,7 @@ from arm_lens.engine.reading import read_all
 from arm_lens.heads import HeadScores, HeadSet
 from arm_lens.judges.artefact import DTYPES, QuestionRecord, check_tensors
 from arm_lens.judges.base import ScoreKind
-from arm_lens.judges.checks import Texts, check_kind, checked, scores_of_rest
+from arm_lens.judges.checks import Texts, checked, scores_of_rest
 from arm_lens.judges.generative import AskingJudge, GenerativeJudge
 from arm_lens.judges.options import QuestionOptions
 from arm_lens.judges.questions import Question, questions_of
@@ -134,7 +134,7 @@ class SparseAttentionVectors(ActivationJudge):
         self, prompts: Texts, responses: Texts, *, kind: ScoreKind = "reward", progress: bool = False
     ) -> Float[Tensor, " example"]:
         """The share of the chosen heads that vote for each response, of either kind; above one half, the majority does."""
-        check_kind(kind)
+        self.check_kind(kind)
 
         def share(prompts: Texts, responses: Texts) -> Tensor:
             return self.votes(prompts, responses, progress=progress)[:, self.heads.mask].mean(dim=1)

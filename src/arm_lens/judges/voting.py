@@ -27,7 +27,7 @@ from arm_lens.engine.verdict_tokens import VerdictTokens, resolve_verdicts, verd
 from arm_lens.judges.artefact import QuestionRecord, check_tensors
 from arm_lens.judges.base import FittedJudge, ScoreKind
 from arm_lens.judges.chat import Turn, chat_form
-from arm_lens.judges.checks import Texts, check_kind, checked, scores_of_rest
+from arm_lens.judges.checks import Texts, checked, scores_of_rest
 from arm_lens.judges.controls import uniform_of
 from arm_lens.judges.generative import GenerativeJudge, GenerativeOptions, shows_demonstrations
 from arm_lens.judges.options import QuestionOptions, ReadingOptions, seeds_of
@@ -148,7 +148,7 @@ class VotingJudge(FittedJudge):
 
         Otherwise as `Judge.score`; reasons count towards the length of the prompt, and are not clipped.
         """
-        check_kind(kind)
+        self.check_kind(kind)
         skip = self.judge.question.on_too_long == "skip"
         left_out = self.too_long(prompts, responses) if skip else {}
 

@@ -117,8 +117,9 @@ def of_heads(results: BenchmarkResults, benchmark: str) -> Makers:
         return {}
     found: Makers = {}
     items, history = results.of_lead("items", benchmark), results.of_lead("history", benchmark)
-    if not items.empty and bool(items["reward"].between(0, 1).all()):
-        found["rewards"] = partial(plots.reward_histograms, items, str(results.meta["lead"]))
+    if not items.empty:
+        if bool(items["reward"].between(0, 1).all()):  # scores of the kind gap are none
+            found["rewards"] = partial(plots.reward_histograms, items, str(results.meta["lead"]))
         found["roc"] = partial(plots.roc_curves, items)
     found["selected_heads"] = partial(plots.selected_heads, heads)
     if bool(heads["probability"].notna().all()):

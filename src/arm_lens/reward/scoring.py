@@ -13,7 +13,7 @@ next to the output, which is written as a whole at the end.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +21,7 @@ from typing import Any, Literal
 from tqdm.auto import tqdm
 
 from arm_lens.judges.artefact import ArtefactError, digest_of_artefact
+from arm_lens.judges.base import ScoreKind, of_kind
 from arm_lens.preferences import ResponseTable, read_responses
 from arm_lens.preferences.files import file_format
 from arm_lens.preferences.sources import HUB
@@ -32,8 +33,9 @@ AT_A_TIME = 64
 """Rows that are scored and written together."""
 NO_FORMAT = ("", ".out", ".txt")
 """Extensions that name no format; such an output has lines of JSON."""
-SCORES = ("reward", "two_way", "gap")
-"""The columns that are added: P(Yes) over the vocabulary, P(Yes) among the two verdicts, and the gap of their logits."""
+SCORES: tuple[ScoreKind, ...] = ("reward", "two_way", "gap")
+"""The columns that are added by default: P(Yes) over the vocabulary, P(Yes) among the two verdicts, and the gap of their
+logits."""
 
 
 def score_file(
@@ -45,11 +47,12 @@ def score_file(
     split: str | None = None,
     on_error: Literal["raise", "skip"] = "raise",
     limit: int | None = None,
+    score_kind: ScoreKind | None = None,
     load: Callable[[Path], ActivationRewardModel] = ActivationRewardModel.load,
     options: Mapping[str, Any] | None = None,
     progress: bool = False,
 ) -> int:
-    """Write each row of a file with the scores of its response: its cells as they were, and `SCORES`.
+    """Write each row of a file with the scores of its response: its cells as they were, and a column for each kind of score.
 
     Args:
         reward_model: the folder of a saved reward model.
@@ -61,6 +64,7 @@ def score_file(
         split: which split to read, if there are several.
         on_error: with ``skip``, rows that cannot be read are listed in a warning and left out of the output.
         limit: how many rows to read, from the first.
+        score_kind: the only kind of score to write, in a column of its name; by default `SCORES`.
         load: how the reward model is loaded.
         options: of loading, as JSON; an output that was made with others is refused.
         progress: show a progress bar.
@@ -79,7 +83,8 @@ def score_file(
     extension = ".jsonl" if file_format(out) in NO_FORMAT else check_extension(out)
     columns = dict(columns or {})
     table = read_responses(data, columns=columns, split=split, on_error=on_error, limit=limit)
-    clashing = [column for column in table.columns if column in SCORES]
+    kinds = SCORES if score_kind is None else (score_kind,)
+    clashing = [column for column in table.columns if column in kinds]
     if clashing:
         raise ValueError(f"{data} has a column {clashing[0]!r} already, the name of a score that is added: rename it")
     made_of = {
@@ -87,6 +92,7 @@ def score_file(
         "reward_model": made_with,
         "columns": columns,
         "rows": [split, on_error, limit],
+        "scores": kinds,
         "options": dict(options or {}),
         "rows_at_a_time": AT_A_TIME,
         "version": version("arm-lens"),
@@ -100,27 +106,27 @@ def score_file(
             if digest_of_artefact(folder) != made_with:
                 raise ArtefactError(f"{folder} was replaced while it was being read")
         for start in tqdm(starts[file.pieces :], desc="scoring", unit="chunk", disable=not progress):
-            found = _scored(reward, table, range(start, min(start + AT_A_TIME, len(table))))
+            found = _scored(reward, table, range(start, min(start + AT_A_TIME, len(table))), kinds)
             if appendable:
                 rows = [{**table.rows[start + index], **one} for index, one in enumerate(found)]
-                file.append(encoded(rows, (*table.columns, *SCORES), extension, header=not start))
+                file.append(encoded(rows, (*table.columns, *kinds), extension, header=not start))
             else:
-                file.append(encoded(found, SCORES, ".jsonl"))
+                file.append(encoded(found, kinds, ".jsonl"))
         if not appendable:
             every = map(json.loads, scores.read_text(encoding="utf-8").splitlines())
             rows = [{**row, **one} for row, one in zip(table.rows, every, strict=True)]
-            content = encoded(rows, (*table.columns, *SCORES), extension, schema=table.schema)
+            content = encoded(rows, (*table.columns, *kinds), extension, schema=table.schema)
             write_bytes(out, compressed(content, out))
     return len(table)
 
 
-def _scored(reward: ActivationRewardModel, table: ResponseTable, which: range) -> list[dict[str, float]]:
+def _scored(
+    reward: ActivationRewardModel, table: ResponseTable, which: range, kinds: Sequence[ScoreKind]
+) -> list[dict[str, float]]:
     """The scores of some rows."""
     found = reward.verdicts([table.prompts[index] for index in which], [table.responses[index] for index in which])
-    values = (found.probability, found.two_way, found.gap)
-    return [
-        {name: float(value[index]) for name, value in zip(SCORES, values, strict=True)} for index in range(len(which))
-    ]
+    values = {kind: of_kind(found, kind).tolist() for kind in kinds}
+    return [{kind: values[kind][row] for kind in kinds} for row in range(len(which))]
 
 
 def _digest_of_data(data: str | Path, table: ResponseTable) -> str:
