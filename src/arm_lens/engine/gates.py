@@ -93,17 +93,19 @@ def _verdicts(
     values: Float[Tensor, "layer head d_head"],
     normalised: bool,
 ) -> Float[Tensor, "batch verdict"]:
-    """`gated_verdicts` of one of the replay's batches."""
-    examples = replay.prefixes.batches[number]
+    """`gated_verdicts` of one of the replay's batches; the whole vocabulary is multiplied only if it is needed."""
+    examples, verdict_tokens = replay.prefixes.batches[number], replay.verdicts
     sequences = [replay.sequences[example] for example in examples]
     with naming_prompts(examples), steer(replay.model, gates, values, injection=replay.injection):
         if replay.exact:
             past = [segment.outside_inference_mode() for segment in replay.prefixes.of_batch(number)]
             last = pad([sequence[-1:] for sequence in sequences], device=replay.device)
-            logits = replay.model.extend(NewTokens.following(last, past))[:, -1].float()
+            rows = None if normalised else replay.verdicts.rows().to(replay.device)
+            verdict_tokens = verdict_tokens if normalised else verdict_tokens.in_rows()
+            logits = replay.model.extend(NewTokens.following(last, past), rows=rows)[:, -1].float()
         else:
             logits = replay.model.last_logits_with_gradient(pad(sequences, device=replay.device)).float()
-        verdicts = replay.verdicts.sums(logits)
+        verdicts = verdict_tokens.sums(logits)
         finite = has_maximum(logits.detach()) & verdicts.detach().isfinite().all(dim=-1)
         replay.model.check_rows(finite, "the verdict's logits", pad(sequences, device=replay.device))
     if normalised:

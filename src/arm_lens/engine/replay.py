@@ -102,7 +102,7 @@ class Replay:
         self.prefixes = Prefixes(
             self.model, self.sequences, batch_size=batch_size, memory_budget=room, progress=progress
         )
-        self._verdict_rows = torch.tensor([*verdicts.positive, *verdicts.negative])
+        self._verdict_rows = verdicts.rows()
         self._refusal = self.model.no_extension(max(map(len, self.sequences)))
         self._masks_as_rows = False
         self._checked = 0
@@ -141,9 +141,7 @@ class Replay:
         Raises:
             NotFiniteError: if any is NaN or infinite.
         """
-        first, count = len(self.verdicts.positive), len(self._verdict_rows)
-        in_rows = VerdictTokens(tuple(range(first)), tuple(range(first, count)))
-        return self._each(_Trial(masks, values, in_rows.sums, self._verdict_rows), examples)
+        return self._each(_Trial(masks, values, self.verdicts.in_rows().sums, self._verdict_rows), examples)
 
     def log_probs(
         self,

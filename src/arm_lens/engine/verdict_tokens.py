@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -47,6 +47,15 @@ class VerdictTokens:
         shared = set(self.positive) & set(self.negative)
         if shared:
             raise VerdictTokenError(f"token {min(shared)} spells both verdicts")
+
+    def rows(self) -> Int[Tensor, " verdict"]:
+        """The rows of the unembedding that verdicts need: the positive spellings, then the negative ones."""
+        return torch.tensor([*self.positive, *self.negative])
+
+    def in_rows(self) -> VerdictTokens:
+        """Where the same tokens are among `rows`."""
+        first, count = len(self.positive), len(self.positive) + len(self.negative)
+        return VerdictTokens(tuple(range(first)), tuple(range(first, count)))
 
     def sums(self, logits: Float[Tensor, "*shape vocab"]) -> Float[Tensor, "*shape verdict"]:
         """Logits of the positive and the negative verdict: each is the logsumexp of its spellings."""
