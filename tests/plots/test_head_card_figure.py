@@ -70,6 +70,25 @@ def test_every_token_of_short_prompts_is_drawn_with_its_weight():
     assert len(trace.x) == 90
 
 
+def test_one_setting_is_drawn_and_named_at_every_width():
+    bare, shown = make_attention(words=20), make_attention(words=30)
+    both = pd.concat([bare.assign(setting="zero-shot"), shown.assign(setting="few-shot")], ignore_index=True)
+    for theme in (SCREEN, COLUMN, PAGE):
+        with themed(theme):
+            for setting, frame in {None: bare, "zero-shot": bare, "few-shot": shown}.items():
+                figure = head_card_figure(both, make_tokens(), setting=setting, title="Head")
+                alone = head_card_figure(frame, make_tokens(), title="Head")
+                (trace,), (expected,) = (named(one, "attention") for one in (figure, alone))
+                assert list(trace.marker.color) == list(expected.marker.color)
+                drawn, other = ("few-shot", "zero-shot") if setting == "few-shot" else ("zero-shot", "few-shot")
+                assert drawn in written(figure) and other not in written(figure)
+                assert "zero-shot" not in written(alone)
+    with pytest.raises(ValueError, match="no setting 'two-shot'; it has 'zero-shot', 'few-shot'"):
+        head_card_figure(both, make_tokens(), setting="two-shot")
+    with pytest.raises(ValueError, match="no column 'setting'"):
+        head_card_figure(bare, make_tokens(), setting="zero-shot")
+
+
 def test_tokens_do_not_overlap_and_stay_on_the_page():
     for theme in (SCREEN, COLUMN, PAGE):
         with themed(theme):

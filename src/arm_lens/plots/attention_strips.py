@@ -29,11 +29,20 @@ class Strips:
     setting: str
 
     @classmethod
-    def of(cls, attention: pd.DataFrame, shown: int, most: int, width: float | int) -> Strips:
-        """The first ``shown`` prompts, both verdicts in turn, on at most ``most`` lines each."""
-        setting = ""
-        if "setting" in attention.columns:
-            setting = str(attention["setting"].iloc[0])
+    def of(
+        cls, attention: pd.DataFrame, shown: int, most: int, width: float | int, setting: str | None = None
+    ) -> Strips:
+        """The first ``shown`` prompts of a setting, both verdicts in turn, on at most ``most`` lines each.
+
+        Raises:
+            ValueError: if the table has no such setting.
+        """
+        settings = list(attention["setting"].unique()) if "setting" in attention.columns else []
+        if setting is not None and setting not in settings:
+            known = ", ".join(map(repr, settings)) or "no column 'setting'"
+            raise ValueError(f"the table of attention has no setting {setting!r}; it has {known}")
+        if settings:
+            setting = str(settings[0] if setting is None else setting)
             attention = attention[attention["setting"] == setting]
         wide = int(width / LETTER)
         parts, heads, gaps, line = [], [], [], 0
@@ -60,7 +69,7 @@ class Strips:
             parts.append(rows[inside].assign(line=rows["line"].map(place)))
             line += 1 + len(drawn)
         table = pd.concat(parts, ignore_index=True).astype({"line": int})
-        return cls(table, heads, gaps, line, float(table["weight"].max()), setting)
+        return cls(table, heads, gaps, line, float(table["weight"].max()), setting or "")
 
     @property
     def height(self) -> int:
@@ -70,7 +79,8 @@ class Strips:
     @property
     def note(self) -> str:
         """Sentences for the caption."""
-        return "Of long prompts the lines with the most attention are shown." if self.gaps else ""
+        which = f"The prompts are {literal(self.setting)}." if self.setting and narrow() else ""
+        return f"{which} {'Of long prompts the lines with the most attention are shown.' if self.gaps else ''}".strip()
 
     def draw(self, sheet: Sheet) -> None:
         """Draw the part at the top of the sheet."""

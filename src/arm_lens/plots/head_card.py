@@ -52,6 +52,7 @@ def head_card_figure(
     tokens: pd.DataFrame | None = None,
     scores: pd.DataFrame | None = None,
     *,
+    setting: str | None = None,
     title: str = "",
     outcome: str = "probability",
     shown: int | None = None,
@@ -61,17 +62,21 @@ def head_card_figure(
     """One head: the tokens it attends to, the tokens its mean promotes and suppresses, its score for each criterion.
 
     Args:
-        attention: a head card, which has everything else; or a table like `arm_lens.frames.ATTENTION`. If it has a column
-            ``setting``, only the first setting is drawn.
+        attention: a head card, which has everything else; or a table like `arm_lens.frames.ATTENTION`.
         tokens: a table like `arm_lens.frames.TOKENS`.
         scores: a table like `arm_lens.frames.ATTRIBUTIONS` of this head, and if known rank and heads; without it the section
             is left out.
+        setting: which prompts are drawn, if there are several kinds: ``zero-shot`` or ``few-shot``; by default the first in
+            the table. The figure says which.
         title: of the figure, literal; by default the card's name.
         outcome: whose scores are drawn; a measure without it is drawn by its first outcome.
         shown: prompts, at most, both verdicts in turn; by default 3, in one column of a paper 2.
         top: tokens promoted and suppressed, at most; by default 8, in one column of a paper 6.
         lines: lines of a prompt, at most: the last, and those with the most attention; by default 6, in one column of a
             paper 4.
+
+    Raises:
+        ValueError: naming the settings that the table has, if it lacks the given one.
     """
     if not isinstance(attention, pd.DataFrame):
         card = attention
@@ -81,7 +86,7 @@ def head_card_figure(
     checked(attention, ATTENTION)
     checked(tokens, TOKENS)
     shown, top, lines = shown or (2 if narrow() else 3), top or (6 if narrow() else 8), lines or (4 if narrow() else 6)
-    strips = Strips.of(attention, shown, lines, page_width() - 2 * SIDE)
+    strips = Strips.of(attention, shown, lines, page_width() - 2 * SIDE, setting)
     bars = pd.concat([tokens[tokens["direction"] == direction].head(top) for direction in ("promoted", "suppressed")])
     forest = ScoreForest.of(scores, outcome) if scores is not None and len(scores) else None
     width = page_width() - 2 * SIDE
