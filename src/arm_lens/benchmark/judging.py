@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from scipy.special import expit
 
@@ -56,8 +55,8 @@ class Verdicts:
 
 def model_of(config: BenchmarkConfig) -> LanguageModel:
     """The model that a run names."""
-    dtype = getattr(torch, config.dtype)
-    return language_model(load_model(config.model, model_class=config.model_class, device=config.device, dtype=dtype))
+    loaded = load_model(config.model, model_class=config.model_class, device=config.device, dtype=config.dtype)
+    return language_model(loaded)
 
 
 def check_judges(config: BenchmarkConfig) -> None:
@@ -113,24 +112,29 @@ def verdicts_of(
     spec, options = choice.spec, choice.parsed
     with _readings_of(task) as (of_examples, of_test):
         with of_test, of_examples:
-            context = FitContext(
-                model=model,
-                examples=task.examples,
-                question=QuestionOptions(criterion_text=task.criterion_text, batch_size=config.batch_size),
-                reading=ReadingOptions(
-                    demonstrations=config.demonstrations, readings=config.readings, seed=task.sample
-                ),
-                seed=seed,
-                like_seed=task.first_seed,
-                cache=cache,
-                workers=config.n_workers,
-            )
-            judge: Judge = spec.fit(context.with_options(options), options)
+            judge: Judge = spec.fit(context_of(choice, task, model, config, seed, cache), options)
             fit = {"fit_accuracy": fit_accuracy(judge, task.examples, choice.score_kind)} if spec.checks_fit else {}
         with of_test:
             verdicts = verdicts_by(judge, task.test, choice.score_kind)
     verdicts.fit.update(fit)
     return verdicts, judge
+
+
+def context_of(
+    choice: JudgeChoice, task: Task, model: ModelLike, config: BenchmarkConfig, seed: int = 0, cache: Path | None = None
+) -> FitContext:
+    """What a judge is fitted with on a task; see `verdicts_of`."""
+    context = FitContext(
+        model=model,
+        examples=task.examples,
+        question=QuestionOptions(criterion_text=task.criterion_text, batch_size=config.batch_size),
+        reading=ReadingOptions(demonstrations=config.demonstrations, readings=config.readings, seed=task.sample),
+        seed=seed,
+        like_seed=task.first_seed,
+        cache=cache,
+        workers=config.n_workers,
+    )
+    return context.with_options(choice.parsed)
 
 
 def verdicts_by(judge: Judge, test: TestSet, kind: ScoreKind | None = None) -> Verdicts:

@@ -10,7 +10,7 @@ import functools
 import inspect
 import json
 from collections.abc import Callable
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_type_hints
 
@@ -135,26 +135,41 @@ class Loading:
         typer.Option(help="Which TransformerLens class to load it as."),
     ] = "TransformerBridge"
     device: Annotated[str, typer.Option(help="e.g. cuda or cpu; by default CUDA where there is one.")] = ""
-    dtype: Annotated[Literal["float32", "bfloat16", "float16"], typer.Option(help="Of weights and activations.")] = (
-        "float32"
-    )
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16", "float16"],
+        typer.Option(
+            help="Of weights and activations; auto: bfloat16 for half-precision weights if that is faster here."
+        ),
+    ] = "auto"
 
     def load(self, name: str) -> ModelLike:
-        """The model of a hub name or folder; the bundled judge model if the name is empty."""
-        import torch
-
+        """The model of a hub name, folder or GGUF file; the bundled judge model if the name is empty."""
         from arm_lens.engine import load_model
 
-        dtype = getattr(torch, self.dtype)
-        return load_model(name or None, model_class=self.model_class, device=self.device or None, dtype=dtype)
+        return load_model(name or None, model_class=self.model_class, device=self.device or None, dtype=self.dtype)
 
     def reward_model(self, folder: Path, name: str) -> ActivationRewardModel:
-        """A saved reward model, on the model that it names itself unless another is given."""
+        """A saved reward model, on the model that it names itself unless another is given; in its dtype unless one is."""
+        from arm_lens.judges.artefact import dtype_of_artefact
         from arm_lens.reward.model import ActivationRewardModel
 
         if name:
-            return ActivationRewardModel.load(folder, self.load(name))
+            dtype = dtype_of_artefact(folder) if self.dtype == "auto" else self.dtype
+            return ActivationRewardModel.load(folder, replace(self, dtype=dtype).load(name))
         return ActivationRewardModel.load(folder, device=self.device or None)
+
+
+@dataclass(frozen=True)
+class Asking:
+    """How a saved reward model asks; it was recorded in the fit, and changes no question."""
+
+    on_too_long: Annotated[
+        Literal["raise", "skip", "clip"] | None,
+        typer.Option(help="Questions longer than the model's context; by default as in the fit."),
+    ] = None
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Prompts per forward pass; by default as in the fit.")
+    ] = None
 
 
 @dataclass(frozen=True)

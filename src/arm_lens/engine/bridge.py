@@ -13,6 +13,7 @@ import contextlib
 import copy
 import inspect
 import math
+import weakref
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -72,6 +73,16 @@ class BridgeModel(LanguageModel):
             raise LookupError("its weights were processed")
         inner: Any = self._lens.original_model
         return rebuilt(inner)
+
+    @contextlib.contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """As `LanguageModel.exclusive`; a Hugging Face model takes part with the weights and hooks that it has now."""
+        with super().exclusive():
+            raw = self.raw if self.findings.depth == 1 else None
+            if isinstance(raw, PreTrainedModel) and _MADE_OF[self._lens] != _made_of(raw, self._lens):
+                self._lens = bridge_of(raw, self.tokenizer)
+                self._cfg = self._lens.cfg
+            yield
 
     def parts_of(self, block: nn.Module) -> list[nn.Module]:
         """The modules of a block and of the layer that it wraps: some of the layer's have no bridge."""
@@ -309,11 +320,11 @@ def rebuilt(inner: PreTrainedModel) -> nn.Module:
 
 
 @torch.inference_mode(False)  # what is made here may take part in gradients
-def bridge_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> TransformerBridge:
+def bridge_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str | None = None) -> TransformerBridge:
     """A bridge that computes with a Hugging Face model's weights in memory, and leaves the model as it is.
 
     The copy inside is in evaluation mode and attends eagerly, like a model of `arm_lens.load_model`; hooks on the model's
-    modules are also on the copy's.
+    modules are also on the copy's. Its ``name`` is by default the model's ``name_or_path``.
     """
     # deepcopy takes what the memo has for an object as its copy: here, new parameters that share the old ones' storage, so
     # that what TransformerLens does to a parameter stays in the copy (quantised weights have other classes and are shared
@@ -326,14 +337,39 @@ def bridge_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Tra
     inner = copy.deepcopy(model, memo)
     inner.train(False)
     inner.set_attn_implementation("eager")
-    name = str(model.name_or_path)
-    return TransformerBridge.boot_transformers(
-        str(Path(name).resolve()) if Path(name).is_dir() else name,
+    inner.config.architectures = inner.config.architectures or [type(model).__name__]
+    name = str(model.name_or_path) if name is None else name
+    bridge = TransformerBridge.boot_transformers(
+        str(Path(name).resolve()) if name and Path(name).is_dir() else name,
         hf_model=inner,
         tokenizer=for_transformer_lens(tokenizer),
         device=model.device,
         dtype=model.dtype,
     )
+    _MADE_OF[bridge] = _made_of(model, bridge)
+    return bridge
+
+
+_MADE_OF: weakref.WeakKeyDictionary[nn.Module, tuple[object, ...]] = weakref.WeakKeyDictionary()
+"""What bridges of Hugging Face models were made of."""
+
+
+def _made_of(model: PreTrainedModel, bridge: TransformerBridge) -> tuple[object, ...]:
+    """A value that changes once a bridge computes with other weights or hooks than the Hugging Face model that it wraps.
+
+    Weights that the two share are the same. Some that several projections have in common are split by TransformerLens, and
+    so copied; then what the model's weights contain is compared.
+    """
+    weights = [*model.parameters(), *model.buffers()]
+    shared = {weight.untyped_storage().data_ptr() for weight in weights}
+    copied = any(weight.untyped_storage().data_ptr() not in shared for weight in bridge.parameters())
+    contents = [_sum_of_bits(weight) for weight in weights] if copied else []
+    return (*hooks_on(model), *((one.data_ptr(), one.dtype, one.device) for one in weights), *contents)
+
+
+def _sum_of_bits(weight: Tensor) -> int:
+    whole = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[weight.element_size()]
+    return int(weight.detach().contiguous().view(whole).sum(dtype=torch.int64))
 
 
 def for_transformer_lens(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:

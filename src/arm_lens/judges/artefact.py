@@ -35,6 +35,7 @@ from arm_lens.engine.finite import NotFiniteError
 from arm_lens.engine.language_model import ModelLike, describe
 from arm_lens.engine.loading import load_model
 from arm_lens.engine.model_info import BUNDLED_NAME, ModelClass
+from arm_lens.engine.precision import DtypeName
 from arm_lens.judges.fingerprint import Fingerprint, fingerprint_of
 from arm_lens.judges.options import QuestionOptions
 from arm_lens.judges.questions import Question
@@ -185,7 +186,7 @@ def write_artefact(
     with locked(folder, wait=BUSY_SECONDS, deep=False):
         own = write_bytes(folder / _tensors_file(whole["tensors"]), content)
         write_text(folder / RECORD, json.dumps(whole, indent=1) + "\n")  # from here on it is the new one
-        for other in folder.glob("tensors-*.safetensors"):
+        for other in folder.glob(f"tensors-{'[0-9a-f]' * 16}.safetensors"):  # and nobody else's files
             if other != own:
                 other.unlink(missing_ok=True)
     return folder
@@ -215,7 +216,7 @@ def read_artefact(
                 None if info.name == BUNDLED_NAME else info.name,
                 model_class=info.model_class,
                 device=device,
-                dtype=getattr(torch, info.dtype),
+                dtype=info.dtype,
                 revision=info.revision,
             )
         except (OSError, ValueError, KeyError) as error:
@@ -235,6 +236,11 @@ def digest_of_artefact(path: str | Path) -> str:
 def kind_of_artefact(path: str | Path) -> str:
     """The kind of the judge in a folder; errors as `read_artefact`."""
     return _record(Path(path), None)[0].kind
+
+
+def dtype_of_artefact(path: str | Path) -> DtypeName:
+    """The dtype of the model on which the judge in a folder was fitted; errors as `read_artefact`."""
+    return _record(Path(path), None)[0].model.dtype
 
 
 def check_tensors(
@@ -376,9 +382,10 @@ def _check_model(
     here = describe(model)
     for what in ("n_layers", "n_heads", "d_head", "dtype"):
         if getattr(here, what) != getattr(fitted_on, what):
+            remedy = f"; load it with dtype={fitted_on.dtype!r}" if what == "dtype" else ""
             raise WrongModelError(
                 f"{folder} was fitted on {fitted_on.name!r} with {what} = {getattr(fitted_on, what)}; "
-                f"{here.name!r} has {what} = {getattr(here, what)}"
+                f"{here.name!r} has {what} = {getattr(here, what)}{remedy}"
             )
     try:
         difference = expected.difference(_fingerprint(model, own))
