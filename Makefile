@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= demo
+# The folder with the public data of make real; docs/real_models.md says where each file comes from.
+DATA ?= data
 # Test processes at a time, each with one thread.
 JOBS ?= 2
 # Files are handed out whole and in order, so that a long one can go first and no process waits for the other at the end.
@@ -11,17 +13,21 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -
 # A TransformerLens beside the locked one, in a folder of its own.
 OVERLAY := .overlay/transformer-lens-4
 
-.PHONY: demo check fast test test-4x lint lock clean
+.PHONY: demo real check fast test test-4x lint lock clean
 
 demo: $(VENV)/installed
 	$(BIN)/arm-lens demo --out $(OUT)
+
+# A real model on public data, in less than 40 minutes on two cores; called again, an interrupted run continues.
+real: $(VENV)/installed
+	$(BIN)/arm-lens benchmark real --data $(DATA) --out $(if $(filter file,$(origin OUT)),real,$(OUT))
 
 # The loop while developing: style, types and the fast tests, in two minutes on two cores.
 check: $(VENV)/installed
 	@$(MAKE) --no-print-directory -j2 fast lint
 
 fast: $(VENV)/installed
-	$(PYTEST) -q -m "not slow and not browser and not notebook" tests
+	$(PYTEST) -q -m "not slow and not browser and not notebook and not real" tests
 
 test: $(VENV)/installed
 	$(PYTEST) tests/test_notebooks.py tests
@@ -29,7 +35,7 @@ test: $(VENV)/installed
 test-4x: $(VENV)/installed $(OVERLAY)
 	PYTHONPATH=$(OVERLAY) $(BIN)/python -c "from importlib.metadata import version; \
 		assert version('transformer-lens').startswith('4.'), version('transformer-lens')"
-	PYTHONPATH=$(OVERLAY) $(PYTEST) -m tl4 tests
+	PYTHONPATH=$(OVERLAY) $(PYTEST) -m "tl4 and not any_tl" tests
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
@@ -54,4 +60,4 @@ lock:
 	  $(BIN)/python -m pip freeze --exclude-editable | sed "s/+cpu//"; } > requirements.lock
 
 clean:
-	rm -rf $(VENV) .overlay demo
+	rm -rf $(VENV) .overlay demo real

@@ -4,7 +4,8 @@
     results = run_benchmark(config, "out")
     results.tables.summary  # accuracy of every judge with its interval, a DataFrame
 
-``arm-lens benchmark demo`` runs the configuration at `DEMO`, ``arm-lens demo`` the one at `DEMONSTRATION`. Judges that
+``arm-lens benchmark demo`` runs the configuration at `DEMO`, ``arm-lens benchmark real`` the one at `REAL` on the model
+that `real_model` downloads, ``arm-lens demo`` the one at `DEMONSTRATION`. Judges that
 are there already are set beside each other by `judge_preferences`. Pages and figures are made from results by
 `arm_lens.reports`.
 """
@@ -18,10 +19,13 @@ from arm_lens.benchmark.config import (
     UnconfirmedKeyError,
     read_config,
 )
+from arm_lens.benchmark.data import check_files
 from arm_lens.benchmark.given import controls_of, judge_preferences
 from arm_lens.benchmark.parts import head_frames
+from arm_lens.benchmark.prompts import ShownPrompt, prompts_of
 from arm_lens.benchmark.results import BenchmarkResults, OtherRunError, run_benchmark
 from arm_lens.benchmark.run import BenchmarkJudgeError
+from arm_lens.benchmark.smollm2 import real_model
 from arm_lens.benchmark.strict_yaml import YamlError
 from arm_lens.registry import JUDGES
 
@@ -29,23 +33,30 @@ DEMO = Path(__file__).with_name("demo.yaml")
 """The configuration of the bundled benchmark: every judge that the bundled model can be."""
 DEMONSTRATION = Path(__file__).with_name("demonstration.yaml")
 """The configuration of the demonstration: a reward model for each criterion of the bundled model, beside its controls."""
+REAL = Path(__file__).with_name("real.yaml")
+"""The configuration of the benchmark on a real model and public data, which it names and does not contain."""
 
 
 __all__ = [
     "DEMO",
     "DEMONSTRATION",
     "JUDGES",
+    "REAL",
     "BenchmarkConfig",
     "BenchmarkConfigError",
     "BenchmarkJudgeError",
     "BenchmarkResults",
     "JudgeChoice",
     "OtherRunError",
+    "ShownPrompt",
     "UnconfirmedKeyError",
     "YamlError",
+    "check_files",
     "controls_of",
     "head_frames",
     "judge_preferences",
+    "prompts_of",
     "read_config",
+    "real_model",
     "run_benchmark",
 ]

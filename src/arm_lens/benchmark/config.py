@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -39,15 +40,23 @@ def _one_of(kind: str, known: Iterable[str]) -> AfterValidator:
     return AfterValidator(check)
 
 
+@dataclass(frozen=True)
+class _Folders:
+    """Where the paths in a configuration start: the context of pydantic's ``ValidationInfo``."""
+
+    own: Path
+    data: Path
+
+
 def _file_path(path: str, info: Any) -> str:
-    """A file's path from the folder of the configuration, the context of pydantic's ``ValidationInfo``."""
-    return path if info.context is None or "://" in path else str((info.context / path).resolve())
+    """A file's path from the folder of the data."""
+    return path if info.context is None or "://" in path else str((info.context.data / path).resolve())
 
 
 def _model_path(name: str, info: Any) -> str:
-    """A model's folder next to the configuration if there is one; otherwise a name on the hub."""
-    folder = None if info.context is None else info.context / name
-    return str(folder.resolve()) if folder is not None and folder.is_dir() else name
+    """A model's folder or file next to the configuration if there is one; otherwise a name on the hub."""
+    folder = None if info.context is None else info.context.own / name
+    return str(folder.resolve()) if folder is not None and (folder.is_dir() or folder.is_file()) else name
 
 
 Count = Annotated[int, Field(ge=1, strict=True)]
@@ -176,6 +185,8 @@ class Source(Settings):
     """With ``skip``, rows that cannot be read are named and left out."""
     limit: Count | None = None
     """How many rows to read, from the first; by default all."""
+    source: str = ""
+    """Where the data can be got, in words: said if a file is missing, and on the page."""
 
     @model_validator(mode="after")
     def _declared(self) -> Source:
@@ -226,9 +237,10 @@ class BenchmarkConfig(Strict):
 
     title: str = "Few-shot judges, side by side"
     model: Annotated[str, AfterValidator(_model_path)] | None = None
-    """Hub name or local folder; by default the bundled judge model."""
+    """Hub name, local folder or GGUF file; by default the bundled judge model."""
     model_class: ModelClass = "TransformerBridge"
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """By default what the weights and the machine are good at; see `arm_lens.engine.precision`."""
     device: str | None = None
     batch_size: Count = 16
     """Prompts per pass."""
@@ -314,8 +326,12 @@ class BenchmarkConfig(Strict):
         )
 
 
-def read_config(path: str | Path, *, allow_keys: Collection[str] = ()) -> BenchmarkConfig:
+def read_config(
+    path: str | Path, *, allow_keys: Collection[str] = (), data: str | Path | None = None
+) -> BenchmarkConfig:
     """Read a run's YAML file; the paths in it start from its folder, and so does a model if there is such a folder.
+
+    If ``data`` is given, the paths of data start from that folder instead.
 
     A file may come from somebody else, and could name any environment variable as the key for a host of theirs. So a key is
     sent only if ``allow_keys`` names both, ``NAME=HOST``; but ``OPENAI_API_KEY`` may be sent to OpenAI, and to the host in
@@ -333,7 +349,8 @@ def read_config(path: str | Path, *, allow_keys: Collection[str] = ()) -> Benchm
     except YamlError as error:
         raise BenchmarkConfigError(str(error)) from error
     try:
-        config = BenchmarkConfig.model_validate(file.values, context=path.parent)
+        folders = _Folders(path.parent, path.parent if data is None else Path(data))
+        config = BenchmarkConfig.model_validate(file.values, context=folders)
     except ValidationError as error:
         raise BenchmarkConfigError(listed(path, _problems(file, error))) from error
     if problems := list(_wrong_options(file, config)) or list(_wrong_kinds(file, config)):

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache, partial
 from itertools import product
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from arm_lens.benchmark.config import (
@@ -23,7 +24,13 @@ from arm_lens.benchmark.config import (
     WorldStudy,
 )
 from arm_lens.benchmark.samples import SPLIT_SEED, at_most, check_enough, drawn, flipped, split, untested
-from arm_lens.evaluation.hacking import hacking_examples, hacking_items, world_hacking_examples, world_hacking_items
+from arm_lens.evaluation.hacking import (
+    hacking_examples,
+    hacking_items,
+    subset_name,
+    world_hacking_examples,
+    world_hacking_items,
+)
 from arm_lens.judge_model import CRITERIA, labelled_responses, preference_pairs
 from arm_lens.judge_model.world import Split
 from arm_lens.preferences import (
@@ -130,13 +137,29 @@ class Task:
         return digest_of([*setting, self.criterion_text, self.test.digest, examples])
 
 
+def check_files(config: BenchmarkConfig) -> None:
+    """Raise a FileNotFoundError that lists the files of data that are missing, and where each can be got."""
+    missing: dict[str, str] = {}
+    for study in config.studies:
+        paths = (getattr(study, "path", None), getattr(study, "examples", None))
+        names = [path for path in paths if path is not None and "://" not in path and not Path(path).exists()]
+        missing |= {name: f"  {name}" + (f": {study.source}" if study.source else "") for name in names}
+    if missing:
+        count = "a file of data is" if len(missing) == 1 else f"{len(missing)} files of data are"
+        raise FileNotFoundError(
+            "\n".join([f"{count} missing (in another folder? data=... names it)", *missing.values()])
+        )
+
+
 def plan(config: BenchmarkConfig) -> list[Task]:
     """All tasks of a run, in the order in which they are run; tasks with the same test are neighbours.
 
     Raises:
+        FileNotFoundError: listing the files of data that are missing.
         ValueError: naming the study, if it has too few examples to choose from.
         PreferenceDataError: if data cannot be read.
     """
+    check_files(config)
     _read.cache_clear()  # files may have changed since the last run of this process
     return [task for study in config.studies for task in _tasks(study, config.settings(study), config.judges_of(study))]
 
@@ -216,11 +239,11 @@ def _hacking_groups(study: HackingStudy, settings: Settings) -> Iterator[Group]:
             pairs, responses = world_hacking_items(bias, count, split="test", seed=SPLIT_SEED)
         else:
             pairs, responses = hacking_items(rest, bias, seed=SPLIT_SEED)
-        subset = f"{bias} | {mapping}"
+        subset = subset_name(bias, mapping)
         both: list[Preference] = [*pairs, *responses]
         items = tuple(
             TestItem(
-                f"{subset} | {one.metadata['cell']}",
+                subset_name(bias, mapping, one.metadata["cell"]),
                 one.id,
                 cluster_of.get(item := str(one.metadata["item"]), item),
                 one,

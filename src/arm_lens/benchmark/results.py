@@ -22,6 +22,8 @@ from arm_lens.benchmark.data import as_json, format_of
 from arm_lens.benchmark.parts import PART_FIELDS, BenchmarkItems
 from arm_lens.benchmark.run import run_parts
 from arm_lens.display import accuracies, card, frame_table, small_print
+from arm_lens.engine.loading import default_dtype
+from arm_lens.engine.model_info import BUNDLED_NAME
 from arm_lens.evaluation.health import Check, health
 from arm_lens.evaluation.main_setting import main_rows, main_settings
 from arm_lens.evaluation.rewardbench import rewardbench_2_scores, section_scores
@@ -160,6 +162,9 @@ def run_benchmark(
         StoreBusyError: if another process writes to the folder.
         ChildProcessError, BenchmarkConfigError, BenchmarkJudgeError, ValueError: see `run_parts`.
     """
+    if config.dtype == "auto":  # once, for all processes, and for the record
+        dtype = str(default_dtype(config.model, device=config.device)).removeprefix("torch.")
+        config = config.model_copy(update={"dtype": dtype})
     with locked(out):
         _make_way(Path(out), _published(config), force)
         gathered = run_parts(config, out, progress=progress)
@@ -233,7 +238,7 @@ def _meta(config: BenchmarkConfig, command: str) -> dict[str, Any]:
     ranked = " (ranked ones 4)" if "ranked_few_shot" in judges.values() else ""
     return {
         "title": config.title,
-        "model": config.model or "arm_lens judge model",
+        "model": _shown(config.model or BUNDLED_NAME),
         "lead": config.lead,
         "n_examples": config.n_examples[0],
         "samples": config.samples,
@@ -260,7 +265,8 @@ def _about(study: Study) -> dict[str, str]:
         pairs = f"Pairs from {source} in which being right and carrying a bias are independent."
         singles = "The same responses one by one: correct or not, with and without the bias."
     elif isinstance(study, PreferenceStudy):
-        pairs = f"Preferences from {_file_name(study.path)}."
+        source = f" ({study.source})" if study.source else ""
+        pairs = f"Preferences from {_file_name(study.path)}{source}."
         singles = "The responses one by one: does each meet the criterion?"
     elif study.unit == "response":
         return {study.name: f"Replies from {world}: does each meet the criterion, which is never named?"}
@@ -277,9 +283,14 @@ def _published(config: BenchmarkConfig) -> dict[str, Any]:
     )
     for where in (published, *published["studies"]):
         for key in ("model", "path", "examples"):
-            if where.get(key) is not None and Path(where[key]).is_absolute():
-                where[key] = _file_name(where[key])
+            if where.get(key) is not None:
+                where[key] = _shown(where[key])
     return published
+
+
+def _shown(name: str) -> str:
+    """A hub name or relative path, or the file name of an absolute path."""
+    return _file_name(name) if Path(name).is_absolute() else name
 
 
 def _file_name(path: str) -> str:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
-from arm_lens.cli.flags import Data, KindOfScore, Loading, Question, Reading, Rows, with_flags
+from arm_lens.cli.flags import Asking, Data, KindOfScore, Loading, Question, Reading, Rows, with_flags
 from arm_lens.cli.output import errors, finish, resumable, say, show_standings, show_subsets
 
 if TYPE_CHECKING:
@@ -30,7 +31,9 @@ SameModel = Annotated[
     typer.Option(help="Hub name or local folder; by default the one it was fitted on, as class and dtype were then."),
 ]
 Out = Annotated[Path, typer.Option(help="Folder for what is written.")]
-ShowPrompt = Annotated[bool, typer.Option("--show-prompt", help="Print a prompt that the model would read, and stop.")]
+ShowPrompt = Annotated[
+    bool, typer.Option("--show-prompt", help="Print what the model would read about the first row or item, and stop.")
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace what OUT has already.")]
 
 
@@ -148,6 +151,7 @@ def score(
     ],
     rows: Rows,
     loading: Loading,
+    asking: Asking,
     model: SameModel = "",
     score_kind: KindOfScore = None,
 ) -> None:
@@ -165,8 +169,8 @@ def score(
             out,
             **rows.arguments,
             score_kind=score_kind,
-            load=lambda folder: loading.reward_model(folder, model),
-            options={"model": model, **vars(loading)},
+            load=lambda folder: loading.reward_model(folder, model).asking(**vars(asking)),
+            options={"model": model, **vars(loading), **vars(asking)},
             progress=True,
         )
     say("", f"{count} rewards in {out}")
@@ -183,8 +187,12 @@ def evaluate(
     ],
     reader: Data,
     loading: Loading,
+    asking: Asking,
     model: SameModel = "",
     random_sets: Annotated[int, typer.Option(min=1, help="Random head sets to compare with.")] = 20,
+    demonstrations: Annotated[
+        int | None, typer.Option(min=0, help="Demonstrations in the few-shot prompt; by default as in the fit.")
+    ] = None,
     score_kind: KindOfScore = None,
     allow_overlap: Annotated[
         bool, typer.Option("--allow-overlap", help="Judge what it was fitted on too; the page names these items.")
@@ -203,13 +211,16 @@ def evaluate(
         _writable(out)
         _free(out, "results.json", force)
     read_test, read_examples = reader.read(test), reader.read(examples)
-    fitted = loading.reward_model(reward_model, model)
+    fitted = loading.reward_model(reward_model, model).asking(**vars(asking))
     if show_prompt:
         _print_prompt(fitted.judge, read_test[0])
         return
     name = fitted.record.criterion
+    controls = controls_of(
+        fitted, read_examples, test=read_test, random_sets=random_sets, demonstrations=demonstrations
+    )
     results = judge_preferences(
-        {"reward_model": fitted, **controls_of(fitted, read_examples, test=read_test, random_sets=random_sets)},
+        {"reward_model": fitted, **controls},
         read_test,
         examples=read_examples,
         on_overlap="warn" if allow_overlap else "raise",
@@ -230,8 +241,14 @@ def evaluate(
 
 @app.command()
 def benchmark(
-    config: Annotated[str, typer.Argument(help="A YAML file; or demo, for the one that comes with arm_lens.")],
+    config: Annotated[
+        str, typer.Argument(help="A YAML file; or demo (the bundled model), or real (SmolLM2 on public data).")
+    ],
     out: Out = Path("benchmark"),
+    data: Annotated[
+        Path | None, typer.Option(help="The folder from which CONFIG's paths of data start, instead of its own.")
+    ] = None,
+    model: Annotated[str, typer.Option(help="Hub name, folder or GGUF file, instead of CONFIG's model.")] = "",
     workers: Annotated[int | None, typer.Option(min=1, help="Processes, instead of the file's.")] = None,
     allow_key: Annotated[
         list[str],
@@ -240,19 +257,32 @@ def benchmark(
     images: Annotated[
         bool, typer.Option(help="Write the figures as PNG and SVG too, where there is a Chromium.")
     ] = True,
+    show_prompt: ShowPrompt = False,
     force: Force = False,
 ) -> None:
     """Run judges side by side; write results.json, items.parquet, tables, figures and report.html.
 
     Called again with the same folder, an interrupted run continues where it stopped.
     """
-    from arm_lens.benchmark import DEMO, read_config, run_benchmark
+    from arm_lens.benchmark import DEMO, REAL, check_files, prompts_of, read_config, real_model, run_benchmark
     from arm_lens.reports import save_figures
 
-    _writable(out)
-    settings = read_config(DEMO if config == "demo" else Path(config), allow_keys=allow_key)
+    if not show_prompt:
+        _writable(out)
+    own = {"demo": DEMO, "real": REAL}
+    if config == "real" and data is None:
+        data = Path("data")
+    settings = read_config(own.get(config, Path(config)), allow_keys=allow_key, data=data)
     if workers is not None:
         settings = settings.model_copy(update={"workers": workers})
+    check_files(settings)
+    if model or config == "real":
+        settings = settings.model_copy(update={"model": model or str(real_model())})
+    if show_prompt:
+        for shown in prompts_of(settings):
+            say(f"[bold]{escape(shown.task)}:[/] ", ", ".join(shown.judges))
+            say("", "no model is asked" if shown.text is None else shown.text)
+        return
     with resumable(out):
         results = run_benchmark(settings, out, force=force)
     show_standings(results)
@@ -266,16 +296,7 @@ def benchmark(
 
 def _print_prompt(judge: GenerativeJudge, example: Preference) -> None:
     """Print the question about an example as the model reads it, and the tokens that are read as its verdict."""
-    from arm_lens.judges.questions import questions_of
-
-    [tokens] = judge.encode(questions_of([example], judge.template, judge.layout)[:1], [judge.demonstrations])
-    decode = judge.model.tokenizer.decode
-    typer.echo(decode(tokens))
-    positive, negative = (
-        ", ".join(repr(decode([token])) for token in some)
-        for some in (judge.verdict_tokens.positive, judge.verdict_tokens.negative)
-    )
-    say("", f"{len(tokens)} tokens; the next is read as a verdict: {positive} against {negative}")
+    say("", judge.prompt_of(example))
 
 
 def _free(folder: Path, name: str, force: bool) -> None:

@@ -25,6 +25,8 @@ OPTIONS = {
     "readings": "--readings",
     "folds": "--folds",
     "batch_size": "--batch-size",
+    "model": "--model",
+    "data": "--data",
     "model_class": "--model-class",
     "dtype": "--dtype",
     "device": "--device",
