@@ -30,7 +30,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from arm_lens.attribution.outcomes import OUTCOMES, Judged, Outcome, outcomes_of
+from arm_lens.attribution.outcomes import OUTCOMES, Judged, Outcome, criterion_of, outcomes_of
 from arm_lens.attribution.result import Estimates
 from arm_lens.attribution.shapley import BLOCK, ENUMERATED, enumerated, every_set, on_grid
 from arm_lens.display import card, frame_table, frame_text, small_print
@@ -107,7 +107,7 @@ def interactions(
         standard_error: for ``shapley``, sample until no pair's sampling error on accuracy or probability exceeds this.
         max_permutations: stop there at the latest; a random order has few of the pairs.
         seed: of the sampling.
-        criterion: its name, for the frame.
+        criterion: its name, for the frame; by default that of the examples' objective.
         progress: show a progress bar.
 
     Raises:
@@ -131,7 +131,7 @@ def interactions(
         sampling_errors=dict(zip(OUTCOMES, _square(errors, len(players)), strict=True)),
         context=context,
         heads=tuple(players),
-        criterion=criterion,
+        criterion=criterion_of(objective, criterion),
     )
 
 
@@ -166,6 +166,7 @@ def _in_one_context(
 
 def _exact(objective: Judged, players: list[Head], *, progress: bool) -> dict[Outcome, Float[Tensor, "example pair"]]:
     count = len(players)
+    outcomes = enumerated(objective, players, progress=progress)  # refuses too many heads before their sets are made
     joined = every_set(count).long()
     size, sign = joined.sum(dim=1), 2 * joined - 1
     # |T|! (k - |T| - 2)! / (k - 1)! for the sets T of other heads
@@ -173,10 +174,7 @@ def _exact(objective: Judged, players: list[Head], *, progress: bool) -> dict[Ou
     shares = [
         sign[:, i] * sign[:, j] * weight[size - joined[:, i] - joined[:, j]] for i, j in combinations(range(count), 2)
     ]
-    return {
-        outcome: torch.stack([values @ share for share in shares], dim=-1)
-        for outcome, values in enumerated(objective, players, progress=progress).items()
-    }
+    return {outcome: torch.stack([values @ share for share in shares], dim=-1) for outcome, values in outcomes.items()}
 
 
 def _sampled(

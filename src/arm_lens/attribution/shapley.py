@@ -24,7 +24,7 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from arm_lens.attribution.outcomes import OUTCOMES, Judged, Outcome, outcomes_of
+from arm_lens.attribution.outcomes import OUTCOMES, Judged, Outcome, criterion_of, outcomes_of
 from arm_lens.attribution.result import Attribution
 from arm_lens.engine.tokens import chunks
 from arm_lens.heads import Head, HeadSet
@@ -66,7 +66,7 @@ def shapley_values(
         max_permutations: stop there at the latest.
         seed: of the orders.
         checkpoint: a file that stores the samples; if it exists, sampling continues from it.
-        criterion: its name, for the frame.
+        criterion: its name, for the frame; by default that of the examples' objective.
         progress: show a progress bar.
 
     Raises:
@@ -169,7 +169,7 @@ class ShapleySampler:
             dict(zip(OUTCOMES, on_grid(values, self.players, self.objective.shape), strict=True))
             for values in (self._sum / self.permutations, self.errors())
         )
-        about = {"measure": "shapley", "criterion": criterion}
+        about = {"measure": "shapley", "criterion": criterion_of(self.objective, criterion)}
         return Attribution.of(mean, self.objective.clusters, sampling_errors=errors, **about)
 
     def save(self, path: str | Path) -> None:
@@ -214,15 +214,13 @@ def exact_shapley_values(
     if not len(heads):
         raise ValueError(NOBODY)
     players, count = list(heads), len(heads)
+    outcomes = enumerated(objective, players, progress=progress)  # refuses too many heads before their sets are made
     joined = every_set(count).long()
     # |S|! (k - |S| - 1)! / k! for the sets S of other heads, added with the player and subtracted without.
     weight = torch.tensor([1 / (count * math.comb(count - 1, k)) for k in range(count)], dtype=torch.float64)
     shares = (2 * joined - 1) * weight[joined.sum(dim=1, keepdim=True) - joined]
-    found = {
-        outcome: on_grid(values @ shares, players, objective.shape)
-        for outcome, values in enumerated(objective, players, progress=progress).items()
-    }
-    return Attribution.of(found, objective.clusters, measure="shapley", criterion=criterion)
+    found = {outcome: on_grid(values @ shares, players, objective.shape) for outcome, values in outcomes.items()}
+    return Attribution.of(found, objective.clusters, measure="shapley", criterion=criterion_of(objective, criterion))
 
 
 def enumerated(
