@@ -1,11 +1,17 @@
-"""Small random models of several families, saved to disk in Hugging Face format, and jaxtyping checks on."""
+"""Small random models of several families, saved to disk in Hugging Face format, and jaxtyping checks on.
+
+Libraries that take seconds to import are imported by the fixtures that use them: with xdist, a further process reads this
+file and only hands out tests.
+"""
 
 from __future__ import annotations
 
 import copy
 import os
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -16,19 +22,20 @@ from jaxtyping import install_import_hook
 install_import_hook("arm_lens", "beartype.beartype")
 
 import pytest  # noqa: E402
-import torch  # noqa: E402
-import transformers  # noqa: E402
 
-import arm_lens  # noqa: E402
-from arm_lens.engine import ModelClass, ModelLike  # noqa: E402
-from arm_lens.engine.hooked import HookedTransformer  # noqa: E402
-from arm_lens.judge_model.tokenizer import build_tokenizer  # noqa: E402
+if TYPE_CHECKING:
+    import torch
+    import transformers
+
+    from arm_lens.engine import ModelClass, ModelLike
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
-HOOKED = HookedTransformer is not None
+HOOKED = Path(find_spec("transformer_lens").origin).with_name("HookedTransformer.py").exists()
 
 
 def _config(family: str, vocab: int) -> transformers.PretrainedConfig:
+    import transformers
+
     common = {"vocab_size": vocab, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
     llama_like = common | {
         "hidden_size": 32,
@@ -64,6 +71,10 @@ def _config(family: str, vocab: int) -> transformers.PretrainedConfig:
 
 @pytest.fixture(scope="session")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> transformers.PreTrainedTokenizerFast:
+    import transformers
+
+    from arm_lens.judge_model.tokenizer import build_tokenizer
+
     folder = tmp_path_factory.mktemp("tokenizer")  # TransformerLens wants one that came from disk
     build_tokenizer(512).save_pretrained(folder)
     return transformers.PreTrainedTokenizerFast.from_pretrained(folder)
@@ -72,6 +83,9 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> transformers.PreTrain
 @pytest.fixture(scope="session")
 def folder_of(tmp_path_factory: pytest.TempPathFactory, tokenizer):
     """folder_of(family): a random model of that family on disk."""
+    import torch
+    import transformers
+
     made: dict[str, Path] = {}
 
     def make(family: str) -> Path:
@@ -94,11 +108,13 @@ def folder_of(tmp_path_factory: pytest.TempPathFactory, tokenizer):
 @pytest.fixture(scope="session")
 def model_of(folder_of, tokenizer):
     """model_of(family, model_class): a loaded random model; shared by tests, which must not change it."""
+    from arm_lens import load_model
+
     loaded: dict[tuple[str, str], ModelLike] = {}
 
     def load(family: str = "llama", model_class: ModelClass = "TransformerBridge") -> ModelLike:
         if (family, model_class) not in loaded:
-            loaded[family, model_class] = arm_lens.load_model(
+            loaded[family, model_class] = load_model(
                 folder_of(family), model_class=model_class, tokenizer=copy.deepcopy(tokenizer)
             )
         return loaded[family, model_class]
@@ -109,6 +125,10 @@ def model_of(folder_of, tokenizer):
 @pytest.fixture
 def fresh(tmp_path, tokenizer):
     """fresh(config, model_class): a random model of which nothing is known yet."""
+    import torch
+    import transformers
+
+    from arm_lens import load_model
 
     def make(config, model_class="TransformerBridge", auto=transformers.AutoModelForCausalLM):
         torch.manual_seed(0)
@@ -118,7 +138,7 @@ def fresh(tmp_path, tokenizer):
                 parameter.add_(0.1 * torch.randn_like(parameter))
         model.save_pretrained(tmp_path)
         tokenizer.save_pretrained(tmp_path)
-        return arm_lens.load_model(tmp_path, model_class=model_class, tokenizer=copy.deepcopy(tokenizer))
+        return load_model(tmp_path, model_class=model_class, tokenizer=copy.deepcopy(tokenizer))
 
     return make
 
@@ -126,6 +146,9 @@ def fresh(tmp_path, tokenizer):
 @pytest.fixture(scope="session")
 def raw_of(folder_of):
     """raw_of(family): the Hugging Face model in float64, without TransformerLens."""
+    import torch
+    import transformers
+
     loaded = {}
 
     def load(family):
@@ -167,6 +190,8 @@ def family(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def generator() -> torch.Generator:
+    import torch
+
     return torch.Generator().manual_seed(0)
 
 
@@ -185,4 +210,6 @@ def chromium() -> str:
 @pytest.fixture(scope="session")
 def judge() -> ModelLike:
     """The bundled judge model."""
-    return arm_lens.load_model()
+    from arm_lens import load_model
+
+    return load_model()
