@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections import Counter
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from arm_lens.preferences import (
     unpair,
     write_preferences,
 )
+from arm_lens.preferences.overlap import known_among, text_digests
 
 TWEETS = Path(__file__).resolve().parents[3] / "shared" / "data" / "tweets"
 
@@ -121,6 +123,15 @@ def test_overlap_names_the_rows_of_both_sides_whatever_the_white_space():
     assert not check_overlap(examples[1:2], test)
 
 
+def test_accents_that_are_written_in_two_ways_are_one_text():
+    composed, divided = (unicodedata.normalize(form, "Où est le café\u00a0?") for form in ("NFC", "NFD"))
+    assert composed != divided
+    examples, test = ([LabelledResponse(text, text, True, id=text)] for text in (composed, divided))
+    assert find_overlap(examples, test).test == (divided,)
+    assert len(set(clusters([*examples, *test]))) == 1
+    assert known_among(test, text_digests(examples)) == (divided,)
+
+
 @settings(max_examples=60, derandomize=True, deadline=None)
 @given(
     sides=st.lists(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), max_size=8), min_size=2, max_size=2),
@@ -130,6 +141,28 @@ def test_overlap_is_what_the_definition_says(sides):
         [LabelledResponse(f"p {p}", f"r {r}", True, id=f"{side} {n}") for n, (p, r) in enumerate(pairs)]
         for side, pairs in enumerate(sides)
     )
+    are_lone = [len(side) > 1 and len({p for p, _ in side}) == 1 for side in sides]
+
+    def overlap(pair: tuple[int, int], others: list[tuple[int, int]]) -> bool:
+        return pair in others or (all(are_lone) and pair[1] in {r for _, r in others})
+
     found = find_overlap(examples, test)
-    assert set(found.examples) == {f"0 {n}" for n, pair in enumerate(sides[0]) if pair in sides[1]}
-    assert set(found.test) == {f"1 {n}" for n, pair in enumerate(sides[1]) if pair in sides[0]}
+    assert set(found.examples) == {f"0 {n}" for n, pair in enumerate(sides[0]) if overlap(pair, sides[1])}
+    assert set(found.test) == {f"1 {n}" for n, pair in enumerate(sides[1]) if overlap(pair, sides[0])}
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("", "Is it glad?"), ("Is it glad?", ""), ("Is it glad?", "Glad or sad?")]
+)
+def test_classified_texts_are_recognised_under_another_prompt_for_all(first, second):
+    examples, test = (
+        [LabelledResponse(prompt, f"Text {n}.", n % 2 == 0, id=f"{n}") for n in numbers]
+        for prompt, numbers in ((first, range(4)), (second, range(3, 7)))
+    )
+    assert find_overlap(examples, test).test == known_among(test, text_digests(examples)) == ("3",)
+    with pytest.raises(OverlapError, match=r"3 in the test, 3 in the examples"):
+        check_overlap(examples, test)
+    if not (first and second):  # a part of the data that has the prompt does not give away the other
+        assert clusters([*examples, *test])[3] == clusters([*examples, *test])[4]
+    if first:  # prompts differ: answers, not texts
+        assert not find_overlap([*examples, LabelledResponse("Is it blue?", "Text 9.", True)], test)

@@ -1,7 +1,8 @@
 """Overlap between the examples that a judge is given and the test that it is measured on.
 
 A judge that has read a response with its label, and is then asked about the same response, is measured on what it was
-told. Two examples overlap if they share a prompt together with a response, whatever the white space.
+told. Two examples overlap if they share a prompt together with a response, whatever the white space. Texts that are
+classified have no prompt, or one for all, which says nothing about a text: between such sides, a response is enough.
 """
 
 from __future__ import annotations
@@ -49,8 +50,8 @@ class Overlap:
 
 
 def find_overlap(examples: Sequence[Preference], test: Sequence[Preference]) -> Overlap:
-    """The examples and the test items that have a prompt and a response in common, white space aside."""
-    texts, tested = [list(map(_texts, side)) for side in (examples, test)]
+    """The examples and the test items with a text in common: a prompt and a response, white space aside."""
+    texts, tested = _texts(examples), _texts(test)
     shared = {text for one in texts for text in one} & {text for one in tested for text in one}
     return Overlap(_ids(examples, texts, shared, "example"), _ids(test, tested, shared, "test item"))
 
@@ -76,7 +77,7 @@ def text_digests(examples: Iterable[Preference]) -> tuple[str, ...]:
 
     A judge that has them recognises a text that it was fitted on (`known_among`), and reveals none.
     """
-    return tuple(sorted({_digest(text) for example in examples for text in _texts(example)}))
+    return tuple(sorted({_digest(text) for texts in _texts(list(examples)) for text in texts}))
 
 
 def known_among(test: Sequence[Preference], digests: Collection[str]) -> tuple[str, ...]:
@@ -84,7 +85,7 @@ def known_among(test: Sequence[Preference], digests: Collection[str]) -> tuple[s
     known = frozenset(digests)
     if not known:
         return ()
-    found = [any(_digest(text) in known for text in _texts(one)) for one in test]
+    found = [any(_digest(text) in known for text in texts) for texts in _texts(test)]
     names = [one.id or f"test item {number}" for number, one in enumerate(test, start=1)]
     return tuple(name for name, is_known in zip(names, found, strict=True) if is_known)
 
@@ -93,8 +94,18 @@ def _digest(text: tuple[str, str]) -> str:
     return digest_of(list(text))[:16]
 
 
-def _texts(example: Preference) -> list[tuple[str, str]]:
-    return [(words_of(example.prompt), words_of(response)) for response in responses_of(example)]
+def _texts(side: Sequence[Preference]) -> list[list[tuple[str, str]]]:
+    """The prompt and each response of every example; also without the prompt if several have the same one."""
+    prompts = [words_of(example.prompt) for example in side]
+    is_shared = len(side) > 1 and len(set(prompts)) == 1
+    return [
+        [
+            (each, words_of(response))
+            for response in responses_of(example)
+            for each in ({prompt, ""} if is_shared else {prompt})
+        ]
+        for prompt, example in zip(prompts, side, strict=True)
+    ]
 
 
 def _ids(

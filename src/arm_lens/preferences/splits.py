@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 import random
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from itertools import product
@@ -107,16 +108,16 @@ def split_preferences(
 def clusters(examples: Sequence[Preference]) -> list[str]:
     """What each example belongs to, so that no part of the data gives away another: its prompt, as a text.
 
-    If there is no prompt, or the same one in all examples, it is the response: texts that are classified have nothing
-    else that could be shared. Pairs that share a response, directly or over other pairs, belong together. White space
-    does not distinguish texts.
+    If there is no prompt, or one that is the same in all examples that have one, it is the response: texts that are
+    classified have nothing else that could be shared. Pairs that share a response, directly or over other pairs, belong
+    together. White space does not distinguish texts.
 
     Raises:
         ValueError: if an example is a tie.
     """
     responses = [list(map(words_of, responses_of(example))) for example in examples]
     prompts = [words_of(example.prompt) for example in examples]
-    if len(set(prompts)) > 1:
+    if len(set(prompts) - {""}) > 1:
         return prompts
     leader: dict[str, str] = {}
 
@@ -133,8 +134,8 @@ def clusters(examples: Sequence[Preference]) -> list[str]:
 
 
 def words_of(prompt: Prompt) -> str:
-    """The text with all white space as single spaces: what makes two texts the same."""
-    return " ".join(text_of(prompt).split())
+    """The text with all white space as single spaces, accents composed: what makes two texts the same to a reader."""
+    return " ".join(unicodedata.normalize("NFC", text_of(prompt)).split())
 
 
 def _counts(n: int, sizes: Mapping[str, int | float]) -> tuple[Int[np.ndarray, " part"], bool]:
