@@ -288,7 +288,7 @@ def test_the_optional_datasets_library_is_not_imported():
         ({"chosen": "c", "rejected": "r"}, "prompt", "is missing, and chosen and rejected are not transcripts"),
         ({"chosen": "c", "rejected": [USER, NINE]}, "prompt", "is missing, and chosen and rejected are not both"),
         ({"chosen": [SEVEN], "rejected": [NINE]}, "prompt", "is missing, and chosen and rejected share no first"),
-        ({"chosen": [USER, SEVEN], "rejected": [USER, SEVEN]}, "rejected", "is the same conversation as chosen"),
+        ({"chosen": [USER, SEVEN], "rejected": [USER, SEVEN]}, "rejected", "is the same as chosen"),
         ({"chosen": [USER], "rejected": [USER, SEVEN]}, "chosen", "has no message with any text: []"),
         ({"chosen": [USER, USER], "rejected": [USER, SEVEN]}, "chosen", "begins with a message from 'user'"),
         ({"prompt": [{"text": "hi"}], "chosen": "c", "rejected": "r"}, "prompt", "has no 'role' in message 1"),

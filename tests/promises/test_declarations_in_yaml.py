@@ -108,3 +108,22 @@ def test_a_limit_and_positions_are_read(tmp_path):
     (task,) = plan(config(tmp_path, text))
     assert len(task.test.items) == 20
     assert all(item.example.label == (int(item.example.response.split()[1]) % 2 == 1) for item in task.test.items)
+
+
+def test_true_and_false_are_not_one_and_zero(tmp_path):
+    rows = [{"text": f"text {n}", "label": bool(n % 2)} for n in range(40)]
+    (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    text = HEAD + "\n  - {kind: preferences, name: x, path: x.jsonl, pool: 10, labels: {true: no, false: yes}}\n"
+    (task,) = plan(config(tmp_path, text))
+    assert all(item.example.label == (int(item.example.response.split()[1]) % 2 == 0) for item in task.test.items)
+    (tmp_path / "x.jsonl").write_text("\n".join(json.dumps(row | {"label": int(row["label"])}) for row in rows))
+    with pytest.raises(PreferenceDataError, match="values in the column 'label' that labels does not map"):
+        plan(config(tmp_path, text))
+
+
+def test_several_columns_are_metadata(tmp_path):
+    rows = [{"prompt": f"p {n}", "chosen": "c", "rejected": "r", "label": 1, "best": n % 2} for n in range(40)]
+    (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    study = "{kind: preferences, name: x, path: x.jsonl, pool: 10, columns: {metadata: [label, best]}}"
+    (task,) = plan(config(tmp_path, HEAD + f"\n  - {study}\n"))
+    assert all(item.example.metadata.keys() >= {"label", "best"} for item in task.test.items)

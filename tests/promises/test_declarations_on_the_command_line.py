@@ -84,6 +84,16 @@ def test_columns_by_position_and_splits_are_those_of_the_reader(tmp_path):
     assert [one.response for one in Data(split="test").read(str(tmp_path / "x.json"))] == ["test"]
 
 
+def test_several_columns_of_metadata_are_named_one_by_one(tmp_path):
+    path = tmp_path / "x.jsonl"
+    path.write_text(json.dumps({"prompt": "p", "chosen": "c", "rejected": "r", "label": 1, "preference": 2}))
+    with pytest.raises(PreferenceDataError) as caught:
+        Data(column=["metadata=label"]).read(str(path))
+    assert "--column metadata=label --column metadata=preference" in as_options(str(caught.value))
+    flags = Data(column=["metadata=label", "metadata=preference"])
+    assert flags.read(str(path)) == read_preferences(path, columns={"metadata": ["label", "preference"]})
+
+
 def test_the_error_about_labels_can_be_followed_on_the_command_line(tmp_path):
     path = tmp_path / "x.jsonl"
     path.write_text("\n".join(json.dumps({"text": f"t {n}", "label": ("it's", "not so")[n % 2]}) for n in range(4)))

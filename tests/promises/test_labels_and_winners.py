@@ -81,6 +81,127 @@ def test_values_alone_give_a_winner_away_and_following_the_message_reads_it_the_
     assert (first.chosen, second.chosen) == ("left 0", "right 1")
 
 
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("preference_strength", (-2, 2, 1)),  # HelpSteer2
+        ("safer_response_id", (0, 1, 0)),  # PKU-SafeRLHF
+        ("a_wins", (True, False, True)),
+        ("isBetterFirst", ("yes", "no", "yes")),
+        ("preference_score", tuple(n / 97 for n in range(40))),
+        ("gold", ("1", "2", "1")),
+        ("annotation", ("A>B", "B>A", "A=B")),
+    ],
+)
+def test_columns_that_say_who_won_by_a_word_of_their_name_are_errors_whatever_else_a_row_has(name, values):
+    for extra in ({}, {"response": "left"}, {"text": "left"}):
+        rows = [
+            {"prompt": f"q {n}", "chosen": "a", "rejected": "b", name: value, **extra} for n, value in enumerate(values)
+        ]
+        message = error_of(rows)
+        assert f"has a column {name!r} that looks as if it said which response won" in message
+        assert read_preferences(rows, columns={"metadata": name})[0].metadata == {name: values[0], **extra}
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("subset", ("a", "b", "a")),
+        ("group_id", ("A", "B", "A")),
+        ("preference_statement", ("The first response is better because it is correct, and it is short too.",) * 3),
+        ("all_preferences", ([1], [2], [3])),
+        ("chosen_score", (1.5, 2.5, 3.5)),
+        ("labelling_model", ("gpt-4", "gpt-4", "gpt-4")),
+    ],
+)
+def test_columns_that_say_something_else_are_metadata(name, values):
+    rows = [{"prompt": f"q {n}", "chosen": "a", "rejected": "b", name: value} for n, value in enumerate(values)]
+    assert [pair.metadata for pair in read_preferences(rows)] == [{name: value} for value in values]
+
+
+def test_a_pair_without_a_winner_is_no_win_of_the_first():
+    rows = compared("A", None, "B", "")
+    for columns in (AS_PAIRS, COLUMNS):
+        message = error_of(rows, columns=columns)
+        assert "row 2, field who: is missing" in message and "row 4, field who: is missing" in message
+    unnamed = [{"prompt": "q", "chosen": "a", "rejected": f"b {n}", "winner": w} for n, w in enumerate(("A", None))]
+    assert "row 2, field winner: is missing" in error_of(unnamed)
+
+
+def one_hot(*winners):
+    marks = ({name: int(name == f"winner_{who}") for name in OUTCOMES} for who in winners)
+    return [{"prompt": f"q {n}", "response_a": "left", "response_b": "right", **one} for n, one in enumerate(marks)]
+
+
+OUTCOMES = {"winner_model_a": "A", "winner_model_b": "B", "winner_tie": "tie"}
+
+
+@pytest.mark.parametrize("name", ["x.jsonl", "x.csv", "x.parquet"])
+def test_a_column_for_each_outcome_is_declared_by_their_names(tmp_path, name):
+    frame, path = pd.DataFrame(one_hot("model_b", "model_a", "tie")), tmp_path / name
+    if name == "x.jsonl":
+        frame.to_json(path, orient="records", lines=True)
+    else:
+        frame.to_parquet(path) if name == "x.parquet" else frame.to_csv(path, index=False)
+    first, second, tie = read_preferences(path, winner=OUTCOMES, ties="keep")
+    assert (first.chosen, second.chosen, tie.metadata) == ("right", "left", {})
+    as_pairs = {"chosen": "response_a", "rejected": "response_b"}
+    assert read_preferences(path, columns=as_pairs, winner=OUTCOMES, ties="keep") == [first, second, tie]
+    for columns in ({}, as_pairs):
+        message = error_of(path, columns=columns)
+        assert f"winner={OUTCOMES}" in message
+    # One of the columns alone would make the tie a win of B.
+    columns = {"winner": "winner_model_a"}
+    assert "'winner_tie' that looks as if it said which rows are ties" in error_of(
+        path, columns=columns, winner={1: "A", 0: "B"}
+    )
+
+
+@pytest.mark.parametrize(
+    ("marks", "said"),
+    [
+        ((1, 1, 0), "'winner_model_a, winner_model_b'"),
+        ((0, 0, 0), "'none of them'"),
+        ((0.5, 0.5, 0), "'winner_model_a=0.5'"),
+    ],
+)
+def test_outcomes_of_which_not_one_is_true_are_refused(marks, said):
+    row = one_hot("model_a")[0] | dict(zip(OUTCOMES, marks, strict=True))
+    assert f"has values in the column 'winner' that winner does not map: {said}" in error_of([row], winner=OUTCOMES)
+
+
+def test_whole_conversations_are_compared_as_pairs_of_them_are():
+    ask = {"role": "user", "content": "q"}
+    says = [[ask, {"role": "assistant", "content": text}] for text in ("left", "right")]
+    rows = [{"conversation_a": says[0], "conversation_b": says[1], "winner": who} for who in ("model_a", "model_b")]
+    rows.append({"conversation_a": says[0], "conversation_b": says[0], "winner": "tie (bothbad)"})
+    winner = {"model_a": "A", "model_b": "B", "tie (bothbad)": "tie"}
+    message = error_of(rows)
+    assert "'response_a': 'conversation_a', 'response_b': 'conversation_b', 'winner': 'winner'" in message
+    columns = {"response_a": "conversation_a", "response_b": "conversation_b"}
+    first, second, tie = read_preferences(rows, columns=columns, winner=winner, ties="keep")
+    assert (first.prompt, first.chosen, second.rejected) == ((ask,), tuple(says[0][1:]), tuple(says[0][1:]))
+    assert second.chosen == tuple(says[1][1:]) and tie.response_a == tie.response_b == tuple(says[0][1:])
+    assert read_preferences(
+        rows[:2], columns={"chosen": "conversation_a", "rejected": "conversation_b"}, winner=winner
+    ) == [
+        first,
+        second,
+    ]
+
+
+def test_several_columns_can_be_declared_to_be_metadata():
+    rows = [{"prompt": "p", "chosen": "c", "rejected": "r", "label": 1, "preference": "x", "metadata": "m", "id": 7}]
+    assert "{..., 'metadata': ['label', 'preference']}" in error_of(rows, columns={"metadata": "label"})
+    (pair,) = read_preferences(rows, columns={"metadata": ["label", "preference", "id"]})
+    assert pair.metadata == {"label": 1, "preference": "x", "id": 7, "metadata (column)": "m"}
+    assert pair.id == "row 1"
+    with pytest.raises(PreferenceDataError, match="has no column 'labels', which columns maps 'metadata' to"):
+        read_preferences(rows, columns={"metadata": ["label", "labels"]})
+    with pytest.raises(ValueError, match="columns maps two of our names to 'label'"):
+        read_preferences(rows, columns={"metadata": ["label"], "winner": "label"})
+
+
 def test_such_a_column_can_be_declared_to_be_metadata():
     rows = [{"prompt": "p", "chosen": f"c {n}", "rejected": "r", "label": n} for n in range(3)]
     assert "looks as if it said which response won" in error_of(rows)
@@ -94,6 +215,11 @@ def test_exchanged_columns_are_refused_where_names_would_be_turned_round():
     rows = [{"prompt": "p", "response_A": "a", "response_B": "b", "winner": "A"}]
     columns = {"response_a": "response_B", "response_b": "response_A"}
     assert "columns exchanges them" in error_of(rows, columns=columns)
+    columns = {"chosen": "response_B", "rejected": "response_A", "winner": "winner"}
+    assert "columns exchanges them: map chosen to response_A" in error_of(rows, columns=columns)
+    del columns["winner"]
+    (pair,) = read_preferences(rows, columns=columns | {"metadata": "winner"})  # the second one is always better
+    assert pair.chosen == "b"
 
 
 @pytest.mark.parametrize("name", ["x.jsonl", "x.csv", "x.tsv", "x.parquet"])
@@ -109,6 +235,10 @@ def test_exchanged_columns_are_refused_where_names_would_be_turned_round():
         ("> 4", [3.5, 4, 4.5], [False, False, True]),
         ("<= -1", [-1, 0, -2], [True, False, True]),
         ("<4", ["3", "4.0", "5"], [True, False, False]),
+        (None, [1.0, 0.0, 1.0], [True, False, True]),
+        ({0: True, 1: False}, [0.0, 1.0, 0.0], [True, False, True]),
+        ({True: False, False: True}, [True, False, True], [False, True, False]),
+        ({"True": False, "False": True}, ["true", "FALSE", "True"], [False, True, False]),
     ],
 )
 def test_declared_labels_mean_the_same_in_every_file(tmp_path, name, labels, values, meanings):
@@ -169,6 +299,11 @@ def test_declarations_that_mean_nothing_are_refused(options, message):
         read_preferences([{"text": "t", "label": 1}], **options)
 
 
+@pytest.mark.parametrize("rating", ["inf", "1_0", float("inf"), "nan", "4 stars", "4,5", True])
+def test_what_is_not_a_finite_number_is_not_compared_with_a_threshold(rating):
+    assert "not a number that can be >= 4" in error_of([{"text": "t", "label": rating}], labels=">= 4")
+
+
 def test_a_declaration_that_applies_to_nothing_is_refused():
     pairs = [{"prompt": "p", "chosen": "c", "rejected": "r"}]
     assert "has no labels" in error_of(pairs, labels={"joy": True})
@@ -221,6 +356,9 @@ def test_judgebench_and_auto_j_are_recognised_and_read_the_right_way_round(tmp_p
                 assert (pair.prompt, pair.chosen, pair.metadata["subset"]) == ("q", chosen, subset)
     assert read_preferences([judgebench("A>B")])[0].id == "7"
     assert error_of([judgebench("A")]).endswith("field label: is 'A', not one of A>B, B>A, A=B")
+    own = {name: cell for name, cell in auto_j(1).items() if name != "scenario"}  # 1 may be the first response here
+    assert "response 1 and response 2 look like two responses" in error_of([own])
+    assert read_preferences([own], format="auto-j")[0].chosen == "second"
     assert error_of([auto_j(3)]).endswith("field label: is 3 (int), not one of 0, 1, 2")
     with pytest.warns(PreferenceDataWarning, match="the label is 2, a tie"):
         assert read_preferences([auto_j(2)]) == []

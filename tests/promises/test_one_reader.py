@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import bz2
+import csv
 import gzip
 import json
 import lzma
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 
 import pandas as pd
@@ -112,8 +115,66 @@ def test_a_tsv_with_stray_quotes_is_read_as_it_stands_and_one_with_quoted_cells_
     path = tmp_path / "x.tsv"
     path.write_text('text\tlabel\n"What" a day\tyes\n say "no"\tno\n')
     assert [one.response for one in read_preferences(path)] == ['"What" a day', ' say "no"']
-    path.write_text('text\tlabel\n"a\tb\nc"\tyes\n"d ""e"""\tno\n')
-    assert [one.response for one in read_preferences(path)] == ["a\tb\nc", 'd "e"']
+    path.write_text('text\tlabel\n"a\tb\tc\nd"\tyes\n"d ""e"""\tno\n')
+    assert [one.response for one in read_preferences(path)] == ["a\tb\tc\nd", 'd "e"']
+
+
+def test_a_tsv_in_which_a_quote_may_take_in_whole_lines_is_refused(tmp_path):
+    path = tmp_path / "x.tsv"
+    path.write_text('text\tlabel\n"hello world\t1\nfoo\t0\nbar"\t1\nlast\t0\n')  # three rows, or one
+    with pytest.raises(PreferenceDataError, match="can be read in two ways: row 1 has a cell in quotes"):
+        read_preferences(path)
+    path.write_text(path.read_text().replace("text\tlabel", '"text"\t"label"'))
+    assert [one.response for one in read_preferences(path)] == ["hello world\t1\nfoo\t0\nbar", "last"]
+
+
+@pytest.mark.parametrize("content", ["0,1\ngood,1\nbad,0\n", ",0,1\n0,good,1\n1,bad,0\n", "1,2\ngood,1\nbad,0\n"])
+def test_numbers_of_columns_are_no_row(tmp_path, content):
+    (tmp_path / "x.csv").write_text(content)
+    last = content.split("\n")[0].count(",") + 1
+    with pytest.raises(PreferenceDataError, match="row 1: numbers the columns: write names into it"):
+        read_preferences(tmp_path / "x.csv", columns={"text": last - 1, "label": last})
+
+
+def test_columns_of_a_frame_whose_names_are_written_alike_are_refused():
+    frame = pd.DataFrame([["a", 1, 0]], columns=["text", "label", 1]).rename(columns={"label": "1"})
+    with pytest.raises(PreferenceDataError, match="two columns are named '1'"):
+        read_preferences(frame, columns={"label": "1"})
+
+
+@pytest.mark.parametrize("name", ["x.jsonl", "x.json", "x.csv", "x.tsv"])
+def test_utf_16_is_named(tmp_path, name):
+    (tmp_path / name).write_bytes(content(name, ROWS).decode().encode("utf-16"))
+    with pytest.raises(PreferenceDataError, match="it looks like UTF-16: save it as UTF-8"):
+        read_preferences(tmp_path / name)
+
+
+def test_messages_are_messages_however_their_json_is_indented():
+    rows = [{"prompt": json.dumps(MESSAGES, indent=indent), "response": "r", "label": 1} for indent in (None, 1, 4)]
+    assert [one.prompt for one in read_preferences(rows)] == [tuple(MESSAGES)] * 3
+
+
+def test_a_response_that_is_given_twice_is_refused_where_it_is_read_and_where_it_is_scored():
+    rows = [{"prompt": "p", "response": "a", "completion": "b", "label": 1}]
+    for read in (read_preferences, read_responses):
+        with pytest.raises(PreferenceDataError, match="field response: is given twice, as completion and as response"):
+            read(rows)
+        read(rows, columns={"metadata": "completion"})
+
+
+@pytest.mark.parametrize("name", ["question", "Prompt", "instruction ", "user_input"])
+def test_a_prompt_under_another_name_is_not_left_out(name):
+    """Its responses would be judged as texts without a prompt."""
+    rows = [{name: f"q {n}", "response": f"r {n}", "label": n % 2} for n in range(4)]
+    compared = [{name: "q", "response_a": "a", "response_b": "b", "winner": "A"}]
+    for read, source in ((read_preferences, rows), (read_responses, rows), (read_preferences, compared)):
+        with pytest.raises(PreferenceDataError) as caught:
+            read(source)
+        assert f"has no prompts, but a column {name!r} that looks like them" in str(caught.value)
+        assert f"'prompt': {name!r}" in str(caught.value) and f"'metadata': {name!r}" in str(caught.value)
+        read(source, columns={"metadata": name})
+    assert [one.prompt for one in read_preferences(rows, columns={"prompt": name})] == [f"q {n}" for n in range(4)]
+    assert read_responses(rows, columns={"prompt": name}).prompts == tuple(f"q {n}" for n in range(4))
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -191,3 +252,23 @@ def test_json_has_no_literal_that_is_not_json(tmp_path):
     }  # fmt: skip
     with pytest.raises(ValueError, match="row 1, column 'score' cannot be written as JSON"):
         encoded([{"score": float("inf")}], ["score"], ".jsonl")
+
+
+def test_cells_that_only_arrow_has_stay_what_they_were(tmp_path):
+    columns = {
+        "map": pa.array([[("k", 1)], None], pa.map_(pa.string(), pa.int64())),
+        "nan": pa.array([float("nan"), None], pa.float32()),
+        "nested": pa.array([[{"a": float("nan")}], None]),
+        "decimal": pa.array([Decimal("1.10"), None]),
+        "day": pa.array([date(2026, 1, 2), None]),
+    }
+    pq.write_table(pa.table({"text": ["a", "b"], **columns}), tmp_path / "x.parquet")
+    table = read_responses(tmp_path / "x.parquet")
+    (tmp_path / "y.parquet").write_bytes(encoded(table.rows, table.columns, ".parquet", schema=table.schema))
+    before, after = (pq.read_table(tmp_path / name) for name in ("x.parquet", "y.parquet"))
+    assert before.schema == after.schema and repr(before.to_pylist()) == repr(after.to_pylist())
+    header, first, second = csv.reader(encoded(table.rows, table.columns, ".csv").decode().splitlines())
+    assert dict(zip(header, first, strict=True)) == {
+        "text": "a", "map": '[["k", 1]]', "nan": "", "nested": '[{"a": null}]', "decimal": "1.10", "day": "2026-01-02",
+    }  # fmt: skip
+    assert second == ["b", "", "", "", "", ""]

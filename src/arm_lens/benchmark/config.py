@@ -175,11 +175,11 @@ class Source(Settings):
 
     format: str | None = None
     split: str | None = None
-    columns: dict[str, str | int] = {}
-    """From our names to the file's, or to positions in a file without a header row."""
-    labels: dict[str | int, bool | str] | str | None = None
+    columns: dict[str, str | int | list[str | int]] = {}
+    """From our names to the file's, or to positions in a file without a header row; ``metadata`` may have a list."""
+    labels: dict[bool | int | str, bool | str] | str | None = None
     """What labels mean, e.g. ``{joy: yes, anger: no}``, or a threshold for ratings, e.g. ``">= 4"``."""
-    winner: dict[str | int, str] | None = None
+    winner: dict[bool | int | str, str] | None = None
     """What the column winner means, e.g. ``{"A>B": A, "B>A": B, "A=B": tie}``."""
     on_error: Literal["raise", "skip"] = "raise"
     """With ``skip``, rows that cannot be read are named and left out."""
@@ -196,8 +196,9 @@ class Source(Settings):
     @property
     def reading(self) -> dict[str, Any]:
         """The arguments of `read_preferences`, except the source and its split."""
-        names = ("format", "columns", "labels", "winner", "on_error", "limit")
-        return {name: getattr(self, name) for name in names}
+        declared = Verdicts(self.labels, self.winner)
+        rest = {name: getattr(self, name) for name in ("format", "columns", "on_error", "limit")}
+        return rest | {"labels": declared.labels, "winner": declared.winner}
 
 
 class HackingStudy(Source):

@@ -71,9 +71,9 @@ class Rows:
     """Which rows and columns of a file are read."""
 
     split: Annotated[str, typer.Option(help="Which split to read, if there are several.")] = ""
-    column: Annotated[list[str], _some("OURS=YOURS, e.g. prompt=question; or a position, counted from 1: text=1.")] = (
-        field(default_factory=list)
-    )
+    column: Annotated[
+        list[str], _some("OURS=YOURS, e.g. prompt=question, metadata=labels; or a position, counted from 1: text=1.")
+    ] = field(default_factory=list)
     on_error: Annotated[
         Literal["raise", "skip"], typer.Option(help="Refuse data with rows that cannot be read, or leave them out.")
     ] = "raise"
@@ -82,10 +82,15 @@ class Rows:
     @property
     def arguments(self) -> dict[str, Any]:
         """What these options are as arguments of `read_preferences` and `score_file`."""
-        columns = {
-            ours: int(theirs) if theirs.isdecimal() else theirs
-            for ours, theirs in _pairs("column", self.column, first=True)
-        }
+        named = [text for text in self.column if text.partition("=")[0].strip() != "metadata"]
+        aside = [
+            _column(theirs)
+            for text in self.column
+            if text not in named
+            for _, theirs in _pairs("column", [text], first=True)
+        ]
+        columns: dict[str, Any] = {ours: _column(theirs) for ours, theirs in _pairs("column", named, first=True)}
+        columns |= {"metadata": aside if len(aside) > 1 else aside[0]} if aside else {}
         return {"split": self.split or None, "columns": columns, "on_error": self.on_error, "limit": self.limit}
 
 
@@ -255,6 +260,11 @@ class Reading:
     def chooser(self) -> dict[str, Any]:
         """The selector by name, with its options."""
         return {"kind": self.selector, **_values("selector-option", self.selector_option)}
+
+
+def _column(text: str) -> str | int:
+    """A column by its name, or by its position."""
+    return int(text) if text.isdecimal() else text
 
 
 def _pairs(option: str, texts: list[str], *, first: bool = False) -> list[tuple[str, str]]:

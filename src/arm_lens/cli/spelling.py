@@ -70,7 +70,10 @@ def _spelled(option: str, source: str) -> str:
     except (SyntaxError, ValueError):
         value = source.removeprefix("torch.")
     if isinstance(value, dict):
-        return " ".join(f"{option} {shlex.quote(f'{_cell(name)}={_cell(one)}')}" for name, one in value.items())
+        pairs = (
+            (name, one) for name, given in value.items() for one in (given if isinstance(given, list) else [given])
+        )
+        return " ".join(f"{option} {shlex.quote(f'{_cell(name)}={_cell(one)}')}" for name, one in pairs)
     if value is True:
         return option
     return f"{option} {_cell(value) if value is ... else shlex.quote(_cell(value))}"

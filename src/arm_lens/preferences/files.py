@@ -9,6 +9,7 @@ errors: the first would be a traceback, the others would change silently what wa
 from __future__ import annotations
 
 import bz2
+import codecs
 import gzip
 import io
 import json
@@ -135,7 +136,7 @@ def parse_json(data: bytes) -> Any:
     except RecursionError as error:
         raise JsonError(f"is nested more than {MAX_DEPTH} levels deep") from error
     except UnicodeDecodeError as error:
-        raise JsonError(f"is not JSON: {error}") from error
+        raise JsonError(f"is not JSON: {error}{utf16_hint(data)}") from error
     except json.JSONDecodeError as error:
         raise JsonError(f"is not JSON: {error}") from error
     except JsonError:
@@ -145,6 +146,12 @@ def parse_json(data: bytes) -> Any:
     if _HALF_CHARACTER.search(text):
         _check_characters(value)
     return value
+
+
+def utf16_hint(data: bytes) -> str:
+    """What to do with data that is not UTF-8, if it begins as UTF-16 does; otherwise ``""``."""
+    begins = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return "; it looks like UTF-16: save it as UTF-8" if begins else ""
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -6,23 +6,25 @@ import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Literal, TypeAlias, overload
+from typing import Any, Literal, TypeAlias, TypeGuard, overload
 
 import numpy as np
 import pandas as pd
 
 from arm_lens.preferences.files import MAX_BYTES, file_format
-from arm_lens.preferences.formats.general import COLUMNS, EXPECTED, GENERAL, check_verdicts, proposal
+from arm_lens.preferences.formats.general import COLUMNS, EXPECTED, GENERAL, PAIR
 from arm_lens.preferences.formats.registry import Format, format_named, known_formats, recognise
 from arm_lens.preferences.formats.rows import Reading, Record, Row, Table
+from arm_lens.preferences.formats.undeclared import check_declared, proposal
 from arm_lens.preferences.messages import PreferenceFieldError
 from arm_lens.preferences.problems import PreferenceDataError, PreferenceDataWarning, PreferenceProblem, unreadable
 from arm_lens.preferences.sources import Opening, PreferenceSource, open_tables
 from arm_lens.preferences.types import Preference, TiedPair
 from arm_lens.preferences.verdicts import DroppedRowError, Labels, TieError, Verdicts, Winner, value_text
 
-Columns: TypeAlias = Mapping[str, str | int]
-"""From our names for columns to the source's, or to their positions, counted from 1, if there is no header row."""
+Columns: TypeAlias = Mapping[str, str | int | Sequence[str | int]]
+"""From our names for columns to the source's, or to their positions, counted from 1, if there is no header row. Several
+columns may be metadata: ``{"metadata": ["label", "winner"]}``."""
 OnError: TypeAlias = Literal["raise", "skip"]
 
 
@@ -111,11 +113,12 @@ def read_preferences(
         format: the format, if it should not be recognised; one of `known_formats`.
         columns: from our names to the source's, for columns with other names: ``{"prompt": "question"}``; or to the
             positions of columns, counted from 1, for a file without a header row: ``{"text": 1, "label": 2}``. Implies the
-            format ``trl``.
+            format ``trl``. What would have a meaning and is only metadata: ``{"metadata": ["label", "question"]}``.
         labels: what labels mean, if they are not yes, no, true, false, 1 or 0: ``{"joy": True, "anger": False}``; or from
             which rating on a response meets the criterion: ``">= 4"``. ``"drop"`` leaves rows out.
         winner: what the column ``winner`` means, if it is not A, B, tie or a column's name: ``{"A>B": "A", "B>A": "B",
-            "A=B": "tie"}``. With ``chosen`` and ``rejected``, A is the chosen one.
+            "A=B": "tie"}``. With ``chosen`` and ``rejected``, A is the chosen one. If each outcome has a column that is true
+            or false, by their names: ``{"a_wins": "A", "b_wins": "B", "tie": "tie"}``.
         criterion: used for rows that have none.
         split: which split to read, if the source has several.
         on_error: with ``skip``, rows that cannot be read are listed in a `PreferenceDataWarning` and left out.
@@ -133,36 +136,36 @@ def read_preferences(
         ImportError: for ``hf://`` if the library ``datasets`` is not installed.
         ValueError: for an unknown format, extension or split, or a misspelt name in ``columns``, ``labels`` or ``winner``.
     """
-    names = column_names(columns or {})
+    names, metadata = column_names(columns or {}), metadata_columns(columns or {})
     verdicts = Verdicts(labels, winner)
-    _check_options(format, names, on_error, ties, limit)
+    _check_options(format, columns or {}, on_error, ties, limit)
     if format not in (None, GENERAL) and not (labels is None and winner is None):
         raise ValueError(f"labels and winner are for the format {GENERAL!r}; those of {format!r} have fixed meanings")
-    is_general = format is None and not (names or labels is not None or winner is not None)
+    is_general = format is None and not (columns or labels is not None or winner is not None)
     how = Opening(split=split, format=format, positional=are_positions(columns or {}), limit=limit, max_bytes=max_bytes)
     tables = open_tables(source, how)
-    source_format = _format_of(tables, format if is_general else format or GENERAL, names)
+    source_format = _format_of(tables, format if is_general else format or GENERAL, names, metadata, verdicts)
     good: list[Preference | TiedPair] = []
     problems: list[PreferenceProblem] = []
     tied: list[PreferenceProblem] = []
     row_of_id: dict[str, tuple[str, int]] = {}
     for table in tables:
-        renamed = [cells_of(row, names, table.class_names) for row in table.rows]
+        renamed = [cells_of(row, names, table.class_names, metadata) for row in table.rows]
+        if verdicts.are_columns({column for cells in renamed for column in cells}):
+            renamed = [verdicts.with_winner(cells) if cells else cells for cells in renamed]
+        filled = [{key: cell for key, cell in cells.items() if cell is not None and cell != ""} for cells in renamed]
         reading = Reading(
             format=source_format.name,
             criterion=criterion or "",
             verdicts=verdicts,
             columns=names,
-            has_prompts=source_format.name != GENERAL
-            or any(cells.get("prompt") not in (None, "") for cells in renamed),
+            has_prompts=source_format.name != GENERAL or any("prompt" in cells for cells in filled),
+            has_winners="winner" in names or any(cells.keys() >= {"winner", *PAIR} for cells in filled),
+            metadata=metadata,
             keep_ties=ties == "keep",
         )
-        if source_format.name == GENERAL:
-            filled = [
-                {key: cell for key, cell in cells.items() if cell is not None and cell != ""} for cells in renamed
-            ]
-            if message := check_verdicts(filled, reading):
-                raise unreadable(table.name, message)
+        if source_format.name == GENERAL and (message := check_declared(filled, reading)):
+            raise unreadable(table.name, message)
         for row, cells in zip(table.rows, renamed, strict=True):
             try:
                 if row.fault:
@@ -198,7 +201,10 @@ def read_preferences(
 
 
 def cells_of(
-    row: Row, names: Mapping[str, str], class_names: Mapping[str, Sequence[str]] = MappingProxyType({})
+    row: Row,
+    names: Mapping[str, str],
+    class_names: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    metadata: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The cells of a row under our names, as plain Python types.
 
@@ -207,38 +213,55 @@ def cells_of(
         names: from our names to the source's.
         class_names: by the source's names, what numbers stand for: 0 for the first name. (Read as 0 and 1, the labels
             of a data set whose first class is the positive one would be turned round.)
+        metadata: the source's names of several columns that are metadata, whatever their names.
     """
     cells = {column: to_python(cell) for column, cell in row.cells.items()}
     for column, known in class_names.items():
         if isinstance(cell := cells.get(column), int):
             cells[column] = known[cell] if 0 <= cell < len(known) else None
-    return _rename(cells, names)
+    return _rename(cells, names, metadata)
 
 
 def are_positions(columns: Columns) -> bool:
     """Whether columns are given by position, because there is no header row."""
-    kinds = {isinstance(column, int) for column in columns.values()}
+    kinds = {isinstance(column, int) for column in _given(columns)}
     if len(kinds) > 1:
         raise ValueError(f"columns mixes names and positions: {dict(columns)}")
     return kinds == {True}
 
 
 def column_names(columns: Columns) -> dict[str, str]:
-    """The source's columns by our names; a position is the name of a column that has none.
+    """The source's columns by our names, except those that are only metadata; a position is the name of a column without one.
 
     Raises:
         ValueError: if two of our names are mapped to one column, or a name to neither a name nor a position.
     """
     for ours, column in columns.items():
-        if isinstance(column, bool) or not isinstance(column, (str, int)) or column == 0:
-            raise ValueError(f"columns maps {ours!r} to {column!r}, neither a name nor a position counted from 1")
-    repeated = [column for column, count in Counter(columns.values()).items() if count > 1]
+        for one in column if _is_list(column) and ours == "metadata" else [column]:
+            if isinstance(one, bool) or not isinstance(one, (str, int)) or one == 0:
+                raise ValueError(f"columns maps {ours!r} to {column!r}, neither a name nor a position counted from 1")
+    repeated = [column for column, count in Counter(_given(columns)).items() if count > 1]
     if repeated:
         raise ValueError(f"columns maps two of our names to {repeated[0]!r}")
-    return {ours: str(column) for ours, column in columns.items()}
+    return {ours: str(column) for ours, column in columns.items() if not _is_list(column)}
 
 
-def _check_options(format: str | None, columns: Mapping[str, str], on_error: str, ties: str, limit: int | None) -> None:
+def metadata_columns(columns: Columns) -> tuple[str, ...]:
+    """The source's names of the columns that are only metadata, if they are given as a list."""
+    listed = columns.get("metadata")
+    return tuple(map(str, listed)) if _is_list(listed) else ()
+
+
+def _is_list(column: object) -> TypeGuard[Sequence[str | int]]:
+    return isinstance(column, (list, tuple))
+
+
+def _given(columns: Columns) -> list[str | int]:
+    """All columns of the source that have a name of ours."""
+    return [one for column in columns.values() for one in (column if _is_list(column) else [column])]
+
+
+def _check_options(format: str | None, columns: Columns, on_error: str, ties: str, limit: int | None) -> None:
     known = (("on_error", on_error, ("raise", "skip")), ("ties", ties, ("warn", "drop", "raise", "keep")))
     for name, value, allowed in known:
         if value not in allowed:
@@ -254,25 +277,29 @@ def _check_options(format: str | None, columns: Mapping[str, str], on_error: str
             raise ValueError(f"columns are for the format {GENERAL!r}; the columns of {format!r} have fixed names")
 
 
-def _format_of(tables: Sequence[Table], name: str | None, columns: Mapping[str, str]) -> Format:
+def _format_of(
+    tables: Sequence[Table], name: str | None, columns: Mapping[str, str], metadata: Sequence[str], verdicts: Verdicts
+) -> Format:
     """The format of the tables. Wrong columns are reported once, not for every row."""
     formats: dict[Format, str] = {}
     for table in tables:
-        formats.setdefault(_format_of_table(table, name, columns), table.name)
+        formats.setdefault(_format_of_table(table, name, columns, metadata, verdicts), table.name)
     if len(formats) > 1:
         listed = ", ".join(f"{source} is {format.name}" for format, source in formats.items())
         raise ValueError(f"the files of a folder must have one format: {listed}")
     return next(iter(formats))
 
 
-def _format_of_table(table: Table, name: str | None, columns: Mapping[str, str]) -> Format:
+def _format_of_table(
+    table: Table, name: str | None, columns: Mapping[str, str], metadata: Sequence[str], verdicts: Verdicts
+) -> Format:
     if not table.rows:
         raise unreadable(table.name, "holds no rows")
     found = list(dict.fromkeys(column for row in table.rows for column in row.cells))
     if not found:
         return format_named(name or GENERAL)  # no row could be parsed; each says why
     listed = ", ".join(found)[:1000]
-    for ours, column in columns.items():
+    for ours, column in (*columns.items(), *(("metadata", column) for column in metadata)):
         if column not in found:
             message = f"has no column {column!r}, which columns maps {ours!r} to; its columns are: {listed}"
             raise unreadable(table.name, message)
@@ -282,7 +309,8 @@ def _format_of_table(table: Table, name: str | None, columns: Mapping[str, str])
             format = recognise(found, _first_cells(table)) or format
         except ValueError as error:
             raise unreadable(table.name, f"{error}; its columns are: {listed}") from error
-    missing = format.missing(_rename(dict.fromkeys(found), columns))
+    known = _rename(dict.fromkeys(found), columns, metadata)
+    missing = format.missing({*known, "winner"} if verdicts.are_columns(known) else known)
     if missing and format.name == GENERAL:
         benchmarks = ", ".join(other for other in known_formats() if other != GENERAL)
         message = f"has the columns {listed}; expected {EXPECTED}, or the columns of {benchmarks}"
@@ -307,12 +335,17 @@ def _values(table: Table, column: str) -> Counter[str]:
     return Counter(value_text(cell)[:100] for cell in cells if isinstance(cell, (str, int, float)) and cell != "")
 
 
-def _rename(cells: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
+def _rename(cells: Mapping[str, Any], columns: Mapping[str, str], metadata: Sequence[str]) -> dict[str, Any]:
     """The cells under our names for the columns; ``columns`` goes from our names to the user's."""
-    others = {column: cell for column, cell in cells.items() if column not in columns.values()}
+    used = {*columns.values(), *metadata}
+    others = {column: cell for column, cell in cells.items() if column not in used}
     # With {"prompt": "question"}, a user's column called "prompt" is not the prompt, but must not be lost.
-    others = {f"{column} (column)" if column in columns else column: cell for column, cell in others.items()}
-    return others | {name: cells[column] for name, column in columns.items() if column in cells}
+    ours = {*columns, "metadata"} if metadata else columns.keys()
+    others = {f"{column} (column)" if column in ours else column: cell for column, cell in others.items()}
+    others |= {name: cells[column] for name, column in columns.items() if column in cells}
+    if metadata:
+        others["metadata"] = {name: cells[name] for name in metadata if cells.get(name) not in (None, "")}
+    return others
 
 
 def to_python(cell: Any) -> Any:

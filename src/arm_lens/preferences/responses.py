@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from arm_lens.preferences.files import MAX_BYTES
+from arm_lens.preferences.formats.general import RESPONSES, response_column
 from arm_lens.preferences.formats.rows import Reading, Record, Row
+from arm_lens.preferences.formats.undeclared import prompt_elsewhere
 from arm_lens.preferences.messages import PreferenceFieldError, Prompt, as_prompt, as_response
 from arm_lens.preferences.problems import PreferenceDataError, PreferenceDataWarning, PreferenceProblem, unreadable
-from arm_lens.preferences.readers import Columns, OnError, are_positions, cells_of, column_names
+from arm_lens.preferences.readers import Columns, OnError, are_positions, cells_of, column_names, metadata_columns
 from arm_lens.preferences.sources import Opening, PreferenceSource, open_tables
-
-_RESPONSES = ("response", "completion", "text")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,32 +54,35 @@ def read_responses(
         FileNotFoundError: if there is no such file.
         ValueError: for an unknown extension or split, or a misspelt name in ``columns``.
     """
-    names = column_names(columns or {})
-    unknown = [name for name in names if name not in ("prompt", *_RESPONSES)]
+    names, metadata = column_names(columns or {}), metadata_columns(columns or {})
+    unknown = [name for name in names if name not in ("prompt", "metadata", *RESPONSES)]
     if unknown:
         raise ValueError(f"columns maps {unknown[0]!r}; of responses that are scored, prompt and response are read")
     how = Opening(split=split, positional=are_positions(columns or {}), limit=limit, max_bytes=max_bytes)
     (table,) = open_tables(source, how)
     found = list(dict.fromkeys(column for row in table.rows for column in row.cells)) or list(table.columns)
-    missing = [column for column in names.values() if column not in found]
-    field = next((name for name in _RESPONSES if name in names or (name in found and name not in names.values())), "")
-    if (missing or not field) and (found or not table.rows):
+    missing = [column for column in (*names.values(), *metadata) if column not in found]
+    known = cells_of(Row(number=0, cells=dict.fromkeys(found)), names, metadata=metadata)
+    fields = [name for name in RESPONSES if name in known]
+    if (missing or not fields) and (found or not table.rows):
         wanted = missing[0] if missing else "response"
         listed = ", ".join(found)[:1000] or "no columns"
         raise unreadable(table.name, f"has no column {wanted!r}; it has {listed}")
-    renamed = [cells_of(row, names) for row in table.rows]
+    renamed = [cells_of(row, names, metadata=metadata) for row in table.rows]
     has_prompts = any(cells.get("prompt") not in (None, "") for cells in renamed)
-    reading = Reading(format="", columns=names, has_prompts=has_prompts)
+    reading = Reading(format="", columns=names, has_prompts=has_prompts, metadata=metadata)
+    if not has_prompts and (message := prompt_elsewhere(renamed, reading)):
+        raise unreadable(table.name, message)
     good: list[tuple[Mapping[str, Any], Prompt, Prompt]] = []
     problems: list[PreferenceProblem] = []
     for row, cells in zip(table.rows, renamed, strict=True):
         try:
-            prompt, response = _texts(row, Record(table, row.number, cells, reading), field)
+            prompt, response = _texts(row, Record(table, row.number, cells, reading), fields[0])
         except PreferenceFieldError as fault:
             where = names.get(fault.field, fault.field)
             problems.append(PreferenceProblem(source=table.name, row=row.number, field=where, message=fault.reason))
         else:
-            good.append((cells_of(row, {}), prompt, response))
+            good.append((row.cells, prompt, response))
     error = PreferenceDataError(problems, n_rows=len(table.rows))
     if problems and on_error == "raise":
         raise error
@@ -94,10 +97,11 @@ def read_responses(
     )
 
 
-def _texts(row: Row, record: Record, field: str) -> tuple[Prompt, Prompt]:
+def _texts(row: Row, record: Record, expected: str) -> tuple[Prompt, Prompt]:
     if row.fault:
         raise PreferenceFieldError("", row.fault)
     filled = record.filled()
+    field = response_column(filled) or expected
     for name in ("prompt", field) if record.reading.has_prompts else (field,):
         if name not in filled:
             raise PreferenceFieldError(name, "is missing")

@@ -6,6 +6,7 @@ that later rows keep their numbers and no row is lost. How large a source may be
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import re
@@ -29,6 +30,7 @@ from arm_lens.preferences.files import (
     content_of,
     file_format,
     parse_json,
+    utf16_hint,
 )
 from arm_lens.preferences.formats.registry import registered
 from arm_lens.preferences.formats.rows import Row, Table
@@ -188,7 +190,7 @@ def _rows_by_key(lists: Mapping[str, Any], field: str) -> list[Row]:
 
 def _rows_of(source: Any, name: str, how: Opening) -> list[Row]:
     if isinstance(source, pd.DataFrame):
-        _check_names(source.columns, name)
+        _check_names(map(str, source.columns), name)
         source = source.to_dict("records")
     if hasattr(source, "with_format"):  # a Hugging Face data set may return tensors; we want plain rows
         source = source.with_format(None)
@@ -333,13 +335,23 @@ class _Literal(csv.excel_tab):
 
 
 def _parse_tsv(data: bytes, name: str, how: Opening) -> Iterator[Row]:
-    """Cells in quotes as in CSV; unless a quote would be misplaced and the lines are cells as they are, as many in each."""
+    """Cells in quotes as in CSV; unless a quote would be misplaced and the lines are cells as they are, as many in each.
+
+    If both would do, and a cell in quotes would take in the next lines, it is refused: rows could be lost.
+    """
     try:
         rows = list(_bounded(_parse_cells(data, name, how, csv.excel_tab), name))
     except PreferenceDataError:
         if not _is_grid(data):
             raise
-        rows = list(_bounded(_parse_cells(data, name, how, _Literal), name))
+        return iter(list(_bounded(_parse_cells(data, name, how, _Literal), name)))
+    divided = (row.number for row in rows if any(re.search(r"[\r\n]", cell) for cell in row.cells.values()))
+    if not data.startswith((b'"', codecs.BOM_UTF8 + b'"')) and (number := next(divided, 0)) and _is_grid(data):
+        raise unreadable(
+            name,
+            f"can be read in two ways: row {number} has a cell in quotes that goes over several lines, but every line is "
+            "complete with its quotes as text; put every cell in quotes, also those of the first row, or save it as .jsonl",
+        )
     return iter(rows)
 
 
@@ -365,7 +377,9 @@ def _parse_cells(data: bytes, name: str, how: Opening, dialect: type[csv.Dialect
                 continue
             number = max(number, 1)
             header = header or list(map(str, range(1, len(cells) + 1)))
-            if len(cells) == len(header):
+            if number == 1 and how.positional and len(cells) > 1 and _is_range(cells):
+                yield Row(number=1, fault="numbers the columns: write names into it, and map columns by name")
+            elif len(cells) == len(header):
                 yield Row(number=number, cells=dict(zip(header, cells, strict=True)))
             else:
                 first = "row 1" if how.positional else "the header"
@@ -381,11 +395,17 @@ def _parse_cells(data: bytes, name: str, how: Opening, dialect: type[csv.Dialect
         reason = next((words for mark, words in reasons.items() if mark in str(error)), str(error))
         raise unreadable(name, f"is damaged: {_where(number, header, how)} {reason}") from error
     except UnicodeDecodeError:
-        hint = "; it looks like UTF-16: save it as UTF-8" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else ""
-        raise unreadable(name, f"is damaged: {_undecodable(data)}{hint}") from None
+        raise unreadable(name, f"is damaged: {_undecodable(data)}{utf16_hint(data)}") from None
     except _LongLineError:
         message = f"is damaged: {_where(number, header, how)} has a line of more than {MAX_ROW_BYTES:,} characters"
         raise unreadable(name, message) from None
+
+
+def _is_range(cells: Sequence[str]) -> bool:
+    """Whether cells are the numbers that pandas gives to columns without a name, perhaps behind that of an index."""
+    return (cells[1:] if cells[0] == "" else cells) in (
+        [str(number) for number in range(first, first + len(cells) - (cells[0] == ""))] for first in (0, 1)
+    )
 
 
 def _where(number: int, header: Sequence[str], how: Opening) -> str:

@@ -24,11 +24,14 @@ from uuid import UUID
 import pyarrow.parquet
 
 from arm_lens.preferences.files import COMPRESSIONS, file_format
+from arm_lens.preferences.readers import to_python
 from arm_lens.preferences.sources import EXTENSIONS
 
 pa: Any = pyarrow  # its annotations are too incomplete to be checked against
 
 _DIALECTS: dict[str, type[csv.Dialect]] = {".csv": csv.excel, ".tsv": csv.excel_tab}
+_WRITTEN = (str, datetime.date, datetime.time, Decimal, UUID)
+"""What is text, or is written as text in JSON."""
 _COMPRESS: dict[str, Callable[[bytes], bytes]] = {
     ".gz": lambda data: gzip.compress(data, mtime=0),
     ".bz2": bz2.compress,
@@ -108,14 +111,14 @@ def json_text(value: Any) -> str:
 def _plain(value: object) -> str:
     if isinstance(value, (datetime.date, datetime.time)):
         return value.isoformat()
-    if isinstance(value, (Decimal, UUID)):
+    if isinstance(value, _WRITTEN):
         return str(value)
     raise TypeError(f"a value is of type {type(value).__name__}")
 
 
 def _json(row: Mapping[str, Any], number: int) -> str:
     try:
-        return json_text(row)
+        return json_text(to_python(row))
     except ValueError:
         for column, cell in row.items():
             _text(cell, column, number)
@@ -123,11 +126,12 @@ def _json(row: Mapping[str, Any], number: int) -> str:
 
 
 def _text(cell: Any, column: str, number: int) -> str:
-    """A cell as text, that which is not text as JSON."""
+    """A cell as text, that which is not text as JSON; times and decimal numbers without its quotes."""
+    cell = to_python(cell)
     if cell is None:
         return ""
     try:
-        return _utf8(cell) if isinstance(cell, str) else json_text(cell)
+        return _utf8(_plain(cell)) if isinstance(cell, _WRITTEN) else json_text(cell)
     except ValueError as error:
         raise ValueError(f"row {number}, column {column!r} {error}") from error
 

@@ -32,11 +32,16 @@ Winner: TypeAlias = Mapping[Any, str] | None
 
 DROP = "drop"
 MAX_DISTINCT = 20
-"""How many different values an error lists."""
+"""How many different values an error lists, and a column has that says which of two responses won."""
+MAX_LENGTH = 40
+"""How many characters such a value has."""
 
 _SPELLINGS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 _MEANINGS = {"a": "A", "b": "B", "tie": "tie", DROP: DROP}
 _COMPARE: dict[str, Callable[[float, float], bool]] = {">=": ge, "<=": le, ">": gt, "<": lt}
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE | re.ASCII)
+_INTEGER = re.compile(r"-?\d+\.0+", re.ASCII)
+"""A whole number as tables of floating-point numbers have it."""
 _THRESHOLD = re.compile(r"\s*(>=|<=|>|<)\s*(-?\d+(?:\.\d+)?)\s*")
 
 _OBVIOUS = {
@@ -62,9 +67,21 @@ _WINNER_NAME = re.compile(
     r"(human_?|overall_?|gold_?)?"
     r"(labels?|winner|prefer(red|ences?)?|choice|verdict|judge?ment|better|best)(_?(response|answer|output|model))?(_?id)?"
 )
-_RESPONSE_NAME = re.compile(
-    r"(.*?(?:response|answer|output|completion|reply|continuation|text|summary|candidate)s?)[ _-]?([ab012])"
+_TIE_WORDS = frozenset({"tie", "ties", "tied", "draw"})
+_WINNER_WORDS = _TIE_WORDS | frozenset(
+    "winner winners win wins won prefer prefers preferred preference preferences better best safer choice verdict vote "
+    "votes judgment judgement label labels gold truth target outcome".split()
 )
+_OTHER_WORDS = frozenset(
+    "id subset split group category topic type kind source domain language lang version batch part section set variant "
+    "level".split()
+)
+"""A column with such a name may have the values a and b without saying who won."""
+_RESPONSE_NAME = re.compile(
+    r"(.*?(?:response|answer|output|completion|reply|continuation|conversation|text|summary|candidate|human_ref)s?)"
+    r"[ _-]?([ab012])"
+)
+_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+|\d+")
 
 
 class DroppedRowError(PreferenceFieldError):
@@ -103,11 +120,8 @@ class Verdicts:
         """
         if isinstance(self.labels, str):
             sign, limit = _threshold(self.labels)
-            try:
-                number = float(cell)  # type: ignore[arg-type]  # what is not a number is reported
-            except (TypeError, ValueError, OverflowError):
-                number = math.nan
-            if isinstance(cell, bool) or math.isnan(number):
+            number = _number(cell)
+            if not math.isfinite(number):
                 raise PreferenceFieldError(field, f"is {short_repr(cell)}, not a number that can be {self.labels}")
             return _COMPARE[sign](number, limit)
         meaning = self.labels_known(cell)
@@ -157,12 +171,42 @@ class Verdicts:
             return self.winner.get(text)
         return {"A": "A", "B": "B", "tie": "tie", names[0]: "A", names[1]: "B"}.get(text)
 
+    def are_columns(self, columns: Collection[str]) -> bool:
+        """Whether the winner is declared by columns of which one is true in each row, and not by values of a column."""
+        return self.winner is not None and "winner" not in columns and set(self.winner) <= set(columns)
+
+    def with_winner(self, cells: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The cells of a row, with the name of the one declared column that is true in it as the winner.
+
+        For sources with a column for each outcome: ``winner={"a_wins": "A", "b_wins": "B", "tie": "tie"}``.
+        """
+        names = list(self.winner or ())
+        wrong = [name for name in names if value_text(cells.get(name)).lower() not in _SPELLINGS]
+        marked = [name for name in names if is_marked(cells.get(name))]
+        said = f"{wrong[0]}={cells.get(wrong[0])}" if wrong else ", ".join(marked) or "none of them"
+        return {name: cell for name, cell in cells.items() if name not in names} | {"winner": said}
+
 
 def value_text(cell: object) -> str:
-    """The text by which a value is declared: ``1`` for 1, 1.0 and ``"1 "``, ``True`` for True."""
+    """The text by which a value is declared: ``1`` for 1, 1.0, ``"1.0"`` and ``"1 "``, ``True`` for True and ``"TRUE"``."""
     if isinstance(cell, float) and cell.is_integer():
         return str(int(cell))
-    return str(cell).strip()
+    text = str(cell).strip()
+    if text.lower() in ("true", "false"):
+        return text.capitalize()
+    return text.partition(".")[0] if _INTEGER.fullmatch(text) else text
+
+
+def _number(cell: object) -> float:
+    """The number that a cell is, or states as text; NaN if it does neither."""
+    if isinstance(cell, bool) or not isinstance(cell, (str, int, float)):
+        return math.nan
+    if isinstance(cell, str) and not _NUMBER.fullmatch(cell.strip()):
+        return math.nan
+    try:
+        return float(cell)
+    except OverflowError:
+        return math.nan
 
 
 def _threshold(text: str) -> tuple[str, float]:
@@ -213,12 +257,37 @@ def response_columns(columns: Iterable[str]) -> tuple[str, str] | None:
     return None
 
 
-def looks_like_winner(column: str, values: Collection[object]) -> bool:
-    """Whether a column looks as if it said which of two responses won, by its name or by its values."""
+def winner_likeness(column: str, values: Collection[str]) -> int:
+    """How much a column looks as if it said which of two responses won.
+
+    3 by its name, 2 by its values, 1 by a word in its name and few values or numbers, 0 not at all.
+
+    Args:
+        column: its name.
+        values: its values as text; empty for those that are neither text nor numbers.
+    """
     if _WINNER_NAME.fullmatch(column.strip().lower()):
-        return True
-    texts = {value_text(value).lower() for value in values}
-    return len(texts) > 1 and texts <= _OBVIOUS.keys()
+        return 3
+    words = _words(column)
+    texts = {value.lower() for value in values}
+    if len(texts) > 1 and texts <= _OBVIOUS.keys() and not (texts == {"a", "b"} and words & _OTHER_WORDS):
+        return 2
+    is_short = len(texts) <= MAX_DISTINCT and all(0 < len(text) <= MAX_LENGTH for text in texts)
+    return int(bool(words & _WINNER_WORDS) and (is_short or all(map(_NUMBER.fullmatch, texts))))
+
+
+def says_tie(column: str) -> bool:
+    """Whether a column's name has a word for a tie."""
+    return bool(_words(column) & _TIE_WORDS)
+
+
+def is_marked(cell: object) -> bool:
+    """Whether a cell says yes, true or 1."""
+    return _SPELLINGS.get(value_text(cell).lower()) is True
+
+
+def _words(name: str) -> set[str]:
+    return {word.lower() for word in _WORD.findall(name)}
 
 
 def listed(values: Counter[str]) -> str:
@@ -239,5 +308,5 @@ def labels_option(values: Iterable[str]) -> str:
 
 
 def _guess(value: str) -> str:
-    meaning = _OBVIOUS.get(value.lower())
+    meaning = _OBVIOUS.get(value.lower().removeprefix("winner_"))
     return "..." if meaning is None else repr(meaning)

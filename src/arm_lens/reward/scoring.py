@@ -24,6 +24,7 @@ from arm_lens.judges.artefact import ArtefactError, digest_of_artefact
 from arm_lens.judges.base import ScoreKind, of_kind
 from arm_lens.preferences import ResponseTable, read_responses
 from arm_lens.preferences.files import file_format
+from arm_lens.preferences.readers import Columns
 from arm_lens.preferences.sources import HUB
 from arm_lens.preferences.tables import check_extension, compressed, encoded, is_appendable
 from arm_lens.reward.model import ActivationRewardModel
@@ -43,7 +44,7 @@ def score_file(
     data: str | Path,
     out: str | Path,
     *,
-    columns: Mapping[str, str | int] | None = None,
+    columns: Columns | None = None,
     split: str | None = None,
     on_error: Literal["raise", "skip"] = "raise",
     limit: int | None = None,

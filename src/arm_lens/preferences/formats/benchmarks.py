@@ -150,6 +150,7 @@ FORMATS = (
         name="auto-j",
         title="Auto-J's pairwise test data, Eval-P (Li et al. 2023, arXiv 2310.05470): label 0, 1 or 2 for a tie",
         fields=(frozenset({"prompt", "response 1", "response 2", "label"}),),
+        distinguishing=frozenset({"scenario"}),
         read=_read_auto_j,
     ),
 )

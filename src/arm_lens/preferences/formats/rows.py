@@ -18,6 +18,7 @@ from arm_lens.preferences.messages import PreferenceFieldError, as_prompt, as_re
 from arm_lens.preferences.types import LabelledResponse, Preference, PreferencePair, TiedPair
 from arm_lens.preferences.verdicts import TieError, Verdicts
 
+_LIST_OF_OBJECTS = re.compile(r"\s*\[\s*\{")
 _ROLE_KEY = re.compile(r"""["']role["']\s*:""")
 _EXACT = 2**53
 """Integers from here on are not exact as floating-point numbers."""
@@ -64,6 +65,10 @@ class Reading:
     """From our names to the source's, for columns that were renamed."""
     has_prompts: bool = True
     """Whether any row has a prompt; if none has, the prompt is empty."""
+    has_winners: bool = False
+    """Whether a column says which response of a pair won; then it has to say so in every row."""
+    metadata: Sequence[str] = ()
+    """The source's names of columns that were declared to be metadata in a list."""
     keep_ties: bool = False
     """Whether ties are returned rather than left out."""
 
@@ -213,7 +218,7 @@ class Record:
 
 def looks_like_messages(text: str) -> bool:
     """Whether a text is read as a JSON list of messages; it need not be valid, such as the repr of a Python list."""
-    return text.startswith("[{") and bool(_ROLE_KEY.search(text))
+    return bool(_LIST_OF_OBJECTS.match(text)) and bool(_ROLE_KEY.search(text))
 
 
 def _from_json(field: str, text: str, what: str) -> Any:
