@@ -13,46 +13,53 @@ from typing import Literal
 
 import pandas as pd
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from pydantic import NonNegativeInt
 from torch import Tensor
 
 from arm_lens.heads import HeadScores
 from arm_lens.registry import SelectorSpec
 from arm_lens.selection.outcome import Objective, Selection
-from arm_lens.selection.selector import Selector
+from arm_lens.selection.selector import Search
+
+SCORE = "effect of the head alone"
 
 
-def single_head_effects(objective: Objective) -> Float[Tensor, "layer head"]:
-    """What each head gains alone: the reward if only its mean is written, minus the reward if none is."""
-    n_layers, n_heads = objective.shape
-    alone = torch.eye(n_layers * n_heads, dtype=torch.bool).reshape(-1, n_layers, n_heads)
+def single_head_effects(
+    objective: Objective, eligible: Bool[Tensor, "layer head"] | None = None
+) -> Float[Tensor, "layer head"]:
+    """What each head gains alone: the reward if only its mean is written, minus the reward if none is.
+
+    Only eligible heads are tried; the effect of the others is NaN.
+    """
+    tried = torch.ones(objective.shape, dtype=torch.bool) if eligible is None else eligible
+    alone = torch.eye(tried.numel(), dtype=torch.bool)[tried.flatten()].reshape(-1, *tried.shape)
     rewards = objective(torch.cat([torch.zeros_like(alone[:1]), alone]))
-    return (rewards[1:] - rewards[0]).reshape(n_layers, n_heads)
+    effects = torch.full(tried.shape, torch.nan)
+    effects[tried] = (rewards[1:] - rewards[0]).to(effects)
+    return effects
 
 
-class TopEffect(Selector):
+class TopEffect(Search):
     """Options: the k heads with the largest effect of their own."""
 
     kind: Literal["top_effect"] = "top_effect"
     k: NonNegativeInt | None = None
     """How many; by default as many as give the highest reward, less the head penalty of each."""
-    head_penalty: float = 0.01
-    """Subtracted from a set's reward for each head in it, if k is not given; as in `Reinforce`."""
 
     def _search(self, objective: Objective, seed: int, progress: bool) -> Selection:
-        n_layers, n_heads = objective.shape
-        if self.k is not None and self.k > n_layers * n_heads:
-            raise ValueError(f"cannot take the top {self.k} of {n_layers * n_heads} heads")
-        scores = HeadScores("effect of the head alone", single_head_effects(objective))
-        sets = [scores.top(k) for k in range(scores.values.numel() + 1)]
+        eligible = self.eligible(objective.shape)
+        if self.k is not None and self.k > eligible.sum():
+            raise ValueError(f"cannot take the top {self.k} of {int(eligible.sum())} heads")
+        effects = HeadScores(SCORE, single_head_effects(objective, eligible))
+        sets = [effects.top(k) for k in range(int(eligible.sum()) + 1)]
         rewards = objective(torch.stack([one.mask for one in sets]))
         penalised = rewards - self.head_penalty * torch.arange(len(sets))
         best = int(penalised.argmax()) if self.k is None else self.k
         history = pd.DataFrame(
             {"step": range(len(sets)), "reward": rewards.tolist(), "expected_heads": range(len(sets))}
         )
-        return Selection(sets[best], scores, history)
+        return Selection(sets[best], HeadScores(SCORE, effects.values.nan_to_num()), history)
 
 
 SPEC = SelectorSpec(

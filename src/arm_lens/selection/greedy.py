@@ -15,28 +15,27 @@ from tqdm.auto import tqdm
 from arm_lens.heads import HeadScores, HeadSet
 from arm_lens.registry import SelectorSpec
 from arm_lens.selection.outcome import Objective, Selection
-from arm_lens.selection.selector import Selector
+from arm_lens.selection.selector import Search
 
 
-class Greedy(Selector):
+class Greedy(Search):
     """Options of the search."""
 
     kind: Literal["greedy"] = "greedy"
     max_heads: NonNegativeInt | None = None
     """Stop at this many; by default only when no head outweighs its penalty."""
-    head_penalty: float = 0.01
-    """What a head has to add to the reward to be chosen; as in `Reinforce`."""
 
     def _search(self, objective: Objective, seed: int, progress: bool) -> Selection:
         """Add heads one by one; the scores are what each added when it was chosen, else 0."""
+        eligible = self.eligible(objective.shape)
         n_layers, n_heads = objective.shape
         mask = torch.zeros(n_layers, n_heads, dtype=torch.bool)
         gains = torch.zeros(n_layers, n_heads)
         best = float(objective(mask[None])[0])
         rows = [{"step": 0, "reward": best, "expected_heads": 0}]
-        limit = n_layers * n_heads if self.max_heads is None else min(self.max_heads, n_layers * n_heads)
+        limit = int(eligible.sum()) if self.max_heads is None else min(self.max_heads, int(eligible.sum()))
         for step in tqdm(range(1, limit + 1), desc="adding heads", unit="head", disable=not progress, leave=False):
-            left = (~mask).flatten().nonzero().flatten()
+            left = (eligible & ~mask).flatten().nonzero().flatten()
             tried = mask.flatten().repeat(len(left), 1)
             tried[torch.arange(len(left)), left] = True
             rewards = objective(tried.reshape(-1, n_layers, n_heads))

@@ -30,7 +30,7 @@ from tqdm.auto import tqdm
 from arm_lens.heads import HeadScores, HeadSet
 from arm_lens.registry import SelectorSpec
 from arm_lens.selection.outcome import Masks, Objective, Selection
-from arm_lens.selection.selector import Selector
+from arm_lens.selection.selector import Search
 
 SCORE = "selection probability"
 
@@ -38,7 +38,7 @@ Reward: TypeAlias = Callable[[Masks, Sequence[int] | None], Float[Tensor, " mask
 """Masks and the indices of the examples to judge (None: all) -> mean reward of each mask."""
 
 
-class Reinforce(Selector):
+class Reinforce(Search):
     """Options of the search; `PUBLISHED` are the published ones."""
 
     kind: Literal["reinforce"] = "reinforce"
@@ -57,12 +57,8 @@ class Reinforce(Selector):
     scale_advantage: bool = True
     """Divide the leave-one-out advantage by the step's standard deviation, so that the learning rate does not depend on
     the reward's unit. The standardised baseline always does."""
-    head_penalty: float = 0.01
-    """Subtracted from a mask's reward for each head in it."""
     entropy_bonus: float = 0.0
     """Times the mean entropy of the head variables, in nats, added to the objective."""
-    layers: tuple[int, ...] | None = None
-    """Eligible layers; None for all."""
     final: Literal["threshold", "top_k", "best_of"] = "threshold"
     """How the set is made from probabilities: p > threshold; the k most probable; or the best of n sampled masks."""
     threshold: float = 0.5
@@ -145,7 +141,7 @@ def reinforce(
     if n_examples < 1:
         raise ValueError("REINFORCE needs at least one example")
     generator = torch.Generator().manual_seed(seed)
-    eligible = _eligible(options, n_layers, n_heads)
+    eligible = options.eligible((n_layers, n_heads))
     logits = torch.full((n_layers, n_heads), options.initial_logit, requires_grad=True)
     optimizer = torch.optim.Adam([logits], lr=options.learning_rate)
     rows, trajectory = [], []
@@ -179,17 +175,6 @@ def reinforce(
     scores = HeadScores(SCORE, final)
     heads = _final_set(scores, reward, n_examples, options, generator)
     return Selection(heads, scores, pd.DataFrame(rows), torch.stack(trajectory))
-
-
-def _eligible(options: Reinforce, n_layers: int, n_heads: int) -> Bool[Tensor, "layer head"]:
-    eligible = torch.ones(n_layers, n_heads, dtype=torch.bool)
-    if options.layers is not None:
-        outside = [layer for layer in options.layers if not 0 <= layer < n_layers]
-        if outside or not options.layers:
-            raise ValueError(f"eligible layers {options.layers} do not fit a model of {n_layers} layers")
-        eligible[:] = False
-        eligible[list(options.layers)] = True
-    return eligible
 
 
 def _probabilities(

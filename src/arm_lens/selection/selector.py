@@ -11,11 +11,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
+import torch
+from jaxtyping import Bool
 from pydantic import BaseModel, BeforeValidator, ConfigDict, SerializeAsAny
+from torch import Tensor
 
 from arm_lens.engine.sharing import remembered
 from arm_lens.registry import SELECTORS
-from arm_lens.selection.outcome import FiniteObjective, Selection
+from arm_lens.selection.outcome import FiniteObjective, KnownRewards, Selection
 
 
 class Selector(BaseModel, ABC):
@@ -39,13 +42,37 @@ class Selector(BaseModel, ABC):
             NotFiniteError: if a reward is NaN or infinite.
         """
         seed = seed if self.random else 0
-        checked = FiniteObjective(objective)
+        checked = FiniteObjective(KnownRewards(objective))
         if checked.content is None:  # it is not known what another package's objective depends on
             return self._search(checked, seed, progress)
         return remembered(("search", self, checked.content, seed), lambda: self._search(checked, seed, progress))
 
     @abstractmethod
     def _search(self, objective: Any, seed: int, progress: bool) -> Selection: ...
+
+
+class Search(Selector):
+    """A selector that searches: what its searches have in common."""
+
+    head_penalty: float = 0.01
+    """Subtracted from the reward of a set for each head in it."""
+    layers: tuple[int, ...] | None = None
+    """Eligible layers; None for all."""
+
+    def eligible(self, shape: tuple[int, int]) -> Bool[Tensor, "layer head"]:
+        """The heads that may be chosen.
+
+        Raises:
+            ValueError: if a layer lies outside the model, or there is none.
+        """
+        n_layers = shape[0]
+        if self.layers is None:
+            return torch.ones(shape, dtype=torch.bool)
+        if not self.layers or not all(0 <= layer < n_layers for layer in self.layers):
+            raise ValueError(f"eligible layers {self.layers} do not fit a model of {n_layers} layers")
+        eligible = torch.zeros(shape, dtype=torch.bool)
+        eligible[list(self.layers)] = True
+        return eligible
 
 
 def selector_of(choice: Selector | Mapping[str, Any] | str) -> Selector:

@@ -17,10 +17,10 @@ from tqdm.auto import tqdm
 from arm_lens.heads import HeadScores
 from arm_lens.registry import SelectorSpec
 from arm_lens.selection.outcome import DifferentiableObjective, Selection
-from arm_lens.selection.selector import Selector
+from arm_lens.selection.selector import Search
 
 
-class SoftGate(Selector):
+class SoftGate(Search):
     """Options of the search."""
 
     kind: Literal["soft_gate"] = "soft_gate"
@@ -28,23 +28,22 @@ class SoftGate(Selector):
     learning_rate: float = 0.1
     initial_logit: float = -1.0
     """A gate of 0.27: each head starts a quarter of the way to its mean."""
-    head_penalty: float = 0.01
-    """Subtracted from the reward for each head that is moved all the way; as in `Reinforce`."""
     discrete: bool = False
     """End in the set of the heads moved more than half of the way, instead of the gates themselves."""
 
     @torch.enable_grad()
     def _search(self, objective: DifferentiableObjective, seed: int, progress: bool) -> Selection:
+        eligible = self.eligible(objective.shape)
         logits = torch.full(objective.shape, self.initial_logit, requires_grad=True)
         optimizer = torch.optim.Adam([logits], lr=self.learning_rate)
         rows = []
         for step in tqdm(range(self.steps), desc="opening gates", unit="step", disable=not progress, leave=False):
-            gates = torch.sigmoid(logits)
+            gates = torch.sigmoid(logits) * eligible
             reward = objective.gated(gates).mean()
             (logits.grad,) = torch.autograd.grad(self.head_penalty * gates.sum() - reward, logits)
             optimizer.step()
             rows.append({"step": step, "reward": float(reward.detach()), "expected_heads": float(gates.detach().sum())})
-        gates = torch.sigmoid(logits.detach())
+        gates = torch.sigmoid(logits.detach()) * eligible
         scores = HeadScores("gate", gates)
         return Selection(scores.above(0.5), scores, pd.DataFrame(rows), gates=None if self.discrete else gates)
 

@@ -1,0 +1,82 @@
+"""What all searches for heads have in common: eligible layers, and no mask that is judged twice."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from arm_lens.heads import HeadSet
+from arm_lens.selection import Greedy, Reinforce, SoftGate, TopEffect, selector_of
+from arm_lens.selection.outcome import KnownRewards
+
+SEARCHES = [TopEffect(), Greedy(), Reinforce(steps=60), SoftGate(steps=60, learning_rate=0.3)]
+EFFECTS = torch.tensor([[0.5, -0.2, 0.1], [0.0, 0.4, -0.3], [0.3, 0.2, -0.1]])
+each_search = pytest.mark.parametrize("search", SEARCHES, ids=lambda search: search.kind)
+
+
+class Additive:
+    """The reward is the sum of the effects of the heads in a mask; it remembers which masks it was asked for."""
+
+    shape = (3, 3)
+
+    def __init__(self):
+        self.asked = []
+
+    def __len__(self):
+        return 4
+
+    def __call__(self, masks, examples=None):
+        if examples is None:
+            self.asked += [tuple(mask.flatten().tolist()) for mask in masks]
+        return (masks * EFFECTS).sum(dim=(1, 2))
+
+    def gated(self, gates):
+        return (gates * EFFECTS).sum().expand(4)
+
+
+@each_search
+def test_the_best_heads_of_the_eligible_layers_are_found_and_no_other_head_is_written(search):
+    objective = Additive()
+    found = search.model_copy(update={"layers": (0, 2)}).select(objective)
+    assert found.heads == HeadSet.of(3, 3, [(0, 0), (0, 2), (2, 0), (2, 1)])
+    assert not any(any(mask[3:6]) for mask in objective.asked)
+    assert (found.head_scores.values[1] == 0).all()
+    assert found.gates is None or (found.gates[1] == 0).all()
+
+
+@each_search
+@pytest.mark.parametrize("layers", [(), (3,), (0, -1)], ids=str)
+def test_layers_that_are_not_the_models_are_refused_before_a_mask_is_judged(search, layers):
+    objective = Additive()
+    with pytest.raises(ValueError, match="eligible layers"):
+        search.model_copy(update={"layers": layers}).select(objective)
+    assert objective.asked == []
+
+
+@each_search
+def test_no_mask_is_judged_twice(search):
+    objective = Additive()
+    search.select(objective)
+    assert len(objective.asked) == len(set(objective.asked))
+
+
+def test_what_is_known_of_a_mask_is_what_was_judged_of_it():
+    class Random(Additive):
+        def __call__(self, masks, examples=None):
+            super().__call__(masks, examples)
+            return torch.rand(len(masks), generator=torch.Generator().manual_seed(len(self.asked)))
+
+    objective, first = Random(), torch.rand(20, 3, 3, generator=torch.Generator().manual_seed(0)) < 0.5
+    known = KnownRewards(objective)
+    rewards = known(first)
+    order = torch.randperm(20, generator=torch.Generator().manual_seed(1))
+    again = torch.cat([first[order], ~first[:5], first[:1]])
+    assert torch.equal(known(again)[:20], rewards[order])
+    assert len(objective.asked) == len(set(objective.asked))
+    before = len(objective.asked)
+    assert len(known(first[:2], [1])) == 2
+    assert len(objective.asked) == before
+
+
+def test_layers_are_an_option_in_a_configuration():
+    assert selector_of({"kind": "greedy", "layers": [1, 2]}).layers == (1, 2)
