@@ -366,6 +366,25 @@ def test_judgebench_and_auto_j_are_recognised_and_read_the_right_way_round(tmp_p
     assert (tie.response_a, tie.response_b) == ("first", "second")
 
 
+@pytest.mark.parametrize(
+    ("row", "format", "column"),
+    [
+        ({"instruction": "i", "input": "q", "output_1": "a", "output_2": "b", "label": 1}, "llmbar", "instruction"),
+        (
+            {"bias": "length", "instruction": "q", "response1": "a", "response2": "b", "winner": 2},
+            "evalbiasbench",
+            "winner",
+        ),
+        (auto_j(0) | {"better": 2}, "auto-j", "better"),
+    ],
+)
+def test_the_columns_of_a_benchmark_beside_a_winner_or_another_prompt_are_not_taken_for_it(row, format, column):
+    message = error_of([row])
+    assert f"has the columns of {format}, and a column {column!r} that looks" in message
+    assert f"Pass format={format!r} if it is {format}" in message
+    assert read_preferences([row], format=format)[0].metadata[column] == row[column]
+
+
 @pytest.mark.parametrize("name", ["x.json", "x.csv", "x.parquet"])
 def test_rm_bench_is_recognised_by_its_three_styles_in_every_file(tmp_path, name):
     row = {"id": "3", "prompt": "q", "chosen": ["c1", "c2", "c3"], "rejected": ["r1", "r2", "r3"], "domain": "chat"}

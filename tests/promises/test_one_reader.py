@@ -154,6 +154,13 @@ def test_messages_are_messages_however_their_json_is_indented():
     assert [one.prompt for one in read_preferences(rows)] == [tuple(MESSAGES)] * 3
 
 
+def test_messages_of_another_kind_are_refused_as_lists_and_as_json():
+    other = [{"from": "human", "value": "Hello?"}]
+    for prompt in (other, json.dumps(other), json.dumps(other, indent=1)):
+        with pytest.raises(PreferenceDataError, match="row 1, field prompt: has no 'role' in message 1"):
+            read_preferences([{"prompt": prompt, "response": "r", "label": 1}])
+
+
 def test_a_response_that_is_given_twice_is_refused_where_it_is_read_and_where_it_is_scored():
     rows = [{"prompt": "p", "response": "a", "completion": "b", "label": 1}]
     for read in (read_preferences, read_responses):

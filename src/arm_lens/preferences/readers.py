@@ -15,7 +15,7 @@ from arm_lens.preferences.files import MAX_BYTES, file_format
 from arm_lens.preferences.formats.general import COLUMNS, EXPECTED, GENERAL, PAIR
 from arm_lens.preferences.formats.registry import Format, format_named, known_formats, recognise
 from arm_lens.preferences.formats.rows import Reading, Record, Row, Table
-from arm_lens.preferences.formats.undeclared import check_declared, proposal
+from arm_lens.preferences.formats.undeclared import check_declared, check_recognised, proposal
 from arm_lens.preferences.messages import PreferenceFieldError
 from arm_lens.preferences.problems import PreferenceDataError, PreferenceDataWarning, PreferenceProblem, unreadable
 from arm_lens.preferences.sources import Opening, PreferenceSource, open_tables
@@ -164,7 +164,9 @@ def read_preferences(
             metadata=metadata,
             keep_ties=ties == "keep",
         )
-        if source_format.name == GENERAL and (message := check_declared(filled, reading)):
+        is_recognised = format is None and source_format.name != GENERAL
+        message = check_declared(filled, reading) if source_format.name == GENERAL else ""
+        if message := message or (check_recognised(filled, source_format) if is_recognised else ""):
             raise unreadable(table.name, message)
         for row, cells in zip(table.rows, renamed, strict=True):
             try:

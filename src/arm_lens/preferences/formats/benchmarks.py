@@ -15,6 +15,8 @@ _LLMBAR_SUBSETS = ("Natural", "Neighbor", "GPTInst", "GPTOut", "Manual")
 _PANDALM_WINNERS: dict[str, Literal["A", "B", "tie"]] = {"0": "tie", "1": "A", "2": "B"}
 _JUDGEBENCH_WINNERS: dict[str, Literal["A", "B", "tie"]] = {"A>B": "A", "B>A": "B", "A=B": "tie"}
 _AUTO_J_WINNERS: dict[str, Literal["A", "B", "tie"]] = {"0": "A", "1": "B", "2": "tie"}
+_EVALBIASBENCH = frozenset({"bias", "instruction", "response1", "response2"})
+_PANDALM = frozenset({"instruction", "response1", "response2", "annotator1", "annotator2", "annotator3"})
 _COMPLIED = {"1_full_compliance": True, "2_full_refusal": False, "3_partial_refusal": False}
 
 
@@ -124,14 +126,14 @@ FORMATS = (
     Format(
         name="evalbiasbench",
         title="EvalBiasBench (Park et al. 2024, arXiv 2407.06551): an object with a list of pairs for each kind of bias",
-        fields=(frozenset({"bias", "instruction", "response1", "response2"}),),
+        fields=(_EVALBIASBENCH, _EVALBIASBENCH | {"label"}),
         read=_read_evalbiasbench,
         key_field="bias",
     ),
     Format(
         name="pandalm",
         title="PandaLM's test set (Wang et al. 2023, arXiv 2306.05087): the votes of three annotators",
-        fields=(frozenset({"instruction", "response1", "response2", "annotator1", "annotator2", "annotator3"}),),
+        fields=(_PANDALM, _PANDALM | {"input"}),
         read=_read_pandalm,
     ),
     Format(

@@ -19,7 +19,8 @@ from arm_lens.preferences.types import LabelledResponse, Preference, PreferenceP
 from arm_lens.preferences.verdicts import TieError, Verdicts
 
 _LIST_OF_OBJECTS = re.compile(r"\s*\[\s*\{")
-_ROLE_KEY = re.compile(r"""["']role["']\s*:""")
+_KEYS = re.compile(r"""["']role["']\s*:|["']from["']\s*:.*?["']value["']\s*:""", re.DOTALL)
+"""Those of a message; ``from`` and ``value`` are others' names, which are refused in a list too."""
 _EXACT = 2**53
 """Integers from here on are not exact as floating-point numbers."""
 
@@ -218,7 +219,7 @@ class Record:
 
 def looks_like_messages(text: str) -> bool:
     """Whether a text is read as a JSON list of messages; it need not be valid, such as the repr of a Python list."""
-    return bool(_LIST_OF_OBJECTS.match(text)) and bool(_ROLE_KEY.search(text))
+    return bool(_LIST_OF_OBJECTS.match(text)) and bool(_KEYS.search(text))
 
 
 def _from_json(field: str, text: str, what: str) -> Any:

@@ -11,7 +11,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from arm_lens.preferences.formats.general import COLUMNS, COMPARED, PAIR, RESPONSES
+from arm_lens.preferences.formats.general import COLUMNS, COMPARED, GENERAL, PAIR, RESPONSES
+from arm_lens.preferences.formats.registry import Format
 from arm_lens.preferences.formats.rows import Reading
 from arm_lens.preferences.verdicts import (
     is_marked,
@@ -103,14 +104,36 @@ def _problems(rows: Sequence[Mapping[str, Any]], reading: Reading) -> Iterator[s
         yield prompt_elsewhere(rows, reading)
 
 
+def check_recognised(rows: Iterable[Mapping[str, Any]], format: Format) -> str:
+    """Which column says that data is not of the benchmark that its other columns are of, and what to pass; or ``""``."""
+    own = {*format.distinguishing, *(field for fields in format.fields for field in fields)}
+    others: Counts = {}
+    texts: set[str] = set()
+    for row in rows:
+        texts |= {column for column, cell in row.items() if isinstance(cell, (str, list))}
+        for column, cell in row.items():
+            if column not in own:
+                others.setdefault(column, Counter())[value_text(cell) if _is_plain(cell) else ""] += 1
+    winner = _winner_column(others)
+    column = winner or _prompt_column(texts - own)
+    looks = "as if it said which response won" if winner else "like the prompt"
+    return column and (
+        f"has the columns of {format.name}, and a column {column!r} that looks {looks}. Pass format={format.name!r} if it is "
+        f"{format.name}; otherwise format={GENERAL!r}, and columns={{...}} for what the columns are"
+    )
+
+
+def _prompt_column(texts: Iterable[str]) -> str:
+    """The first of some columns of text that looks like a prompt; ``""`` if none does."""
+    by_lower = {column.strip().lower(): column for column in sorted(texts)}
+    return next((by_lower[name] for name in _PROMPTS if name in by_lower), "")
+
+
 def prompt_elsewhere(rows: Iterable[Mapping[str, Any]], reading: Reading) -> str:
     """Which column looks as if it held the prompts that no row has, and what to pass; ``""`` if none does."""
-    texts = {column for row in rows for column, cell in row.items() if isinstance(cell, (str, list))} - set(COLUMNS)
-    by_lower = {column.strip().lower(): column for column in sorted(texts)}
-    column = next((by_lower[name] for name in _PROMPTS if name in by_lower), None)
-    if column is None:
-        return ""
-    return (
+    texts = {column for row in rows for column, cell in row.items() if isinstance(cell, (str, list))}
+    column = _prompt_column(texts - set(COLUMNS))
+    return column and (
         f"has no prompts, but a column {column!r} that looks like them. Pass columns={{..., 'prompt': {column!r}}}, or "
         f"{_aside(column, reading)} if it says something else"
     )
