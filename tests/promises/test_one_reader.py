@@ -142,6 +142,19 @@ def test_columns_of_a_frame_whose_names_are_written_alike_are_refused():
         read_preferences(frame, columns={"label": "1"})
 
 
+def test_splits_are_not_kinds_of_bias(tmp_path):
+    """EvalBiasBench lists pairs by the kind of bias; in its pairs the first response is the better one."""
+    row = {"instruction": "q", "response1": "a", "response2": "b"}
+    for source in ({"train": [row], "test": [row]}, tmp_path / "x.json"):
+        (tmp_path / "x.json").write_text(json.dumps({"Train": [row], "Dev": [row]}))
+        with pytest.raises(ValueError, match=r"has the splits .*; pass split="):
+            read_preferences(source)
+    assert [pair.metadata["subset"] for pair in read_preferences({"length": [row], "order": [row]})] == [
+        "length",
+        "order",
+    ]
+
+
 @pytest.mark.parametrize("name", ["x.jsonl", "x.json", "x.csv", "x.tsv"])
 def test_utf_16_is_named(tmp_path, name):
     (tmp_path / name).write_bytes(content(name, ROWS).decode().encode("utf-16"))

@@ -50,6 +50,10 @@ EXTENSIONS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 """The file formats; each may also be compressed."""
 
 
+_SPLITS = frozenset({"train", "training", "test", "testing", "validation", "valid", "val", "dev", "eval"})
+"""What splits are called, and the kinds of rows that a format lists by key are not."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Opening:
     """How a source is opened."""
@@ -119,6 +123,8 @@ def _open_folder(path: Path, how: Opening) -> Iterator[Table]:
 def _key_field(lists: Mapping[str, Any], format: str | None) -> str:
     """The field that the keys stand for, if a format (any, or the named one) is an object of lists by key; or ``""``."""
     columns: set[str] = set()
+    if not _SPLITS.isdisjoint(map(str.lower, map(str, lists))):
+        return ""
     for rows in lists.values():
         if not isinstance(rows, list) or not all(isinstance(row, Mapping) for row in rows):
             return ""
