@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import warnings
 from importlib.metadata import version
 
@@ -25,7 +26,7 @@ from arm_lens.engine import (
     pad,
 )
 from arm_lens.engine.bridge import rebuilt
-from arm_lens.engine.identity import reference
+from arm_lens.engine.identity import other_than, reference
 
 pytestmark = pytest.mark.tl4
 needs_hooked = pytest.mark.skipif(not HOOKED, reason="this TransformerLens has no HookedTransformer")
@@ -103,9 +104,26 @@ def test_what_is_loaded_is_right_or_refused(saved, name, model_class):
         model = load_model(folder, model_class=model_class)
     except UnsupportedModelError as error:
         assert str(folder) in str(error)
-        assert "use model_class='TransformerBridge'" in str(error) or "version of TransformerLens" in str(error)
+        assert "try another version of TransformerLens" in str(error)
+        other = re.search(r"use model_class='(\w+)'", str(error))
+        if other is not None:  # and what is proposed works
+            assert off(load_model(folder, model_class=other[1]), folder) < 1e-4
     else:
         assert off(model, folder) < 1e-4
+
+
+def test_the_other_class_is_proposed_only_for_architectures_that_it_has():
+    for architecture in (
+        "CohereForCausalLM",
+        "GemmaForCausalLM",
+        "NoSuchForCausalLM",
+    ):  # Gemma: only under Google's names
+        assert "HookedTransformer" not in other_than("TransformerBridge", architecture)
+    assert ("use model_class='HookedTransformer'" in other_than("TransformerBridge", "LlamaForCausalLM")) == bool(
+        HOOKED
+    )
+    assert "use model_class='TransformerBridge'" in other_than("HookedTransformer", "PhiForCausalLM")
+    assert "model_class" not in other_than("HookedTransformer", "NoSuchForCausalLM")
 
 
 @needs_hooked

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
+import inspect
+import re
 from collections.abc import Iterator, Sequence
 from functools import partial
 from importlib import import_module
@@ -30,6 +33,15 @@ else:
         HookedTransformer = import_module("transformer_lens").HookedTransformer
     except ImportError:  # removed in TransformerLens 4
         HookedTransformer = None
+
+
+@functools.cache
+def known_to_hooked_transformer() -> frozenset[str]:
+    """The architectures that TransformerLens makes a HookedTransformer of, whatever the model's name; none from 4.0 on."""
+    if HookedTransformer is None:
+        return frozenset()
+    convert = import_module("transformer_lens.loading_from_pretrained").convert_hf_model_config
+    return frozenset(re.findall(r'architecture == "(\w+)"', inspect.getsource(convert)))
 
 
 class HookedModel(LanguageModel):

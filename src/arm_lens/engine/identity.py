@@ -25,8 +25,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformer_lens.factories.architecture_adapter_factory import SUPPORTED_ARCHITECTURES
 
 from arm_lens.engine.finite import NotFiniteError, cause_in, has_maximum
+from arm_lens.engine.hooked import known_to_hooked_transformer
 from arm_lens.engine.hooks import evaluating, without_hooks
 from arm_lens.engine.model_info import ModelClass, Reference
 from arm_lens.engine.protocol import LanguageModel
@@ -184,15 +186,15 @@ def _remedy(model: LanguageModel) -> str:
         )
     if model.dtype == torch.float64:
         return "use dtype=torch.float32 (in float64 the attention masks of transformers overflow)"
-    return "use " + other_than(model.model_class)
+    return other_than(model.model_class, model.info.architecture)
 
 
-def other_than(model_class: ModelClass) -> str:
-    """What to use instead of a model class of this TransformerLens."""
-    if model_class == "HookedTransformer":
-        return "model_class='TransformerBridge'"
-    newer = "another version of TransformerLens (pip install --upgrade transformer-lens)"
-    return newer + (", or model_class='HookedTransformer'" if version("transformer-lens").startswith("3.") else "")
+def other_than(model_class: ModelClass, architecture: str) -> str:
+    """What to use instead of a model class: the other one, if this TransformerLens has it for the architecture."""
+    other = "TransformerBridge" if model_class == "HookedTransformer" else "HookedTransformer"
+    known = SUPPORTED_ARCHITECTURES if other == "TransformerBridge" else known_to_hooked_transformer()
+    newer = "try another version of TransformerLens (pip install --upgrade transformer-lens)"
+    return f"use model_class='{other}', or {newer}" if architecture in known else newer
 
 
 # ------------------------------------------------------------------------------------------ the heads
@@ -321,7 +323,7 @@ def verify(model: LanguageModel, module: nn.Module | None = None) -> None:
         except Exception as error:  # TransformerLens meets models that it does not know with errors of any kind
             raise UnsupportedModelError(
                 f"{model.info.name}: {model.model_class} of TransformerLens {version('transformer-lens')} cannot run this "
-                f"model ({type(error).__name__}: {error}); use {other_than(model.model_class)}"
+                f"model ({type(error).__name__}: {error}); {other_than(model.model_class, model.info.architecture)}"
             ) from error
         findings.compared = processing
 
