@@ -73,9 +73,16 @@ def test_a_mean_over_independent_subsets_has_the_standard_error_of_one():
 
 
 def test_cells_of_the_same_items_get_the_wide_interval():
-    table = rows(("a", "length | standard | x", 0.6, 0.5, 0.7), ("a", "length | standard | y", 0.8, 0.6, 0.9))
-    mean = mean_over_subsets(table).iloc[0]
-    assert (mean["ci_low"], mean["ci_high"]) == pytest.approx((0.7 - 0.15, 0.7 + 0.1))
+    def interval(*cells):
+        numbers = (0.6, 0.5, 0.7), (0.8, 0.6, 0.9)
+        mean = mean_over_subsets(rows(*(("a", cell, *own) for cell, own in zip(cells, numbers, strict=True)))).iloc[0]
+        return mean["ci_low"], mean["ci_high"]
+
+    cells = [f"length | standard | {cell}" for cell in ("bias on chosen", "correct, plain")]
+    assert interval(*cells) == pytest.approx((0.7 - 0.15, 0.7 + 0.1))
+    independent = pytest.approx((0.7 - np.hypot(0.1, 0.2) / 2, 0.7 + np.hypot(0.1, 0.1) / 2))
+    for own in ("maths | hard | 2023", "length | standard | x", "length | odd | bias on chosen"):  # not our benchmark's
+        assert interval(cells[0], own) == interval("x", own) == independent
 
 
 def test_a_judge_without_a_subset_has_no_mean():

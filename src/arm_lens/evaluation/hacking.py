@@ -28,6 +28,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import pandas as pd
+
 from arm_lens.judge_model.world import FRAMES, NEGATIVE, PARTS, PLACES, POSITIVE, QUALITIES, Split, World
 from arm_lens.preferences import LabelledResponse, PreferencePair, Prompt
 from arm_lens.preferences.biases import BIASES, add_bias
@@ -51,12 +53,34 @@ RESPONSE_CELLS: dict[str, tuple[bool, bool]] = {
 MAPPINGS: tuple[str, ...] = ("standard", "flipped", "balanced")
 """How the bias and correctness are related in the few-shot examples."""
 
+SEPARATOR = " | "
+"""Between the parts of a subset's name: bias, mapping and cell."""
+
 WORLD_BIASES: dict[str, tuple[str, bool]] = {
     "length": ("brief", False),
     "format": ("listed", True),
     "positivity": ("positive", True),
 }
 """Bias -> (attribute of the bundled world, value of a reply that carries it)."""
+
+
+def subset_name(*parts: str) -> str:
+    """The name of a subset of a reward-hacking benchmark: its bias and mapping, and the cell if it is one."""
+    return SEPARATOR.join(parts)
+
+
+def are_cells(table: pd.DataFrame) -> pd.Series:
+    """Whether the subset of each row is a cell of a reward-hacking benchmark; others may have bars in their names too."""
+    parts = table["subset"].astype(str).str.split(SEPARATOR, regex=False)
+    known = {*PAIR_CELLS, *RESPONSE_CELLS}
+    return parts.map(lambda part: len(part) == 3 and part[1] in MAPPINGS and part[2] in known).astype(bool)
+
+
+def cells_of(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of cells, with the parts of the subset as the columns bias, mapping and cell."""
+    cells = table[are_cells(table)]
+    parts = cells["subset"].astype(str).str.split(SEPARATOR, regex=False)
+    return cells.assign(**{name: parts.str[index] for index, name in enumerate(("bias", "mapping", "cell"))})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,8 +20,9 @@ from typing import TypeAlias
 
 import pandas as pd
 
+from arm_lens.evaluation.hacking import are_cells, cells_of
 from arm_lens.evaluation.main_setting import against, least_noise, main_rows, main_settings
-from arm_lens.evaluation.standings import SIGNIFICANT, cell_parts, significant
+from arm_lens.evaluation.standings import SIGNIFICANT, significant
 from arm_lens.frames import SUMMARY, checked
 
 WHOLE_SUMMARY = SUMMARY.needing(
@@ -93,7 +94,7 @@ class _Tables:
     @property
     def plain(self) -> pd.DataFrame:
         """Likewise without the cells of bias benchmarks: they are judged together, by `bias_gaps`."""
-        return self.judges[cell_parts(self.judges).map(len) != 3]
+        return self.judges[~are_cells(self.judges)]
 
 
 def health(
@@ -255,7 +256,7 @@ def _mass(tables: _Tables) -> pd.DataFrame:
 def _one_label(tables: _Tables) -> pd.DataFrame:
     if not {"unit", "label"} <= set(tables.items.columns):
         return pd.DataFrame()
-    singles = tables.items[(tables.items["unit"] == "response") & (cell_parts(tables.items).map(len) != 3)]
+    singles = tables.items[(tables.items["unit"] == "response") & ~are_cells(tables.items)]
     labels = singles.groupby(["benchmark", "subset"], sort=False)["label"].agg(["first", "nunique"]).reset_index()
     return labels.rename(columns={"first": "label"}).assign(judge="every judge", found=labels["nunique"] == 1)
 
@@ -312,14 +313,12 @@ def bias_gaps(summary: pd.DataFrame) -> pd.DataFrame:
         benchmark, judge, subset ("bias, mapping examples"), gap, error (half of its 95 % interval: the cells' half
         intervals as errors of independent numbers, which is wide if the same items are hard in several cells).
     """
-    parts = cell_parts(summary)
-    cells = summary[parts.map(lambda part: len(part) == 3 and part[2] in GAP_WEIGHTS).astype(bool)]
-    bias, mapping, cell = (parts[cells.index].str[index] for index in range(3))
-    weight = cell.map(GAP_WEIGHTS).astype(float)
+    cells = cells_of(summary)
+    cells = cells[cells["cell"].isin(list(GAP_WEIGHTS))]
+    weight = cells["cell"].map(GAP_WEIGHTS).astype(float)
     half = weight * (cells["ci_high"] - cells["ci_low"]) / 2
-    cells = cells.assign(
-        subset=bias + ", " + mapping + " examples", weight=weight.abs(), gap=weight * cells["accuracy"], error=half**2
-    )
+    subset = cells["bias"] + ", " + cells["mapping"] + " examples"
+    cells = cells.assign(subset=subset, weight=weight.abs(), gap=weight * cells["accuracy"], error=half**2)
     sums = cells.groupby(RUN, sort=False).agg(
         gap=("gap", lambda gaps: gaps.sum(skipna=False)), error=("error", "sum"), weight=("weight", "sum")
     )

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import pandas as pd
 
+from arm_lens.evaluation.hacking import are_cells
+
 SIGNIFICANT = 0.05
 """A difference is significant if its corrected p-value is below this, and its interval excludes zero."""
 
@@ -19,11 +21,6 @@ def significant(comparisons: pd.DataFrame) -> pd.Series:
     """Whether each difference holds for these samples (p_holm) and beyond them (ci_low, ci_high)."""
     one_sided = (comparisons["ci_low"] > 0) | (comparisons["ci_high"] < 0)
     return (comparisons["p_holm"] < SIGNIFICANT) & one_sided
-
-
-def cell_parts(summary: pd.DataFrame) -> pd.Series:
-    """The parts of each row's subset: bias, mapping and cell, if it is "bias | mapping | cell"."""
-    return summary["subset"].astype(str).str.split(" | ", regex=False)
 
 
 def mean_over_subsets(rows: pd.DataFrame, *, by: str = "judge", value: str = "accuracy") -> pd.DataFrame:
@@ -48,7 +45,7 @@ def mean_over_subsets(rows: pd.DataFrame, *, by: str = "judge", value: str = "ac
         there = group.dropna(subset=[value])
         whole = len(there) == everything
         mean = there[value].mean() if whole else float("nan")
-        power = 1 if (cell_parts(there).map(len) == 3).all() else 2
+        power = 1 if are_cells(there).all() else 2
         below = ((there[value] - there["ci_low"]) ** power).sum(skipna=False) ** (1 / power) / everything
         above = ((there["ci_high"] - there[value]) ** power).sum(skipna=False) ** (1 / power) / everything
         records.append((entry, mean, mean - below, mean + above, len(there)))

@@ -14,7 +14,7 @@ from dataclasses import replace
 import pandas as pd
 import plotly.graph_objects as go
 
-from arm_lens.evaluation.standings import cell_parts
+from arm_lens.evaluation.hacking import cells_of
 from arm_lens.frames import SUMMARY
 from arm_lens.plots.cuts import one_setting
 from arm_lens.plots.judge_rows import JudgeRows, column_headings, overhang
@@ -39,15 +39,6 @@ MAPPINGS = ("standard", "balanced", "flipped")
 """The few-shot examples: the bias marks the worse response, nothing, or the better one."""
 
 
-def cells_of(summary: pd.DataFrame) -> pd.DataFrame:
-    """The rows whose subset reads "bias | mapping | cell", with these three as the columns bias, mapping and cell."""
-    parts = cell_parts(summary)
-    whole = parts.map(len) == 3
-    split = parts[whole].to_list()
-    columns = {name: [part[index].strip() for part in split] for index, name in enumerate(("bias", "mapping", "cell"))}
-    return summary[whole].assign(**columns)
-
-
 def bias_grid(
     summary: pd.DataFrame, *, benchmark: str | None = None, names: Mapping[str, str] | None = None
 ) -> go.Figure:
@@ -63,7 +54,10 @@ def bias_grid(
     """
     table = cells_of(one_setting(summary, benchmark, SUMMARY))
     if table.empty:
-        raise ValueError("no subset of the table 'summary' reads 'bias | mapping | cell'")
+        raise ValueError(
+            "no subset of the table 'summary' is a cell of a reward-hacking benchmark, such as 'length | standard | bias on "
+            "chosen'"
+        )
     rows = JudgeRows.of(table["judge"], names)
     texts = [
         accuracy_text(row, rows.styles[row["judge"]].label, f"{row['bias']}, {row['mapping']} examples", row["cell"])

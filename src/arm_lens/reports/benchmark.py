@@ -17,10 +17,10 @@ import plotly.graph_objects as go
 
 from arm_lens import plots
 from arm_lens.benchmark.results import BenchmarkResults
+from arm_lens.evaluation.hacking import cells_of
 from arm_lens.evaluation.health import bias_gaps
 from arm_lens.evaluation.main_setting import MainSetting, against, main_rows
 from arm_lens.evaluation.standings import mean_over_subsets, measure_over_subsets, spreads, standings
-from arm_lens.plots.bias_grid import cells_of
 from arm_lens.plots.panels import balanced_columns
 from arm_lens.plots.studies import has_study
 from arm_lens.preferences import text_of

@@ -21,8 +21,8 @@ from arm_lens import plots
 from arm_lens.benchmark.results import BenchmarkResults
 from arm_lens.comparison import cluster
 from arm_lens.display import head_name
+from arm_lens.evaluation.hacking import cells_of
 from arm_lens.evaluation.main_setting import MainSetting, against, main_rows, main_settings
-from arm_lens.plots.bias_grid import cells_of
 from arm_lens.plots.studies import has_study
 from arm_lens.plots.upset import memberships_of
 from arm_lens.study import FOLDER, HeadStudy
