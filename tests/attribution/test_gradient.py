@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 import weakref
+from functools import partial
 
 import pytest
 import torch
@@ -11,13 +12,23 @@ from planted_circuit import BASE, DIRECT, GAINS, HINDRANCE, REDUNDANT, planted_c
 from scipy.special import expit
 from tests_support import OUTPUT_PROJECTION, no_graph_left
 
-from arm_lens import Injection
+from arm_lens import HeadSet, Injection
+from arm_lens.attribution import (
+    ablation,
+    accuracy_by_heads,
+    direct_logit_attribution,
+    exact_shapley_values,
+    injection_effects,
+    interactions,
+    leave_one_out_effects,
+    shapley_values,
+)
 from arm_lens.attribution.gradient import gradient_attribution
 from arm_lens.engine import Replay, VerdictTokens, language_model, last_logits, pad
 from arm_lens.engine import gates as gating
 from arm_lens.engine.gates import gap_slopes, gated_verdicts
 from arm_lens.engine.replay import SlowReplayWarning
-from arm_lens.selection import JudgingObjective
+from arm_lens.selection import JudgingObjective, PooledObjective
 
 pytestmark = pytest.mark.tl4
 
@@ -115,6 +126,35 @@ def test_the_outcomes_are_those_of_the_linearised_margin(model_of, raw_of):
     for outcome, expected in {"gap": gained, "probability": probability, "accuracy": turned}.items():
         torch.testing.assert_close(found.values[outcome], expected.mean(dim=0), **CLOSE)
     assert (found.measure, found.criterion, found.n, found.n_clusters) == ("gradient", "warmth", 4, 3)
+
+
+def test_every_table_has_the_name_of_the_objectives_criterion(model_of):
+    model = model_of("llama")
+
+    def objective(criterion):
+        return JudgingObjective(
+            Replay(model, SEQUENCES, VERDICTS, batch_size=4), values_for(model), LABELS, criterion=criterion
+        )
+
+    heads = HeadSet.of(*objective("").shape, [(0, 0), (1, 1)])
+    measures = {
+        "gradient": gradient_attribution,
+        "direct": direct_logit_attribution,
+        "injection": injection_effects,
+        "leave one out": partial(leave_one_out_effects, heads=heads),
+        "ablation": partial(ablation, kind="zero"),
+        "shapley": partial(shapley_values, heads=heads, standard_error=0.5),
+        "exact": partial(exact_shapley_values, heads=heads),
+        "interactions": partial(interactions, heads=heads),
+    }
+    warm, both = objective("warmth"), PooledObjective([objective("warmth"), objective("warmth")])
+    for name, measure in measures.items():
+        assert set(measure(warm).frame()["criterion"]) == {"warmth"}, name
+        assert set(measure(warm, criterion="other").frame()["criterion"]) == {"other"}, name
+    curve = accuracy_by_heads(warm, {"gradient": gradient_attribution(warm).head_scores("gap")}, random_rankings=0)
+    assert set(curve["criterion"]) == {"warmth"}
+    assert injection_effects(both).criterion == "warmth"
+    assert PooledObjective([warm, objective("cold")]).criterion == ""
 
 
 # ------------------------------------------------------------------------------------------ against other computations

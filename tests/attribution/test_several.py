@@ -60,6 +60,8 @@ def test_each_measure_is_that_of_its_own_function(reward, held_out):
         "selection_probability": selection_probabilities(reward.selection),
     }
     assert list(frame["measure"].unique()) == list(MEASURES) == list(alone)
+    assert {one.criterion for measure, one in alone.items() if measure != "selection_probability"} == {"polite"}
+    assert set(frame["criterion"]) == {"polite"}
     for measure, attribution in alone.items():
         found = scores_of(frame, measure, "gap")["polite"].values
         assert float((found - attribution.head_scores("gap").values).abs().max()) < 1e-4, measure
@@ -80,7 +82,7 @@ def test_what_cannot_be_measured_is_refused(judge, reward, held_out):
     given = reward.with_heads(HeadSet.of(6, 8, [(1, 2)]))
     with pytest.raises(ValueError, match="no selection probability"):
         attribute(given, held_out, measures=["selection_probability"])
-    with pytest.raises(ValueError, match="moves heads by gates"):
+    with pytest.raises(ValueError, match="the reward model moves all heads by soft gates"):
         attribute(fit(judge, SoftGate(steps=2)), held_out)
 
 

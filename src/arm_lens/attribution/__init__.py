@@ -4,8 +4,8 @@ Causal measures write or remove the output of a head and measure what the verdic
 direct logit attribution, what the search for heads left) do not, and may disagree with them. `attribute` gives several
 at once, `arm_lens.comparison.agreement` how far they agree. For every measure, positive helps the criterion.
 
-All measures take an ``objective``, labelled examples such as ``reward.objective(held_out)``, and ``criterion``, its name for
-the column of the frame.
+All measures take an ``objective``, labelled examples such as ``reward.objective(held_out)``. Their frames have the name of
+its criterion, unless ``criterion`` gives another.
 
 >>> objective = reward.objective(held_out)
 >>> shapley = shapley_values(objective, progress=True)

@@ -31,7 +31,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from arm_lens.attribution.outcomes import gains, towards_right, verdict_gap
+from arm_lens.attribution.outcomes import criterion_of, gains, towards_right, verdict_gap
 from arm_lens.attribution.result import Attribution
 from arm_lens.engine.memory import Footprint
 from arm_lens.engine.replay import Replay
@@ -71,7 +71,7 @@ def ablation(
         resamples: ``resample``: other questions per question, without repetition; with all, the sampling error is 0.
         seed: ``resample``: of the choice of other questions, independent from question to question.
         batch_size: prompts per full pass, at most, if ``all`` tokens are replaced.
-        criterion: its name, for the table.
+        criterion: its name, for the table; by default that of the examples' objective.
         progress: show a bar.
 
     Returns:
@@ -95,7 +95,9 @@ def ablation(
     )
     lost = gains(by_head, unsteered[:, None, None, None])
     per_example = {outcome: losses.mean(dim=-1) for outcome, losses in lost.items()}
-    found = Attribution.of(per_example, objective.clusters, measure=f"ablation_{kind}", criterion=criterion)
+    found = Attribution.of(
+        per_example, objective.clusters, measure=f"ablation_{kind}", criterion=criterion_of(objective, criterion)
+    )
     count = ablated.shape[-1]
     if count == 1:
         return found

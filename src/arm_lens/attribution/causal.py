@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import torch
 
-from arm_lens.attribution.outcomes import Judged, gains
+from arm_lens.attribution.outcomes import Judged, criterion_of, gains
 from arm_lens.attribution.result import Attribution
 from arm_lens.heads import PROBABILITIES, HeadSet
 from arm_lens.selection import Selection
@@ -36,7 +36,7 @@ def _toggled(measure: str, objective: Judged, heads: HeadSet, criterion: str) ->
     margins = objective.margins(torch.cat([heads.mask[None], heads.mask ^ each]))
     whole, toggled = margins[:, :1, None], margins[:, 1:].reshape(-1, *objective.shape)
     gained = gains(torch.where(heads.mask, toggled, whole), torch.where(heads.mask, whole, toggled))
-    return Attribution.of(gained, objective.clusters, measure=measure, criterion=criterion)
+    return Attribution.of(gained, objective.clusters, measure=measure, criterion=criterion_of(objective, criterion))
 
 
 def probable(selection: Selection | None) -> bool:

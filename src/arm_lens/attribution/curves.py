@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from einops import rearrange
 
-from arm_lens.attribution.outcomes import Judged, outcomes_of
+from arm_lens.attribution.outcomes import Judged, criterion_of, outcomes_of
 from arm_lens.evaluation import accuracy
 from arm_lens.heads import HeadScores
 
@@ -36,7 +36,7 @@ def accuracy_by_heads(
         sizes: values of k; by default 0, 1, 2, 3, 4, 6, 8, 12, ... up to all heads.
         random_rankings: how many random rankings are averaged into one named ``random``; 0 for none.
         seed: of the random rankings and the intervals.
-        criterion: its name, for the frame.
+        criterion: its name, for the frame; by default that of the examples' objective.
 
     Returns:
         Columns criterion, ranking, heads, accuracy, ci_low, ci_high, n: a row per ranking and k, 95 % intervals over
@@ -53,6 +53,7 @@ def accuracy_by_heads(
     if random_rankings:
         generator = torch.Generator().manual_seed(seed)
         groups[RANDOM] = torch.rand(random_rankings, n_layers, n_heads, generator=generator)
+    criterion = criterion_of(objective, criterion)
     rows = []
     orders = [HeadScores(name, values) for name, group in groups.items() for values in group]
     margins = objective.margins(torch.stack([order.top(size).mask for order in orders for size in sizes]))

@@ -23,7 +23,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from arm_lens.attribution.outcomes import gains, towards_right, verdict_gap
+from arm_lens.attribution.outcomes import criterion_of, gains, towards_right, verdict_gap
 from arm_lens.attribution.result import Attribution
 from arm_lens.engine.direct_path import direct_paths
 from arm_lens.engine.gradients import differentiating
@@ -84,7 +84,12 @@ def direct_logit_attribution(objective: JudgingObjective, *, criterion: str = ""
     contributions, gaps = direct_contributions(replay.model, replay.sequences, replay.verdicts)
     given = towards_right(contributions.double(), objective.labels)
     margins = towards_right(gaps.double()[:, None, None], objective.labels)
-    return Attribution.of(gains(margins - given, margins), objective.clusters, measure="direct", criterion=criterion)
+    return Attribution.of(
+        gains(margins - given, margins),
+        objective.clusters,
+        measure="direct",
+        criterion=criterion_of(objective, criterion),
+    )
 
 
 def _contributions(model: LanguageModel, batch: TokenBatch, verdicts: VerdictTokens) -> tuple[Tensor, Tensor]:

@@ -44,7 +44,8 @@ def few_shot_objective(
     replay = reward.judge.replay(prompts, bare=False, injection=reward.injection, progress=progress)
     labels = [question.positive for question in questions_about(reward, examples)]
     clusters = clusters_behind(examples, reward.judge.layout)
-    return JudgingObjective(replay, reward.means.values, labels, "probability", clusters)
+    values, criterion = reward.means.values, reward.record.criterion
+    return JudgingObjective(replay, values, labels, "probability", clusters, criterion=criterion)
 
 
 def questions_about(reward: ActivationRewardModel, examples: Sequence[Preference]) -> list[Question]:

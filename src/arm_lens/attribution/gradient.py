@@ -14,7 +14,7 @@ patching (arXiv 2604.26130 finds correlations near zero on reward models), so al
 
 from __future__ import annotations
 
-from arm_lens.attribution.outcomes import gains, towards_right
+from arm_lens.attribution.outcomes import criterion_of, gains, towards_right
 from arm_lens.attribution.result import Attribution
 from arm_lens.engine.gates import gap_slopes
 from arm_lens.selection.objective import JudgingObjective
@@ -29,4 +29,9 @@ def gradient_attribution(objective: JudgingObjective, *, criterion: str = "") ->
     slopes, gaps = gap_slopes(objective.replay, objective.values)
     gained = towards_right(slopes.double(), objective.labels)
     margins = towards_right(gaps.double()[:, None, None], objective.labels)
-    return Attribution.of(gains(margins, margins + gained), objective.clusters, measure="gradient", criterion=criterion)
+    return Attribution.of(
+        gains(margins, margins + gained),
+        objective.clusters,
+        measure="gradient",
+        criterion=criterion_of(objective, criterion),
+    )

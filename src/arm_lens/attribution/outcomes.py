@@ -50,6 +50,11 @@ class Judged(Protocol):
         ...
 
 
+def criterion_of(objective: Judged, criterion: str) -> str:
+    """The name of the criterion: the given one, or else that of the examples, if they have one."""
+    return criterion or str(getattr(objective, "criterion", ""))
+
+
 def outcomes_of(margins: Float[Tensor, "*shape"]) -> dict[Outcome, Float[Tensor, "*shape"]]:
     """The three outcomes of margins, in float64, where differences of many terms stay exact."""
     margins = margins.double()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import pandas as pd
@@ -100,10 +100,6 @@ class Attribution(Estimates):
         """
         outcome = "search" if "search" in self.values else outcome
         return HeadScores(f"{self.measure} on {outcome}", self._values(outcome, self.measure).float())
-
-    def for_criterion(self, criterion: str) -> Attribution:
-        """The same under the name of a criterion."""
-        return replace(self, criterion=criterion)
 
     def frame(self) -> pd.DataFrame:
         """Tidy table, a row per outcome and head.

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
-from torch import Tensor
 from tqdm.auto import tqdm
 
 from arm_lens.attribution.ablation import ablation
@@ -64,10 +63,7 @@ def attribute(
         ValueError: if a measure is unknown, or needs a search by probabilities and there was none; or if the reward model
             ended in soft gates, which are not a set of heads.
     """
-    if isinstance(reward.chosen, Tensor):
-        raise ValueError(
-            "the reward model moves heads by gates; fit it with SoftGate(discrete=True), or use with_heads"
-        )
+    reward.check_heads()
     default = [one for one in MEASURES if probable(reward.selection) or one != "selection_probability"]
     wanted = default if measures is None else list(measures)
     unknown = [measure for measure in wanted if measure not in MEASURES]
@@ -87,9 +83,9 @@ def attribute(
         "ablation_resample": lambda: ablation(objective, "resample", seed=seed, progress=progress),
         "gradient": lambda: gradient_attribution(objective),
         "direct": lambda: direct_logit_attribution(objective),
-        "selection_probability": lambda: selection_probabilities(reward.selection),
+        "selection_probability": lambda: selection_probabilities(reward.selection, criterion=reward.record.criterion),
     }
     # Expensive measures last, so that the errors of cheap ones come at once.
     order = tqdm([one for one in reversed(MEASURES) if one in wanted], desc="measures", disable=not progress)
-    found = {measure: measure_heads[measure]().for_criterion(reward.record.criterion).frame() for measure in order}
+    found = {measure: measure_heads[measure]().frame() for measure in order}
     return pd.concat([found[measure] for measure in wanted], ignore_index=True)

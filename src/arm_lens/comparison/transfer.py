@@ -19,7 +19,6 @@ from tqdm.auto import tqdm
 
 from arm_lens.comparison.tables import same_size
 from arm_lens.evaluation.statistics import accuracy
-from arm_lens.heads import HeadSet
 from arm_lens.preferences import Preference
 from arm_lens.reward.model import ActivationRewardModel
 from arm_lens.selection import JudgingObjective
@@ -101,11 +100,7 @@ def _check(
     for name, reward in rewards.items():
         if name in (RANDOM, NONE):
             raise ValueError(f"no reward model may be called {name!r}, which is the name of a control")
-        if not isinstance(reward.chosen, HeadSet):
-            raise ValueError(
-                f"{name!r} moves all heads by soft gates and has no set to transfer; fit it with SoftGate(discrete=True), "
-                "or take with_heads(reward.heads)"
-            )
+        reward.check_heads(name)
     same_size({name: reward.means.values.shape for name, reward in rewards.items()}, "reward models")
     first = next(iter(rewards))
     for name, reward in rewards.items():
@@ -121,4 +116,6 @@ def _as(other: ActivationRewardModel, objective: JudgingObjective) -> JudgingObj
     """The same prompts with the means and the injection of another reward model."""
     replay = objective.replay.with_injection(other.injection)
     labels = [bool(label) for label in objective.labels]
-    return JudgingObjective(replay, other.means.values, labels, objective.kind, objective.clusters)
+    return JudgingObjective(
+        replay, other.means.values, labels, objective.kind, objective.clusters, criterion=objective.criterion
+    )

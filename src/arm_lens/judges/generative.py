@@ -6,6 +6,7 @@ Activation Reward Model is compared with; without, it is the zero-shot one.
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -25,9 +26,9 @@ from arm_lens.engine.steering import Injection
 from arm_lens.engine.verdict_tokens import VerdictScores, verdict_scores
 from arm_lens.evaluation.health import LEAST_MASS
 from arm_lens.judges.artefact import QuestionRecord, check_tensors
-from arm_lens.judges.base import FittedJudge, VerdictJudge
+from arm_lens.judges.base import FitContext, FittedJudge, VerdictJudge
 from arm_lens.judges.checks import Texts
-from arm_lens.judges.options import Layout, QuestionOptions, ReadingOptions, question_options
+from arm_lens.judges.options import Layout, QuestionOptions, ReadingOptions, TooLong, question_options
 from arm_lens.judges.questions import (
     Question,
     encode_questions,
@@ -111,6 +112,19 @@ class GenerativeJudge(VerdictJudge, FittedJudge):
         return too_long(self.model, self.question, questions, self.demonstrations)
 
     def verdict(
+    def prompt_of(self, example: Preference) -> str:
+        """The first question about an example as the model reads it, and then which tokens are read as its verdict."""
+        [tokens] = self.encode(questions_of([example], self.template, self.layout)[:1], [self.demonstrations])
+        return f"{self.model.tokenizer.decode(tokens)}\n{self.verdict_note(len(tokens))}"
+
+    def verdict_note(self, count: int) -> str:
+        """A line about what is read after a prompt of so many tokens."""
+        positive, negative = (
+            ", ".join(repr(self.model.tokenizer.decode([token])) for token in side)
+            for side in (self.verdict_tokens.positive, self.verdict_tokens.negative)
+        )
+        return f"{count} tokens; the next is read as a verdict: {positive} against {negative}"
+
         self,
         questions: Sequence[Question],
         *,
@@ -208,6 +222,16 @@ class GenerativeJudge(VerdictJudge, FittedJudge):
         return {
             "question": self.question.model_dump(mode="json"),
             "demonstrations": [asdict(one) for one in self.demonstrations],
+    def asking(self, *, on_too_long: TooLong | None = None, batch_size: int | None = None) -> GenerativeJudge:
+        """The same judge with other options that change no question: what is too long, prompts per pass."""
+        changes = {"on_too_long": on_too_long, "batch_size": batch_size}
+        judge = copy.copy(self)
+        judge.__dict__.pop("verdict_mass", None)
+        judge._question = self._question.model_copy(
+            update={name: value for name, value in changes.items() if value is not None}
+        )
+        return judge
+
         }
 
     @classmethod
@@ -288,6 +312,11 @@ def shows_demonstrations(options: Any) -> bool:
     return bool(options.reading.demonstrations)
 
 
+def bare_prompt(context: FitContext, options: Any, example: Preference) -> str:
+    """The bare question about an example as the model reads it, for judges that put demonstrations elsewhere."""
+    return GenerativeJudge(context.model, question=context.question).prompt_of(example)
+
+
 SPEC = JudgeSpec(
     name="generative",
     judge=GenerativeJudge,
@@ -301,6 +330,7 @@ SPEC = JudgeSpec(
 SPECS = (
     SPEC,
     SPEC.preset(
+    prompt=lambda context, options, example: context.fit(GenerativeJudge, options).prompt_of(example),
         "zero_shot",
         {"demonstrations": 0},
         summary="The model's P(Yes), nothing in the prompt and nothing written: generative scoring.",

@@ -133,11 +133,13 @@ def judging_objective(
     injection: Injection | None = None,
     reward: RewardKind = "log_prob",
     clusters: Sequence[Hashable] | None = None,
+    criterion: str = "",
     progress: bool = False,
 ) -> JudgingObjective:
     """The reward of a head mask: how well the model steered by it judges the validation questions, zero-shot.
 
-    ``clusters`` says which questions belong together, for standard errors; by default each stands alone.
+    ``clusters`` says which questions belong together, for standard errors; by default each stands alone. ``criterion`` is its
+    name, for tables.
 
     Raises:
         ValueError: if there is no question, or all have the same right verdict.
@@ -150,4 +152,4 @@ def judging_objective(
         )
     replay = judge.replay(judge.encode(validation), bare=True, injection=injection, progress=progress)
     labels, names = [question.positive for question in validation], [question.name for question in validation]
-    return JudgingObjective(replay, means.values, labels, reward, clusters, names)
+    return JudgingObjective(replay, means.values, labels, reward, clusters, names, criterion)

@@ -15,7 +15,7 @@ own, and the steered prompt has none; and no example takes part in choosing head
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -37,7 +37,7 @@ from arm_lens.judges.artefact import QuestionRecord, Record, check_tensors
 from arm_lens.judges.base import VerdictJudge
 from arm_lens.judges.fingerprint import fingerprint_of
 from arm_lens.judges.generative import AskingJudge, GenerativeJudge
-from arm_lens.judges.options import QuestionOptions, ReadingOptions, seeds_of
+from arm_lens.judges.options import QuestionOptions, ReadingOptions, TooLong, seeds_of
 from arm_lens.judges.questions import Question, clusters_behind, listed_names, questions_of
 from arm_lens.preferences import Preference
 from arm_lens.preferences.overlap import OverlapWarning, find_overlap, known_among, text_digests
@@ -251,6 +251,18 @@ class ActivationRewardModel(VerdictJudge, AskingJudge):
         """What the model is steered by: the heads, or the gates of a search that ended in gates."""
         return self.heads if self.selection is None else self.selection.chosen
 
+    def asking(self, *, on_too_long: TooLong | None = None, batch_size: int | None = None) -> ActivationRewardModel:
+        """The same reward model with other options that change no question: what is too long, prompts per pass."""
+        return replace(self, judge=self.judge.asking(on_too_long=on_too_long, batch_size=batch_size))
+
+    def check_heads(self, name: str = "") -> None:
+        """Raise a ValueError that names the reward model if it moves heads by soft gates: they are not a set of heads."""
+        if not isinstance(self.chosen, HeadSet):
+            raise ValueError(
+                f"{repr(name) if name else 'the reward model'} moves all heads by soft gates and has no set of heads; fit it "
+                "with SoftGate(discrete=True), or take reward.with_heads(reward.heads)"
+            )
+
     @property
     def info(self) -> ModelInfo:
         """The model it was fitted on."""
@@ -291,6 +303,7 @@ class ActivationRewardModel(VerdictJudge, AskingJudge):
             injection=self.injection,
             reward="probability",
             clusters=clusters_behind(examples, self.layout),
+            criterion=self.record.criterion,
             progress=progress,
         )
 

@@ -35,6 +35,7 @@ class JudgingObjective:
         clusters: prompts that belong together, such as those about the responses to one prompt, share a value; by default
             each is its own. Standard errors depend on it, rewards do not.
         names: of the prompts' examples, for errors about numbers that are not finite.
+        criterion: its name, which tables of attribution have; it changes no reward.
     """
 
     def __init__(
@@ -45,13 +46,14 @@ class JudgingObjective:
         kind: RewardKind = "log_prob",
         clusters: Sequence[Hashable] | None = None,
         names: Sequence[str] | None = None,
+        criterion: str = "",
     ) -> None:
         if kind not in get_args(RewardKind):
             raise ValueError(f"the reward is one of {', '.join(map(repr, get_args(RewardKind)))}, not {kind!r}")
         for name, given in (("labels", labels), ("clusters", clusters), ("names", names)):
             if given is not None and len(given) != len(replay):
                 raise ValueError(f"{len(given)} {name} for {len(replay)} prompts")
-        self.replay, self.values, self.kind = replay, values, kind
+        self.replay, self.values, self.kind, self.criterion = replay, values, kind, criterion
         self.clusters: list[Hashable] = [object() for _ in labels] if clusters is None else list(clusters)
         self.labels = torch.tensor(list(labels), dtype=torch.bool)
         self.names = [f"example {number}" for number in range(len(labels))] if names is None else list(names)
@@ -155,6 +157,12 @@ class PooledObjective:
 
     def __len__(self) -> int:
         return sum(map(len, self.objectives))
+
+    @property
+    def criterion(self) -> str:
+        """The name of the criterion, if it is one; else empty."""
+        names = {objective.criterion for objective in self.objectives}
+        return names.pop() if len(names) == 1 else ""
 
     @property
     def content(self) -> Hashable:

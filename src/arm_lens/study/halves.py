@@ -8,7 +8,6 @@ from typing import Literal
 
 from arm_lens.comparison.agreement import ALL
 from arm_lens.comparison.transfer import NONE, RANDOM
-from arm_lens.heads import HeadSet
 from arm_lens.judges.fingerprint import fingerprint_of
 from arm_lens.judges.options import Layout
 from arm_lens.judges.questions import listed_names
@@ -32,11 +31,7 @@ def check(
     for name, reward in rewards.items():
         if name in RESERVED:
             raise ValueError(f"no criterion may be called {name!r}: {RESERVED[name]}")
-        if not isinstance(reward.chosen, HeadSet):
-            raise ValueError(
-                f"{name!r} moves all heads by soft gates and has no set of heads to study; fit it with "
-                "SoftGate(discrete=True), or use with_heads(reward.heads)"
-            )
+        reward.check_heads(name)
         some = examples.get(name, ())
         if len(some) < 4:
             raise ValueError(f"at least four examples are needed to study {name!r}, not {len(some)}")
