@@ -184,6 +184,9 @@ class JudgeSpec(Spec):
     """The environment variables that its options send over the network, each with the host that gets it."""
     checks_fit: bool = False
     """Whether a benchmark also has it judge the examples that it was fitted to."""
+    prompt: Callable[[Any, Any, Any], str] | None = None
+    """What its language model would read about a preference, as text, by `FitContext`, options and preference; nothing is
+    fitted for it. None for a judge that asks no model."""
     check: Callable[[Any], object] | None = None
     """Called before anything is run; raises a ValueError if the options cannot work here (a key that is not set)."""
     place: int = 1000

@@ -207,6 +207,8 @@ def evaluate(
     from arm_lens.benchmark import controls_of, judge_preferences
     from arm_lens.storage import locked
 
+    if asking.on_too_long == "skip":
+        raise typer.BadParameter("--on-too-long skip: verdicts on all items are compared; use clip, or leave items out")
     if not show_prompt:
         _writable(out)
         _free(out, "results.json", force)

@@ -107,11 +107,6 @@ class GenerativeJudge(VerdictJudge, FittedJudge):
             raise ValueError("there is nothing to judge")
         return encode_questions(self.model, self.question, questions, demonstrations=demonstrations)
 
-    def too_long_questions(self, questions: Sequence[Question]) -> dict[int, str]:
-        """The questions, by number, that exceed the model's context after this judge's demonstrations, with the error."""
-        return too_long(self.model, self.question, questions, self.demonstrations)
-
-    def verdict(
     def prompt_of(self, example: Preference) -> str:
         """The first question about an example as the model reads it, and then which tokens are read as its verdict."""
         [tokens] = self.encode(questions_of([example], self.template, self.layout)[:1], [self.demonstrations])
@@ -125,6 +120,11 @@ class GenerativeJudge(VerdictJudge, FittedJudge):
         )
         return f"{count} tokens; the next is read as a verdict: {positive} against {negative}"
 
+    def too_long_questions(self, questions: Sequence[Question]) -> dict[int, str]:
+        """The questions, by number, that exceed the model's context after this judge's demonstrations, with the error."""
+        return too_long(self.model, self.question, questions, self.demonstrations)
+
+    def verdict(
         self,
         questions: Sequence[Question],
         *,
@@ -217,11 +217,6 @@ class GenerativeJudge(VerdictJudge, FittedJudge):
         pairs = zip(tokens.tolist(), shares.tolist(), strict=True)
         return tuple((str(self.model.tokenizer.decode([token])), share) for token, share in pairs)
 
-    def record(self) -> dict[str, Any]:
-        """How it asks, for JSON."""
-        return {
-            "question": self.question.model_dump(mode="json"),
-            "demonstrations": [asdict(one) for one in self.demonstrations],
     def asking(self, *, on_too_long: TooLong | None = None, batch_size: int | None = None) -> GenerativeJudge:
         """The same judge with other options that change no question: what is too long, prompts per pass."""
         changes = {"on_too_long": on_too_long, "batch_size": batch_size}
@@ -232,6 +227,11 @@ class GenerativeJudge(VerdictJudge, FittedJudge):
         )
         return judge
 
+    def record(self) -> dict[str, Any]:
+        """How it asks, for JSON."""
+        return {
+            "question": self.question.model_dump(mode="json"),
+            "demonstrations": [asdict(one) for one in self.demonstrations],
         }
 
     @classmethod
@@ -307,14 +307,14 @@ class GenerativeOptions(OptionsModel):
     reading: ReadingOptions = ReadingOptions()
 
 
-def shows_demonstrations(options: Any) -> bool:
-    """Whether a judge with these options has demonstrations in its prompts, as far as they say."""
-    return bool(options.reading.demonstrations)
-
-
 def bare_prompt(context: FitContext, options: Any, example: Preference) -> str:
     """The bare question about an example as the model reads it, for judges that put demonstrations elsewhere."""
     return GenerativeJudge(context.model, question=context.question).prompt_of(example)
+
+
+def shows_demonstrations(options: Any) -> bool:
+    """Whether a judge with these options has demonstrations in its prompts, as far as they say."""
+    return bool(options.reading.demonstrations)
 
 
 SPEC = JudgeSpec(
@@ -325,12 +325,12 @@ SPEC = JudgeSpec(
     summary="The model's P(Yes), demonstrations in the prompt.",
     style=Style(label="Generative", color="#0072b2", symbol="square-dot", group="Asking the model"),
     reads_examples=shows_demonstrations,
+    prompt=lambda context, options, example: context.fit(GenerativeJudge, options).prompt_of(example),
     place=300,
 )
 SPECS = (
     SPEC,
     SPEC.preset(
-    prompt=lambda context, options, example: context.fit(GenerativeJudge, options).prompt_of(example),
         "zero_shot",
         {"demonstrations": 0},
         summary="The model's P(Yes), nothing in the prompt and nothing written: generative scoring.",

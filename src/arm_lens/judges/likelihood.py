@@ -36,7 +36,7 @@ from arm_lens.judges.fingerprint import fingerprint_of
 from arm_lens.judges.options import QuestionOptions, question_options
 from arm_lens.judges.questions import ClippedPromptWarning, fewest_left_out, with_template
 from arm_lens.judges.template import JudgeTemplate, checked_prompt
-from arm_lens.preferences import Prompt, text_of
+from arm_lens.preferences import Preference, Prompt, text_of, unpair
 from arm_lens.registry import JudgeSpec, OptionsModel, Style, never
 
 
@@ -101,6 +101,13 @@ class LikelihoodJudge(Judge):
             except PromptTooLongError as error:
                 found[number] = str(error)
         return found
+
+    def prompt_of(self, example: Preference) -> str:
+        """What the model reads about an example, of a pair about the chosen response, and which tokens count."""
+        single = unpair([example])[0]
+        before, answer = self._tokens(single.prompt, single.response, single.id)
+        text = self.model.tokenizer.decode([*before, *answer])
+        return f"{text}\n{len(before) + len(answer)} tokens; the likelihood is that of the last {len(answer)}"
 
     def _scores(self, prompts: Texts, responses: Texts, progress: bool) -> Float[Tensor, " example"]:
         prompts, responses = check_as_many(prompts, responses)
@@ -230,6 +237,10 @@ def _fit_ratio(context: FitContext, options: LikelihoodRatioOptions) -> Likeliho
     )
 
 
+def _prompt(context: FitContext, options: LikelihoodOptions, example: Preference) -> str:
+    return LikelihoodJudge(context.model, question=context.question).prompt_of(example)
+
+
 def _reference_of(options: LikelihoodRatioOptions, model: ModelLike) -> LanguageModel:
     """The reference, of the same class, in the same precision and on the same device as a model."""
     like = language_model(model)
@@ -254,6 +265,7 @@ SPECS = (
         summary="The response's own log-likelihood, per token or in all.",
         style=Style(label="Log-likelihood", color="#7d9b2c", symbol="triangle-left", group="Likelihood"),
         reads_examples=never,
+        prompt=_prompt,
         place=400,
     ),
     JudgeSpec(
@@ -265,6 +277,7 @@ SPECS = (
         summary="The log-ratio of the response's likelihood to that under a reference model (a hub name or folder).",
         style=Style(label="Log-likelihood ratio", color="#4d6600", symbol="triangle-right", group="Likelihood"),
         reads_examples=never,
+        prompt=_prompt,
         place=410,
     ),
 )

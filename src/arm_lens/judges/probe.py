@@ -19,7 +19,7 @@ from arm_lens.engine.language_model import ModelLike
 from arm_lens.judges.artefact import check_tensors
 from arm_lens.judges.base import EVERY_KIND, ScoreKind
 from arm_lens.judges.checks import Texts, scores_of_rest
-from arm_lens.judges.generative import GenerativeJudge
+from arm_lens.judges.generative import GenerativeJudge, bare_prompt
 from arm_lens.judges.options import QuestionOptions
 from arm_lens.judges.questions import questions_of
 from arm_lens.judges.sav import ActivationJudge, ActivationRecord, question_activations
@@ -150,5 +150,6 @@ SPEC = JudgeSpec(
     summary="Logistic regression on the activations of all heads.",
     style=Style(label="Linear probe", color="#000000", symbol="cross", group="Readouts"),
     checks_fit=True,
+    prompt=bare_prompt,
     place=210,
 )

@@ -29,7 +29,7 @@ from arm_lens.heads import HeadScores, HeadSet
 from arm_lens.judges.artefact import DTYPES, QuestionRecord, check_tensors
 from arm_lens.judges.base import ScoreKind
 from arm_lens.judges.checks import Texts, checked, scores_of_rest
-from arm_lens.judges.generative import AskingJudge, GenerativeJudge
+from arm_lens.judges.generative import AskingJudge, GenerativeJudge, bare_prompt
 from arm_lens.judges.options import QuestionOptions
 from arm_lens.judges.questions import Question, questions_of
 from arm_lens.preferences import Preference
@@ -243,5 +243,6 @@ SPEC = JudgeSpec(
     summary="Sparse Attention Vectors: the share of the best heads that vote for a response.",
     style=Style(label="SAV", color="#6a3d9a", symbol="star", group="Readouts"),
     checks_fit=True,
+    prompt=bare_prompt,
     place=200,
 )

@@ -31,7 +31,7 @@ from arm_lens.judges.checks import Texts, checked, scores_of_rest
 from arm_lens.judges.controls import uniform_of
 from arm_lens.judges.generative import GenerativeJudge, GenerativeOptions, shows_demonstrations
 from arm_lens.judges.options import QuestionOptions, ReadingOptions, seeds_of
-from arm_lens.judges.questions import Question, render_question
+from arm_lens.judges.questions import Question, questions_of, render_question
 from arm_lens.preferences import Preference
 from arm_lens.registry import JudgeSpec, OptionsModel, Style, always
 
@@ -156,6 +156,15 @@ class VotingJudge(FittedJudge):
             return self._shares(self.judge.scalar_questions(prompts, responses), progress)
 
         return scores_of_rest(prompts, responses, left_out, shares)
+
+    def prompt_of(self, example: Preference) -> str:
+        """The first question about an example as the model reads it, and what follows it."""
+        if self.rationale is None:
+            return self.judge.prompt_of(example)
+        questions = questions_of([example], self.judge.template, self.judge.layout)[:1]
+        [tokens] = self._reason_prompts(questions, self.rationale)
+        text = self.judge.model.tokenizer.decode(tokens)
+        return f"{text}\n{len(tokens)} tokens; the model's reasons follow, and then its verdict"
 
     def _shares(self, questions: Sequence[Question], progress: bool) -> Float[Tensor, " example"]:
         if self.rationale is None:
@@ -290,6 +299,7 @@ SPEC = JudgeSpec(
     style=Style(label="Voting", color="#00507c", symbol="x", group="Asking the model"),
     random=always,
     reads_examples=shows_demonstrations,
+    prompt=lambda context, options, example: context.fit(VotingJudge, options, seed=context.seed).prompt_of(example),
     place=310,
 )
 SPECS = (

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from arm_lens.engine.steering import Injection
 from arm_lens.judges.base import FitContext
-from arm_lens.judges.generative import GenerativeOptions
+from arm_lens.judges.generative import GenerativeOptions, bare_prompt
 from arm_lens.registry import JudgeSpec, Style
 from arm_lens.reward.model import ActivationRewardModel
 from arm_lens.selection import RandomHeads, Reinforce, RewardKind
@@ -42,6 +42,7 @@ SPEC = JudgeSpec(
     style=Style(label="Activation RM", color="#d55e00", symbol="circle-dot", group="Activation RM"),
     random=lambda options: bool(options.selector.random),
     checks_fit=True,
+    prompt=bare_prompt,
     place=100,
 )
 _REINFORCE = {"kind": "reinforce", "examples_per_step": PER_STEP}

@@ -252,6 +252,14 @@ def _fit(context: FitContext, options: EndpointJudgeOptions) -> EndpointJudge:
     )
 
 
+def _prompt(context: FitContext, options: EndpointJudgeOptions, example: Preference) -> str:
+    """The conversation that is sent; no key is needed for it, and nothing is sent."""
+    endpoint = options.endpoint.model_copy(update={"api_key_env": None, "cache": None})
+    judge = _fit(replace(context, cache=None), options.model_copy(update={"endpoint": endpoint}))
+    messages = judge.messages(questions_of([example], judge.template, judge.layout)[0])
+    return "\n".join(f"{message['role']}: {message['content']}" for message in messages)
+
+
 SPEC = JudgeSpec(
     name="endpoint",
     judge=EndpointJudge,
@@ -261,6 +269,7 @@ SPEC = JudgeSpec(
     summary="A model behind an OpenAI-compatible endpoint; its answers are stored, so that none is paid for twice.",
     style=Style(label="Endpoint", color="#003a5a", symbol="bowtie", group="Asking the model"),
     reads_examples=shows_demonstrations,
+    prompt=_prompt,
     check=lambda options: _key(options.endpoint.api_key_env),
     keys=lambda options: options.endpoint.keys(),
     place=320,
