@@ -98,6 +98,23 @@ def test_a_kind_of_score_alone_in_a_column_of_its_name(saved, reward, load, tmp_
         score_file(saved, tmp_path / "x.jsonl", out, load=load)
 
 
+def test_a_row_that_is_too_long_has_no_score_if_it_is_skipped(saved, reward, load, tmp_path):
+    some = rows(3)
+    some[1]["response"] = "garden " * 2000
+    for name in ("x.jsonl", "x.csv"):
+        write_table(pd.DataFrame(some), tmp_path / name)
+        with pytest.raises(ValueError, match="example 1"):
+            score_file(saved, tmp_path / name, tmp_path / f"raise-{name}", load=load)
+        with pytest.warns(UserWarning, match="no score"):
+            score_file(
+                saved, tmp_path / name, tmp_path / f"skip-{name}", load=lambda one: load(one).asking(on_too_long="skip")
+            )
+        found = read_table(tmp_path / f"skip-{name}")
+        assert found["reward"].replace("", None).isna().tolist() == [False, True, False]
+        clipped = load(saved).asking(on_too_long="skip", batch_size=3)
+        assert clipped.question.batch_size == 3 and reward.question.on_too_long == "raise"
+
+
 @pytest.mark.slow
 def test_messages_get_the_same_reward_from_every_file_and_ids_stay_exact(saved, reward, load, tmp_path):
     prompt = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Is the garden warm?"}]
@@ -279,11 +296,11 @@ def test_the_command_line_says_what_was_made_and_refuses_another_reward_model(re
 def test_rows_are_scored_in_the_company_they_had(saved, data, load, tmp_path, monkeypatch):
     calls, scored = [], scoring._scored
 
-    def noted(reward, table, which):
+    def noted(reward, table, which, kinds):
         calls.append([table.rows[index]["id"] for index in which])
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return scored(reward, table, which)
+        return scored(reward, table, which, kinds)
 
     monkeypatch.setattr(scoring, "_scored", noted)
     with pytest.raises(KeyboardInterrupt):

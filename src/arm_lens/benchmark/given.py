@@ -162,14 +162,16 @@ def controls_of(
     *,
     test: Sequence[Preference] = (),
     random_sets: int = 20,
+    demonstrations: int | None = None,
 ) -> dict[str, Judge | list[Judge]]:
     """The controls that a fitted reward model should beat, for `judge_preferences`.
 
     Args:
         reward: the reward model.
-        examples: the examples it was fitted on, from which the few-shot prompt has as many demonstrations as were read.
+        examples: the examples it was fitted on, from which the few-shot prompt has its demonstrations.
         test: what will be judged. No demonstration is about one of these texts.
         random_sets: how many sets of random heads, each with as many heads in every layer as the reward model's.
+        demonstrations: of the few-shot prompt; by default as many as in the prompts that the reward model read.
 
     Returns:
         The unsteered model without (``zero_shot``) and with demonstrations in the prompt (``few_shot``); the same means
@@ -183,7 +185,8 @@ def controls_of(
     if examples and not examples_left:
         raise OverlapError("every example is in the test; give the few-shot prompt other demonstrations")
     judge, record, own = reward.judge, reward.record, reward.heads
-    reading = ReadingOptions(demonstrations=record.demonstrations, seed=record.seed)
+    count = record.demonstrations if demonstrations is None else demonstrations
+    reading = ReadingOptions(demonstrations=count, seed=record.seed)
     generator = torch.Generator().manual_seed(record.seed)
     return {
         "zero_shot": judge,

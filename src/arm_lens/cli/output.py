@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from arm_lens.benchmark import BenchmarkResults
 
 console, errors = Console(emoji=False), Console(stderr=True, emoji=False)
-NUMBER_WIDTH = 5
-"""Characters of a number in a table, of which a narrow terminal must not cut any."""
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def say(markup: str, text: object = "", *, to: Console = console) -> None:

@@ -13,6 +13,7 @@ next to the output, which is written as a whole at the end.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -71,7 +72,7 @@ def score_file(
         progress: show a progress bar.
 
     Returns:
-        The number of rows.
+        The number of rows, including those without a score: a judge with ``on_too_long="skip"`` leaves it empty.
 
     Raises:
         FileNotFoundError: if a file is missing.
@@ -123,11 +124,13 @@ def score_file(
 
 def _scored(
     reward: ActivationRewardModel, table: ResponseTable, which: range, kinds: Sequence[ScoreKind]
-) -> list[dict[str, float]]:
-    """The scores of some rows."""
+) -> list[dict[str, float | None]]:
+    """The scores of some rows; none for a row that is left out because it is too long."""
     found = reward.verdicts([table.prompts[index] for index in which], [table.responses[index] for index in which])
     values = {kind: of_kind(found, kind).tolist() for kind in kinds}
-    return [{kind: values[kind][row] for kind in kinds} for row in range(len(which))]
+    return [
+        {kind: None if math.isnan(value := values[kind][row]) else value for kind in kinds} for row in range(len(which))
+    ]
 
 
 def _digest_of_data(data: str | Path, table: ResponseTable) -> str:
