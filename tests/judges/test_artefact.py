@@ -60,6 +60,7 @@ def victim(folder):
 """
 
 
+@pytest.mark.any_tl
 @pytest.mark.slow
 def test_saving_over_an_older_one_may_be_killed_at_any_moment(folder_of, model_of, tmp_path):
     victims, folder, seen = Victims(SAVES, str(folder_of("llama"))), tmp_path / "rm", []
@@ -81,6 +82,7 @@ def test_saving_over_an_older_one_may_be_killed_at_any_moment(folder_of, model_o
     assert len(files(folder)) == 3  # with the lock; what the killed left is gone
 
 
+@pytest.mark.any_tl
 @pytest.mark.slow
 @pytest.mark.parametrize("at", ["fsync", "replace", "unlink"])
 def test_an_older_one_survives_every_step_of_a_save_that_fails(model_of, tmp_path, monkeypatch, at):
@@ -135,6 +137,7 @@ def test_a_reader_that_is_overtaken_reads_the_new_one(model_of, tmp_path, monkey
     assert loaded.record.criterion == "a list" and torch.equal(loaded.means.values, two.means.values)
 
 
+@pytest.mark.any_tl
 def test_readers_beside_a_writer_never_see_a_mixture(model_of, tmp_path):
     model, stop = model_of("llama"), threading.Event()
     both = [fitted(model, "warm", [(0, 1)]), fitted(model, "a list", [(1, 2)])]
@@ -172,6 +175,7 @@ def test_the_same_judge_has_the_same_files(model_of, tmp_path):
 # ------------------------------------------------------------------------------------------ as it was, or refused
 
 
+@pytest.mark.any_tl
 def test_no_changed_or_missing_byte_passes(model_of, saved, generator):
     model, whole = model_of("llama"), ActivationRewardModel.load(saved, model_of("llama"))
     refused = 0
@@ -206,6 +210,7 @@ def forged(folder, **changes):
     (folder / "judge.json").write_text(json.dumps(record | {"digest": digest_of(record)}))
 
 
+@pytest.mark.any_tl
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
@@ -226,6 +231,7 @@ def test_a_record_that_is_none_is_one_error_that_names_the_file(model_of, saved,
         ActivationRewardModel.load(saved, model_of("llama"))
 
 
+@pytest.mark.any_tl
 @pytest.mark.parametrize(
     "changes",
     [
@@ -242,6 +248,7 @@ def test_a_record_of_an_unknown_writer_is_one_error_that_names_the_folder(model_
         ActivationRewardModel.load(saved, model_of("llama"))
 
 
+@pytest.mark.any_tl
 @pytest.mark.parametrize("what", ["no tensors", "other shape", "no means"])
 def test_tensors_that_do_not_fit_are_one_error_and_are_never_broadcast(model_of, saved, what):
     (path,) = saved.glob("tensors-*")

@@ -42,6 +42,7 @@ OPTIONS = {
     "arm_reinforce_add": {"selector": QUICK},
     "arm_greedy": {"selector": {"max_heads": 1}},
     "arm_soft_gate": {"selector": {"steps": 2}},
+    "arm_hard_concrete": {"selector": {"steps": 2}},
     "arm_random_heads": {"selector": {"like": QUICK}},
     "voting_rationale": {"votes": 2, "rationale": {"max_tokens": 3}},
     "endpoint": {"model": "judge", "max_retries": 0, "timeout": 10.0},
@@ -124,6 +125,7 @@ def test_it_scores_and_prefers_one_by_one_as_in_a_batch(fitted, name):
         judge.margins(["a", "b"], ["c", "d", "e"], ["f"])
 
 
+@pytest.mark.any_tl
 @EVERY
 def test_it_says_of_itself_what_a_benchmark_wants_to_know(fitted, name):
     judge = fitted(name)
@@ -139,6 +141,7 @@ def test_it_says_of_itself_what_a_benchmark_wants_to_know(fitted, name):
         assert judge.facts()["n_heads"] == len(judge.facts()["heads"]) == len(judge.heads)
 
 
+@pytest.mark.any_tl
 @pytest.mark.slow
 @EVERY
 def test_it_is_a_reward_function_of_trl(fitted, name):
@@ -203,6 +206,7 @@ def paths(options, front=()):
         yield (*front, name), value
 
 
+@pytest.mark.any_tl
 @EVERY
 def test_every_option_is_reached_from_a_yaml_file(options, name):
     spec = JUDGES[name]
@@ -242,6 +246,7 @@ def test_it_has_a_style_and_words_of_its_own(name):
     assert spec.style.label not in {one.label for one in others}
 
 
+@pytest.mark.any_tl
 @pytest.mark.slow
 @EVERY
 def test_it_depends_on_a_seed_if_it_says_so_and_only_then(fitted, options, name):

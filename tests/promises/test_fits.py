@@ -68,6 +68,7 @@ def dies_at(monkeypatch, step: int):
 # ------------------------------------------------------------------------------------------ interrupted
 
 
+@pytest.mark.any_tl
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "selector",
@@ -105,6 +106,7 @@ def test_what_is_stored_is_not_computed_again(model_of, tmp_path):
     assert counts[1] < counts[0] / 2
 
 
+@pytest.mark.any_tl
 @pytest.mark.slow
 def test_other_fits_in_the_same_folder_are_not_mixed_up(model_of, tmp_path):
     model = model_of("llama")
@@ -203,6 +205,7 @@ def test_what_is_not_finite_is_not_saved_and_does_not_replace_what_is_there(mode
 # ------------------------------------------------------------------------------------------ said aloud
 
 
+@pytest.mark.any_tl
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "note"),

@@ -18,7 +18,7 @@ from arm_lens.benchmark.run import run_parts
 from arm_lens.judges.template import JudgeTemplate
 from arm_lens.storage import DamagedFileError
 
-pytestmark = [pytest.mark.tl4, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 TEMPLATE = JudgeTemplate(scalar="request: {prompt} reply: {response}", cue=" verdict:", yes=("yes",), no=("no",))
 CHAT = "{% for m in messages %}{{ m.role }} : {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}verdict :{% endif %}"
