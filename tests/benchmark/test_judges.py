@@ -131,6 +131,7 @@ def test_nothing_else_is_in_the_register():
 
 
 @pytest.mark.slow
+@pytest.mark.any_tl
 @pytest.mark.parametrize("name", ["voting", "arm_random_heads"])
 def test_the_same_seed_says_the_same_from_new_readings(said, judge, tmp_path, name):
     again = Setting(judge, config_of(samples=2), tmp_path)
@@ -370,6 +371,7 @@ def key(monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.any_tl
 def test_an_endpoint_is_asked_once_and_its_answers_are_kept(key, tmp_path):
     with ChatServer(sure) as server:
         options = {"model": "judge", "base_url": server.url, "max_retries": 0, "timeout": 10.0}
