@@ -21,7 +21,6 @@ def config_of(**values):
 
 
 @pytest.mark.slow
-@pytest.mark.tl4
 def test_another_configuration_is_refused_or_replaces_everything(tmp_path):
     first = run_benchmark(config_of(), tmp_path, progress=False)
     (tmp_path / "report.html").write_text("of the first run")
