@@ -13,8 +13,9 @@ import warnings
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from arm_lens.cli import main
+from arm_lens.cli import app, main
 from arm_lens.cli.spelling import OPTIONS, as_options
 from arm_lens.judge_model import labelled_responses
 from arm_lens.preferences import read_preferences, write_preferences
@@ -30,6 +31,13 @@ def arm_lens(*arguments, **options):
 
 
 @pytest.fixture
+def here(*arguments):
+    """What the command prints, run in this process: what it imports need not be imported again."""
+    done = CliRunner().invoke(app, [*map(str, arguments)], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
 def refused(monkeypatch, capfd):
     """What the command says when it refuses: no traceback, nothing on standard output."""
 
@@ -144,6 +152,21 @@ def test_brackets_and_control_characters_of_strangers_are_printed_as_text(refuse
     found = refused("fit", tmp_path / "x.jsonl", "--out", tmp_path / "out")
     assert "[bold red]p[/bold red]" in found and "\x1b[2J" not in found
 
+def test_an_unfinished_fit_needs_a_folder_of_its_own_and_one_process(refused, files, tmp_path):
+    fit = ("fit", files / "train.jsonl", "--out", tmp_path / "out")
+    (tmp_path / "out.unfinished").write_text("mine")
+    assert "out.unfinished: is a file, not a folder" in refused(*fit, "--model", tmp_path / "no model")
+    (tmp_path / "out.unfinished").unlink()
+    with locked(tmp_path / "out.unfinished"):
+        assert "another process is writing to" in refused(*fit, *QUICK)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_criterion_of_the_demonstration_that_is_none_is_refused(refused, tmp_path):
+    found = refused("demo", "--criterion", "nice", "--out", tmp_path / "out")
+    assert "--criterion nice: there are positive" in found and "pydantic" not in found
+
+
 
 # A fit: what it wrote is not overwritten unasked, is readable by others, and goes on after Ctrl-C
 
@@ -151,8 +174,7 @@ def test_brackets_and_control_characters_of_strangers_are_printed_as_text(refuse
 @pytest.fixture(scope="module")
 def fitted(files):
     out = files / "polite"
-    found = arm_lens("fit", files / "train.jsonl", "--out", out, "--criterion", "polite", *QUICK)
-    assert found.returncode == 0, found.stderr
+    here("fit", files / "train.jsonl", "--out", out, "--criterion", "polite", *QUICK)
     return out
 
 
@@ -163,8 +185,9 @@ def test_a_saved_judge_is_replaced_only_by_force(refused, files, fitted, tmp_pat
     found = refused(*other, "--model", tmp_path / "no model")
     assert "has a judge.json already" in found and "--force" in found
     assert artefact(fitted) == before
-    found = arm_lens(*other[:1], files / "train.jsonl", *other[2:], "--force")
-    assert found.returncode == 0 and artefact(fitted) == before  # the same data and options: the same bytes
+    (fitted / "judge.json").write_text("another's")
+    here(*other[:1], files / "train.jsonl", *other[2:], "--force")
+    assert artefact(fitted) == before  # the same data and options: the same bytes
 
 
 @pytest.mark.slow
@@ -190,28 +213,27 @@ def test_an_interrupted_fit_says_what_it_kept_and_goes_on_to_the_same_bytes(file
     assert process.returncode == 130, said
     assert "polite.unfinished" in said and "continues from there" in said and "Traceback" not in said
     assert not out.exists()
-    found = arm_lens(*command[len(ARM_LENS) :])
-    assert found.returncode == 0, found.stderr
+    here(*command[len(ARM_LENS) :])
     assert artefact(out) == artefact(fitted) and not checkpoint.exists()
 
 
 @pytest.mark.slow
 def test_show_prompt_prints_what_is_read_and_writes_nothing(files, tmp_path):
-    found = arm_lens(
+    found = here(
         "fit", files / "train.jsonl", "--out", tmp_path / "out", "--demonstrations", 2, "--criterion-text",
         "the reply is polite.", "--show-prompt",
     )  # fmt: skip
     assert found.returncode == 0, found.stderr
     first = read_preferences(files / "train.jsonl")[0]
-    assert "".join(first.response.lower().split()) in "".join(found.stdout.split())
-    assert found.stdout.partition(" tokens; ")[0].count("verdict:") == 3
-    assert "the reply is polite." in found.stdout and "'yes' against 'no'" in found.stdout
+    assert "".join(first.response.lower().split()) in "".join(found.split())
+    assert found.partition(" tokens; ")[0].count("verdict:") == 3
+    assert "the reply is polite." in found and "'yes' against 'no'" in found
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow
 def test_what_fit_is_told_is_what_it_does(files, tmp_path):
-    found = arm_lens(
+    here(
         "fit", files / "train.jsonl", "--out", tmp_path / "out", "--criterion", "kind",
         "--criterion-text", "the reply is polite.",
         "--selector", "top_effect", "--selector-option", "k=2", "--reward", "two_way",
@@ -225,8 +247,8 @@ def test_what_fit_is_told_is_what_it_does(files, tmp_path):
     assert record["question"]["criterion_text"] == "the reply is polite." and fit["criterion"] == "kind"
     assert (fit["readings"], fit["demonstrations"], fit["folds"], fit["seed"], fit["n_read"]) == (5, 3, 3, 7, 12)
     assert fit["reward"] == "two_way" and fit["denoise"] is not None and fit["search"]["kind"] == "top_effect"
-    shown = arm_lens(
+    shown = here(
         "evaluate", tmp_path / "out", files / "test.jsonl", "--examples", files / "train.jsonl", "--out", tmp_path / "ev",
         "--show-prompt",
     )  # fmt: skip
-    assert shown.returncode == 0 and "the reply is polite." in shown.stdout and not (tmp_path / "ev").exists()
+    assert "the reply is polite." in shown and not (tmp_path / "ev").exists()
