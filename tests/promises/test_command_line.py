@@ -30,7 +30,6 @@ def arm_lens(*arguments, **options):
     return subprocess.run(command, capture_output=True, text=True, timeout=300, **options)
 
 
-@pytest.fixture
 def here(*arguments):
     """What the command prints, run in this process: what it imports need not be imported again."""
     done = CliRunner().invoke(app, [*map(str, arguments)], catch_exceptions=False)
@@ -39,6 +38,7 @@ def here(*arguments):
 
 
 def refused(monkeypatch, capfd):
+@pytest.fixture
     """What the command says when it refuses: no traceback, nothing on standard output."""
 
     def run(*arguments):
@@ -223,7 +223,6 @@ def test_show_prompt_prints_what_is_read_and_writes_nothing(files, tmp_path):
         "fit", files / "train.jsonl", "--out", tmp_path / "out", "--demonstrations", 2, "--criterion-text",
         "the reply is polite.", "--show-prompt",
     )  # fmt: skip
-    assert found.returncode == 0, found.stderr
     first = read_preferences(files / "train.jsonl")[0]
     assert "".join(first.response.lower().split()) in "".join(found.split())
     assert found.partition(" tokens; ")[0].count("verdict:") == 3
@@ -240,7 +239,6 @@ def test_what_fit_is_told_is_what_it_does(files, tmp_path):
         "--injection", "add", "--strength", "0.5",
         "--denoise", "--readings", "5", "--demonstrations", "3", "--folds", "3", "--seed", "7", "--limit", "12",
     )  # fmt: skip
-    assert found.returncode == 0, found.stderr
     record = json.loads((tmp_path / "out" / "judge.json").read_text())
     fit = record["fit"]
     assert len(record["heads"]) == 2 and record["injection"] == {"mode": "add", "strength": 0.5}
