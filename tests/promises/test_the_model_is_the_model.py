@@ -113,15 +113,11 @@ def test_what_is_loaded_is_right_or_refused(saved, name, model_class):
 
 
 def test_the_other_class_is_proposed_only_for_architectures_that_it_has():
-    for architecture in (
-        "CohereForCausalLM",
-        "GemmaForCausalLM",
-        "NoSuchForCausalLM",
-    ):  # Gemma: only under Google's names
+    # Cohere: in no HookedTransformer; Gemma: only under the names that Google gave.
+    for architecture in ("CohereForCausalLM", "GemmaForCausalLM", "NoSuchForCausalLM"):
         assert "HookedTransformer" not in other_than("TransformerBridge", architecture)
-    assert ("use model_class='HookedTransformer'" in other_than("TransformerBridge", "LlamaForCausalLM")) == bool(
-        HOOKED
-    )
+    proposed = "use model_class='HookedTransformer'" in other_than("TransformerBridge", "LlamaForCausalLM")
+    assert proposed == bool(HOOKED)
     assert "use model_class='TransformerBridge'" in other_than("HookedTransformer", "PhiForCausalLM")
     assert "model_class" not in other_than("HookedTransformer", "NoSuchForCausalLM")
 
