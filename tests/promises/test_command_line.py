@@ -37,8 +37,8 @@ def here(*arguments):
     return done.stdout
 
 
-def refused(monkeypatch, capfd):
 @pytest.fixture
+def refused(monkeypatch, capfd):
     """What the command says when it refuses: no traceback, nothing on standard output."""
 
     def run(*arguments):
@@ -151,21 +151,6 @@ def test_brackets_and_control_characters_of_strangers_are_printed_as_text(refuse
     (tmp_path / "x.jsonl").write_text(json.dumps({"[bold red]p[/bold red]\x1b[2J": "q", "response": "r"}) + "\n")
     found = refused("fit", tmp_path / "x.jsonl", "--out", tmp_path / "out")
     assert "[bold red]p[/bold red]" in found and "\x1b[2J" not in found
-
-def test_an_unfinished_fit_needs_a_folder_of_its_own_and_one_process(refused, files, tmp_path):
-    fit = ("fit", files / "train.jsonl", "--out", tmp_path / "out")
-    (tmp_path / "out.unfinished").write_text("mine")
-    assert "out.unfinished: is a file, not a folder" in refused(*fit, "--model", tmp_path / "no model")
-    (tmp_path / "out.unfinished").unlink()
-    with locked(tmp_path / "out.unfinished"):
-        assert "another process is writing to" in refused(*fit, *QUICK)
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_criterion_of_the_demonstration_that_is_none_is_refused(refused, tmp_path):
-    found = refused("demo", "--criterion", "nice", "--out", tmp_path / "out")
-    assert "--criterion nice: there are positive" in found and "pydantic" not in found
-
 
 
 # A fit: what it wrote is not overwritten unasked, is readable by others, and goes on after Ctrl-C
