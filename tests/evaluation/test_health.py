@@ -258,3 +258,16 @@ def test_a_test_with_one_label_is_found_but_not_the_cells_of_a_bias():
     assert one == ["criteria, every judge: safe (all True)"]
     cells = items.assign(label=True, subset="length | standard | correct, plain")
     assert "One label only in the test" not in names(row(), items=cells)
+
+
+def test_judges_whose_auc_is_below_one_half_judge_the_wrong_way_round():
+    auc = {"auc": 0.3, "auc_low": 0.2, "auc_high": 0.4}
+    always_no = {"accuracy": 0.1, "auc": 0.5, "auc_low": 0.4, "auc_high": 0.6}
+    pairs = {"unit": "pair", "accuracy": 0.2, "auc": np.nan, "auc_low": np.nan, "auc_high": np.nan}
+    rows = [row(**auc), row(judge="few_shot", **always_no), row(judge="sav", **pairs), row(judge="random", **auc)]
+    assert found("Judges the wrong way round", *rows) == [
+        "criteria, arm_reinforce: safe (0.300, 0.200 to 0.400)",
+        "criteria, sav: safe (0.200, 0.170 to 0.230)",
+    ]
+    assert found("Judges the wrong way round", row(accuracy=0.48)) == []
+    assert found("Judges the wrong way round", row(accuracy=0.4)) == ["criteria, arm_reinforce: safe (0.400, 0.370 to 0.430)"]

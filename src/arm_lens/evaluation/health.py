@@ -347,6 +347,21 @@ def _below(other: str, name: str) -> None:
         return rest.assign(found=rest["ci_high"] < rest["bar"])
 
 
+@_sign(
+    "Judges the wrong way round",
+    "the whole interval of a judge's AUC, or of its accuracy if it has no AUC, lies below one half: more verdicts are wrong "
+    "than by guessing, as they are if the labels of the test or of the examples mean the opposite",
+    lambda row: f"{row['share']:.3f}, {row['low']:.3f} to {row['high']:.3f}",
+)
+def _reversed(tables: _Tables) -> pd.DataFrame:
+    known = tables.plain
+    shares = pd.DataFrame({"share": known["accuracy"], "low": known["ci_low"], "high": known["ci_high"]})
+    if {"auc", "auc_low", "auc_high"} <= set(known.columns):
+        ranked = known[["auc", "auc_low", "auc_high"]].set_axis(shares.columns, axis="columns")
+        shares = shares.where(known["auc"].isna(), ranked)
+    return known.assign(**shares, found=shares["high"] < 0.5)
+
+
 _below("length", "Beaten by a trivial control")
 _below("zero_shot", "Below zero-shot")
 
