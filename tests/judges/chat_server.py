@@ -43,6 +43,9 @@ class Fault:
     """Seconds between the bytes of the answer."""
     drop: bool = False
     """Close the connection without an answer."""
+    raw: bytes | None = None
+    """Sent in place of headers and body; then `again` is sent every `drip` seconds."""
+    again: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -133,6 +136,13 @@ class ChatServer:
         finally:
             with self.lock:
                 self.at_once -= 1
+        if fault.raw is not None:
+            handler.close_connection = True
+            handler.wfile.write(fault.raw)
+            while fault.again:
+                handler.wfile.write(fault.again)
+                time.sleep(fault.drip)
+            return
         handler.send_response(status)
         for name, value in fault.headers.items():
             handler.send_header(name, value)

@@ -7,6 +7,7 @@ import copy
 import gzip
 import json
 import logging
+import math
 import os
 import random
 import time
@@ -24,9 +25,10 @@ from judges.endpoint_support import KEY, chance, endpoint_judge, judge_at, sure
 from arm_lens.benchmark import read_config
 from arm_lens.benchmark.config import UnconfirmedKeyError
 from arm_lens.cli import app
-from arm_lens.judges.endpoint import client
+from arm_lens.judges.endpoint import transport
 from arm_lens.judges.endpoint.answers import AnswerStore
 from arm_lens.judges.endpoint.errors import EndpointError
+from arm_lens.judges.endpoint.judge import EndpointJudge
 from arm_lens.judges.endpoint.options import EndpointOptions
 from arm_lens.judges.template import JudgeTemplate
 from arm_lens.registry import JUDGES, OptionsError
@@ -92,6 +94,41 @@ def test_a_wrong_answer_is_one_error_and_is_asked_for_again_by_the_next_run(tmp_
         assert "example 0" in str(error.value) and str(error.value).isprintable() and len(str(error.value)) < 700
         assert len(AnswerStore(tmp_path / "answers")) == 0
         assert judge_at(server, cache=tmp_path / "answers").score(["How?"], ["So."])[0] == pytest.approx(RIGHT)
+
+
+def likely(*tokens: tuple[str, float]) -> dict[str, Any]:
+    return {
+        "token": tokens[0][0],
+        "logprob": tokens[0][1],
+        "top_logprobs": [{"token": a, "logprob": b} for a, b in tokens],
+    }
+
+
+def test_probabilities_are_those_of_the_verdict_or_none():
+    def answered(text: str, *tokens: dict[str, Any]) -> EndpointJudge:
+        server.faults.append(
+            Fault(body=body(completion(message={"content": text}, logprobs={"content": list(tokens)})))
+        )
+        return judge_at(server)
+
+    def score(judge: EndpointJudge) -> float:
+        return judge.score(["How?"], ["So."]).item()
+
+    with ChatServer(sure) as server:
+        # in pieces, of which none is the verdict: the words count, not what else the first piece might have been
+        pieces = likely(("Y", -0.1), ("N", -3.0), ("No", -3.2)), likely(("es", 0.0))
+        judge = answered("Yes", *pieces)
+        assert score(judge) == 1.0 and judge.usage.from_text == 1 and judge.usage.unparsed == 0
+        # two tokens with one text
+        yes, other, no = 0.5, 0.01, 0.3
+        tokens = [("Yes", math.log(yes)), ("No", math.log(no)), ("Yes", math.log(other))]
+        assert score(answered("Yes", likely(*tokens))) == pytest.approx((yes + other) / (yes + other + no))
+        assert score(answered("Yes", likely(*tokens[:2], tokens[0]))) == pytest.approx(yes / (yes + no))
+        # neither in the words nor likely
+        judge = answered("I cannot say", likely(("I", -0.01), ("Yes", -9.0), ("No", -14.0)))
+        assert score(judge) == 0.5 and judge.usage.unparsed == 1
+        with pytest.raises(EndpointError, match=r"probabilities of 2 tokens add up to 2, more than 1"):
+            score(answered("Yes", likely(("Yes", 0.0), ("No", 0.0))))
 
 
 VALUES: list[Any] = [
@@ -164,7 +201,7 @@ def test_an_answer_that_ends_in_half_a_character_is_read(tmp_path):
 
 
 def test_an_answer_beyond_the_largest_is_not_read_further_and_not_asked_for_again(monkeypatch):
-    monkeypatch.setattr(client, "MOST_BYTES", 100_000)
+    monkeypatch.setattr(transport, "MOST_BYTES", 100_000)
     with ChatServer(sure) as server:
         server.faults += [Fault(body=body(completion(message={"content": "Yes " * 100_000})))] * 3
         with pytest.raises(EndpointError, match="more than 100,000 bytes"):
@@ -189,6 +226,30 @@ def test_an_answer_that_drips_is_given_up_on_in_time():
         with pytest.raises(EndpointError, match=r"did not answer example 0 within 0\.5 seconds, asked 2 times"):
             judge_at(server, timeout=0.5, max_retries=1).score(["How?"], ["So."])
         assert time.monotonic() - start < 8
+
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+
+
+@pytest.mark.parametrize(
+    ("raw", "again"),
+    [
+        (OK, b"X"),
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        (OK + b"Transfer-Encoding: chunked\r\n\r\n5;", b"a"),
+        (OK + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n", b"a"),
+        (OK + b"Content-Length: 99999\r\n\r\n", b" "),
+    ],
+    ids=["headers", "100 Continue", "length of a chunk", "trailers", "body"],
+)
+def test_whatever_drips_is_given_up_on_in_time(raw, again):
+    with ChatServer(sure) as server:
+        server.faults.append(Fault(raw=raw, again=again, drip=0.02))
+        start = time.monotonic()
+        with pytest.raises(EndpointError, match=r"did not answer example 0 within 0\.3 seconds, asked once"):
+            judge_at(server, timeout=0.3).score(["How?"], ["So."])
+        assert time.monotonic() - start < 5
+        assert judge_at(server).score(["How?"], ["So."])[0] == pytest.approx(RIGHT)
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
@@ -217,6 +278,41 @@ def test_a_key_that_is_echoed_in_an_error_is_nowhere(caplog, capfd, status):
             judge_at(server).score(["How?"], ["So."])
     shown = everything_shown(error.value) + caplog.text + "".join(capfd.readouterr())
     assert KEY not in shown and "[hidden]" in str(error.value)
+
+
+def test_no_part_of_a_key_is_left_where_a_message_is_cut():
+    with ChatServer(sure) as server:
+        for pad in range(170, 305, 3):
+            text = "x" * pad + KEY
+            server.faults += [Fault(400, body=body({"error": {"message": text}})), Fault(body=text.encode())]
+            for _ in range(2):
+                with pytest.raises(EndpointError) as error:
+                    judge_at(server).score(["How?"], ["So."])
+                assert KEY[:4] not in str(error.value)
+
+
+def test_no_other_variable_of_the_environment_leaves_for_a_strangers_host(monkeypatch):
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-mine")
+    monkeypatch.setenv("OPENAI_PROJECT_ID", "project-mine")
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "X-Gateway: gate-mine\nAuthorization: Bearer other-mine")
+    for name in ("ADMIN_KEY", "WEBHOOK_SECRET"):
+        monkeypatch.setenv(f"OPENAI_{name}", "sk-mine")
+    with ChatServer(sure) as server:
+        judge_at(server).score(["How?"], ["So."])
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        judge_at(server).score(["How?"], ["So."])
+    strange, own = (one.headers for one in server.received)
+    assert not any("mine" in value for value in strange.values())
+    assert strange["authorization"] == f"Bearer {KEY}"
+    assert (own["openai-organization"], own["x-gateway"]) == ("org-mine", "gate-mine")
+
+
+@pytest.mark.parametrize("key", ["sk-\xe9-secret", "sk-\x01secret", "sk-a\nsecret"])
+def test_a_key_that_cannot_be_sent_is_named_by_its_variable(monkeypatch, key):
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with pytest.raises(ValueError, match="environment variable OPENAI_API_KEY has a character") as error:
+        endpoint_judge()
+    assert "secret" not in everything_shown(error.value)
 
 
 def test_a_key_that_is_echoed_in_an_answer_is_not_stored(tmp_path):
@@ -274,6 +370,7 @@ def configuration(folder: Path, **options: Any) -> Path:
         ({"base_url": "http://evil.example/v1"}, "OPENAI_API_KEY=evil.example"),
         ({"endpoint": {"base_url": "http://api.openai.com.evil.example/v1"}}, "OPENAI_API_KEY=api.openai.com.evil.example"),
         ({"base_url": "http://api.openai.com@evil.example/v1"}, "OPENAI_API_KEY=evil.example"),
+        ({"base_url": "http://api.openai.com/v1"}, "OPENAI_API_KEY=api.openai.com"),  # not encrypted
         ({"api_key_env": "AWS_SECRET_ACCESS_KEY"}, "AWS_SECRET_ACCESS_KEY=api.openai.com"),
         ({}, None),
         ({"api_key_env": None, "base_url": "http://evil.example/v1"}, None),
@@ -286,7 +383,7 @@ def test_a_file_sends_a_key_only_where_the_user_says(tmp_path, monkeypatch, opti
     if sent is None:
         assert read_config(path).choices
         return
-    for allowed in ([], [sent + "x"], ["OPENAI_API_KEY=api.openai.com"]):
+    for allowed in ([], [sent + "x"], ["OPENAI_API_KEY=api.openai.co"]):
         with pytest.raises(UnconfirmedKeyError, match=f"--allow-key {sent} ") as error:
             read_config(path, allow_keys=allowed)
         assert "pw@" not in str(error.value)
@@ -304,8 +401,8 @@ def test_the_users_own_address_in_the_environment_is_trusted_with_the_usual_key(
 @pytest.mark.slow
 def test_a_run_keeps_the_password_out_of_its_folder(tmp_path, capfd):
     with ChatServer(sure) as server:
-        url = server.url.replace("http://", "http://me:hunter2secret@")
-        host = url.partition("@")[2].partition("/")[0]
+        url = server.url.replace("http://", 'http://me:hunter2@se"c ret@')
+        host = url.rpartition("@")[2].partition("/")[0]
         path = configuration(tmp_path, base_url=url, max_retries=0)
         with pytest.raises(UnconfirmedKeyError):
             app(["benchmark", str(path), "--out", str(tmp_path / "no"), "--no-images"], standalone_mode=False)
@@ -324,7 +421,7 @@ def test_a_run_keeps_the_password_out_of_its_folder(tmp_path, capfd):
     assert server.received
     shown = "".join(capfd.readouterr()).encode()
     written = [file.read_bytes() for file in (tmp_path / "out").rglob("*") if file.is_file()]
-    for secret in (b"hunter2secret", KEY.encode()):
+    for secret in (b"hunter2", b"ret@", KEY.encode()):
         assert not any(secret in content for content in [*written, shown])
 
 

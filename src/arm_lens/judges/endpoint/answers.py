@@ -79,7 +79,7 @@ def explained(error: ValueError) -> str:
     if not isinstance(error, ValidationError):
         return " ".join(str(error).split())
     first = error.errors(include_input=False, include_url=False)[0]
-    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}".removeprefix(": ")
 
 
 class AnswerStore:

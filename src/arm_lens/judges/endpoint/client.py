@@ -6,10 +6,10 @@ Added here are a pace that repeated requests keep to as well, since it is set wh
 reserving the most that a request can cost before it is sent; and the answers on disk. Answers come in the order of the
 requests, whenever they arrived.
 
-What an endpoint sends is a stranger's. A response may have `MOST_BYTES` and take as long as the timeout says, in all; it is
-not compressed, since a few kilobytes may expand to gigabytes; redirects are not followed, so that keys and questions go to
-the address that was given and to no other; an answer whose fields are not of their types is an error and is not stored; and
-keys and passwords are taken out of messages and answers.
+What an endpoint sends is a stranger's. A response is bounded in size, and in time as the timeout says, in all
+(`arm_lens.judges.endpoint.transport`); redirects are not followed, so that keys and questions go to the address that was
+given and to no other; an answer whose fields are not of their types, or whose probabilities are none, is an error and is not
+stored; and keys and passwords are taken out of messages and answers.
 """
 
 from __future__ import annotations
@@ -22,16 +22,14 @@ import threading
 import time
 import weakref
 from base64 import b64encode
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import cache
-from importlib import import_module
 from typing import Annotated, Any
 from urllib.parse import unquote, urlsplit
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 from tqdm.auto import tqdm
 
 from arm_lens.engine.tokens import PromptTooLongError
@@ -47,12 +45,13 @@ from arm_lens.judges.endpoint.errors import (
     message_of,
 )
 from arm_lens.judges.endpoint.options import EndpointOptions, public_address
+from arm_lens.judges.endpoint.transport import Deadline, http_client
 from arm_lens.storage import parse_json
 
 TOKENS_AROUND_A_MESSAGE = 32
 """Upper bound on what a chat template adds to a message."""
-MOST_BYTES = 2**25
-"""The largest response that is read."""
+MOST_PROBABILITY = 1.05
+"""What the probabilities of different tokens at one place may add up to, as rounded by an endpoint."""
 NO_KEY = "none"
 """What the client is given for an endpoint without keys; it needs some text."""
 LEAST_SECRET = 4
@@ -129,7 +128,6 @@ class Gate:
                 raise _Stopped
             self.requests += 1
             self.retries += request.headers.get("x-stainless-retry-count", "0") != "0"
-        request.extensions["left"] = time.monotonic()
 
 
 class Budget:
@@ -183,11 +181,13 @@ class ChatClient:
         header = b64encode(f"{user}:{password}".encode()).decode() if user or password else ""
         self._secrets = Secrets(*({api_key, password, header} - {NO_KEY, ""}))
         # A user name and password go into a header, and not into an address, which is written to logs.
-        http = openai.DefaultHttpxClient(
-            event_hooks={"request": [self._gate], "response": [_bounded(options.timeout)]},
-            headers={"Accept-Encoding": "identity"},
-            follow_redirects=False,
-            auth=(user, password) if user or password else None,
+        foreign = options.is_foreign
+        bearer = f"Bearer {api_key}" if foreign else None
+        http = http_client(
+            Deadline(options.timeout),
+            self._gate,
+            authorization=f"Basic {header}" if header else bearer,
+            foreign=foreign,
         )
         weakref.finalize(self, http.close)
         self._client = openai.OpenAI(
@@ -277,11 +277,11 @@ class ChatClient:
                 response = self._client.chat.completions.with_raw_response.create(**body)
                 return _answer(response.content, self._secrets)
             except self._errors as error:
-                status, message = getattr(error, "status_code", None), message_of(error)
+                status, message = getattr(error, "status_code", None), message_of(error, self._secrets)
                 if status == 400 and getattr(error, "code", None) == "content_filter":
                     return Answer("", "content_filter", 0, 0)  # an answer without a verdict
                 refused = [field for field, word in OPTIONAL.items() if field in body and word in message]
-                if status not in (400, 422) or is_too_long(error) or not refused:
+                if status not in (400, 422) or is_too_long(error, self._secrets) or not refused:
                     # Not from the client's error, whose message may contain the key.
                     raise explained(
                         error, self._where, self._options, str(body["model"]), request.name, self._secrets
@@ -309,43 +309,6 @@ class ChatClient:
         return self.price(length + TOKENS_AROUND_A_MESSAGE * (len(messages) + 1), body["max_tokens"])
 
 
-def _bounded(seconds: float) -> Callable[[Any], None]:
-    """A hook of the HTTP client that lets a response have a certain size and take a certain time."""
-
-    def hook(response: Any) -> None:
-        if (coding := response.headers.get("content-encoding", "identity")) != "identity":
-            response.close()
-            raise UnusableResponse(f"a response in {coding[:20]!r}, though an uncompressed one was requested")
-        response.stream = _stream_class(type(response).__module__.partition(".")[0])(response, seconds)
-
-    return hook
-
-
-@cache
-def _stream_class(library_name: str) -> Callable[[Any, float], Any]:
-    """A stream for the responses of an HTTP library: httpx, or the package that succeeded it in newer clients."""
-    library: Any = import_module(library_name)
-
-    class Bounded(library.SyncByteStream):  # type: ignore[misc]  # known at run time only
-        def __init__(self, response: Any, seconds: float) -> None:
-            self._stream, self._request, self._seconds = response.stream, response.request, seconds
-
-        def __iter__(self) -> Iterator[bytes]:
-            end, size = self._request.extensions["left"] + self._seconds, 0
-            for part in self._stream:
-                size += len(part)
-                if size > MOST_BYTES:
-                    raise UnusableResponse(f"more than {MOST_BYTES:,} bytes")
-                if time.monotonic() > end:
-                    raise library.ReadTimeout("the response took too long", request=self._request)
-                yield part
-
-        def close(self) -> None:
-            self._stream.close()
-
-    return Bounded
-
-
 class _Part(BaseModel):
     """A part of a chat completion; fields that do not matter here are not looked at."""
 
@@ -357,6 +320,14 @@ class _Likely(_Part):
 
 class _Token(_Likely):
     top_logprobs: list[_Likely] | None = None
+
+    @model_validator(mode="after")
+    def _are_probabilities(self) -> _Token:
+        given = {(one.token, one.logprob) for one in (self, *(self.top_logprobs or ()))}
+        total = math.fsum(math.exp(logprob) for _, logprob in given)
+        if total > MOST_PROBABILITY and len(given) > 1:
+            raise ValueError(f"the probabilities of {len(given)} tokens add up to {total:.3g}, more than 1")
+        return self
 
 
 class _LogProbs(_Part):
@@ -397,7 +368,7 @@ def _answer(content: bytes, secrets: Secrets) -> Answer:
     try:
         values = _whole_characters(parse_json(content, half_characters=True))
     except ValueError as error:
-        raise ValueError(f"{content[:200].decode(errors='replace')!r} ({error})") from None
+        raise ValueError(f"{secrets.hidden(content.decode(errors='replace'))[:200]!r} ({error})") from None
     if not isinstance(values, dict) or not values.get("choices"):
         raise ValueError(repr(values.get("error", values) if isinstance(values, dict) else values))
     try:

@@ -219,6 +219,8 @@ def _key(name: str | None) -> str:
             f"the judge 'endpoint' needs a key, but the environment variable {name} is not set; put the key there, name "
             "another variable with api_key_env, or set api_key_env to None (null) for an endpoint without keys"
         )
+    if not (key.isascii() and key.isprintable()):
+        raise ValueError(f"the environment variable {name} has a character in it that no key can have; set it again")
     return key
 
 

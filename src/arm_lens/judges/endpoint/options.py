@@ -107,10 +107,14 @@ class EndpointOptions(OptionsModel):
         """
         if self.api_key_env is None:
             return {}
-        own = os.environ.get("OPENAI_BASE_URL") or OPENAI
-        host = urlsplit(self.base_url or own).netloc.rpartition("@")[2]
-        meant = {urlsplit(address).netloc.rpartition("@")[2] for address in (own, OPENAI)}
-        return {} if self.api_key_env == USUAL_KEY and host in meant else {self.api_key_env: host}
+        if self.api_key_env == USUAL_KEY and not self.is_foreign:
+            return {}
+        return {self.api_key_env: _origin(self.base_url or _own_address())[1]}
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether the endpoint is neither OpenAI nor the one that ``OPENAI_BASE_URL`` names, by protocol, host and port."""
+        return _origin(self.base_url or _own_address()) not in {_origin(_own_address()), _origin(OPENAI)}
 
     def shared_by(self, workers: int) -> EndpointOptions:
         """The options of each of several processes, so that together they call the endpoint no more than one would."""
@@ -121,6 +125,15 @@ class EndpointOptions(OptionsModel):
                 "concurrency": max(1, self.concurrency // workers),
             }
         )
+
+
+def _own_address() -> str:
+    return os.environ.get("OPENAI_BASE_URL") or OPENAI
+
+
+def _origin(url: str) -> tuple[str, str]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.netloc.rpartition("@")[2]
 
 
 def _is_price(value: Any) -> bool:

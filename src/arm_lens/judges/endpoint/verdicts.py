@@ -23,6 +23,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from arm_lens.evaluation.health import LEAST_MASS
 from arm_lens.judges.endpoint.answers import Answer, AnswerToken
 
 LEAST_LOGPROB = -30.0
@@ -97,22 +98,27 @@ class VerdictReader:
     def read_tokens(self, tokens: Sequence[AnswerToken], positive: bool | None) -> float | None:
         """The log-odds of the positive verdict at the token where ``positive``, the verdict in the text, stands.
 
-        Without a verdict in the text, the first token is read, as from an open model. None if no verdict is among the likely
-        tokens there.
+        Without a verdict in the text, the first token is read, as from an open model. None if no token spells the verdict of
+        the text, whose pieces then have probabilities that are not the verdict's; or if the text has none and the verdicts
+        are not likely at the first token.
         """
         places = [number for number, token in enumerate(tokens) if self._side(token.text) is positive]
-        token = tokens[places[0] if places and positive is not None else 0]
-        listed = dict(token.top)
-        listed.setdefault(token.text, token.logprob)
+        if positive is not None and not places:
+            return None
+        token = tokens[0 if positive is None else places[0]]
+        listed = list(dict.fromkeys(token.top))  # different tokens may have the same text
+        if token.text not in dict(listed):
+            listed.append((token.text, token.logprob))
         sides: dict[bool, list[float]] = {True: [], False: []}
-        for text, logprob in listed.items():
+        for text, logprob in listed:
             side = self._side(text)
             if side is not None:
                 sides[side].append(logprob)
-        if not sides[True] and not sides[False]:
+        mass = math.fsum(math.exp(one) for side in sides.values() for one in side)
+        if positive is None and mass < LEAST_MASS:
             return None
-        left = 1 - math.fsum(map(math.exp, listed.values()))
-        unlisted = min(min(listed.values()), math.log(left) if left > 0 else LEAST_LOGPROB)
+        left = 1 - math.fsum(math.exp(one) for _, one in listed)
+        unlisted = min(min(one for _, one in listed), math.log(left) if left > 0 else LEAST_LOGPROB)
         yes, no = (float(np.logaddexp.reduce(sides[side] or [unlisted])) for side in (True, False))
         return max(yes, LEAST_LOGPROB) - max(no, LEAST_LOGPROB)
 
