@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import traceback
+from pathlib import Path
 
 import pytest
 import yaml
 
 from arm_lens.benchmark import DEMO, DEMONSTRATION, BenchmarkConfigError, read_config
-from arm_lens.benchmark.strict_yaml import YamlError, read_yaml
+from arm_lens.benchmark.strict_yaml import MOST_BYTES, YamlError, read_yaml
 
 GOOD = """
 judges: [length]
@@ -96,6 +98,39 @@ def test_what_is_no_configuration_at_all_is_refused_by_name(tmp_path, text):
     (tmp_path / "run.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(BenchmarkConfigError, match=r"run\.yaml"):
         read_config(tmp_path / "run.yaml")
+
+
+MERGES = "a0: &a0 {k: 1}\n" + "".join(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}\n" for n in range(1, 9))
+"""Merges of merges, which stand for more keys than memory has room for."""
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (MERGES, r"line 2, a1\.<<: keys of another mapping \(<<\) are not seen here"),
+        ("a: {<<: {samples: 007}}", r"line 1, a\.<<"),
+        ("a: !!int ''", "line 1, a: write the value without the tag !!int"),
+        ("a: !!timestamp x", "without the tag !!timestamp"),
+        ("a: !!bool x", "without the tag !!bool"),
+        ("a: 1\nb: !!set {c}", "line 2, b: write the value without the tag !!set"),
+        ("a: 'open\nb: 1", r"is not YAML: line 2: found unexpected end of stream"),
+    ],
+)
+def test_what_does_not_stand_there_is_refused(tmp_path, text, said):
+    (tmp_path / "x.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(YamlError, match=said):
+        read_yaml(tmp_path / "x.yaml")
+
+
+def test_an_error_quotes_no_line_and_a_file_without_an_end_is_not_read(tmp_path):
+    (tmp_path / "x.yaml").write_text('base_url: "http://me:hunter2@host/v1\na: 1')
+    with pytest.raises(YamlError) as error:
+        read_yaml(tmp_path / "x.yaml")
+    assert "hunter2" not in "".join(traceback.format_exception(error.value))
+    (tmp_path / "large.yaml").write_bytes(b"#" * (MOST_BYTES + 1))
+    for path in (tmp_path / "large.yaml", Path("/dev/zero")):
+        with pytest.raises(YamlError, match=path.name):
+            read_yaml(path)
 
 
 def test_other_files_are_read_as_pyyaml_reads_them(tmp_path):

@@ -1,8 +1,9 @@
 """YAML without its surprises, and with the line of every key.
 
 YAML 1.1, which PyYAML reads, takes ``1e-3`` for text, ``007`` for an octal number, ``1:30`` for 90, ``no`` and ``on`` for
-false and true, and of a key that is given twice the last. `read_yaml` refuses all of these with their line instead of
-guessing what was meant; a text in quotes is a text.
+false and true, and of a key that is given twice the last; ``<<`` merges keys that the file does not show there, and
+``!!int`` makes of a value what it is not. `read_yaml` refuses all of these with their line instead of guessing what was
+meant; a text in quotes is a text.
 """
 
 from __future__ import annotations
@@ -16,11 +17,15 @@ from typing import Any
 
 import yaml
 
+from arm_lens.storage import DamagedFileError, read_regular
+
 Place = tuple[str | int, ...]
 """The keys and indices that lead to a value."""
-MOST_NODES, DEEPEST = 100_000, 40
+MOST_BYTES, MOST_NODES, DEEPEST = 2**22, 100_000, 40
 YES_AND_NO = ("labels",)
 """Mappings in whose values ``yes`` and ``no`` are truth values by intention."""
+STANDARD = "tag:yaml.org,2002:"
+_RESOLVER = yaml.resolver.Resolver()
 _EXPONENT = re.compile(r"([-+]?)(\d[\d_]*)?(?:\.(\d*))?[eE]([-+]?)(\d+)")
 
 
@@ -52,13 +57,16 @@ def read_yaml(path: Path) -> YamlFile:
         YamlError: naming the line and the key of everything that is wrong.
     """
     try:
-        loader = yaml.SafeLoader(path.read_text(encoding="utf-8-sig"))
+        loader = yaml.SafeLoader(read_regular(path, most=MOST_BYTES).decode("utf-8-sig"))
         node = loader.get_single_node()
         lines: dict[Place, int] = {}
         problems = [] if node is None else list(_problems(node, (), lines))
         values = None if node is None or problems else loader.construct_document(node)
-    except IsADirectoryError as error:
-        raise YamlError(f"{path} is a folder, not a YAML file") from error
+    except DamagedFileError as error:
+        raise YamlError(str(error)) from error
+    except yaml.MarkedYAMLError as error:  # whose text quotes the line, in which there may be a password
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise YamlError(f"{path} is not YAML: line {line}: {error.problem}") from None
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
         raise YamlError(f"{path} is not YAML: {error}") from error
     if problems:
@@ -82,6 +90,9 @@ def meant(name: str, known: Iterable[str]) -> str:
 
 def _problems(node: Any, place: Place, lines: dict[Place, int]) -> Iterator[tuple[int, Place, str]]:
     line = lines[place] = node.start_mark.line + 1
+    if _has_tag(node):
+        yield line, place, f"write the value without the tag {node.tag.replace(STANDARD, '!!')}"
+        return
     if len(place) > DEEPEST or len(lines) > MOST_NODES:
         raise ValueError(f"line {line}: aliases and lists make it too deep or too large")
     if isinstance(node, yaml.SequenceNode):
@@ -91,7 +102,8 @@ def _problems(node: Any, place: Place, lines: dict[Place, int]) -> Iterator[tupl
         first: dict[str, int] = {}
         for key, value in node.value:
             here, at = (*place, str(key.value)), key.start_mark.line + 1
-            if key.tag == "tag:yaml.org,2002:merge":
+            if key.tag == f"{STANDARD}merge":
+                yield at, here, "keys of another mapping (<<) are not seen here; write them out"
                 continue
             if not isinstance(key, yaml.ScalarNode):
                 yield at, place, "a key must be a single word or number"
@@ -105,6 +117,13 @@ def _problems(node: Any, place: Place, lines: dict[Place, int]) -> Iterator[tupl
             lines[here] = at
     elif (what := _surprise(node, yes_and_no=place[-2:-1] == YES_AND_NO)) is not None:
         yield line, place, what
+
+
+def _has_tag(node: Any) -> bool:
+    """Whether a value is marked as something else than YAML takes it for."""
+    if isinstance(node, yaml.ScalarNode):
+        return bool(node.tag != _RESOLVER.resolve(yaml.ScalarNode, node.value, (node.style is None, True)))
+    return node.tag not in (f"{STANDARD}seq", f"{STANDARD}map")
 
 
 def _surprise(node: Any, *, yes_and_no: bool = False) -> str | None:
