@@ -28,7 +28,6 @@ from arm_lens.storage import (
     read_sealed,
     replacing,
     write_bytes,
-    write_frame,
     write_json,
     write_sealed,
     write_text,
@@ -156,11 +155,6 @@ def test_names_may_be_long_and_writers_that_go_by_the_extension_see_it(tmp_path)
         assert aside.suffix == ".csv" and aside.parent == tmp_path
         aside.write_text("x")
     assert (tmp_path / name).read_text() == "x"
-
-
-def test_a_table_comes_back_as_it_was(tmp_path):
-    frame = pd.DataFrame({"criterion": ["a", None], "score": [0.5, float("nan")], "n": [2**60, 3]})
-    pd.testing.assert_frame_equal(pd.read_parquet(write_frame(tmp_path / "x.parquet", frame)), frame)
 
 
 # ------------------------------------------------------------------------------------------ sealed files

@@ -112,20 +112,18 @@ def write_text(path: str | Path, text: str) -> Path:
     return write_bytes(path, text.encode("utf-8"))
 
 
-def write_json(path: str | Path, value: Any) -> Path:
-    """Write JSON, indented, atomically.
+def json_bytes(value: Any) -> bytes:
+    """JSON, indented, as bytes.
 
     Raises:
         ValueError: if a number in it is not finite, which JSON cannot express.
     """
-    return write_text(path, json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+    return (json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode("utf-8")
 
 
-def write_frame(path: str | Path, frame: pd.DataFrame) -> Path:
-    """Write a table as Parquet, atomically."""
-    with replacing(path) as temporary:
-        frame.to_parquet(temporary, index=False)
-    return Path(path)
+def write_json(path: str | Path, value: Any) -> Path:
+    """Write JSON, indented, atomically; errors as for `json_bytes`."""
+    return write_bytes(path, json_bytes(value))
 
 
 def write_sealed(path: str | Path, content: bytes, *, over: bool = True) -> Path:

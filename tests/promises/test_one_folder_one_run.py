@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 
+import pandas as pd
 import pytest
 
 from arm_lens.benchmark import BenchmarkConfigError, BenchmarkResults, OtherRunError, judge_preferences, run_benchmark
 from arm_lens.benchmark.config import BenchmarkConfig
+from arm_lens.benchmark.parts import REWARD_MODELS, digest_of_files, remove_other_reward_models, store_in
 from arm_lens.judge_model import labelled_responses
-from arm_lens.judges.controls import LengthJudge
+from arm_lens.judges.controls import ConstantJudge, LengthJudge
 from arm_lens.preferences import PreferenceDataError
 
 WORLD = {"kind": "world", "criteria": ["polite"], "test_items": 6}
@@ -27,6 +30,8 @@ def test_another_configuration_is_refused_or_replaces_everything(tmp_path):
     (tmp_path / "figures").mkdir()
     for name in ("world-accuracy.svg", "world-accuracy.png", "mine.txt"):
         (tmp_path / "figures" / name).write_text("of the first run")
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "study.json").write_text("of the first run")
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     again = run_benchmark(config_of(workers=1), tmp_path, progress=False)  # the same: nothing is replaced
     assert again.tables.summary.equals(first.tables.summary) and (tmp_path / "report.html").exists()
@@ -38,8 +43,80 @@ def test_another_configuration_is_refused_or_replaces_everything(tmp_path):
     assert {path: path.read_bytes() for path in before} == before
     run_benchmark(other, tmp_path, force=True, progress=False)
     assert set(BenchmarkResults.load(tmp_path).tables.summary["judge"]) == {"length", "constant"}
-    assert not (tmp_path / "report.html").exists()
+    assert not (tmp_path / "report.html").exists() and not (tmp_path / "study" / "study.json").exists()
     assert [path.name for path in (tmp_path / "figures").iterdir()] == ["mine.txt"]
+
+
+def rows_in(folder, word):
+    folder.mkdir()
+    rows = [{"prompt": f"p{n}", "chosen": f"{word} {n}", "rejected": f"{n}", "id": f"{n}"} for n in range(12)]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    study = {"kind": "preferences", "name": "mine", "path": str(folder / "rows.jsonl"), "pool": 4}
+    return config_of(studies=[study])
+
+
+@pytest.mark.slow
+def test_other_data_are_another_run_also_under_the_same_file_name(tmp_path):
+    one, two = rows_in(tmp_path / "one", "warm"), rows_in(tmp_path / "two", "a cold")
+    run_benchmark(one, tmp_path / "out", progress=False)
+    before = (tmp_path / "out" / "results.json").read_bytes()
+    with pytest.raises(OtherRunError, match=r"another configuration \(data differ\)"):
+        run_benchmark(two, tmp_path / "out", progress=False)
+    assert (tmp_path / "out" / "results.json").read_bytes() == before and str(tmp_path).encode() not in before
+
+
+def results_with(judge):
+    test = labelled_responses("polite", 4, split="test", seed=0)
+    return judge_preferences({"judge": judge}, test)
+
+
+def made_of_results(folder):
+    """A page, figures and a study, as commands make them of results, and files of the user's own."""
+    for name in ("report.html", "figures/a.svg", "figures/a.png", "study/study.json", "study/curve.parquet"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("made of results")
+    for name in ("mine.txt", "figures/mine.png", "study/mine.csv"):
+        (folder / name).write_text("mine")
+
+
+def test_what_was_made_of_other_results_does_not_outlive_them(tmp_path):
+    results_with(LengthJudge()).save(tmp_path)
+    made_of_results(tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    results_with(LengthJudge()).save(tmp_path)  # the same: all of it stays
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    results_with(ConstantJudge()).save(tmp_path)
+    left = {path for path in before if path.exists() and path.read_bytes() == before[path]}
+    assert {path.name for path in left} >= {"mine.txt", "mine.png", "mine.csv"}
+    assert not {path.name for path in left} & {"report.html", "a.svg", "a.png", "study.json", "curve.parquet"}
+
+
+def test_a_folder_with_a_summary_has_the_tables_of_the_same_results(tmp_path, monkeypatch):
+    results_with(LengthJudge()).save(tmp_path)
+    replace, left = os.replace, 3
+
+    def full(*paths):
+        nonlocal left
+        left -= 1
+        return replace(*paths) if left else (_ for _ in ()).throw(OSError(28, "No space left on device"))
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match="No space"):
+        results_with(ConstantJudge()).save(tmp_path)
+    monkeypatch.undo()
+    with pytest.raises(FileNotFoundError, match=r"results\.json"):
+        BenchmarkResults.load(tmp_path)
+
+
+def test_reward_models_of_other_runs_are_deleted_and_the_users_own_are_not(tmp_path):
+    store = store_in(tmp_path)
+    for name in ("old", "kept", "mine"):
+        (tmp_path / REWARD_MODELS / name).mkdir(parents=True)
+        (tmp_path / REWARD_MODELS / name / "judge.json").write_text(name)
+        about = {"reward_model": digest_of_files(tmp_path / REWARD_MODELS / name)}
+        store.put_frame(name, pd.DataFrame({"a": [1]}), about=about if name != "mine" else {})
+    remove_other_reward_models(tmp_path, {"kept"})
+    assert {path.name for path in (tmp_path / REWARD_MODELS).iterdir()} == {"kept", "mine"}
 
 
 @pytest.mark.slow

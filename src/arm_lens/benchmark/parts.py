@@ -12,7 +12,8 @@ model is missing or has another digest is made again.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import shutil
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from itertools import count
@@ -32,8 +33,8 @@ from arm_lens.reward.model import NO_HEAD
 from arm_lens.selection.reinforce import SCORE
 from arm_lens.storage import Store, digest_of, digest_of_bytes
 
-PARTS, REWARD_MODELS = "parts", "reward_models"
-"""The folders of a run."""
+PARTS, REWARD_MODELS, STUDY = "parts", "reward_models", "study"
+"""The folders of a run, and that of a study of its heads (`arm_lens.study`)."""
 FIT_FIELDS = (
     "fit_accuracy",
     "n_heads",
@@ -184,6 +185,15 @@ def save_part(part: Part, items: pd.DataFrame, fit: Mapping[str, Any], judge: An
     if part.reward_model is not None:
         record["reward_model"] = digest_of_files(judge.save(out / REWARD_MODELS / part.reward_model))
     store_in(out).put_frame(part.digest, items, name=part.title, about=record)
+
+
+def remove_other_reward_models(out: Path, kept: Collection[str]) -> None:
+    """Delete the reward models of a run's folder that are not ``kept`` and that a part of another run was saved with."""
+    store, others = store_in(out), [one for one in (out / REWARD_MODELS).glob("*") if one.name not in kept]
+    known = {store.read_frame(digest)[1].get("reward_model") for digest in store.found()} if others else set()
+    for folder in others:
+        if digest_of_files(folder) in known - {None}:
+            shutil.rmtree(folder)
 
 
 def digest_of_files(path: Path) -> str | None:

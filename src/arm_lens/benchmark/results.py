@@ -19,7 +19,7 @@ import pandas as pd
 
 from arm_lens.benchmark.config import VERDICTS, BenchmarkConfig, HackingStudy, PreferenceStudy, Study, WorldStudy
 from arm_lens.benchmark.data import as_json, format_of
-from arm_lens.benchmark.parts import PART_FIELDS, BenchmarkItems
+from arm_lens.benchmark.parts import PART_FIELDS, STUDY, BenchmarkItems, remove_other_reward_models
 from arm_lens.benchmark.run import run_parts
 from arm_lens.display import accuracies, card, frame_table, small_print
 from arm_lens.engine.loading import default_dtype
@@ -35,7 +35,7 @@ from arm_lens.judges.artefact import RECORDED_VERSIONS
 from arm_lens.preferences import Prompt
 from arm_lens.registry import JUDGES
 from arm_lens.safe_text import with_formulas, without_formulas
-from arm_lens.storage import locked, write_frame, write_json, write_text
+from arm_lens.storage import digest_of_bytes, json_bytes, locked, write_bytes
 
 ROW_FIELDS = (*PART_FIELDS, "accuracy", "ci_low", "ci_high", "n")
 """The columns of the rows in ``results.json``."""
@@ -62,23 +62,34 @@ class BenchmarkResults(BenchmarkItems):
     """Section scores, if a benchmark defines them; else empty."""
 
     def save(self, out: str | Path) -> Path:
-        """Write ``results.json`` and all tables to a folder, each file atomically; returns the folder."""
-        out = Path(out)
-        tables = {**vars(self.tables), "fits": self.fits, "sections": self.sections}
-        for name, table in tables.items():
-            path = out / "tables" / f"{name}.csv"
-            if name == "sections" and table.empty:
-                path.unlink(missing_ok=True)
-            else:
-                write_text(path, without_formulas(table).to_csv(index=False))
-        write_json(out / "tables" / "health.json", [asdict(check) for check in self.checks])
+        """Write ``results.json`` and all tables to a folder; returns the folder.
+
+        ``results.json`` is written last: if it exists, all tables are those of the same results. If the folder has other
+        results, what was made of them is deleted: page, figures, study of heads.
+        """
+        out, files = Path(out), self._files()
+        if all((out / name).is_file() and (out / name).read_bytes() == content for name, content in files.items()):
+            return out
+        _clear(out)
+        (out / "tables" / "sections.csv").unlink(missing_ok=True)  # the only table that not every run has
+        for name, content in files.items():
+            write_bytes(out / name, content)
+        return out
+
+    def _files(self) -> dict[str, bytes]:
+        """The content of each file, by its path within a folder; the summary is the last."""
+        tables = {**vars(self.tables), "fits": self.fits}
+        tables |= {} if self.sections.empty else {"sections": self.sections}
+        found = {
+            f"tables/{name}.csv": without_formulas(table).to_csv(index=False).encode() for name, table in tables.items()
+        }
+        found["tables/health.json"] = json_bytes([asdict(check) for check in self.checks])
         for name, folder in LONG_TABLES.items():
             table = getattr(self, name)
             texts = {text: table[text].map(as_json).map(json.dumps) for text in TEXTS if text in table}
-            write_frame(out / folder / f"{name}.parquet", table.assign(**texts))
+            found[str(Path(folder) / f"{name}.parquet")] = table.assign(**texts).to_parquet(index=False)
         rows = self.tables.rows[list(ROW_FIELDS)].to_dict(orient="records")
-        write_json(out / "results.json", {"meta": dict(self.meta), "rows": rows})
-        return out
+        return {**found, "results.json": json_bytes({"meta": dict(self.meta), "rows": rows})}
 
     @classmethod
     def load(cls, folder: str | Path) -> BenchmarkResults:
@@ -152,8 +163,8 @@ def run_benchmark(
     Args:
         config: what is run.
         out: the folder; a run that was stopped in any way continues where it stopped.
-        force: replace the results of another configuration that are in the folder; parts that both have in common are not
-            made again.
+        force: replace the results of another configuration, or of other data, that are in the folder, with its page,
+            figures, study and reward models; parts that both have in common are not made again.
         progress: show a progress bar.
         command: the command that the page names.
 
@@ -166,11 +177,14 @@ def run_benchmark(
         dtype = str(default_dtype(config.model, device=config.device)).removeprefix("torch.")
         config = config.model_copy(update={"dtype": dtype})
     with locked(out):
-        _make_way(Path(out), _published(config), force)
+        published = _published(config)
+        _make_way(Path(out), published, force)
         gathered = run_parts(config, out, progress=progress)
-        results = results_of(_meta(config, command), gathered)
+        results = results_of(_meta(config, command, published), gathered)
         results = replace(results, sections=_sections(config, results.items, results.tables.rows))
         results.save(out)
+        if force:
+            remove_other_reward_models(Path(out), set(results.fits.get("reward_model", ())))
     return results
 
 
@@ -189,8 +203,18 @@ def _make_way(out: Path, config: Mapping[str, Any], force: bool) -> None:
             f"{out} has the results of {what}; name another folder, or pass force=True (--force) to replace them"
         )
     if changed:
-        for path in (summary, out / "report.html", *(out / "figures").glob("*.[ps][nv]g")):
-            path.unlink(missing_ok=True)
+        _clear(out)
+
+
+def _clear(out: Path) -> None:
+    """Delete the summary of a folder's results and what was made of them: page, figures, study. What resumes stays."""
+    (out / "results.json").unlink(missing_ok=True)
+    study, figures = out / STUDY, (out / "figures").glob("*.svg")
+    made = [path for svg in figures if (png := svg.with_suffix(".png")).exists() for path in (svg, png)]
+    if (study / "study.json").exists():
+        made += [study / "study.json", *study.glob("*.parquet")]
+    for path in (out / "report.html", *made):
+        path.unlink(missing_ok=True)
 
 
 def results_of(meta: Mapping[str, Any], gathered: BenchmarkItems, checks: Sequence[Check] = ()) -> BenchmarkResults:
@@ -233,7 +257,7 @@ def _sections(config: BenchmarkConfig, items: pd.DataFrame, rows: pd.DataFrame) 
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
 
 
-def _meta(config: BenchmarkConfig, command: str) -> dict[str, Any]:
+def _meta(config: BenchmarkConfig, command: str, published: Mapping[str, Any]) -> dict[str, Any]:
     judges = {one.label: one.judge for study in config.studies for one in config.settings(study).judges or ()}
     ranked = " (ranked ones 4)" if "ranked_few_shot" in judges.values() else ""
     return {
@@ -253,7 +277,7 @@ def _meta(config: BenchmarkConfig, command: str) -> dict[str, Any]:
             "A judge that reads no examples is run once, and stands beside the others at every number of examples.",
         ],
         "command": command,
-        "config": _published(config),
+        "config": published,
     }
 
 
@@ -277,15 +301,29 @@ def _about(study: Study) -> dict[str, str]:
 
 
 def _published(config: BenchmarkConfig) -> dict[str, Any]:
-    """The configuration, with absolute paths cut to file names, and without passwords in addresses."""
-    published: dict[str, Any] = json.loads(
-        re.sub(r"://[^/@\s\"]*@", "://", config.model_dump_json(exclude={"workers"}))
-    )
+    """The configuration, with file names for absolute paths, digests of the data, and no passwords in addresses."""
+    published: dict[str, Any] = _without_passwords(json.loads(config.model_dump_json(exclude={"workers"})))
+    paths = {study.name: [getattr(study, name, None) for name in ("path", "examples")] for study in config.studies}
+    digests = {
+        name: [digest_of_bytes(Path(path).read_bytes())[:20] for path in some if path and Path(path).is_file()]
+        for name, some in paths.items()
+    }
+    if any(digests.values()):
+        published["data"] = {name: some for name, some in digests.items() if some}
     for where in (published, *published["studies"]):
         for key in ("model", "path", "examples"):
             if where.get(key) is not None:
                 where[key] = _shown(where[key])
     return published
+
+
+def _without_passwords(value: Any) -> Any:
+    """JSON-like content, in which no address has a user name or password."""
+    if isinstance(value, dict):
+        return {name: _without_passwords(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_without_passwords(one) for one in value]
+    return re.sub(r"\A(\s*[\w+.-]+://)[^/?#]*@", r"\1", value) if isinstance(value, str) else value
 
 
 def _shown(name: str) -> str:

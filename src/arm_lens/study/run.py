@@ -10,7 +10,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from arm_lens.attribution import head_card, scores_of
-from arm_lens.benchmark.parts import REWARD_MODELS, head_frames
+from arm_lens.benchmark.parts import REWARD_MODELS, STUDY, head_frames
 from arm_lens.benchmark.results import BenchmarkResults
 from arm_lens.comparison import agreement, depth_profile, mean_cosines, overlap, rank_correlation, stability, transfer
 from arm_lens.engine.language_model import ModelLike
@@ -24,7 +24,7 @@ from arm_lens.study.tables import HeadStudy
 
 STEPS = 40
 """Steps of a search in the table, evenly spread."""
-FOLDER = "study"
+FOLDER = STUDY
 """The folder of a run's study, in the run's folder."""
 
 
