@@ -63,10 +63,20 @@ def lines(path):
 FILES = ["x.jsonl", "x.json", "x.csv", "x.tsv", "x.parquet"]
 
 
+@pytest.fixture(scope="module")
+def expected(reward):
+    """The scores of 70 rows, by the name of their column."""
+    frame, kinds = pd.DataFrame(rows(70)), {"reward": "probability", "two_way": "two_way", "gap": "gap"}
+    texts = frame["prompt"].tolist(), frame["response"].tolist()
+    return {name: reward.score(*texts, kind=kind).double() for name, kind in kinds.items()}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("source", FILES)
-@pytest.mark.parametrize("target", [*FILES, "x.csv.gz"])
-def test_every_row_gets_its_reward_and_keeps_its_cells(saved, reward, load, tmp_path, source, target):
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [*((source, "x.jsonl") for source in FILES), *(("x.csv", target) for target in [*FILES[1:], "x.csv.gz"])],
+)
+def test_every_row_gets_its_reward_and_keeps_its_cells(saved, expected, load, tmp_path, source, target):
     frame, path, out = pd.DataFrame(rows(70)), tmp_path / source, tmp_path / f"out-{target}"
     frame = frame.rename(columns={"prompt": "question", "response": "completion"})
     write_table(frame, path)
@@ -75,10 +85,8 @@ def test_every_row_gets_its_reward_and_keeps_its_cells(saved, reward, load, tmp_
     assert list(found.columns) == ["id", "question", "completion", "reward", "two_way", "gap"]
     assert [str(one) for one in found["id"]] == [str(number) for number in range(70)]
     assert found[["question", "completion"]].equals(frame[["question", "completion"]].astype(found["question"].dtype))
-    prompts, responses = frame["question"].tolist(), frame["completion"].tolist()
-    for name, kind in (("reward", "probability"), ("two_way", "two_way"), ("gap", "gap")):
-        expected = reward.score(prompts, responses, kind=kind)
-        torch.testing.assert_close(torch.tensor(found[name].astype(float)), expected.double(), atol=1e-5, rtol=1e-4)
+    for name, scores in expected.items():
+        torch.testing.assert_close(torch.tensor(found[name].astype(float)), scores, atol=1e-5, rtol=1e-4)
     before = out.read_bytes()
     score_file(saved, path, out, columns={"prompt": "question"}, load=lambda folder: pytest.fail("loaded"))
     assert out.read_bytes() == before
@@ -228,6 +236,27 @@ def test_a_changed_output_is_refused(saved, data, load, tmp_path):
     out.write_bytes(out.read_bytes().replace(b'"reward": 0', b'"reward": 1', 1))
     with pytest.raises(DamagedFileError, match=r"out\.jsonl was changed"):
         score_file(saved, data, out, load=load)
+
+
+@pytest.mark.parametrize("name", ["rows.parquet", "x.json", "x.csv.gz"])
+def test_a_file_that_is_somebody_elses_is_not_overwritten(saved, tmp_path, name):
+    write_table(pd.DataFrame(rows(3)), tmp_path / "rows.parquet")
+    if name != "rows.parquet":
+        (tmp_path / name).write_bytes(b"mine")
+    before = {path: path.read_bytes() for path in tmp_path.glob("*.*")}
+    with pytest.raises(FileExistsError, match="has no scores of this program"):
+        score_file(saved, tmp_path / "rows.parquet", tmp_path / name, load=lambda folder: pytest.fail("loaded"))
+    assert {path: path.read_bytes() for path in tmp_path.glob("*.*")} == before
+
+
+@pytest.mark.slow
+def test_a_changed_output_of_a_format_that_cannot_grow_is_refused(saved, load, tmp_path):
+    write_table(pd.DataFrame(rows(3)), tmp_path / "rows.parquet")
+    score_file(saved, tmp_path / "rows.parquet", tmp_path / "out.json", load=load)
+    (tmp_path / "out.json").write_bytes(b"mine")
+    with pytest.raises(DamagedFileError, match=r"out\.json was changed"):
+        score_file(saved, tmp_path / "rows.parquet", tmp_path / "out.json", load=load)
+    assert (tmp_path / "out.json").read_bytes() == b"mine"
 
 
 def test_a_reward_model_that_is_replaced_meanwhile_is_not_mixed_in(saved, reward, data, load, tmp_path):

@@ -29,7 +29,7 @@ from arm_lens.preferences.readers import Columns
 from arm_lens.preferences.sources import HUB
 from arm_lens.preferences.tables import check_extension, compressed, encoded, is_appendable
 from arm_lens.reward.model import ActivationRewardModel
-from arm_lens.storage import digest_of, digest_of_bytes, growing, write_bytes
+from arm_lens.storage import DamagedFileError, digest_of, digest_of_bytes, growing, write_bytes
 
 AT_A_TIME = 64
 """Rows that are scored and written together."""
@@ -78,6 +78,7 @@ def score_file(
         FileNotFoundError: if a file is missing.
         ValueError: naming the column or row, if prompts or responses are missing or a column has the name of a score; or if
             ``out`` was made of other inputs.
+        FileExistsError: if ``out`` is a file that is not of these rewards.
         DamagedFileError: if ``out`` was changed since it was written.
         StoreBusyError: if another process is writing to ``out``.
     """
@@ -101,6 +102,8 @@ def score_file(
     }
     appendable = is_appendable(extension, out)
     scores = out if appendable else out.with_name(f"{out.name}.scores.jsonl")
+    if out.exists() and not scores.exists():
+        raise FileExistsError(17, "exists, and has no scores of this program; choose another file", str(out))
     with growing(scores, made_of) as file:
         starts = range(0, len(table), AT_A_TIME)
         if file.pieces < len(starts):
@@ -118,7 +121,10 @@ def score_file(
             every = map(json.loads, scores.read_text(encoding="utf-8").splitlines())
             rows = [{**row, **one} for row, one in zip(table.rows, every, strict=True)]
             content = encoded(rows, (*table.columns, *kinds), extension, schema=table.schema)
-            write_bytes(out, compressed(content, out))
+            content = compressed(content, out)
+            if out.exists() and out.read_bytes() != content:
+                raise DamagedFileError(f"{out} was changed since it was written; delete it to have it made again")
+            write_bytes(out, content)
     return len(table)
 
 
