@@ -19,6 +19,7 @@ from arm_lens.cli import app, main
 from arm_lens.cli.spelling import OPTIONS, as_options
 from arm_lens.judge_model import labelled_responses
 from arm_lens.preferences import read_preferences, write_preferences
+from arm_lens.storage import locked
 
 ARM_LENS = [sys.executable, "-c", "import sys; from arm_lens.cli import main; sys.argv[0] = 'arm-lens'; main()"]
 QUICK = ("--readings", "4", "--demonstrations", "2", "--selector-option", "steps=40", "--selector-option", "masks=8")
@@ -126,6 +127,9 @@ def test_whatever_follows_an_argument_the_text_around_it_stays(name):
         ("train.jsonl", ("--selector", "nope"), "no selector 'nope'"),
         ("train.jsonl", ("--selector-option", "stps=3"), "no option 'stps'"),
         ("train.jsonl", ("--template", "{folder}/train.jsonl"), "not valid JSON"),
+        ("train.jsonl", ("--template", "{folder}/deep.json"), "deep.json is not valid JSON: it is nested"),
+        ("train.jsonl", ("--template", "/dev/zero"), "/dev/zero is a folder, a pipe or a device"),
+        ("train.jsonl", ("--out", "/"), "--out /: name a folder within it"),
         ("missing.jsonl", (), "missing.jsonl: no such file"),
         ("words.jsonl", (), "--label joy=... --label anger=..."),
         ("broken.jsonl", (), "broken.jsonl, row 2"),
@@ -133,6 +137,7 @@ def test_whatever_follows_an_argument_the_text_around_it_stays(name):
 )
 def test_wrong_options_and_data_are_refused_before_a_model_is_loaded(refused, files, tmp_path, data, options, said):
     (files / "words.jsonl").write_text('{"text": "a", "label": "joy"}\n{"text": "b", "label": "anger"}\n')
+    (files / "deep.json").write_text("[" * 100_000)
     (files / "broken.jsonl").write_text('{"text": "a", "label": true}\n{"text": "b", "la\n')
     options = [one.format(folder=files) for one in options]
     found = refused("fit", files / data, "--out", tmp_path / "out", "--model", tmp_path / "no model", *options)
@@ -145,6 +150,21 @@ def test_an_output_that_is_a_file_is_refused(refused, files, tmp_path):
     found = refused("fit", files / "train.jsonl", "--out", tmp_path / "taken" / "out", "--model", tmp_path / "no model")
     assert "taken: is a file, not a folder" in found
     assert (tmp_path / "taken").read_text() == "mine"
+
+
+def test_an_unfinished_fit_needs_a_folder_of_its_own_and_one_process(refused, files, tmp_path):
+    fit = ("fit", files / "train.jsonl", "--out", tmp_path / "out")
+    (tmp_path / "out.unfinished").write_text("mine")
+    assert "out.unfinished: is a file, not a folder" in refused(*fit, "--model", tmp_path / "no model")
+    (tmp_path / "out.unfinished").unlink()
+    with locked(tmp_path / "out.unfinished"):
+        assert "another process is writing to" in refused(*fit, *QUICK)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_criterion_of_the_demonstration_that_is_none_is_refused(refused, tmp_path):
+    found = refused("demo", "--criterion", "nice", "--out", tmp_path / "out")
+    assert "--criterion nice: there are positive" in found and "pydantic" not in found
 
 
 def test_brackets_and_control_characters_of_strangers_are_printed_as_text(refused, tmp_path):
@@ -191,7 +211,7 @@ def test_an_interrupted_fit_says_what_it_kept_and_goes_on_to_the_same_bytes(file
     command = [*ARM_LENS, "fit", str(files / "train.jsonl"), "--out", str(out), "--criterion", "polite", *QUICK]
     checkpoint = tmp_path / "polite.unfinished"
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while process.poll() is None and not any(checkpoint.glob("**/*")):
+    while process.poll() is None and not any(checkpoint.glob("**/*.safetensors")):
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     said = " ".join(process.communicate(timeout=120)[1].split())

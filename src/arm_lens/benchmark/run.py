@@ -41,6 +41,7 @@ from arm_lens.benchmark.parts import (
 )
 from arm_lens.engine.memory import memory_limit
 from arm_lens.engine.sharing import shared_readings
+from arm_lens.safe_text import printable
 
 WORKER_ENVIRONMENT = {"LOKY_MAX_MEMORY_LEAK_SIZE": "1e15"}
 """Read once, when a worker loads its libraries. loky restarts a worker whose memory grows; what is remembered of prompts
@@ -90,7 +91,7 @@ def _run_here(config: BenchmarkConfig, out: Path, missing: Sequence[Part], bar: 
         runner = Runner(config, out)
         for group in _by_task(missing):
             for part in group:
-                bar.set_postfix_str(f"{part.choice.label}: {part.task.title}"[:70])
+                bar.set_postfix_str(printable(f"{part.choice.label}: {part.task.title}"[:70]))
                 runner.run(part)
                 bar.update()
 
@@ -141,7 +142,10 @@ class Runner:
             save_part(part, items, verdicts.fit, judge, self.out)
         except Exception as error:
             kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-            raise BenchmarkJudgeError(f"{part.choice.label} on {part.task.title}: {kind}{error}") from error
+            failed = BenchmarkJudgeError(f"{part.choice.label} on {part.task.title}: {kind}{error}")
+            for note in getattr(error, "__notes__", ()):
+                failed.add_note(note)
+            raise failed from error
 
 
 def _by_task(parts: Sequence[Part]) -> list[list[Part]]:

@@ -11,6 +11,7 @@ What the library is for is imported by the commands when they run, so that ``arm
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import warnings
@@ -32,15 +33,17 @@ USERS_ERRORS = (ValueError, OSError, ImportError, ArithmeticError)
 def main() -> None:
     """Run the command line, with errors and warnings in one line and without a traceback."""
     warnings.showwarning = lambda message, *_: say("[yellow]Warning:[/] ", as_options(str(message)), to=errors)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a character that the terminal's encoding lacks ends no run
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
-    except USERS_ERRORS as error:
-        say("[bold red]Error:[/] ", as_options(_text(error)), to=errors)
-        sys.exit(1)
-    except RuntimeError as error:
-        if not _is_a_users(error):
+    except (*USERS_ERRORS, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not _is_a_users(error):
             raise
-        say("[bold red]Error:[/] ", as_options(str(error)), to=errors)
+        say("[bold red]Error:[/] ", as_options(_text(error)), to=errors)
+        for note in getattr(error, "__notes__", ()):  # what is not lost
+            say("", as_options(note), to=errors)
         sys.exit(1)
 
 

@@ -66,16 +66,18 @@ def demo(
     Called again with the same folder, an interrupted run continues where it stopped.
     """
     from arm_lens.benchmark import DEMONSTRATION, BenchmarkConfig, read_config, run_benchmark
+    from arm_lens.judge_model import CRITERIA
 
     _writable(out)
+    if unknown := [one for one in criterion if one not in CRITERIA]:
+        raise typer.BadParameter(f"--criterion {unknown[0]}: there are {', '.join(CRITERIA)}")
     values = read_config(DEMONSTRATION).model_dump(exclude_unset=True)
     values |= {"samples": seeds, "test_items": test_items}
     for study in values["studies"]:
         study.update({"criteria": criterion} if criterion else {})
     with resumable(out):
         results = run_benchmark(BenchmarkConfig.model_validate(values), out, force=force, command="arm-lens demo")
-    show_subsets(results)
-    finish(results, out)
+    finish(results, out, show_subsets)
 
 
 @app.command()
@@ -102,11 +104,14 @@ def fit(
     from arm_lens.judges.generative import GenerativeJudge
     from arm_lens.reward.model import ActivationRewardModel
     from arm_lens.selection import selector_of
+    from arm_lens.storage import locked
 
     asked, read, chooser = question.options(), reading.options(), selector_of(reading.chooser())
     written = reading.written()
+    checkpoint = _checkpoint(out)
     if not show_prompt:
         _writable(out)
+        _writable(checkpoint)
         _free(out, "judge.json", force)
     examples = reader.read(data)
     held_out = reader.read(validation) if validation else None
@@ -115,8 +120,7 @@ def fit(
         few_shot = GenerativeJudge.fit(loaded, examples[1:], question=asked, reading=read)
         _print_prompt(few_shot, examples[0])
         return
-    checkpoint = out.with_name(f"{out.name}.unfinished")
-    with resumable(checkpoint):
+    with resumable(checkpoint), locked(checkpoint):
         fitted = ActivationRewardModel.fit(
             loaded,
             examples,
@@ -131,8 +135,9 @@ def fit(
             checkpoint=checkpoint,
             progress=True,
         )
-    fitted.save(out)
-    shutil.rmtree(checkpoint, ignore_errors=True)
+        _free(out, "judge.json", force)  # still
+        fitted.save(out)
+        shutil.rmtree(checkpoint, ignore_errors=True)
     assert fitted.selection is not None
     history = fitted.selection.history["reward"]
     say("", f"{len(fitted.heads)} heads: {fitted.heads}")
@@ -236,9 +241,9 @@ def evaluate(
         },
     )
     with locked(out):
+        _free(out, "results.json", force)  # still
         results.save(out)
-    show_standings(results)
-    finish(results, out)
+        finish(results, out, show_standings)
 
 
 @app.command()
@@ -287,13 +292,12 @@ def benchmark(
         return
     with resumable(out):
         results = run_benchmark(settings, out, force=force)
-    show_standings(results)
+    finish(results, out, show_standings)
     if images:
         try:
             save_figures(results, out / "figures")
         except RuntimeError as error:
             say("No images: ", error, to=errors)
-    finish(results, out)
 
 
 def _print_prompt(judge: GenerativeJudge, example: Preference) -> None:
@@ -307,6 +311,14 @@ def _free(folder: Path, name: str, force: bool) -> None:
         raise FileExistsError(
             17, f"has a {name} already; choose another --out, or replace it with --force", str(folder)
         )
+
+
+def _checkpoint(out: Path) -> Path:
+    """The folder next to OUT in which an unfinished fit is stored."""
+    out = Path(os.path.abspath(out))
+    if not out.name:
+        raise typer.BadParameter(f"--out {out}: name a folder within it")
+    return out.with_name(f"{out.name}.unfinished")
 
 
 def _writable(folder: Path) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import json
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
@@ -29,6 +28,8 @@ KindOfScore = Annotated[
         "--score-kind", help="P(Yes) over the vocabulary (reward, probability), P(Yes) of Yes and No, or the log-odds."
     ),
 ]
+LARGEST_TEMPLATE = 2**20
+"""Bytes of the file of a template."""
 MEANINGS: dict[str, bool | str] = {"yes": True, "true": True, "no": False, "false": False, "drop": "drop"}
 
 
@@ -286,15 +287,19 @@ def _values(option: str, texts: list[str]) -> dict[str, Any]:
 
 
 def _value(text: str) -> Any:
+    from arm_lens.storage import parse_json
+
     try:
-        return json.loads(text)
+        return parse_json(text.encode(errors="replace"))
     except ValueError:
         return text
 
 
 def _json(path: Path) -> dict[str, Any]:
+    from arm_lens.storage import parse_json, read_regular
+
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = parse_json(read_regular(path, most=LARGEST_TEMPLATE))
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(found, dict):

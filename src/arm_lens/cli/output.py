@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,18 +11,26 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from arm_lens.safe_text import printable
+
 if TYPE_CHECKING:
     import pandas as pd
 
     from arm_lens.benchmark import BenchmarkResults
 
 console, errors = Console(emoji=False), Console(stderr=True, emoji=False)
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+NUMBER_WIDTH = 5
+"""Characters of a number in a table, of which a narrow terminal must not cut any."""
 
 
 def say(markup: str, text: object = "", *, to: Console = console) -> None:
-    """Print our own markup, then a text as it is: brackets are printed, control characters become `U+FFFD`."""
-    to.print(markup + escape(_CONTROL.sub("\N{REPLACEMENT CHARACTER}", str(text))), soft_wrap=True)
+    """Print our own markup, then a text as it is: brackets are printed, control characters written out."""
+    to.print(f"{markup}{_plain(text)}", soft_wrap=True)
+
+
+def _plain(text: object) -> str:
+    """A text as rich's markup, so that it is printed as it is."""
+    return escape(printable(str(text)))
 
 
 @contextmanager
@@ -36,14 +43,16 @@ def resumable(where: Path) -> Iterator[None]:
         raise
 
 
-def finish(results: BenchmarkResults, out: Path) -> None:
-    """Write the page, and print the failure signs and where the page is."""
+def finish(results: BenchmarkResults, out: Path, show: Callable[[BenchmarkResults], None]) -> None:
+    """Write the page; print results (``show``), the failure signs and where the page is, if anybody still listens."""
     from arm_lens.reports import write_report
 
+    page = write_report(results, out)
+    show(results)
     for check in results.checks:
         for line in check.found:
-            say(f"[yellow]{escape(check.name)}:[/] ", line)
-    say("", f"Look at {write_report(results, out)}")
+            say(f"[yellow]{_plain(check.name)}:[/] ", line)
+    say("", f"Look at {page}")
 
 
 def show_subsets(results: BenchmarkResults) -> None:
@@ -52,10 +61,10 @@ def show_subsets(results: BenchmarkResults) -> None:
     wide = main.pivot_table(index="subset", columns="judge", values="accuracy", sort=False, observed=True)
     table = _table("Accuracy, mean over seeds", "criterion", *map(str, wide.columns))
     for name, row in wide.iterrows():
-        table.add_row(escape(str(name)), *(f"{value:.3f}" for value in row), end_section=name == wide.index[-1])
+        table.add_row(_plain(name), *(f"{value:.3f}" for value in row), end_section=name == wide.index[-1])
     if len(wide) > 1:
         table.add_row("mean", *(f"{value:.3f}" for value in wide.mean()))
-    console.print(table)
+    console.print(table, crop=False)
 
 
 def show_standings(results: BenchmarkResults) -> None:
@@ -73,14 +82,14 @@ def show_standings(results: BenchmarkResults) -> None:
         means = mean_over_subsets(rows).sort_values("accuracy", ascending=False, kind="stable")
         areas: dict[Any, Any] = {row.judge: row for row in measure_over_subsets(rows, "auc").itertuples()}
         graded = ["AUC", "95 % interval"] if areas else []
-        title = f"{escape(str(name))}: accuracy{' and AUC' if areas else ''}, mean over subsets"
+        title = f"{_plain(name)}: accuracy{' and AUC' if areas else ''}, mean over subsets"
         table = _table(title, "judge", "accuracy", "95 % interval", "items", *graded)
         for row in means.itertuples():
             area = areas.get(row.judge)
             more = ["–", "–"] if area is None or area.auc != area.auc else [f"{area.auc:.3f}", interval(area)]
             known = f"{row.accuracy:.3f}", interval(row), str(items[row.judge])
-            table.add_row(escape(str(row.judge)), *known, *(more if areas else []))
-        console.print(table)
+            table.add_row(_plain(row.judge), *known, *(more if areas else []))
+        console.print(table, crop=False)
 
 
 def _main_rows(results: BenchmarkResults) -> pd.DataFrame:
@@ -93,5 +102,10 @@ def _table(title: str, *columns: str) -> Table:
     """A table with names on the left and numbers on the right."""
     table = Table(title=title)
     for number, column in enumerate(columns):
-        table.add_column(escape(column), justify="right" if number else "left")
+        table.add_column(
+            _plain(column),
+            justify="right" if number else "left",
+            min_width=NUMBER_WIDTH if number else None,
+            overflow="fold",
+        )
     return table

@@ -11,10 +11,13 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import pandas as pd
+if TYPE_CHECKING:
+    import pandas as pd
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+"""The last four are full-width forms, which a spreadsheet may take for the first."""
 _BIDIRECTIONAL = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
@@ -52,6 +55,7 @@ def _is_formula(text: str) -> bool:
 
 def _mapped(frame: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
     """The table with a function applied to every text in it, names of columns too."""
+    import pandas as pd  # which the command line needs for results only
 
     def changed(cell: object) -> object:
         return change(cell) if isinstance(cell, str) else cell
