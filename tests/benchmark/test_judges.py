@@ -49,6 +49,7 @@ OPTIONS = {
     "arm_random_heads": {"selector": {"like": SEARCH}},
     "arm_greedy": {"selector": {"max_heads": 2}},
     "arm_soft_gate": {"selector": {"steps": 3}},
+    "arm_hard_concrete": {"selector": {"steps": 3}},
     "voting_rationale": {"votes": 2, "rationale": {"max_tokens": 4}},
 }
 """So that it does not take long."""
@@ -125,13 +126,13 @@ def test_every_judge_says_something_finite_about_every_text(said, setting, name)
 
 def test_nothing_else_is_in_the_register():
     names = {"zero_shot", "few_shot", "voting", "voting_rationale", "likelihood", "sav", "probe", "length", "random"}
-    heads = {"reinforce", "all_heads", "random_heads", "top_effect", "greedy", "soft_gate"}
+    heads = {"reinforce", "all_heads", "random_heads", "top_effect", "greedy", "soft_gate", "hard_concrete"}
     heads |= {"reinforce_denoised", "reinforce_add"}
     assert set(JUDGES) == names | {f"arm_{one}" for one in heads} | {"arm", "generative", "constant", *APART}
 
 
-@pytest.mark.slow
 @pytest.mark.any_tl
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["voting", "arm_random_heads"])
 def test_the_same_seed_says_the_same_from_new_readings(said, judge, tmp_path, name):
     again = Setting(judge, config_of(samples=2), tmp_path)
@@ -370,8 +371,8 @@ def key(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
 
 
-@pytest.mark.slow
 @pytest.mark.any_tl
+@pytest.mark.slow
 def test_an_endpoint_is_asked_once_and_its_answers_are_kept(key, tmp_path):
     with ChatServer(sure) as server:
         options = {"model": "judge", "base_url": server.url, "max_retries": 0, "timeout": 10.0}

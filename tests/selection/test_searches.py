@@ -6,10 +6,16 @@ import pytest
 import torch
 
 from arm_lens.heads import HeadSet
-from arm_lens.selection import Greedy, Reinforce, SoftGate, TopEffect, selector_of
+from arm_lens.selection import Greedy, HardConcrete, Reinforce, SoftGate, TopEffect, selector_of
 from arm_lens.selection.outcome import KnownRewards
 
-SEARCHES = [TopEffect(), Greedy(), Reinforce(steps=60), SoftGate(steps=60, learning_rate=0.3)]
+SEARCHES = [
+    TopEffect(),
+    Greedy(),
+    Reinforce(steps=60),
+    SoftGate(steps=60, learning_rate=0.3),
+    HardConcrete(steps=60, learning_rate=0.3),
+]
 EFFECTS = torch.tensor([[0.5, -0.2, 0.1], [0.0, 0.4, -0.3], [0.3, 0.2, -0.1]])
 each_search = pytest.mark.parametrize("search", SEARCHES, ids=lambda search: search.kind)
 

@@ -97,6 +97,14 @@ SPECS = (
         symbol="star-diamond",
     ),
     SPEC.preset(
+        "arm_hard_concrete",
+        {"selector": {"kind": "hard_concrete"}},
+        summary="The means at heads found by gradient, with gates that can be exactly 0 and 1.",
+        label="Hard-concrete heads",
+        color="#7b3294",
+        symbol="star",
+    ),
+    SPEC.preset(
         "arm_all_heads",
         {"selector": {"kind": "all_heads"}},
         summary="The means at every head.",

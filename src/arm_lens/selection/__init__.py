@@ -3,6 +3,7 @@
 from arm_lens.selection.effects import TopEffect, single_head_effects
 from arm_lens.selection.fixed import AllHeads, FixedHeads, RandomHeads
 from arm_lens.selection.greedy import Greedy
+from arm_lens.selection.hard_concrete import HardConcrete
 from arm_lens.selection.objective import JudgingObjective, PooledObjective, RewardKind
 from arm_lens.selection.outcome import DifferentiableObjective, Objective, Selection
 from arm_lens.selection.reinforce import PUBLISHED, Reinforce, reinforce
@@ -15,6 +16,7 @@ __all__ = [
     "DifferentiableObjective",
     "FixedHeads",
     "Greedy",
+    "HardConcrete",
     "JudgingObjective",
     "Objective",
     "PooledObjective",
