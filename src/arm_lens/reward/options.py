@@ -102,7 +102,7 @@ SPECS = (
         summary="The means at heads found by gradient, with gates that can be exactly 0 and 1.",
         label="Hard-concrete heads",
         color="#7b3294",
-        symbol="star",
+        symbol="star-square",
     ),
     SPEC.preset(
         "arm_all_heads",
