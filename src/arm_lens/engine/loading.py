@@ -169,7 +169,13 @@ def default_dtype(name_or_path: str | Path | None = None, *, device: str | torch
 
 
 def _place(device: str | torch.device | None) -> torch.device:
-    return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    try:
+        place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError as error:
+        raise ValueError(f"there is no device {str(device)!r}; pass device='cpu' or device='cuda'") from error
+    if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"there is no device {str(place)!r} here; pass device='cpu'")
+    return place
 
 
 def _default_dtype(path: str, file: GgufFile | None, device: torch.device, **hub: Any) -> torch.dtype:
