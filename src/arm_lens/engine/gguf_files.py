@@ -20,6 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from arm_lens.engine.identity import UnsupportedModelError
 from arm_lens.engine.placement import DeviceMap
+from arm_lens.engine.precision import QUANTISED
 
 SUFFIX = ".gguf"
 WEIGHTS = ("*.safetensors", "*.bin")
@@ -34,7 +35,7 @@ class GgufFile:
 
     path: Path
     weights: torch.dtype
-    """The dtype of the largest weights; ``torch.uint8`` for quantised ones."""
+    """The dtype of the largest weights; `QUANTISED` for blocks."""
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer in the file, with its chat template."""
@@ -67,6 +68,7 @@ class GgufFile:
         model.is_quantized = False
         if hasattr(model.config, "quantization_config"):
             del model.config.quantization_config
+        model.config.architectures = [type(model).__name__]  # which the file does not say
         model.name_or_path = str(self.path)
         return model.eval()
 
@@ -137,4 +139,4 @@ def read_gguf(path: Path) -> GgufFile:
     if not len(reader.tensors):
         raise ValueError(f"{path} has no weights: it is a vocabulary only")
     largest = max(reader.tensors, key=lambda tensor: int(tensor.n_elements))
-    return GgufFile(path, plain.get(largest.tensor_type, torch.uint8))
+    return GgufFile(path, plain.get(largest.tensor_type, QUANTISED))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import tempfile
 import warnings
 from importlib import import_module
@@ -27,7 +28,7 @@ from arm_lens.engine.identity import UnsupportedModelError, other_than, verify
 from arm_lens.engine.language_model import adapter_of
 from arm_lens.engine.model_info import ModelClass, bundled_model_path
 from arm_lens.engine.placement import DeviceMap, check_placement, quantised_model
-from arm_lens.engine.precision import DtypeName, chosen_dtype, dtype_of
+from arm_lens.engine.precision import QUANTISED, DtypeName, chosen_dtype, dtype_of
 
 
 @overload
@@ -89,7 +90,7 @@ def load_model(
             transformers. Pass the model yourself to load what was fitted on it.
 
     Raises:
-        FileNotFoundError: if a local folder lacks its ``config.json``, or there is no such GGUF file.
+        FileNotFoundError: if there is no such folder or GGUF file, or a folder lacks its ``config.json``.
         ImportError: naming the package, if GGUF files or quantised weights need one that is not installed.
         ValueError: if ``model_class``, devices or quantisation are not available here, or if a folder has several GGUF
             files.
@@ -113,7 +114,8 @@ def load_model(
     model: TransformerBridge | HookedTransformer
     try:
         if wanted is None:
-            wanted = _default_dtype(path, file, place, **hub)
+            quantised = quantization_config is not None
+            wanted = chosen_dtype(path, QUANTISED, place) if quantised else _default_dtype(path, file, place, **hub)
         bridge, own = model_class == "TransformerBridge", tokenizer
         if file is not None:
             raw, own = file.model(wanted, device_map), file.tokenizer() if tokenizer is None else tokenizer
@@ -154,6 +156,8 @@ def _on_disk(path: str) -> tuple[str, GgufFile | None]:
     if found is not None:
         return str(found), read_gguf(found)
     if not Path(path).is_dir():
+        if path.startswith((".", "~")) or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", path):
+            raise FileNotFoundError(f"{path}: no such folder, and not a hub name such as Qwen/Qwen2.5-1.5B-Instruct")
         return path, None
     if not (Path(path) / "config.json").exists():
         raise FileNotFoundError(

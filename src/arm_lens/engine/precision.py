@@ -24,6 +24,8 @@ import torch
 
 DtypeName: TypeAlias = Literal["auto", "float64", "float32", "bfloat16", "float16"]
 """A dtype by name, or ``auto``: see `arm_lens.engine.precision`."""
+QUANTISED = torch.uint8
+"""Stands for weights in quantised blocks, of any kind."""
 CLEARLY = 1.5
 """The smallest ratio of times at which bfloat16 is chosen."""
 SIZE, REPEATS = 512, 7
@@ -38,14 +40,14 @@ def chosen_dtype(name: str, weights: torch.dtype | None, device: torch.device) -
 
     Args:
         name: the model's name, for the log.
-        weights: the dtype of its weights on disk: torch.float32 or none means that there is nothing to choose;
-            ``torch.uint8`` stands for quantised blocks.
+        weights: the dtype of its weights on disk, or `QUANTISED`; without one, or with torch.float32, there is nothing to
+            choose.
         device: where it will compute.
     """
-    if weights not in (torch.bfloat16, torch.float16, torch.uint8):
+    if weights not in (torch.bfloat16, torch.float16, QUANTISED):
         return torch.float32
     dtype, reason = _fast_on(device)
-    kind = "quantised" if weights == torch.uint8 else f"in {_named(weights)}"
+    kind = "quantised" if weights == QUANTISED else f"in {_named(weights)}"
     _say_once(f"{name} computes in {_named(dtype)}: its weights are {kind}, and {reason} (dtype chooses another)")
     return dtype
 
