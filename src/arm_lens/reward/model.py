@@ -24,7 +24,7 @@ from jaxtyping import Float
 from pydantic import PositiveInt, model_validator
 from torch import Tensor
 
-from arm_lens.display import card, code_line, counted, first_and_last, listed, score_map, set_map
+from arm_lens.display import card, code_line, counted, first_and_last, listed, score_map, set_map, size
 from arm_lens.display.caution import caution
 from arm_lens.engine.language_model import ModelLike
 from arm_lens.engine.model_info import ModelInfo
@@ -184,6 +184,8 @@ class ActivationRewardModel(VerdictJudge, AskingJudge):
         pool = questions_of(examples, judge.template, judge.layout, seed=read_seed)
         n_smallest, n_validation, selection, search = len(pool), 0, None, None
         notes = [] if criterion else [NO_NAME]
+        if isinstance(selector, HeadSet):
+            _check_size(selector, judge.model.info)
         if overlap := find_overlap(examples, validation or ()):
             notes.append(f"heads are chosen on examples that are also read: {overlap.named('validation examples')}")
         chooser = selector if isinstance(selector, HeadSet) else selector_of(selector or Reinforce())
@@ -269,7 +271,13 @@ class ActivationRewardModel(VerdictJudge, AskingJudge):
         return self.model.info
 
     def with_heads(self, heads: HeadSet) -> ActivationRewardModel:
-        """The same reward model with other heads: all of them, random ones, those of another criterion."""
+        """The same reward model with other heads: all of them, random ones, those of another criterion.
+
+        Raises:
+            TypeError: if ``heads`` is not a `HeadSet`.
+            ValueError: if it is a set of heads of a model of another size.
+        """
+        _check_size(heads, self.info)
         return ActivationRewardModel(self.judge, heads, self.means, self.injection, None, self.record)
 
     def fitted_among(self, examples: Sequence[Preference]) -> tuple[str, ...]:
@@ -387,6 +395,17 @@ class ActivationRewardModel(VerdictJudge, AskingJudge):
         chosen = self.heads.mask
         grid = score_map(found.head_scores.values, chosen=chosen) if found else set_map(chosen)
         return card("Activation Reward Model", facts, grid, code_line("reward.score(prompts, responses)"))
+
+
+def _check_size(heads: HeadSet, info: ModelInfo) -> None:
+    """Raise an error if this is not a set of heads of a model of this size."""
+    if not isinstance(heads, HeadSet):
+        raise TypeError(f"heads are a {type(heads).__name__}; pass HeadSet.of({info.n_layers}, {info.n_heads}, heads)")
+    if (heads.n_layers, heads.n_heads) != (info.n_layers, info.n_heads):
+        raise ValueError(
+            f"these heads are of a model of {size(heads.n_layers, heads.n_heads)}; {info.name} has "
+            f"{size(info.n_layers, info.n_heads)}"
+        )
 
 
 def _criterion_of(examples: Sequence[Preference]) -> str:
