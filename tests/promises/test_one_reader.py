@@ -142,6 +142,21 @@ def test_columns_of_a_frame_whose_names_are_written_alike_are_refused():
         read_preferences(frame, columns={"label": "1"})
 
 
+@pytest.mark.parametrize("name", ["x.csv", "x.tsv"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_carriage_return_in_a_cell_ends_no_row(tmp_path, name, end):
+    """pandas and csv write one without quotes, if lines end otherwise."""
+    texts = ["a\rb", "\rc", "d\r", "e", "f"] + ([] if end == "\r" else ["g\nh\ni\n\nj", "k\r\nl"])
+    frame = pd.DataFrame({"text": texts, "label": "yes", "note": [*texts[1:], "last"]})
+    path, separator = tmp_path / name, "," if name == "x.csv" else "\t"
+    path.write_bytes(frame.to_csv(index=False, sep=separator, lineterminator=end).encode())
+    read = read_preferences(path)
+    assert [(one.response, one.metadata["note"]) for one in read] == list(zip(texts, frame["note"], strict=True))
+    path.write_bytes(frame[["text"]].head(5).to_csv(index=False, sep=separator, lineterminator=end).encode())
+    if not (name == "x.tsv" and end == "\r"):  # a cell in quotes that goes over lines, each of them complete
+        assert list(read_responses(path).responses) == texts[:5]
+
+
 def test_splits_are_not_kinds_of_bias(tmp_path):
     """EvalBiasBench lists pairs by the kind of bias; in its pairs the first response is the better one."""
     row = {"instruction": "q", "response1": "a", "response2": "b"}

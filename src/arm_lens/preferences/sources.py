@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import codecs
 import csv
-import io
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -20,6 +18,7 @@ from typing import Any, TypeAlias
 import pandas as pd
 import pyarrow.parquet
 
+from arm_lens.preferences.delimited import Literal, check_names, divided_row, is_grid, lines, parse_cells
 from arm_lens.preferences.files import (
     COMPRESSIONS,
     MAX_BYTES,
@@ -30,7 +29,6 @@ from arm_lens.preferences.files import (
     content_of,
     file_format,
     parse_json,
-    utf16_hint,
 )
 from arm_lens.preferences.formats.registry import registered
 from arm_lens.preferences.formats.rows import Row, Table
@@ -196,19 +194,13 @@ def _rows_by_key(lists: Mapping[str, Any], field: str) -> list[Row]:
 
 def _rows_of(source: Any, name: str, how: Opening) -> list[Row]:
     if isinstance(source, pd.DataFrame):
-        _check_names(map(str, source.columns), name)
+        check_names(map(str, source.columns), name)
         source = source.to_dict("records")
     if hasattr(source, "with_format"):  # a Hugging Face data set may return tensors; we want plain rows
         source = source.with_format(None)
     if not isinstance(source, Iterable) or isinstance(source, (str, bytes)):
         raise TypeError(f"preferences cannot be read from a {type(source).__name__}: pass a path, table or rows")
     return [_row(number, record, how) for number, record in enumerate(islice(source, how.limit), start=1)]
-
-
-def _check_names(columns: Iterable[object], name: str) -> None:
-    repeated = [column for column, count in Counter(columns).items() if count > 1]
-    if repeated:
-        raise unreadable(name, f"two columns are named {repeated[0]!r}")
 
 
 def _row(number: int, record: object, how: Opening) -> Row:
@@ -255,7 +247,7 @@ def _stated(data: bytes, name: str, how: Opening, extension: str, *, empty: bool
     if not empty or how.positional:
         return {}
     dialect = csv.excel if extension == ".csv" else csv.excel_tab
-    return {"columns": next((cells for cells in csv.reader(_lines(data), dialect) if cells), [])}
+    return {"columns": next((cells for cells in csv.reader(lines(data), dialect) if cells), [])}
 
 
 def _class_names(schema: Any) -> dict[str, list[str]]:
@@ -331,13 +323,7 @@ def _parse_jsonl(data: bytes, name: str, how: Opening) -> Iterator[Row]:
 
 
 def _parse_csv(data: bytes, name: str, how: Opening) -> Iterator[Row]:
-    return _parse_cells(data, name, how, csv.excel)
-
-
-class _Literal(csv.excel_tab):
-    """Tabs and line breaks divide the cells; a quote is a character like any other."""
-
-    quoting = csv.QUOTE_NONE
+    return parse_cells(data, name, csv.excel, positional=how.positional)
 
 
 def _parse_tsv(data: bytes, name: str, how: Opening) -> Iterator[Row]:
@@ -346,99 +332,19 @@ def _parse_tsv(data: bytes, name: str, how: Opening) -> Iterator[Row]:
     If both would do, and a cell in quotes would take in the next lines, it is refused: rows could be lost.
     """
     try:
-        rows = list(_bounded(_parse_cells(data, name, how, csv.excel_tab), name))
+        rows = list(_bounded(parse_cells(data, name, csv.excel_tab, positional=how.positional), name))
     except PreferenceDataError:
-        if not _is_grid(data):
+        if not is_grid(data):
             raise
-        return iter(list(_bounded(_parse_cells(data, name, how, _Literal), name)))
-    divided = (row.number for row in rows if any(re.search(r"[\r\n]", cell) for cell in row.cells.values()))
-    if not data.startswith((b'"', codecs.BOM_UTF8 + b'"')) and (number := next(divided, 0)) and _is_grid(data):
+        return iter(list(_bounded(parse_cells(data, name, Literal, positional=how.positional), name)))
+    number = divided_row(data, rows)
+    if number and is_grid(data) and not data.startswith((b'"', codecs.BOM_UTF8 + b'"')):
         raise unreadable(
             name,
             f"can be read in two ways: row {number} has a cell in quotes that goes over several lines, but every line is "
             "complete with its quotes as text; put every cell in quotes, also those of the first row, or save it as .jsonl",
         )
     return iter(rows)
-
-
-def _is_grid(data: bytes) -> bool:
-    """Whether all lines have the same number of tabs, so that no cell can have gone beyond its line."""
-    lines = (line for line in re.split(rb"\r\n|\r|\n", data) if line)
-    return len({line.count(b"\t") for line in lines}) == 1
-
-
-def _parse_cells(data: bytes, name: str, how: Opening, dialect: type[csv.Dialect]) -> Iterator[Row]:
-    """The rows as text: 'NA', '1' and 'true' are words unless a field needs another type."""
-    csv.field_size_limit(max(csv.field_size_limit(), MAX_ROW_BYTES))  # a response may be longer than csv's limit
-    reader = csv.reader(_lines(data), dialect, strict=True)
-    header: list[str] = []
-    number = 0  # of the row that is being read
-    try:
-        for cells in reader:
-            if not cells:
-                continue
-            if not header and not how.positional:
-                header, number = cells, 1
-                _check_names(header, name)
-                continue
-            number = max(number, 1)
-            header = header or list(map(str, range(1, len(cells) + 1)))
-            if number == 1 and how.positional and len(cells) > 1 and _is_range(cells):
-                yield Row(number=1, fault="numbers the columns: write names into it, and map columns by name")
-            elif len(cells) == len(header):
-                yield Row(number=number, cells=dict(zip(header, cells, strict=True)))
-            else:
-                first = "row 1" if how.positional else "the header"
-                fault = f"has {len(cells)} cells, but {first} has {len(header)}: {','.join(cells)[:80]!r}"
-                yield Row(number=number, fault=fault)
-            number += 1
-    except csv.Error as error:
-        reasons = {
-            "unexpected end of data": "opens a quote that is never closed",
-            "field larger": f"has a cell of more than {MAX_ROW_BYTES:,} characters",
-            "expected after": "has text after the closing quote of a cell (a quote within a cell is written twice)",
-        }
-        reason = next((words for mark, words in reasons.items() if mark in str(error)), str(error))
-        raise unreadable(name, f"is damaged: {_where(number, header, how)} {reason}") from error
-    except UnicodeDecodeError:
-        raise unreadable(name, f"is damaged: {_undecodable(data)}{utf16_hint(data)}") from None
-    except _LongLineError:
-        message = f"is damaged: {_where(number, header, how)} has a line of more than {MAX_ROW_BYTES:,} characters"
-        raise unreadable(name, message) from None
-
-
-def _is_range(cells: Sequence[str]) -> bool:
-    """Whether cells are the numbers that pandas gives to columns without a name, perhaps behind that of an index."""
-    return (cells[1:] if cells[0] == "" else cells) in (
-        [str(number) for number in range(first, first + len(cells) - (cells[0] == ""))] for first in (0, 1)
-    )
-
-
-def _where(number: int, header: Sequence[str], how: Opening) -> str:
-    return f"row {max(number, 1)}" if header or how.positional else "the header"
-
-
-def _undecodable(data: bytes) -> str:
-    """Which line of a text is not UTF-8, and why."""
-    try:
-        data.decode()
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        return f"line {line} is not text in UTF-8: it has the byte 0x{data[error.start]:02x} ({error.reason})"
-    raise AssertionError("the text is UTF-8")
-
-
-class _LongLineError(Exception):
-    """A line that is too long to be divided into cells."""
-
-
-def _lines(data: bytes) -> Iterator[str]:
-    """The lines of a text with their ends, decoded piece by piece."""
-    with io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", newline="") as text:
-        while line := text.readline(MAX_ROW_BYTES + 1):
-            if len(line) > MAX_ROW_BYTES:
-                raise _LongLineError
-            yield line
 
 
 def _parse_parquet(data: bytes, name: str, how: Opening) -> Iterator[Row]:
@@ -448,7 +354,7 @@ def _parse_parquet(data: bytes, name: str, how: Opening) -> Iterator[Row]:
     number, size = 0, 0
     try:
         file = pa.parquet.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
-        _check_names(file.schema_arrow.names, name)
+        check_names(file.schema_arrow.names, name)
         groups = range(file.metadata.num_row_groups)  # (pyarrow ends the process if the metadata of a chunk is damaged)
         largest = max((file.metadata.row_group(index).total_byte_size for index in groups), default=1)
         at_a_time = min(max(how.max_bytes // max(largest, 1), 16), 1024)  # no value is larger than its row group
