@@ -168,7 +168,12 @@ class Judge(ABC):
         return self.kind.replace(" ", "_")
 
     def __call__(self, *, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float | None]:
-        """As a reward function of TRL's GRPOTrainer: keywords only, a float per completion; see `RewardFunction`."""
+        """Score completions as a reward function of TRL's GRPOTrainer, which passes keywords only.
+
+        Returns:
+            A float per completion; None, which TRL accepts, for one that cannot be judged (it is None, its messages are
+            malformed, it exceeds the model's context), with one warning that names the rows.
+        """
         return RewardFunction(self)(prompts=prompts, completions=completions)
 
     def reward_function(self, kind: ScoreKind = "reward") -> RewardFunction:
