@@ -93,9 +93,8 @@ def parse_cells(data: bytes, name: str, dialect: type[csv.Dialect], *, positiona
 
 def _is_range(cells: Sequence[str]) -> bool:
     """Whether cells are the numbers that pandas gives to columns without a name, perhaps behind that of an index."""
-    return (cells[1:] if cells[0] == "" else cells) in (
-        [str(number) for number in range(first, first + len(cells) - (cells[0] == ""))] for first in (0, 1)
-    )
+    numbers = list(cells[1:] if cells[0] == "" else cells)
+    return any(numbers == [str(first + index) for index in range(len(numbers))] for first in (0, 1))
 
 
 def _where(number: int, header: Sequence[str], positional: bool) -> str:

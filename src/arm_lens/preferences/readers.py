@@ -6,7 +6,7 @@ import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Literal, TypeAlias, TypeGuard, overload
+from typing import Any, Literal, TypeAlias, overload
 
 import numpy as np
 import pandas as pd
@@ -239,28 +239,24 @@ def column_names(columns: Columns) -> dict[str, str]:
         ValueError: if two of our names are mapped to one column, or a name to neither a name nor a position.
     """
     for ours, column in columns.items():
-        for one in column if _is_list(column) and ours == "metadata" else [column]:
+        for one in column if isinstance(column, (list, tuple)) and ours == "metadata" else [column]:
             if isinstance(one, bool) or not isinstance(one, (str, int)) or one == 0:
                 raise ValueError(f"columns maps {ours!r} to {column!r}, neither a name nor a position counted from 1")
     repeated = [column for column, count in Counter(_given(columns)).items() if count > 1]
     if repeated:
         raise ValueError(f"columns maps two of our names to {repeated[0]!r}")
-    return {ours: str(column) for ours, column in columns.items() if not _is_list(column)}
+    return {ours: str(column) for ours, column in columns.items() if isinstance(column, (str, int))}
 
 
 def metadata_columns(columns: Columns) -> tuple[str, ...]:
     """The source's names of the columns that are only metadata, if they are given as a list."""
     listed = columns.get("metadata")
-    return tuple(map(str, listed)) if _is_list(listed) else ()
-
-
-def _is_list(column: object) -> TypeGuard[Sequence[str | int]]:
-    return isinstance(column, (list, tuple))
+    return tuple(map(str, listed)) if isinstance(listed, (list, tuple)) else ()
 
 
 def _given(columns: Columns) -> list[str | int]:
     """All columns of the source that have a name of ours."""
-    return [one for column in columns.values() for one in (column if _is_list(column) else [column])]
+    return [one for column in columns.values() for one in ([column] if isinstance(column, (str, int)) else column)]
 
 
 def _check_options(format: str | None, columns: Columns, on_error: str, ties: str, limit: int | None) -> None:

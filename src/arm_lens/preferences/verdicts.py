@@ -175,7 +175,7 @@ class Verdicts:
         """Whether the winner is declared by columns of which one is true in each row, and not by values of a column."""
         return self.winner is not None and "winner" not in columns and set(self.winner) <= set(columns)
 
-    def with_winner(self, cells: Mapping[str, Any]) -> Mapping[str, Any]:
+    def with_winner(self, cells: Mapping[str, Any]) -> dict[str, Any]:
         """The cells of a row, with the name of the one declared column that is true in it as the winner.
 
         For sources with a column for each outcome: ``winner={"a_wins": "A", "b_wins": "B", "tie": "tie"}``.
