@@ -84,6 +84,16 @@ def test_columns_by_position_and_splits_are_those_of_the_reader(tmp_path):
     assert [one.response for one in Data(split="test").read(str(tmp_path / "x.json"))] == ["test"]
 
 
+def test_examples_and_validation_may_be_of_another_split_of_the_same_data(tmp_path):
+    rows = {name: [{"text": name, "label": 1}] for name in ("train", "test")}
+    (tmp_path / "x.json").write_text(json.dumps(rows))
+    reader, path = Data(split="test"), str(tmp_path / "x.json")
+    assert [one.response for one in (*reader.read(path), *reader.read(path, "train"))] == ["test", "train"]
+    commands = get_command(app).commands
+    for command, option in (("fit", "validation_split"), ("evaluate", "examples_split")):
+        assert option in {parameter.name for parameter in commands[command].params}
+
+
 def test_several_columns_of_metadata_are_named_one_by_one(tmp_path):
     path = tmp_path / "x.jsonl"
     path.write_text(json.dumps({"prompt": "p", "chosen": "c", "rejected": "r", "label": 1, "preference": 2}))

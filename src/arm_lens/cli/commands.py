@@ -93,6 +93,7 @@ def fit(
     validation: Annotated[
         str, typer.Option(help="Preferences to choose heads on; by default DATA itself, cross-fitted.")
     ] = "",
+    validation_split: Annotated[str, typer.Option(help="Which split of VALIDATION to read, if not --split.")] = "",
     criterion: Annotated[str, typer.Option(help="The criterion's name, for the record.")] = "",
     show_prompt: ShowPrompt = False,
     force: Force = False,
@@ -114,7 +115,7 @@ def fit(
         _writable(checkpoint)
         _free(out, "judge.json", force)
     examples = reader.read(data)
-    held_out = reader.read(validation) if validation else None
+    held_out = reader.read(validation, validation_split) if validation else None
     loaded = loading.load(model)
     if show_prompt:
         few_shot = GenerativeJudge.fit(loaded, examples[1:], question=asked, reading=read)
@@ -202,6 +203,7 @@ def evaluate(
     allow_overlap: Annotated[
         bool, typer.Option("--allow-overlap", help="Judge what it was fitted on too; the page names these items.")
     ] = False,
+    examples_split: Annotated[str, typer.Option(help="Which split of the examples to read, if not --split.")] = "",
     show_prompt: ShowPrompt = False,
     force: Force = False,
 ) -> None:
@@ -217,7 +219,7 @@ def evaluate(
     if not show_prompt:
         _writable(out)
         _free(out, "results.json", force)
-    read_test, read_examples = reader.read(test), reader.read(examples)
+    read_test, read_examples = reader.read(test), reader.read(examples, examples_split)
     fitted = loading.reward_model(reward_model, model).asking(**vars(asking))
     if show_prompt:
         _print_prompt(fitted.judge, read_test[0])

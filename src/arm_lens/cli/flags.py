@@ -116,11 +116,11 @@ class Data(Rows):
             "winner": {name.strip(): meaning for name, meaning in _pairs("winner", self.winner)} or None,
         }
 
-    def read(self, source: str) -> list[Preference]:
-        """The preferences in a file, or ``hf://`` data set."""
+    def read(self, source: str, split: str = "") -> list[Preference]:
+        """The preferences in a file, or ``hf://`` data set; of this split, if it is not the one of the option."""
         from arm_lens.preferences import read_preferences
 
-        return read_preferences(source, **self.arguments)
+        return read_preferences(source, **(self.arguments | ({"split": split} if split else {})))
 
     def _labels(self) -> dict[str, bool | str] | str | None:
         if len(self.label) == 1 and self.label[0].strip()[:1] in "<>=":
