@@ -151,9 +151,53 @@ def test_the_published_preset_judges_one_random_example_and_32_masks_a_step():
     assert final == (10, list(range(9)))
 
 
-def test_the_first_probabilities_are_the_published_ones():
-    found = reinforce(lambda masks, _: masks.float().sum(dim=(1, 2)), 2, 2, n_examples=1, options=Reinforce(steps=1))
-    torch.testing.assert_close(found.trajectory[0], torch.full((2, 2), torch.sigmoid(torch.tensor(-1.0)).item()))
+def first_probabilities(shape, effects=None, **options):
+    effects = torch.zeros(shape) if effects is None else effects
+
+    def reward(masks, examples=None):
+        return (masks * effects).sum(dim=(1, 2))
+
+    return reinforce(reward, *shape, n_examples=1, options=Reinforce(steps=1, **options)).trajectory[0]
+
+
+def test_the_first_probabilities_of_the_published_preset_are_the_published_ones():
+    found = first_probabilities((2, 2), **PUBLISHED.model_dump(include={"initial_logit", "warm_start"}))
+    torch.testing.assert_close(found, torch.full((2, 2), torch.sigmoid(torch.tensor(-1.0)).item()))
+
+
+@pytest.mark.parametrize(
+    ("shape", "layers", "expected"),
+    [
+        ((4, 4), None, 0.27),
+        ((6, 8), None, 0.27),
+        ((30, 9), None, 13 / 270),
+        ((80, 64), None, 13 / 5120),
+        ((30, 9), (3, 4), 0.27),
+    ],
+    ids=str,
+)
+def test_a_search_starts_with_a_quarter_of_the_eligible_heads_or_thirteen_of_them(shape, layers, expected):
+    found = first_probabilities(shape, layers=layers)
+    eligible = Reinforce(layers=layers).eligible(shape)
+    torch.testing.assert_close(found[eligible], torch.full_like(found[eligible], expected), atol=1e-3, rtol=1e-2)
+    assert (found[~eligible] == 0).all()
+
+
+def test_a_warm_start_adds_the_effect_of_each_head_alone_in_standard_deviations():
+    effects = torch.tensor([[0.3, -0.1, 0.0], [0.1, 0.2, -0.5]])
+    found = first_probabilities((2, 3), effects, initial_logit=-1.0)
+    expected = torch.sigmoid(-1.0 + effects / effects.std(correction=0))
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(first_probabilities((2, 3), 1e-4 * effects, initial_logit=-1.0), expected)  # of any unit
+    cold = first_probabilities((2, 3), effects, initial_logit=-1.0, warm_start=False)
+    torch.testing.assert_close(cold, torch.sigmoid(torch.full((2, 3), -1.0)))
+
+
+def test_no_head_is_decided_before_the_search():
+    effects = torch.zeros(20, 20)
+    effects[3, 4], effects[5, 6] = 100.0, -100.0
+    found = first_probabilities((20, 20), effects)
+    assert found.min() > 0.001 and found.max() < 0.9
 
 
 def test_top_k_and_best_of_make_their_sets_as_they_say():

@@ -43,7 +43,7 @@ class Additive:
 @each_search
 def test_the_best_heads_of_the_eligible_layers_are_found_and_no_other_head_is_written(search):
     objective = Additive()
-    found = search.model_copy(update={"layers": (0, 2)}).select(objective)
+    found = search.model_copy(update={"layers": (0, 2), "head_penalty": 0.01}).select(objective)
     assert found.heads == HeadSet.of(3, 3, [(0, 0), (0, 2), (2, 0), (2, 1)])
     assert not any(any(mask[3:6]) for mask in objective.asked)
     assert (found.head_scores.values[1] == 0).all()
@@ -82,6 +82,19 @@ def test_what_is_known_of_a_mask_is_what_was_judged_of_it():
     before = len(objective.asked)
     assert len(known(first[:2], [1])) == 2
     assert len(objective.asked) == before
+
+
+@each_search
+@pytest.mark.parametrize(
+    ("shape", "layers", "each"), [((6, 8), None, 0.01), ((30, 9), None, 0.48 / 270), ((30, 9), (1, 2), 0.48 / 18)]
+)
+def test_all_eligible_heads_together_cost_the_same_on_every_model(search, shape, layers, each):
+    options = search.model_copy(update={"layers": layers}).resolved(shape)
+    assert options.head_penalty == pytest.approx(each)
+    assert options.resolved((2, 2)) == options  # what was resolved, or given, stays
+    assert all(
+        value is not None for name, value in options.model_dump().items() if name in ("head_penalty", "initial_logit")
+    )
 
 
 def test_layers_are_an_option_in_a_configuration():

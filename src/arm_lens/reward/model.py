@@ -189,6 +189,8 @@ class ActivationRewardModel(VerdictJudge, AskingJudge):
         if overlap := find_overlap(examples, validation or ()):
             notes.append(f"heads are chosen on examples that are also read: {overlap.named('validation examples')}")
         chooser = selector if isinstance(selector, HeadSet) else selector_of(selector or Reinforce())
+        if isinstance(chooser, Selector):
+            chooser = chooser.resolved((judge.model.n_layers, judge.model.n_heads))  # what is recorded are numbers
         kept = FitCheckpoint(checkpoint, {} if checkpoint is None else {
             "model": fingerprint_of(judge.model, judge.question).digest,
             "question": judge.question.model_dump(mode="json"),

@@ -9,6 +9,7 @@ are missed.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import pandas as pd
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from arm_lens.heads import HeadScores
 from arm_lens.registry import SelectorSpec
-from arm_lens.selection.outcome import Objective, Selection
+from arm_lens.selection.outcome import Masks, Objective, Selection
 from arm_lens.selection.selector import Search
 
 SCORE = "effect of the head alone"
@@ -32,11 +33,17 @@ def single_head_effects(
 
     Only eligible heads are tried; the effect of the others is NaN.
     """
-    tried = torch.ones(objective.shape, dtype=torch.bool) if eligible is None else eligible
-    alone = torch.eye(tried.numel(), dtype=torch.bool)[tried.flatten()].reshape(-1, *tried.shape)
-    rewards = objective(torch.cat([torch.zeros_like(alone[:1]), alone]))
-    effects = torch.full(tried.shape, torch.nan)
-    effects[tried] = (rewards[1:] - rewards[0]).to(effects)
+    return effects_alone(objective, torch.ones(objective.shape, dtype=torch.bool) if eligible is None else eligible)
+
+
+def effects_alone(
+    reward: Callable[[Masks, None], Float[Tensor, " mask"]], eligible: Bool[Tensor, "layer head"]
+) -> Float[Tensor, "layer head"]:
+    """`single_head_effects` by a function of masks, on all examples."""
+    alone = torch.eye(eligible.numel(), dtype=torch.bool)[eligible.flatten()].reshape(-1, *eligible.shape)
+    rewards = reward(torch.cat([torch.zeros_like(alone[:1]), alone]), None)
+    effects = torch.full(eligible.shape, torch.nan)
+    effects[eligible] = (rewards[1:] - rewards[0]).to(effects)
     return effects
 
 
@@ -54,7 +61,7 @@ class TopEffect(Search):
         effects = HeadScores(SCORE, single_head_effects(objective, eligible))
         sets = [effects.top(k) for k in range(int(eligible.sum()) + 1)]
         rewards = objective(torch.stack([one.mask for one in sets]))
-        penalised = rewards - self.head_penalty * torch.arange(len(sets))
+        penalised = rewards - self.penalty(objective.shape) * torch.arange(len(sets))
         best = int(penalised.argmax()) if self.k is None else self.k
         history = pd.DataFrame(
             {"step": range(len(sets)), "reward": rewards.tolist(), "expected_heads": range(len(sets))}

@@ -55,6 +55,10 @@ class RandomHeads(Selector):
     like_seed: int | None = None
     """The seed of that search; by default 0, in a benchmark the first seed of the task."""
 
+    def resolved(self, shape: tuple[int, int]) -> RandomHeads:
+        """The same options with numbers in place of the other selector's defaults that depend on the model."""
+        return self.model_copy(update={"like": self.like.resolved(shape)})
+
     def _search(self, objective: Objective, seed: int, progress: bool) -> Selection:
         chosen = self.like.select(objective, seed=self.like_seed or 0, progress=progress).heads
         return _given(chosen.random_like(torch.Generator().manual_seed(seed)), objective)

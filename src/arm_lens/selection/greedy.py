@@ -27,7 +27,7 @@ class Greedy(Search):
 
     def _search(self, objective: Objective, seed: int, progress: bool) -> Selection:
         """Add heads one by one; the scores are what each added when it was chosen, else 0."""
-        eligible = self.eligible(objective.shape)
+        eligible, penalty = self.eligible(objective.shape), self.penalty(objective.shape)
         n_layers, n_heads = objective.shape
         mask = torch.zeros(n_layers, n_heads, dtype=torch.bool)
         gains = torch.zeros(n_layers, n_heads)
@@ -40,7 +40,7 @@ class Greedy(Search):
             tried[torch.arange(len(left)), left] = True
             rewards = objective(tried.reshape(-1, n_layers, n_heads))
             gain = float(rewards.max()) - best
-            if gain <= self.head_penalty:
+            if gain <= penalty:
                 break
             head = divmod(int(left[rewards.argmax()]), n_heads)
             mask[head], gains[head], best = True, gain, float(rewards.max())

@@ -48,7 +48,7 @@ class HardConcrete(Search):
 
     @torch.enable_grad()
     def _search(self, objective: DifferentiableObjective, seed: int, progress: bool) -> Selection:
-        eligible = self.eligible(objective.shape)
+        eligible, penalty = self.eligible(objective.shape), self.penalty(objective.shape)
         generator = torch.Generator().manual_seed(seed)
         log_alpha = torch.full(objective.shape, self.initial_logit, requires_grad=True)
         optimizer = torch.optim.Adam([log_alpha], lr=self.learning_rate)
@@ -57,7 +57,7 @@ class HardConcrete(Search):
             noise = torch.rand(objective.shape, generator=generator).clamp(1e-6, 1 - 1e-6)
             reward = objective.gated(gates(log_alpha, noise) * eligible).mean()
             expected = (open_probability(log_alpha) * eligible).sum()
-            (log_alpha.grad,) = torch.autograd.grad(self.head_penalty * expected - reward, log_alpha)
+            (log_alpha.grad,) = torch.autograd.grad(penalty * expected - reward, log_alpha)
             optimizer.step()
             rows.append({"step": step, "reward": float(reward.detach()), "expected_heads": float(expected.detach())})
         final = gates(log_alpha.detach()) * eligible

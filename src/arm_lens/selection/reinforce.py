@@ -17,6 +17,7 @@ standardised advantage times S / (S - 1).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Annotated, ClassVar, Literal, TypeAlias
 
@@ -29,10 +30,14 @@ from tqdm.auto import tqdm
 
 from arm_lens.heads import HeadScores, HeadSet
 from arm_lens.registry import SelectorSpec
+from arm_lens.selection.effects import effects_alone
 from arm_lens.selection.outcome import Masks, Objective, Selection
 from arm_lens.selection.selector import Search
 
 SCORE = "selection probability"
+INITIAL_PROBABILITY, INITIAL_HEADS = 0.27, 13
+WARM = (-5.0, 2.0)
+"""The range of initial logits after a warm start: no head is all but decided before the search."""
 
 Reward: TypeAlias = Callable[[Masks, Sequence[int] | None], Float[Tensor, " mask"]]
 """Masks and the indices of the examples to judge (None: all) -> mean reward of each mask."""
@@ -44,16 +49,22 @@ class Reinforce(Search):
     kind: Literal["reinforce"] = "reinforce"
     random: ClassVar[bool] = True
     steps: PositiveInt = 200
+    """Steps of the search; the time it takes is proportional to them."""
     masks: Annotated[int, Field(ge=2)] = 32
     """Masks sampled per step."""
     examples_per_step: PositiveInt | None = None
     """Random examples, new for each step; None judges all examples in every step."""
     learning_rate: float = 0.1
-    initial_logit: float = -1.0
-    """A probability of 0.27."""
+    initial_logit: float | None = None
+    """By default a probability of 0.27, or on larger models as much less as makes 13 heads likely: many means at once
+    destroy what the model computes, and all that a search could learn then is to close every head."""
+    warm_start: bool = True
+    """Judge each head alone first, and add its effect, in standard deviations of the effects, to its initial logit."""
     min_probability: Annotated[float, Field(ge=0, lt=0.5)] = 0.001
     """Probabilities are clamped to [this, 1 - this]."""
     baseline: Literal["standardised", "leave_one_out"] = "leave_one_out"
+    """What is subtracted from the reward of a mask: ``leave_one_out``, the mean reward of the step's other masks;
+    ``standardised``, the mean reward of all, after which it is divided by their standard deviation."""
     scale_advantage: bool = True
     """Divide the leave-one-out advantage by the step's standard deviation, so that the learning rate does not depend on
     the reward's unit. The standardised baseline always does."""
@@ -66,6 +77,14 @@ class Reinforce(Search):
     best_of: PositiveInt = 10
     best_of_examples: PositiveInt | None = None
     """How many examples, from the first, judge the sampled masks; None for all."""
+
+    def resolved(self, shape: tuple[int, int]) -> Reinforce:
+        """The same options with numbers in place of the defaults that depend on the model."""
+        logit = self.initial_logit
+        if logit is None:
+            probability = min(INITIAL_PROBABILITY, INITIAL_HEADS / max(1, int(self.eligible(shape).sum())))
+            logit = math.log(probability / (1 - probability))
+        return self.model_copy(update={"initial_logit": logit, "head_penalty": self.penalty(shape)})
 
     def _search(self, objective: Objective, seed: int, progress: bool) -> Selection:
         n_layers, n_heads = objective.shape
@@ -80,6 +99,7 @@ PUBLISHED = Reinforce(
     examples_per_step=1,
     learning_rate=0.1,
     initial_logit=-1.0,
+    warm_start=False,
     min_probability=0.001,
     baseline="standardised",
     head_penalty=0.0,
@@ -137,12 +157,13 @@ def reinforce(
     Raises:
         ValueError: if an eligible layer lies outside the model, or there is no example.
     """
-    options = options or Reinforce()
+    options = (options or Reinforce()).resolved((n_layers, n_heads))
     if n_examples < 1:
         raise ValueError("REINFORCE needs at least one example")
     generator = torch.Generator().manual_seed(seed)
     eligible = options.eligible((n_layers, n_heads))
-    logits = torch.full((n_layers, n_heads), options.initial_logit, requires_grad=True)
+    logits = _initial_logits(options, reward, eligible).requires_grad_()
+    penalty = options.penalty((n_layers, n_heads))
     optimizer = torch.optim.Adam([logits], lr=options.learning_rate)
     rows, trajectory = [], []
     steps = tqdm(range(options.steps), desc="selecting heads", unit="step", disable=not progress)
@@ -151,7 +172,7 @@ def reinforce(
         current = probabilities.detach()
         masks = torch.rand(options.masks, n_layers, n_heads, generator=generator) < current
         rewards = reward(masks, _sample_examples(options, n_examples, generator)).to(current)
-        penalised = rewards - options.head_penalty * masks.sum(dim=(1, 2))
+        penalised = rewards - penalty * masks.sum(dim=(1, 2))
         advantage = advantages(penalised, options.baseline, scale=options.scale_advantage)
         p = probabilities[eligible]
         entropy = (torch.special.entr(p) + torch.special.entr(1 - p)).mean()
@@ -175,6 +196,19 @@ def reinforce(
     scores = HeadScores(SCORE, final)
     heads = _final_set(scores, reward, n_examples, options, generator)
     return Selection(heads, scores, pd.DataFrame(rows), torch.stack(trajectory))
+
+
+def _initial_logits(
+    options: Reinforce, reward: Reward, eligible: Bool[Tensor, "layer head"]
+) -> Float[Tensor, "layer head"]:
+    assert options.initial_logit is not None  # resolved
+    logits = torch.full(eligible.shape, options.initial_logit)
+    if options.warm_start:
+        effects = effects_alone(reward, eligible)[eligible]
+        spread = float(effects.std(correction=0))
+        if spread > 0:
+            logits[eligible] = (logits[eligible] + effects / spread).clamp(*WARM)
+    return logits
 
 
 def _probabilities(

@@ -7,6 +7,7 @@ labelled examples while a head mask is written, it makes a `Selection`. Its ``ki
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
@@ -17,18 +18,25 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, SerializeAsAny
 from torch import Tensor
 
 from arm_lens.engine.sharing import remembered
-from arm_lens.registry import SELECTORS
+from arm_lens.registry import SELECTORS, documented
 from arm_lens.selection.outcome import FiniteObjective, KnownRewards, Selection
+
+PENALTY_OF_ALL = 0.48
+"""The head penalty of all eligible heads together, by default."""
 
 
 class Selector(BaseModel, ABC):
     """A way of choosing heads."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
     kind: str
     """Its name."""
     random: ClassVar[bool] = False
     """Whether it depends on a seed."""
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        cls.__doc__ = documented(inspect.getdoc(cls) or "", cls.model_fields)
 
     def select(self, objective: Any, *, seed: int = 0, progress: bool = False) -> Selection:
         """Choose heads.
@@ -43,9 +51,18 @@ class Selector(BaseModel, ABC):
         """
         seed = seed if self.random else 0
         checked = FiniteObjective(KnownRewards(objective))
+        options = self.resolved(checked.shape)
         if checked.content is None:  # it is not known what another package's objective depends on
-            return self._search(checked, seed, progress)
-        return remembered(("search", self, checked.content, seed), lambda: self._search(checked, seed, progress))
+            return options._search(checked, seed, progress)
+        return remembered(("search", options, checked.content, seed), lambda: options._search(checked, seed, progress))
+
+    def resolved(self, shape: tuple[int, int]) -> Selector:
+        """The same options with numbers in place of the defaults that depend on the model.
+
+        Args:
+            shape: layers, and heads per layer.
+        """
+        return self
 
     @abstractmethod
     def _search(self, objective: Any, seed: int, progress: bool) -> Selection: ...
@@ -54,8 +71,9 @@ class Selector(BaseModel, ABC):
 class Search(Selector):
     """A selector that searches: what its searches have in common."""
 
-    head_penalty: float = 0.01
-    """Subtracted from the reward of a set for each head in it."""
+    head_penalty: float | None = None
+    """Subtracted from the reward of a set for each head in it; by default so much that all eligible heads together cost
+    0.48: 0.01 each if there are 48, 0.0018 if there are 270."""
     layers: tuple[int, ...] | None = None
     """Eligible layers; None for all."""
 
@@ -73,6 +91,16 @@ class Search(Selector):
         eligible = torch.zeros(shape, dtype=torch.bool)
         eligible[list(self.layers)] = True
         return eligible
+
+    def penalty(self, shape: tuple[int, int]) -> float:
+        """The head penalty on a model with this many layers, and heads per layer."""
+        if self.head_penalty is not None:
+            return self.head_penalty
+        return PENALTY_OF_ALL / max(1, int(self.eligible(shape).sum()))
+
+    def resolved(self, shape: tuple[int, int]) -> Search:
+        """The same options with numbers in place of the defaults that depend on the model."""
+        return self.model_copy(update={"head_penalty": self.penalty(shape)})
 
 
 def selector_of(choice: Selector | Mapping[str, Any] | str) -> Selector:

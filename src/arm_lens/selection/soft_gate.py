@@ -33,14 +33,14 @@ class SoftGate(Search):
 
     @torch.enable_grad()
     def _search(self, objective: DifferentiableObjective, seed: int, progress: bool) -> Selection:
-        eligible = self.eligible(objective.shape)
+        eligible, penalty = self.eligible(objective.shape), self.penalty(objective.shape)
         logits = torch.full(objective.shape, self.initial_logit, requires_grad=True)
         optimizer = torch.optim.Adam([logits], lr=self.learning_rate)
         rows = []
         for step in tqdm(range(self.steps), desc="opening gates", unit="step", disable=not progress, leave=False):
             gates = torch.sigmoid(logits) * eligible
             reward = objective.gated(gates).mean()
-            (logits.grad,) = torch.autograd.grad(self.head_penalty * gates.sum() - reward, logits)
+            (logits.grad,) = torch.autograd.grad(penalty * gates.sum() - reward, logits)
             optimizer.step()
             rows.append({"step": step, "reward": float(reward.detach()), "expected_heads": float(gates.detach().sum())})
         gates = torch.sigmoid(logits.detach()) * eligible
