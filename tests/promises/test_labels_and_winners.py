@@ -190,6 +190,15 @@ def test_whole_conversations_are_compared_as_pairs_of_them_are():
     ]
 
 
+@pytest.mark.parametrize("name", ["Label", "label ", "TEXT", "Prompt"])
+def test_columns_that_differ_only_in_case_are_not_chosen_from(name):
+    rows = [{"prompt": "p", "text": "t", "label": 1, name: "x"}]
+    for read in (read_preferences, read_responses):
+        with pytest.raises(PreferenceDataError, match=f"has a column {name!r} as well as {name.strip().lower()!r}"):
+            read(rows)
+        read(rows, columns={"metadata": name})
+
+
 def test_several_columns_can_be_declared_to_be_metadata():
     rows = [{"prompt": "p", "chosen": "c", "rejected": "r", "label": 1, "preference": "x", "metadata": "m", "id": 7}]
     assert "{..., 'metadata': ['label', 'preference']}" in error_of(rows, columns={"metadata": "label"})

@@ -10,7 +10,7 @@ from typing import Any
 from arm_lens.preferences.files import MAX_BYTES
 from arm_lens.preferences.formats.general import RESPONSES, response_column
 from arm_lens.preferences.formats.rows import Reading, Record, Row
-from arm_lens.preferences.formats.undeclared import prompt_elsewhere
+from arm_lens.preferences.formats.undeclared import prompt_elsewhere, twice_but_for_case
 from arm_lens.preferences.messages import PreferenceFieldError, Prompt, as_prompt, as_response
 from arm_lens.preferences.problems import PreferenceDataError, PreferenceDataWarning, PreferenceProblem, unreadable
 from arm_lens.preferences.readers import Columns, OnError, are_positions, cells_of, column_names, metadata_columns
@@ -71,7 +71,7 @@ def read_responses(
     renamed = [cells_of(row, names, metadata=metadata) for row in table.rows]
     has_prompts = any(cells.get("prompt") not in (None, "") for cells in renamed)
     reading = Reading(format="", columns=names, has_prompts=has_prompts, metadata=metadata)
-    if not has_prompts and (message := prompt_elsewhere(renamed, reading)):
+    if message := twice_but_for_case(renamed, reading) or ("" if has_prompts else prompt_elsewhere(renamed, reading)):
         raise unreadable(table.name, message)
     good: list[tuple[Mapping[str, Any], Prompt, Prompt]] = []
     problems: list[PreferenceProblem] = []

@@ -53,6 +53,7 @@ def check_declared(rows: Sequence[Mapping[str, Any]], reading: Reading) -> str:
 
 
 def _problems(rows: Sequence[Mapping[str, Any]], reading: Reading) -> Iterator[str]:
+    yield twice_but_for_case(rows, reading)
     verdicts, columns = reading.verdicts, reading.columns
     names = {
         "compared": (columns.get("response_a", "response_a"), columns.get("response_b", "response_b")),
@@ -137,6 +138,14 @@ def prompt_elsewhere(rows: Iterable[Mapping[str, Any]], reading: Reading) -> str
         f"has no prompts, but a column {column!r} that looks like them. Pass columns={{..., 'prompt': {column!r}}}, or "
         f"{_aside(column, reading)} if it says something else"
     )
+
+
+def twice_but_for_case(rows: Iterable[Mapping[str, Any]], reading: Reading) -> str:
+    """Which two columns could both be one of ours, such as ``label`` and ``Label``; ``""`` if there are none."""
+    found = dict.fromkeys(column for row in rows for column in row)
+    ours = {name for name in COLUMNS if name in found and name not in reading.columns}
+    other = next((name for name in found if name not in ours and name.strip().lower() in ours), "")
+    return other and f"has a column {other!r} as well as {other.strip().lower()!r}: pass {_aside(other, reading)}"
 
 
 def _aside(column: str, reading: Reading) -> str:
