@@ -157,6 +157,15 @@ def test_a_carriage_return_in_a_cell_ends_no_row(tmp_path, name, end):
         assert list(read_responses(path).responses) == texts[:5]
 
 
+def test_a_file_with_every_character_of_private_use_is_read_or_refused(tmp_path):
+    every = "".join(map(chr, range(0xE000, 0xF900)))
+    (tmp_path / "x.csv").write_text(f"text\n{every}\n", newline="")
+    assert read_responses(tmp_path / "x.csv").responses == (every,)
+    (tmp_path / "x.csv").write_text(f"text\na\rb\n{every}\n", newline="")
+    with pytest.raises(PreferenceDataError, match="is damaged: row 1 has a carriage return in a cell without"):
+        read_responses(tmp_path / "x.csv")
+
+
 def test_splits_are_not_kinds_of_bias(tmp_path):
     """EvalBiasBench lists pairs by the kind of bias; in its pairs the first response is the better one."""
     row = {"instruction": "q", "response1": "a", "response2": "b"}

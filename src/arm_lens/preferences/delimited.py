@@ -50,7 +50,8 @@ def parse_cells(data: bytes, name: str, dialect: type[csv.Dialect], *, positiona
     csv.field_size_limit(max(csv.field_size_limit(), MAX_ROW_BYTES))  # a response may be longer than csv's limit
     returns = _returns_in_cells(data)
     mark = _mark(data) if returns else ""
-    reader = csv.reader((returns.sub(mark, line) if returns else line for line in lines(data)), dialect, strict=True)
+    marked = (returns.sub(mark, line) if returns and mark else line for line in lines(data))
+    reader = csv.reader(marked, dialect, strict=True)
     header: list[str] = []
     number = 0  # of the row that is being read
     try:
@@ -78,6 +79,7 @@ def parse_cells(data: bytes, name: str, dialect: type[csv.Dialect], *, positiona
         reasons = {
             "unexpected end of data": "opens a quote that is never closed",
             "field larger": f"has a cell of more than {MAX_ROW_BYTES:,} characters",
+            "new-line character": "has a carriage return in a cell without quotes",
             "expected after": "has text after the closing quote of a cell (a quote within a cell is written twice)",
         }
         reason = next((words for mark, words in reasons.items() if mark in str(error)), str(error))
@@ -144,5 +146,5 @@ def _returns_in_cells(data: bytes) -> re.Pattern[str] | None:
 
 
 def _mark(data: bytes) -> str:
-    """A character that is not in the data."""
-    return next(mark for mark in map(chr, range(0xE000, 0xF900)) if mark.encode() not in data)
+    """A character of private use that is not in the data; ``""`` if all are."""
+    return next((mark for mark in map(chr, range(0xE000, 0xF900)) if mark.encode() not in data), "")
