@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from importlib import metadata
 from typing import Literal
@@ -9,6 +10,7 @@ from typing import Literal
 import pytest
 from pydantic import BaseModel
 
+from arm_lens.judges.options import QuestionOptions
 from arm_lens.registry import (
     JUDGES,
     SELECTORS,
@@ -133,3 +135,16 @@ def test_specs_are_registered_by_a_call(registry):
 def test_ours_are_declared_as_any_package_would_declare_them(group, registry):
     declared = {point.name for point in metadata.entry_points(group=group)}
     assert declared == {name for name in registry if registry[name].preset_of is None} - {"likelihood_ratio"}
+
+
+@pytest.mark.parametrize("options", [QuestionOptions, Reinforce])
+def test_the_help_of_options_says_what_each_is(options):
+    described = {name: field.description for name, field in options.model_fields.items() if field.description}
+    assert {"criterion_text", "on_too_long"} <= described.keys() or {
+        "masks",
+        "final",
+        "head_penalty",
+    } <= described.keys()
+    said = " ".join(inspect.getdoc(options).split())
+    assert all(f"{name}: {' '.join(text.split())}" in said for name, text in described.items())
+    assert said.count("Options: ") == 1

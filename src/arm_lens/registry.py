@@ -17,6 +17,8 @@ Nothing here imports a judge, a selector or a model.
 from __future__ import annotations
 
 import copy
+import inspect
+import textwrap
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -24,6 +26,7 @@ from importlib.metadata import entry_points
 from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 
 Options = Mapping[str, Any]
 
@@ -47,7 +50,7 @@ class OptionsModel(BaseModel):
     is the same as ``{"question": {"layout": "ranked"}}``.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
     groups: ClassVar[tuple[str, ...]] = ()
     """The fields that are groups."""
 
@@ -57,6 +60,7 @@ class OptionsModel(BaseModel):
         cls.groups = tuple(
             name for name, kind in kinds.items() if isinstance(kind, type) and issubclass(kind, OptionsModel)
         )
+        cls.__doc__ = documented(inspect.getdoc(cls) or "", cls.model_fields)
 
     @classmethod
     def grouped(cls, values: Options) -> dict[str, Any]:
@@ -78,6 +82,18 @@ class OptionsModel(BaseModel):
     @classmethod
     def _grouped(cls, values: Any) -> Any:
         return cls.grouped(values) if isinstance(values, Mapping) else values
+
+
+def documented(doc: str, fields: Mapping[str, FieldInfo]) -> str:
+    """A class docstring for ``help()``, with a paragraph about each field that has a docstring."""
+    lines = [
+        textwrap.fill(
+            f"{name}: {' '.join(known.description.split())}", 112, initial_indent="    ", subsequent_indent=" " * 8
+        )
+        for name, known in fields.items()
+        if known.description
+    ]
+    return "\n".join([doc.partition("\n\nOptions:\n")[0], "", "Options:", *lines]) if lines else doc
 
 
 @dataclass(frozen=True, kw_only=True)
