@@ -198,6 +198,14 @@ def test_messages_of_another_kind_are_refused_as_lists_and_as_json():
             read_preferences([{"prompt": prompt, "response": "r", "label": 1}])
 
 
+def test_rows_without_any_cell_are_named_where_they_are_read_and_where_they_are_scored():
+    for read in (read_preferences, read_responses):
+        with pytest.raises(PreferenceDataError, match="2 of 2 rows could not be read"):
+            read([{}, {}])
+    with pytest.raises(PreferenceDataError, match="row 1: has named fields: map columns by name, not by position"):
+        read_responses([{"text": "a"}], columns={"text": 1})
+
+
 def test_a_response_that_is_given_twice_is_refused_where_it_is_read_and_where_it_is_scored():
     rows = [{"prompt": "p", "response": "a", "completion": "b", "label": 1}]
     for read in (read_preferences, read_responses):

@@ -63,8 +63,8 @@ def read_responses(
     found = list(dict.fromkeys(column for row in table.rows for column in row.cells)) or list(table.columns)
     missing = [column for column in (*names.values(), *metadata) if column not in found]
     known = cells_of(Row(number=0, cells=dict.fromkeys(found)), names, metadata=metadata)
-    fields = [name for name in RESPONSES if name in known]
-    if (missing or not fields) and (found or not table.rows):
+    expected = next((name for name in RESPONSES if name in known), "")
+    if (missing or not expected) and (found or not table.rows):
         wanted = missing[0] if missing else "response"
         listed = ", ".join(found)[:1000] or "no columns"
         raise unreadable(table.name, f"has no column {wanted!r}; it has {listed}")
@@ -77,7 +77,7 @@ def read_responses(
     problems: list[PreferenceProblem] = []
     for row, cells in zip(table.rows, renamed, strict=True):
         try:
-            prompt, response = _texts(row, Record(table, row.number, cells, reading), fields[0])
+            prompt, response = _texts(row, Record(table, row.number, cells, reading), expected or RESPONSES[0])
         except PreferenceFieldError as fault:
             where = names.get(fault.field, fault.field)
             problems.append(PreferenceProblem(source=table.name, row=row.number, field=where, message=fault.reason))
