@@ -312,13 +312,14 @@ def test_margins_of_unequal_lengths_are_refused(model_of):
         judge.margins(["garden", "mill"], ["a"], ["b", "c", "d"])
 
 
+@pytest.mark.any_tl
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(10))
 def test_exactly_the_planted_heads_are_found(seed, tokenizer, tmp_path_factory):
     """In `planted_model` the verdict turns on the last token's class, which three heads of the bare prompt hide."""
     planted = planted_model(tokenizer, tmp_path_factory, seed=seed)
     judge = GenerativeJudge(planted.model, question=QuestionOptions(template=planted.template))
-    questions = questions_of(planted.examples, planted.template)
+    questions = questions_of(planted.examples[:4], planted.template)  # both classes, twice; more would say the same
     objective = judging_objective(judge, questions, planted.means)
     from arm_lens.selection import reinforce
 
@@ -350,6 +351,7 @@ def test_every_search_gives_a_reward_model_that_round_trips_exactly(model_of, tm
     assert torch.equal(loaded.score(PROMPTS, RESPONSES), fitted.score(PROMPTS, RESPONSES))
 
 
+@pytest.mark.any_tl
 @pytest.mark.slow
 @pytest.mark.parametrize("selector", SELECTORS, ids=lambda one: type(one).__name__)
 def test_every_search_gives_the_same_for_the_same_seed_and_leaves_no_gradient(model_of, selector):
@@ -425,6 +427,7 @@ def test_saving_and_loading_round_trips_exactly(model_of, tmp_path, model_class)
     assert torch.equal(loaded.selection.head_scores.values, fitted.selection.head_scores.values)
     assert torch.equal(loaded.selection.trajectory, fitted.selection.trajectory)
     assert loaded.selection.history.equals(fitted.selection.history)
+    assert loaded.selection.passes == fitted.selection.passes > 0
     assert (loaded.record, loaded.injection, loaded.judge.template) == (fitted.record, fitted.injection, template)
     assert torch.equal(loaded.score(PROMPTS, RESPONSES), fitted.score(PROMPTS, RESPONSES))
 

@@ -66,6 +66,15 @@ def test_no_mask_is_judged_twice(search):
     assert len(objective.asked) == len(set(objective.asked))
 
 
+def test_passes_are_masks_that_were_judged_and_three_for_each_gradient():
+    for search in (TopEffect(), Greedy(), Reinforce(steps=30)):
+        objective = Additive()
+        assert search.select(objective).passes == len(objective.asked)
+    assert SoftGate(steps=7).select(Additive()).passes == 21
+    published = selector_of("published").model_copy(update={"steps": 10, "best_of_examples": 2})
+    assert published.select(Additive()).passes == 10 * 32 / 4 + 10 * 2 / 4  # one and two of four examples
+
+
 def test_what_is_known_of_a_mask_is_what_was_judged_of_it():
     class Random(Additive):
         def __call__(self, masks, examples=None):

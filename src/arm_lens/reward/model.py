@@ -97,6 +97,7 @@ class SearchRecord(Record):
 
     scores: str
     """What the scores are."""
+    passes: float | None = None
     history: dict[str, list[int | float | str | bool | None]]
 
     @model_validator(mode="after")
@@ -354,7 +355,8 @@ class ActivationRewardModel(VerdictJudge, AskingJudge):
             found["gates"] = self.selection.gates
             tensors |= {name: tensor for name, tensor in found.items() if tensor is not None}
             history = self.selection.history.to_dict(orient="list")
-            record["search"] = {"scores": self.selection.head_scores.name, "history": history}
+            passes = self.selection.passes
+            record["search"] = {"scores": self.selection.head_scores.name, "passes": passes, "history": history}
         return self.model, tensors, record
 
     @classmethod
@@ -370,7 +372,8 @@ class ActivationRewardModel(VerdictJudge, AskingJudge):
         heads, selection = HeadSet.of(*shape, found.heads), None
         if found.search is not None:
             scores, history = HeadScores(found.search.scores, tensors["scores"]), pd.DataFrame(found.search.history)
-            selection = Selection(heads, scores, history, tensors.get("trajectory"), tensors.get("gates"))
+            trajectory, gates, passes = tensors.get("trajectory"), tensors.get("gates"), found.search.passes
+            selection = Selection(heads, scores, history, trajectory, gates, passes)
         means = HeadMeans(tensors["means"], found.means_count)
         return cls(judge, heads, means, found.injection, selection, found.fit)
 

@@ -32,6 +32,8 @@ class Selection:
     gates: Float[Tensor, "layer head"] | None = None
     """How far each head is moved towards its mean, in [0, 1], if the search did not end in a set; ``heads`` are then the
     heads moved more than half of the way."""
+    passes: float | None = None
+    """What the search took, in forward passes of all examples: one for each mask that was judged, three for each gradient."""
 
     @property
     def chosen(self) -> HeadSet | Float[Tensor, "layer head"]:
@@ -112,18 +114,26 @@ class KnownRewards(ObjectiveProxy):
     def __init__(self, objective: Any) -> None:
         super().__init__(objective)
         self._known: dict[bytes, Tensor] = {}
+        self.passes = 0.0
 
     def __call__(self, masks: Masks, examples: Sequence[int] | None = None) -> Float[Tensor, " mask"]:
         """The mean reward of each mask; on some of the examples, masks are judged anew."""
         if examples is not None:
+            self.passes += len(masks) * len(examples) / len(self)
             return super().__call__(masks, examples)
         keys = [mask.numpy().tobytes() for mask in masks.cpu()]
         first = {key: row for row, key in reversed(list(enumerate(keys))) if key not in self._known}
         if first:
             rows = sorted(first.values())
+            self.passes += len(rows)
             found = super().__call__(masks[rows])
             self._known |= zip((keys[row] for row in rows), found, strict=True)
         return torch.stack([self._known[key] for key in keys])
+
+    def gated(self, gates: Float[Tensor, "layer head"]) -> Float[Tensor, " example"]:
+        """The reward of each example under gates."""
+        self.passes += 3
+        return super().gated(gates)
 
 
 class FiniteObjective(ObjectiveProxy):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -50,11 +51,16 @@ class Selector(BaseModel, ABC):
             NotFiniteError: if a reward is NaN or infinite.
         """
         seed = seed if self.random else 0
-        checked = FiniteObjective(KnownRewards(objective))
-        options = self.resolved(checked.shape)
-        if checked.content is None:  # it is not known what another package's objective depends on
-            return options._search(checked, seed, progress)
-        return remembered(("search", options, checked.content, seed), lambda: options._search(checked, seed, progress))
+        known = KnownRewards(objective)
+        options = self.resolved(known.shape)
+
+        def search() -> Selection:
+            found = options._search(FiniteObjective(known), seed, progress)
+            return replace(found, passes=known.passes)
+
+        if known.content is None:  # it is not known what another package's objective depends on
+            return search()
+        return remembered(("search", options, known.content, seed), search)
 
     def resolved(self, shape: tuple[int, int]) -> Selector:
         """The same options with numbers in place of the defaults that depend on the model.
