@@ -30,7 +30,7 @@ fast: $(VENV)/installed
 	$(PYTEST) -q -m "not slow and not browser and not notebook and not real" tests
 
 test: $(VENV)/installed
-	$(PYTEST) tests/test_notebooks.py tests
+	$(PYTEST) tests/test_notebooks.py tests/real tests
 
 test-4x: $(VENV)/installed $(OVERLAY)
 	PYTHONPATH=$(OVERLAY) $(BIN)/python -c "from importlib.metadata import version; \
