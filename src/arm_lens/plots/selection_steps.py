@@ -20,7 +20,7 @@ from arm_lens.plots.panels import band, facets
 from arm_lens.plots.theme import HEAT, INK, MEETS, MUTED, current_theme, label, narrow
 
 AXES = {
-    "reward": "reward of the drawn masks",
+    "reward": "reward of sampled masks",
     "expected_heads": "expected number of heads",
     "entropy": "entropy per head (nats)",
 }
@@ -40,6 +40,9 @@ def training_curves(
     value: Literal["reward", "expected_heads", "entropy"] = "reward",
 ) -> go.Figure:
     """The mean over seeds as a line, and the band from the lowest to the highest seed.
+
+    The reward is by default the log-probability of the right verdict, where a judge that flips a coin has at most log 0.5,
+    about -0.69: a search that ends lower has found no set of heads that judges its examples.
 
     Args:
         history: selections or reward models, also by name; or a table like `arm_lens.frames.HISTORY` with the column
