@@ -94,6 +94,12 @@ def test_examples_and_validation_may_be_of_another_split_of_the_same_data(tmp_pa
         assert option in {parameter.name for parameter in commands[command].params}
 
 
+def test_data_of_which_nothing_is_left_is_refused_before_a_model_is_loaded(tmp_path):
+    (tmp_path / "x.jsonl").write_text(json.dumps({"text": "t", "label": "other"}))
+    with pytest.raises(ValueError, match="no preference is left; every row that was read is a tie or left out"):
+        Data(label=["other=drop"]).read(str(tmp_path / "x.jsonl"))
+
+
 def test_several_columns_of_metadata_are_named_one_by_one(tmp_path):
     path = tmp_path / "x.jsonl"
     path.write_text(json.dumps({"prompt": "p", "chosen": "c", "rejected": "r", "label": 1, "preference": 2}))

@@ -30,6 +30,8 @@ KindOfScore = Annotated[
 ]
 LARGEST_TEMPLATE = 2**20
 """Bytes of the file of a template."""
+MOST_SEED = 2**32 - 1
+"""The largest that all random generators take."""
 MEANINGS: dict[str, bool | str] = {"yes": True, "true": True, "no": False, "false": False, "drop": "drop"}
 
 
@@ -120,7 +122,10 @@ class Data(Rows):
         """The preferences in a file, or ``hf://`` data set; of this split, if it is not the one of the option."""
         from arm_lens.preferences import read_preferences
 
-        return read_preferences(source, **(self.arguments | ({"split": split} if split else {})))
+        found = read_preferences(source, **(self.arguments | ({"split": split} if split else {})))
+        if not found:
+            raise ValueError(f"{source}: no preference is left; every row that was read is a tie or left out")
+        return found
 
     def _labels(self) -> dict[str, bool | str] | str | None:
         if len(self.label) == 1 and self.label[0].strip()[:1] in "<>=":
@@ -239,7 +244,7 @@ class Reading:
     denoise: Annotated[bool, typer.Option("--denoise", help="Denoise the means by weighted principal components.")] = (
         False
     )
-    seed: int = 0
+    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Of everything that is random.")] = 0
 
     def options(self) -> ReadingOptions:
         """How examples are read, as the library's options."""
@@ -298,8 +303,9 @@ def _value(text: str) -> Any:
 def _json(path: Path) -> dict[str, Any]:
     from arm_lens.storage import parse_json, read_regular
 
+    content = read_regular(path, most=LARGEST_TEMPLATE)
     try:
-        found = parse_json(read_regular(path, most=LARGEST_TEMPLATE))
+        found = parse_json(content)
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(found, dict):
