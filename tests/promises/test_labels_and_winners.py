@@ -287,6 +287,18 @@ def test_classes_of_a_data_set_are_labels_by_name_whatever_their_numbers(tmp_pat
     assert [row["label"] for row in read_responses(tmp_path / "x.parquet").rows] == [0, 1, 0]  # as they were
 
 
+def test_a_class_whose_name_is_a_number_is_not_yes_because_no_row_has_the_other(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["1", "2"])})
+    data = datasets.Dataset.from_dict({"text": ["bad", "worse"], "label": [0, 0]}, features=features)  # stars of Yelp
+    data.to_parquet(tmp_path / "x.parquet")
+    for source in (data, tmp_path / "x.parquet"):
+        message = error_of(source)
+        assert "the classes '1', '2' in the column 'label', and nothing declares what they mean" in message
+        assert "Pass labels={'1': ..., '2': ...} with True, False or 'drop' for each" in message
+        assert [one.label for one in read_preferences(source, labels={"1": False})] == [False, False]
+
+
 def test_two_of_three_classes_are_not_read_as_no_and_yes():
     rows = [{"prompt": "p", "response": f"t {n}", "label": n % 3} for n in range(60)]
     assert "threshold such as labels='>= 4'" in error_of(rows)

@@ -219,12 +219,15 @@ def test_a_prompt_under_another_name_is_not_left_out(name):
     """Its responses would be judged as texts without a prompt."""
     rows = [{name: f"q {n}", "response": f"r {n}", "label": n % 2} for n in range(4)]
     compared = [{name: "q", "response_a": "a", "response_b": "b", "winner": "A"}]
+    pairs = [{name: "q", "chosen": "a", "rejected": "b"}]
     for read, source in ((read_preferences, rows), (read_responses, rows), (read_preferences, compared)):
         with pytest.raises(PreferenceDataError) as caught:
             read(source)
         assert f"has no prompts, but a column {name!r} that looks like them" in str(caught.value)
         assert f"'prompt': {name!r}" in str(caught.value) and f"'metadata': {name!r}" in str(caught.value)
         read(source, columns={"metadata": name})
+    with pytest.raises(PreferenceDataError, match="has no prompts, but a column"):
+        read_preferences(pairs)
     assert [one.prompt for one in read_preferences(rows, columns={"prompt": name})] == [f"q {n}" for n in range(4)]
     assert read_responses(rows, columns={"prompt": name}).prompts == tuple(f"q {n}" for n in range(4))
 

@@ -162,6 +162,7 @@ def read_preferences(
             has_prompts=source_format.name != GENERAL or any("prompt" in cells for cells in filled),
             has_winners="winner" in names or any(cells.keys() >= {"winner", *PAIR} for cells in filled),
             metadata=metadata,
+            label_names=() if "label" in metadata else table.class_names.get(names.get("label", "label"), ()),
             keep_ties=ties == "keep",
         )
         is_recognised = format is None and source_format.name != GENERAL

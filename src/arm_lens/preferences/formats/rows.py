@@ -70,6 +70,8 @@ class Reading:
     """Whether a column says which response of a pair won; then it has to say so in every row."""
     metadata: Sequence[str] = ()
     """The source's names of columns that were declared to be metadata in a list."""
+    label_names: Sequence[str] = ()
+    """The names of all classes that the label may be, if the source states them."""
     keep_ties: bool = False
     """Whether ties are returned rather than left out."""
 

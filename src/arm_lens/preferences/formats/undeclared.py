@@ -13,7 +13,7 @@ from typing import Any
 
 from arm_lens.preferences.formats.general import COLUMNS, COMPARED, GENERAL, PAIR, RESPONSES
 from arm_lens.preferences.formats.registry import Format
-from arm_lens.preferences.formats.rows import Reading
+from arm_lens.preferences.formats.rows import Reading, looks_like_messages
 from arm_lens.preferences.verdicts import (
     is_marked,
     labels_option,
@@ -94,6 +94,7 @@ def _problems(rows: Sequence[Mapping[str, Any]], reading: Reading) -> Iterator[s
         is_general = field == "winner" or declared[field] is not None or 10 * unknown[field] > max(10, values.total())
         if unknown[field] and is_general:
             yield _undeclared(columns.get(field, field), field, values, declared[field])
+    yield _unread_classes(reading) if forms["response"] else ""
     yield _unread_winner(others, rows, reading, names["pair"] if forms["pair"] else names["compared"])
     for column, values in ties.items():
         if says_tie(column) and any(is_marked(value) for value in values):
@@ -101,8 +102,27 @@ def _problems(rows: Sequence[Mapping[str, Any]], reading: Reading) -> Iterator[s
                 f"has a column {column!r} that looks as if it said which rows are ties; its values are {listed(values)}. "
                 f"Let the column of the winner say so, or pass {_aside(column, reading)} if it says something else"
             )
-    if not reading.has_prompts and (forms["compared"] or forms["response"]):
+    if not reading.has_prompts and any(map(_lacks_prompt, rows)):
         yield prompt_elsewhere(rows, reading)
+
+
+def _lacks_prompt(row: Mapping[str, Any]) -> bool:
+    """Whether a row of a complete form has no prompt unless a column has it: its responses are not whole conversations."""
+    form, chosen = _complete_form(row), row.get("chosen")
+    begins = isinstance(chosen, str) and not (looks_like_messages(chosen) or chosen.lstrip().startswith("Human:"))
+    return form in ("compared", "response") or (form == "pair" and begins)
+
+
+def _unread_classes(reading: Reading) -> str:
+    """What to declare if the label is a class, of which some are neither yes nor no, whether rows have them or not."""
+    names, verdicts = reading.label_names, reading.verdicts
+    if verdicts.labels is not None or all(verdicts.labels_known(name) is not None for name in names):
+        return ""
+    column = reading.columns.get("label", "label")
+    return (
+        f"has the classes {', '.join(map(repr, names))} in the column {column!r}, and nothing declares what they mean. Pass "
+        f"{labels_option(names)} with True, False or 'drop' for each"
+    )
 
 
 def check_recognised(rows: Iterable[Mapping[str, Any]], format: Format) -> str:
