@@ -189,6 +189,7 @@ def test_a_fault_in_one_file_of_a_folder_names_the_file(tmp_path):
     assert str(caught.value).splitlines() == [
         "1 of 4 rows could not be read",
         "  Adversarial/GPTOut/dataset.json, row 2, field label: is 3 (int), not one of 1, 2",
+        "Pass on_error='skip' to leave these rows out",
     ]
 
 

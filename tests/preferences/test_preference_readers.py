@@ -362,7 +362,9 @@ def test_all_problems_are_counted_and_the_first_twenty_listed():
     lines = str(caught.value).splitlines()
     assert lines[0] == "25 of 28 rows could not be read"
     assert lines[1] == "  data, row 1, field chosen: is missing"
-    assert lines[20:] == ["  data, row 20, field chosen: is missing", "  and 5 more"]
+    assert lines[20:] == [
+        "  data, row 20, field chosen: is missing", "  and 5 more", "Pass on_error='skip' to leave these rows out",
+    ]  # fmt: skip
     assert (len(caught.value.problems), len(caught.value.good)) == (25, 3)
 
 
@@ -378,8 +380,14 @@ def test_on_request_bad_rows_are_a_warning_and_the_good_ones_come_back():
         PreferenceDataWarning, match="1 of 3 rows could not be read\n  data, row 2, field chosen"
     ) as caught:
         good = read_preferences([ROW, ROW | {"chosen": ""}, ROW], on_error="skip")
-    assert len(caught) == 1
+    assert len(caught) == 1 and "on_error" not in str(caught[0].message)
     assert [pair.id for pair in good] == ["row 1", "row 3"]
+
+
+def test_rows_can_be_left_out_if_there_are_others():
+    with pytest.raises(PreferenceDataError) as caught:
+        read_preferences([ROW | {"chosen": ""}] * 2)
+    assert "on_error" not in str(caught.value)
 
 
 # What can be wrong with a source

@@ -450,3 +450,19 @@ def test_unknown_columns_are_said_to_be_what_they_look_like(row, found):
     message = error_of(rows)
     assert found in message
     assert all(name in message for name in known_formats() if name != "trl")
+
+
+def test_what_a_declaration_leaves_out_is_said_apart_from_what_it_has():
+    rows = [{"text": f"text {label} {n}", "label": label} for label in ("joy", "anger", "fear") for n in range(2)]
+    found = "has values in the column 'label' that labels does not map: 'anger' (2), 'fear' (2), next to 'joy' (2)"
+    assert found in error_of(rows, labels={"joy": True})
+
+
+def test_ids_and_columns_with_another_value_in_each_row_are_not_taken_for_labels():
+    rows = [{"id": f"00{n % 2}", "text": f"text {n}", "author": f"person {n}"} for n in range(6)]
+    message = error_of(rows)
+    assert "text looks like texts, but no column like their labels: pass columns={'label': ...}" in message
+    marked = [row | {"mood": "glad" if n % 2 else "sad"} for n, row in enumerate(rows)]
+    assert "columns={'label': 'mood'}, labels={'sad': ..., 'glad': ...}" in error_of(marked)
+    plain = [{"tweet": row["text"], "label": n % 2} for n, row in enumerate(rows)]
+    assert error_of(plain).endswith("tweet and label look like texts with a label: pass columns={'response': 'tweet'}")

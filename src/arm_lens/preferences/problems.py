@@ -49,6 +49,11 @@ class PreferenceDataError(ValueError):
     def __str__(self) -> str:
         if len(self.problems) == 1 and self.problems[0].row is None:
             return str(self.problems[0])
+        can_skip = len(self.problems) < self.n_rows
+        return self.report() + ("\nPass on_error='skip' to leave these rows out" if can_skip else "")
+
+    def report(self) -> str:
+        """How many rows could not be read, and the first of them with what is wrong."""
         lines = [f"{len(self.problems)} of {self.n_rows} rows could not be read"]
         lines += [f"  {problem}" for problem in self.problems[:MAX_LISTED]]
         if len(self.problems) > MAX_LISTED:

@@ -192,7 +192,7 @@ def read_preferences(
         messages.append(f"{len(tied)} of {n_rows} rows state no preference and were left out: {counted}")
     error = PreferenceDataError(problems, good, n_rows)
     if problems and on_error == "skip":
-        messages.append(str(error))
+        messages.append(error.report())
     n_images = sum(source_format.image in example.metadata for example in good) if source_format.image else 0
     if n_images:
         messages.append(f"{n_images} of {len(good)} preferences are about an image; judges read only the text")

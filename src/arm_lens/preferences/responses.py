@@ -87,7 +87,7 @@ def read_responses(
     if problems and on_error == "raise":
         raise error
     if problems:
-        warnings.warn(PreferenceDataWarning(str(error)), stacklevel=2)
+        warnings.warn(PreferenceDataWarning(error.report()), stacklevel=2)
     return ResponseTable(
         columns=tuple(found),
         rows=tuple(cells for cells, _, _ in good),

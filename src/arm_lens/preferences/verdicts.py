@@ -217,6 +217,11 @@ def _threshold(text: str) -> tuple[str, float]:
 
 
 def _declared(option: str, meanings: Mapping[Any, Any], meaning_of: Callable[[Any], Any]) -> dict[str, Any]:
+    example = "{'joy': True, 'anger': False}" if option == "labels" else "{'A>B': 'A', 'B>A': 'B'}"
+    if not isinstance(meanings, Mapping):
+        raise ValueError(
+            f"{option} is a {type(meanings).__name__}; pass what each value means, as in {option}={example}"
+        )
     if not meanings:
         raise ValueError(f"{option} maps nothing")
     declared: dict[str, Any] = {}

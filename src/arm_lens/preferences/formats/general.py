@@ -36,7 +36,7 @@ COLUMNS = (
 """The columns with a meaning; all others are metadata."""
 
 EXPECTED = (
-    "prompt, chosen, rejected (no prompt if both begin with it), prompt, response_a, response_b, winner "
+    "prompt, chosen, rejected (no prompt if both begin with it); prompt, response_a, response_b, winner; "
     "or prompt, completion, label (no prompt for texts that are classified: text, label)"
 )
 

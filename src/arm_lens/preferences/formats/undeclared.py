@@ -15,6 +15,7 @@ from arm_lens.preferences.formats.general import COLUMNS, COMPARED, GENERAL, PAI
 from arm_lens.preferences.formats.registry import Format
 from arm_lens.preferences.formats.rows import Reading, looks_like_messages
 from arm_lens.preferences.verdicts import (
+    Verdicts,
     is_marked,
     labels_option,
     listed,
@@ -61,20 +62,22 @@ def _problems(rows: Sequence[Mapping[str, Any]], reading: Reading) -> Iterator[s
     }
     forms: Counter[str] = Counter()
     found: Counts = {"label": Counter(), "winner": Counter()}
-    unknown: Counter[str] = Counter()
+    unknown: Counts = {"label": Counter(), "winner": Counter()}
     others: Counts = {}
     ties: Counts = {}
     for row in rows:
         form = _complete_form(row)
         forms[form] += 1
         if form == "response" and not isinstance(verdicts.labels, str):
-            found["label"][value_text(row["label"])] += 1
-            unknown["label"] += verdicts.labels_known(row["label"]) is None
+            value = value_text(row["label"])
+            found["label"][value] += 1
+            unknown["label"][value] += verdicts.labels_known(row["label"]) is None
         if form not in names:
             continue
         if "winner" in row:
-            found["winner"][value_text(row["winner"])] += 1
-            unknown["winner"] += verdicts.winner_known(row["winner"], names[form]) is None
+            value = value_text(row["winner"])
+            found["winner"][value] += 1
+            unknown["winner"][value] += verdicts.winner_known(row["winner"], names[form]) is None
         for column, cell in row.items():
             if column not in COLUMNS or (column == "label" and row.keys().isdisjoint(RESPONSES)):
                 counts = ties if "winner" in row else others
@@ -91,9 +94,10 @@ def _problems(rows: Sequence[Mapping[str, Any]], reading: Reading) -> Iterator[s
     declared = {"label": verdicts.labels, "winner": verdicts.winner}
     for field, values in found.items():
         # A few odd labels are problems of their rows.
-        is_general = field == "winner" or declared[field] is not None or 10 * unknown[field] > max(10, values.total())
-        if unknown[field] and is_general:
-            yield _undeclared(columns.get(field, field), field, values, declared[field])
+        missing = +unknown[field]
+        is_general = field == "winner" or declared[field] is not None or 10 * missing.total() > max(10, values.total())
+        if missing and is_general:
+            yield _undeclared(columns.get(field, field), field, values, missing, declared[field])
     yield _unread_classes(reading) if forms["response"] else ""
     yield _unread_winner(others, rows, reading, names["pair"] if forms["pair"] else names["compared"])
     for column, values in ties.items():
@@ -205,7 +209,7 @@ def _unread_winner(
     )
 
 
-def _undeclared(column: str, field: str, values: Counter[str], declared: object) -> str:
+def _undeclared(column: str, field: str, values: Counter[str], missing: Counter[str], declared: object) -> str:
     option = labels_option(values) if field == "label" else winner_option(values)
     meanings = "True, False or 'drop'" if field == "label" else "'A', 'B', 'tie' or 'drop'"
     is_new = (
@@ -216,7 +220,10 @@ def _undeclared(column: str, field: str, values: Counter[str], declared: object)
     threshold = (
         ", or for ratings a threshold such as labels='>= 4'" if field == "label" and _are_numbers(values) else ""
     )
-    values_found = f"has values in the column {column!r} {is_new}: {listed(values)}"
+    known = "" if declared is None or missing.keys() == values.keys() else f", next to {listed(values - missing)}"
+    values_found = (
+        f"has values in the column {column!r} {is_new}: {listed(values if declared is None else missing)}{known}"
+    )
     return f"{values_found}. Pass {option} with {meanings} for each{threshold}"
 
 
@@ -248,6 +255,11 @@ def _winner_column(others: Mapping[str, Counter[str]]) -> str:
     likeness = {column: winner_likeness(column, values) for column, values in others.items()}
     best = max(likeness, key=lambda column: likeness[column], default="")
     return best if likeness.get(best) else ""
+
+
+def _may_be_label(column: str, values: Counter[str]) -> bool:
+    """Whether a column has few values, and is not one that names rows or has another one in each."""
+    return column.strip().lower() != "id" and 2 <= len(values) <= min(12, max(2, values.total() - 1))
 
 
 def proposal(columns: Sequence[str], values: Callable[[str], Counter[str]], named: Mapping[str, str]) -> str:
@@ -284,11 +296,14 @@ def proposal(columns: Sequence[str], values: Callable[[str], Counter[str]], name
         return f"; {names} look like a better and a worse response. Pass columns={renamed}"
     response = next((by_lower[name] for name in _TEXTS if name in by_lower and by_lower[name] != prompt), "")
     label = next(
-        (column for column in columns if column not in (response, prompt) and 2 <= len(values(column)) <= 12), ""
+        (column for column in columns if column not in (response, prompt) and _may_be_label(column, values(column))), ""
     )
     if response and label:
         renamed |= {} if response in ("completion", "response", "text") else {"response": response}
         renamed |= {} if label == "label" else {"label": label}
-        means = labels_option(values(label))
-        return f"; {response} and {label} look like texts with a label: pass columns={renamed}, {means}"
+        is_plain = all(Verdicts().labels_known(value) is not None for value in values(label))
+        means = "" if is_plain else f", {labels_option(values(label))}"
+        return f"; {response} and {label} look like texts with a label: pass columns={renamed}{means}"
+    if response and not prompt and "label" not in columns:
+        return f"; {response} looks like texts, but no column like their labels: pass columns={{'label': ...}}"
     return ""
