@@ -132,6 +132,13 @@ def test_anything_else_is_refused_saying_what_is_accepted(nothing):
         mean_heads(nothing, SEQUENCES)
 
 
+def test_a_name_or_a_tuple_is_refused_saying_what_was_given():
+    with pytest.raises(TypeError, match=r"not str; load_model\('a/name'\) loads one$"):
+        language_model("a/name")
+    with pytest.raises(TypeError, match=r"not \(str, Linear\)$"):
+        language_model(("a", torch.nn.Linear(2, 2)))
+
+
 def test_a_second_that_is_no_tokenizer_is_refused(plain):
     with pytest.raises(TypeError, match="second of the tuple is a str"):
         language_model((plain(), "a/name"))

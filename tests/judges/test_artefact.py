@@ -270,6 +270,9 @@ def test_another_kind_of_judge_is_refused_and_named(model_of, tmp_path):
     write_artefact(tmp_path, "probe", model_of("llama"), {}, {})
     with pytest.raises(ArtefactError, match="holds a probe, not a reward model"):
         ActivationRewardModel.load(tmp_path, model_of("llama"))
+    with pytest.raises(FileNotFoundError, match="elsewhere is not a folder"):
+        ActivationRewardModel.load(tmp_path / "elsewhere", model_of("llama"))
+    (tmp_path / "elsewhere").mkdir()
     with pytest.raises(FileNotFoundError, match=r"holds no reward model \(judge\.json is missing\)"):
         ActivationRewardModel.load(tmp_path / "elsewhere", model_of("llama"))
 

@@ -56,7 +56,9 @@ def test_each_layout_has_its_verdicts(tokenizer):
 
 def test_the_example_whose_prompt_is_too_long_is_named(model_of):
     long = PreferencePair("garden " * 600, "warm", "cold", id="file.jsonl:12")
-    with pytest.raises(PromptTooLongError, match=r"file\.jsonl:12/chosen: the prompt has 60\d tokens"):
+    with pytest.raises(
+        PromptTooLongError, match=r"file\.jsonl:12/chosen: the prompt has 60\d tokens.*on_too_long='clip'"
+    ):
         encode_questions(
             model_of("llama"), QuestionOptions(template=TEMPLATE), questions_of([*PAIRS[:2], long], TEMPLATE)
         )

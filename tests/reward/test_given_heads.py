@@ -17,6 +17,12 @@ def model():
     return load_model()
 
 
+def test_examples_of_one_kind_are_refused_before_anything_is_read(model):
+    too_long = [LabelledResponse("Describe the mill.", "calm " * (600 + n), True) for n in range(4)]
+    with pytest.raises(ValueError, match="both kinds; the 2 questions of a fold have only positive ones"):
+        ActivationRewardModel.fit(model, too_long, criterion="calm")
+
+
 def test_heads_of_a_model_of_another_size_are_refused_before_anything_is_read(model):
     size = describe(model)
     other = HeadSet.of(28, 12, [(1, 2)])

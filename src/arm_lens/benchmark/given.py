@@ -183,7 +183,7 @@ def controls_of(
     tested = text_digests(test)
     examples_left = [one for one in examples if not known_among([one], tested)]
     if examples and not examples_left:
-        raise OverlapError("every example is in the test; give the few-shot prompt other demonstrations")
+        raise OverlapError("every example is in the test: test on texts that the reward model was not fitted on")
     judge, record, own = reward.judge, reward.record, reward.heads
     count = record.demonstrations if demonstrations is None else demonstrations
     reading = ReadingOptions(demonstrations=count, seed=record.seed)

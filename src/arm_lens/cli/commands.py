@@ -30,6 +30,14 @@ SameModel = Annotated[
     str,
     typer.Option(help="Hub name or local folder; by default the one it was fitted on, as class and dtype were then."),
 ]
+UNITS = {
+    "log_prob": "log-probability of the right verdict (a coin: -0.693 at most)",
+    "two_way": "log-probability of the right one of the two verdicts (a coin: -0.693)",
+    "probability": "probability of the right one of the two verdicts (a coin: 0.5)",
+    "accuracy": "accuracy on the examples (a coin: 0.5)",
+    "margin": "log-odds of the right verdict (a coin: 0)",
+}
+"""What the search maximises, for its last line."""
 Out = Annotated[Path, typer.Option(help="Folder for what is written.")]
 ShowPrompt = Annotated[
     bool, typer.Option("--show-prompt", help="Print what the model would read about the first row or item, and stop.")
@@ -142,7 +150,7 @@ def fit(
     assert fitted.selection is not None
     history = fitted.selection.history["reward"]
     say("", f"{len(fitted.heads)} heads: {fitted.heads}")
-    say("", f"reward on the validation examples, mean over masks: {history.iloc[0]:.3f} -> {history.iloc[-1]:.3f}")
+    say("", f"{UNITS[reading.reward]}, mean over masks: {history.iloc[0]:.3f} -> {history.iloc[-1]:.3f}")
     say("", f"Saved to {out}")
 
 

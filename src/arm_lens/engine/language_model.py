@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 import weakref
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from jaxtyping import Float
@@ -100,7 +101,9 @@ def adapter_of(model: ModelLike, tokenizer: PreTrainedTokenizerBase | None = Non
     elif HookedTransformer is not None and isinstance(model, HookedTransformer):
         adapter = HookedModel
     else:
-        raise TypeError(f"expected {ACCEPTED}, not {type(model).__name__}")
+        given = ", ".join(type(one).__name__ for one in model) if isinstance(model, tuple) else type(model).__name__
+        hint = f"; load_model({str(model)!r}) loads one" if isinstance(model, (str, Path)) else ""
+        raise TypeError(f"expected {ACCEPTED}, not {f'({given})' if isinstance(model, tuple) else given}{hint}")
     with _BOOKKEEPING:
         findings = _FINDINGS.setdefault(model, Findings())
     with findings.lock:

@@ -313,7 +313,7 @@ class LanguageModel(ABC):
                 name = names[number] if names is not None else f"text {number}"
                 raise PromptTooLongError(
                     f"{name}: the prompt has {len(ids)} tokens, the model's context {self.n_ctx}; "
-                    "use fewer examples or shorter texts (nothing is cut)"
+                    "use fewer examples or shorter texts, or pass on_too_long='skip' or on_too_long='clip'"
                 )
             sequences.append(ids)
         return sequences

@@ -308,7 +308,8 @@ def _record(folder: Path, kind: str | None) -> tuple[_Header, dict[str, Any]]:
     except (FileNotFoundError, NotADirectoryError) as error:
         if file.is_symlink():
             raise ArtefactError(f"{file} is a link to a file that is missing") from error
-        raise FileNotFoundError(f"{folder} holds no {kind or 'fitted judge'} ({RECORD} is missing)") from None
+        why = f"holds no {kind or 'fitted judge'} ({RECORD} is missing)" if folder.is_dir() else "is not a folder"
+        raise FileNotFoundError(f"{folder} {why}") from None
     except DamagedFileError as error:
         raise ArtefactError(str(error)) from error
     except OSError as error:  # a loop of links

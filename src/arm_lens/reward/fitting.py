@@ -73,6 +73,8 @@ def means_and_objective(
         parts = split_preferences(examples, {f"fold {number}": 1 / folds for number in range(folds)}, seed=seed)
         questions = [questions_about(part) for part in parts.values()]
         pairs = [([one for other in questions if other is not fold for one in other], fold) for fold in questions]
+    for _, chosen_on in pairs:
+        _check_kinds(chosen_on, "questions of a fold" if validation is None else "validation questions")
     means, objectives = [], []
     for number, (pool, chosen_on) in enumerate(pairs):
         share = max(1, readings // len(pairs) + (number < readings % len(pairs)))
@@ -125,6 +127,16 @@ def read_means(
     return remembered_of(judge.model, ("means of questions", judge.question, tuple(pool), reading), (), read)
 
 
+def _check_kinds(questions: Sequence[Question], what: str) -> None:
+    """Raise a ValueError if all questions have the same right verdict, or there is none."""
+    kinds = {question.positive for question in questions}
+    if len(kinds) < 2:
+        raise ValueError(
+            f"heads are chosen on examples of both kinds; the {len(questions)} {what} have "
+            f"{'none' if not kinds else 'only ' + ('positive' if kinds.pop() else 'negative') + ' ones'}"
+        )
+
+
 def judging_objective(
     judge: GenerativeJudge,
     validation: Sequence[Question],
@@ -144,12 +156,7 @@ def judging_objective(
     Raises:
         ValueError: if there is no question, or all have the same right verdict.
     """
-    kinds = {question.positive for question in validation}
-    if len(kinds) < 2:
-        raise ValueError(
-            f"heads are chosen on examples of both kinds; the {len(validation)} validation questions have "
-            f"{'none' if not kinds else 'only ' + ('positive' if kinds.pop() else 'negative') + ' ones'}"
-        )
+    _check_kinds(validation, "validation questions")
     replay = judge.replay(judge.encode(validation), bare=True, injection=injection, progress=progress)
     labels, names = [question.positive for question in validation], [question.name for question in validation]
     return JudgingObjective(replay, means.values, labels, reward, clusters, names, criterion)

@@ -41,6 +41,7 @@ from arm_lens.judges.options import QuestionOptions, ReadingOptions, TooLong, se
 from arm_lens.judges.questions import Question, clusters_behind, listed_names, questions_of
 from arm_lens.preferences import Preference
 from arm_lens.preferences.overlap import OverlapWarning, find_overlap, known_among, text_digests
+from arm_lens.preferences.types import responses_of
 from arm_lens.reward.checkpoint import FitCheckpoint
 from arm_lens.reward.fitting import judging_objective, means_and_objective, read_means
 from arm_lens.selection import JudgingObjective, Reinforce, RewardKind, Selection, Selector, selector_of
@@ -415,6 +416,8 @@ def _check_size(heads: HeadSet, info: ModelInfo) -> None:
 
 def _criterion_of(examples: Sequence[Preference]) -> str:
     """The one criterion that the examples name, or none."""
+    for example in examples:
+        responses_of(example)  # a TypeError about anything that is not a preference
     named = sorted({example.criterion for example in examples} - {""})
     if len(named) > 1:
         raise ValueError(f"the examples name {len(named)} criteria ({', '.join(named)}); fit one reward model for each")
