@@ -270,4 +270,6 @@ def test_judges_whose_auc_is_below_one_half_judge_the_wrong_way_round():
         "criteria, sav: safe (0.200, 0.170 to 0.230)",
     ]
     assert found("Judges the wrong way round", row(accuracy=0.48)) == []
-    assert found("Judges the wrong way round", row(accuracy=0.4)) == ["criteria, arm_reinforce: safe (0.400, 0.370 to 0.430)"]
+    assert found("Judges the wrong way round", row(accuracy=0.4)) == [
+        "criteria, arm_reinforce: safe (0.400, 0.370 to 0.430)"
+    ]
