@@ -104,10 +104,14 @@ def test_what_is_loaded_is_right_or_refused(saved, name, model_class):
         model = load_model(folder, model_class=model_class)
     except UnsupportedModelError as error:
         assert str(folder) in str(error)
-        assert "try another version of TransformerLens" in str(error)
-        other = re.search(r"use model_class='(\w+)'", str(error))
-        if other is not None:  # and what is proposed works
-            assert off(load_model(folder, model_class=other[1]), folder) < 1e-4
+        assert "another version of TransformerLens" in str(error)
+        if (other := re.search(r"try model_class='(\w+)'", str(error))) is not None:
+            try:
+                proposed = load_model(folder, model_class=other[1])
+            except ModelMismatchError as second:  # this version may compute it otherwise, and proposes no third
+                assert "model_class=" not in str(second)
+            else:
+                assert off(proposed, folder) < 1e-4
     else:
         assert off(model, folder) < 1e-4
 
@@ -116,9 +120,9 @@ def test_the_other_class_is_proposed_only_for_architectures_that_it_has():
     # Cohere: in no HookedTransformer; Gemma: only under the names that Google gave.
     for architecture in ("CohereForCausalLM", "GemmaForCausalLM", "NoSuchForCausalLM"):
         assert "HookedTransformer" not in other_than("TransformerBridge", architecture)
-    proposed = "use model_class='HookedTransformer'" in other_than("TransformerBridge", "LlamaForCausalLM")
+    proposed = "try model_class='HookedTransformer'" in other_than("TransformerBridge", "LlamaForCausalLM")
     assert proposed == bool(HOOKED)
-    assert "use model_class='TransformerBridge'" in other_than("HookedTransformer", "PhiForCausalLM")
+    assert "try model_class='TransformerBridge'" in other_than("HookedTransformer", "PhiForCausalLM")
     assert "model_class" not in other_than("HookedTransformer", "NoSuchForCausalLM")
 
 

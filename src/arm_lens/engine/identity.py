@@ -190,11 +190,11 @@ def _remedy(model: LanguageModel) -> str:
 
 
 def other_than(model_class: ModelClass, architecture: str) -> str:
-    """What to use instead of a model class: the other one, if this TransformerLens has it for the architecture."""
+    """What may work instead of a model class: the other one only if this TransformerLens has it for the architecture."""
     other = "TransformerBridge" if model_class == "HookedTransformer" else "HookedTransformer"
     known = SUPPORTED_ARCHITECTURES if other == "TransformerBridge" else known_to_hooked_transformer()
-    newer = "try another version of TransformerLens (pip install --upgrade transformer-lens)"
-    return f"use model_class='{other}', or {newer}" if architecture in known else newer
+    first = f"model_class='{other}', or " if architecture in known else ""
+    return f"try {first}another version of TransformerLens (pip install --upgrade transformer-lens)"
 
 
 # ------------------------------------------------------------------------------------------ the heads
