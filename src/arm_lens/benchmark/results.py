@@ -35,7 +35,7 @@ from arm_lens.judges.artefact import RECORDED_VERSIONS
 from arm_lens.preferences import Prompt
 from arm_lens.registry import JUDGES
 from arm_lens.safe_text import with_formulas, without_formulas
-from arm_lens.storage import digest_of_bytes, json_bytes, locked, write_bytes
+from arm_lens.storage import DamagedFileError, digest_of_bytes, json_bytes, locked, parse_json, write_bytes
 
 ROW_FIELDS = (*PART_FIELDS, "accuracy", "ci_low", "ci_high", "n")
 """The columns of the rows in ``results.json``."""
@@ -93,9 +93,20 @@ class BenchmarkResults(BenchmarkItems):
 
     @classmethod
     def load(cls, folder: str | Path) -> BenchmarkResults:
-        """Read what `save` wrote; a FileNotFoundError names a missing table."""
-        folder = Path(folder)
-        tables = folder / "tables"
+        """Read what `save` wrote.
+
+        Raises:
+            FileNotFoundError: naming a missing table.
+            DamagedFileError: naming the folder, if its files are not what `save` wrote.
+        """
+        try:
+            return cls._load(Path(folder))
+        except (ValueError, LookupError, TypeError) as error:
+            raise DamagedFileError(f"the results in {folder} are damaged ({error}); run the same again") from error
+
+    @classmethod
+    def _load(cls, folder: Path) -> BenchmarkResults:
+        tables, meta = folder / "tables", _meta_in(folder / "results.json")
         checks = json.loads((tables / "health.json").read_text(encoding="utf-8"))
         long = {name: pd.read_parquet(folder / where / f"{name}.parquet") for name, where in LONG_TABLES.items()}
         texts = long["texts"]
@@ -193,14 +204,19 @@ def _make_way(out: Path, config: Mapping[str, Any], force: bool) -> None:
     summary = out / "results.json"
     if not summary.exists():
         return
-    before = json.loads(summary.read_text(encoding="utf-8"))["meta"].get("config", {})
+    try:
+        before = _meta_in(summary).get("config", {})
+    except DamagedFileError as error:
+        if not force:
+            raise OtherRunError(f"{error}; name another folder, or pass force=True to replace it") from error
+        before = {}
     changed = sorted(name for name in {**before, **config} if before.get(name) != config.get(name))
     if changed and not force:
         what = (
             f"another configuration ({', '.join(changed)} differ)" if before else "judges that were given, not of a run"
         )
         raise OtherRunError(
-            f"{out} has the results of {what}; name another folder, or pass force=True (--force) to replace them"
+            f"{out} has the results of {what}; name another folder, or pass force=True to replace them"
         )
     if changed:
         _clear(out)
@@ -315,6 +331,15 @@ def _published(config: BenchmarkConfig) -> dict[str, Any]:
             if where.get(key) is not None:
                 where[key] = _shown(where[key])
     return published
+
+
+def _meta_in(summary: Path) -> dict[str, Any]:
+    """The part ``meta`` of a ``results.json``; a DamagedFileError if it is none."""
+    try:
+        meta = dict(parse_json(summary.read_bytes())["meta"])
+        return meta | {"config": dict(meta["config"])} if "config" in meta else meta
+    except (ValueError, LookupError, TypeError) as error:
+        raise DamagedFileError(f"{summary} is damaged, or another program's file") from error
 
 
 def _without_passwords(value: Any) -> Any:
