@@ -280,6 +280,23 @@ def test_a_key_that_is_echoed_in_an_error_is_nowhere(caplog, capfd, status):
     assert KEY not in shown and "[hidden]" in str(error.value)
 
 
+def test_a_key_among_the_likely_tokens_is_not_stored(tmp_path):
+    with ChatServer(lambda request: Reply("Yes", [("Yes", {"Yes": 0.7, KEY: 0.2, "No": 0.1})])) as server:
+        assert judge_at(server, cache=tmp_path).score(["How?"], ["So."])[0] == 1.0
+    assert not any(KEY.encode() in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("url", ["me:hunter2@host", "http://me:hunter2@h:port/v1", "http://me:hunter2@a..b/v1",
+                                 "http://me:hunter2@h\x01st/v1", "http://me@host/v1?key=hunter2"])  # fmt: skip
+def test_an_address_that_is_none_is_refused_and_not_shown(monkeypatch, url):
+    with pytest.raises(ValueError, match="expected an address such as") as error:
+        EndpointOptions(base_url=url)
+    monkeypatch.setenv("OPENAI_BASE_URL", url)
+    with pytest.raises(ValueError, match="environment variable OPENAI_BASE_URL is not an address such as") as own:
+        endpoint_judge()
+    assert "hunter2" not in str(error.value) + str(own.value)
+
+
 def test_no_part_of_a_key_is_left_where_a_message_is_cut():
     with ChatServer(sure) as server:
         for pad in range(170, 305, 3):

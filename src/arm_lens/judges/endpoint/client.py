@@ -17,7 +17,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import threading
 import time
 import weakref
@@ -44,7 +43,7 @@ from arm_lens.judges.endpoint.errors import (
     is_too_long,
     message_of,
 )
-from arm_lens.judges.endpoint.options import EndpointOptions, public_address
+from arm_lens.judges.endpoint.options import EndpointOptions, own_address, public_address
 from arm_lens.judges.endpoint.transport import Deadline, http_client
 from arm_lens.storage import parse_json
 
@@ -176,7 +175,7 @@ class ChatClient:
         self._errors: tuple[type[BaseException], ...] = (openai.OpenAIError, ValueError, UnusableResponse)
         self._gate, self._budget = Gate(options.requests_per_minute), Budget(options.budget)
         self._prices = options.prices or (math.nan, math.nan)
-        given = urlsplit(options.base_url or os.environ.get("OPENAI_BASE_URL") or "")
+        given = urlsplit(options.base_url or own_address())
         user, password = (unquote(one or "") for one in (given.username, given.password))
         header = b64encode(f"{user}:{password}".encode()).decode() if user or password else ""
         self._secrets = Secrets(*({api_key, password, header} - {NO_KEY, ""}))
@@ -191,7 +190,7 @@ class ChatClient:
         )
         weakref.finalize(self, http.close)
         self._client = openai.OpenAI(
-            api_key=api_key, base_url=public_address(given.geturl()) or None, max_retries=options.max_retries,
+            api_key=api_key, base_url=public_address(given.geturl()), max_retries=options.max_retries,
             timeout=options.timeout, http_client=http,
         )  # fmt: skip
         self._options, self._where = options, str(self._client.base_url)
@@ -383,6 +382,7 @@ def _answer(content: bytes, secrets: Secrets) -> Answer:
     )
     text = choice.message.content or ""
     public, finish = (secrets.hidden(one, least=LEAST_SECRET) for one in (text, choice.finish_reason or ""))
-    if public != text or any(secrets.hidden(one.text, least=LEAST_SECRET) != one.text for one in tokens or ()):
+    names = [name for one in tokens or () for name in (one.text, *dict(one.top))]
+    if public != text or any(secrets.hidden(name, least=LEAST_SECRET) != name for name in names):
         tokens = None  # a key may be in several of them
     return Answer(public, finish, usage.prompt_tokens, usage.completion_tokens, tokens or None)

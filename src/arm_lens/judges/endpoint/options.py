@@ -21,6 +21,7 @@ from pydantic import (
 
 from arm_lens.registry import OptionsModel
 
+ADDRESS = "an address such as https://api.example.org/v1, without ? and #"
 USUAL_KEY, OPENAI = "OPENAI_API_KEY", "https://api.openai.com/v1"
 
 
@@ -64,13 +65,8 @@ class EndpointOptions(OptionsModel):
     def _is_address(cls, url: str | None) -> str | None:
         if url is None:
             return None
-        try:
-            parts = urlsplit(url)
-            complete = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-        except ValueError:  # a port that is not a number
-            complete = False
-        if not complete or parts.query or parts.fragment:
-            raise ValueError("expected an address such as https://api.example.org/v1, without ? and #")
+        if not _is_complete(url):
+            raise ValueError(f"expected {ADDRESS}")
         return url
 
     @field_serializer("base_url", when_used="json")
@@ -109,12 +105,12 @@ class EndpointOptions(OptionsModel):
             return {}
         if self.api_key_env == USUAL_KEY and not self.is_foreign:
             return {}
-        return {self.api_key_env: _origin(self.base_url or _own_address())[1]}
+        return {self.api_key_env: _origin(self.base_url or own_address())[1]}
 
     @property
     def is_foreign(self) -> bool:
         """Whether the endpoint is neither OpenAI nor the one that ``OPENAI_BASE_URL`` names, by protocol, host and port."""
-        return _origin(self.base_url or _own_address()) not in {_origin(_own_address()), _origin(OPENAI)}
+        return _origin(self.base_url or own_address()) not in {_origin(own_address()), _origin(OPENAI)}
 
     def shared_by(self, workers: int) -> EndpointOptions:
         """The options of each of several processes, so that together they call the endpoint no more than one would."""
@@ -127,8 +123,27 @@ class EndpointOptions(OptionsModel):
         )
 
 
-def _own_address() -> str:
-    return os.environ.get("OPENAI_BASE_URL") or OPENAI
+def own_address() -> str:
+    """The address that the user's own environment names, or OpenAI's.
+
+    Raises:
+        ValueError: naming the variable, if its value is not an address.
+    """
+    url = os.environ.get("OPENAI_BASE_URL") or OPENAI
+    if not _is_complete(url):
+        raise ValueError(f"the environment variable OPENAI_BASE_URL is not {ADDRESS}")
+    return url
+
+
+def _is_complete(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        host.encode("idna")
+        complete = parts.scheme in ("http", "https") and host.isprintable() and host != "" and parts.port != 0
+    except ValueError:  # a port that is not a number, a host that no address can have
+        return False
+    return complete and not parts.query and not parts.fragment
 
 
 def _origin(url: str) -> tuple[str, str]:
