@@ -191,3 +191,11 @@ def test_without_a_prompt_nothing_stands_where_it_would():
     assert "Prompt" not in template.ranked_question("", "It rains.", "It snows.")
     inline = JudgeTemplate(scalar="request: {prompt} reply: {response}")
     assert inline.question("", "It rains.") == "request:  reply: It rains."
+
+
+@pytest.mark.parametrize("name", ["yes", "no", "first", "second"])
+def test_a_spelling_is_not_taken_for_its_letters(name):
+    for make in (lambda: JudgeTemplate(**{name: "Yes"}), lambda: JudgeTemplate.from_dict({name: "Yes"})):
+        with pytest.raises(ValueError, match=f"the template's '{name}'"):
+            make()
+    assert getattr(JudgeTemplate.from_dict({name: ["Yes"]}), name) == ("Yes",)

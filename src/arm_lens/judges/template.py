@@ -9,7 +9,6 @@ in which the demonstrations stand before the question, each with its verdict.
 from __future__ import annotations
 
 import datetime
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,7 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from transformers import PreTrainedTokenizerBase
 
 from arm_lens.engine.language_model import ModelLike, describe
@@ -25,8 +24,11 @@ from arm_lens.engine.model_info import BUNDLED_NAME, bundled_model_path
 from arm_lens.engine.tokens import MarkedText
 from arm_lens.judges.chat import FIXED_DATE, Turn, chat_text
 from arm_lens.preferences import PreferenceFieldError, Prompt, text_of
+from arm_lens.storage import parse_json, read_regular
 
 TEMPLATE_FILE = "judge_template.json"
+LARGEST_FILE = 2**20
+"""Bytes of a template's file."""
 NO_RANKED_QUESTION = "this judge template has no ranked question: its model judges one response at a time"
 
 
@@ -80,6 +82,8 @@ class JudgeTemplate:
             if missing:
                 raise ValueError(f"the template's {name!r} text lacks {{{missing[0]}}}")
         for name in ("yes", "no", "first", "second"):
+            if isinstance(getattr(self, name), str):  # whose letters are no spellings
+                raise ValueError(f"the template's {name!r} is a list of spellings, not {getattr(self, name)!r}")
             object.__setattr__(self, name, tuple(getattr(self, name)))
             if not getattr(self, name):
                 raise ValueError(f"the template has no spelling for the verdict {name!r}")
@@ -175,9 +179,28 @@ class JudgeTemplate:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> JudgeTemplate:
-        """From JSON, which has lists for tuples."""
-        fields: Any = {name: tuple(one) if isinstance(one, list) else one for name, one in values.items()}
-        return cls(**fields)
+        """From JSON, which has lists for tuples; a ValueError names what is no field, or not of its type."""
+        if not isinstance(values, Mapping):
+            raise ValueError("a judge template is an object of its fields")
+        try:
+            return TypeAdapter(cls).validate_python(dict(values))
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            place, reason = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+            raise ValueError(f"the template's {place!r}: {reason}" if place else reason) from None
+
+    @classmethod
+    def read(cls, path: str | Path) -> JudgeTemplate:
+        """From a JSON file; a ValueError names it and what is wrong."""
+        content = read_regular(path, most=LARGEST_FILE)
+        try:
+            values = parse_json(content)
+        except ValueError as error:
+            raise ValueError(f"{path} is not valid JSON: {error}") from error
+        try:
+            return cls.from_dict(values)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
 
 
 def checked_prompt(prompt: Prompt, has_place: bool) -> str:
@@ -214,5 +237,5 @@ def default_template(model: ModelLike) -> JudgeTemplate:
     name = describe(model).name
     folder = bundled_model_path() if name == BUNDLED_NAME else Path(name)
     if (folder / TEMPLATE_FILE).is_file():
-        return JudgeTemplate.from_dict(json.loads((folder / TEMPLATE_FILE).read_text(encoding="utf-8")))
+        return JudgeTemplate.read(folder / TEMPLATE_FILE)
     return JudgeTemplate()
