@@ -11,6 +11,7 @@ and are gone when the context manager exits, also after an exception.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal
@@ -38,6 +39,8 @@ class Injection:
     def __post_init__(self) -> None:
         if self.mode not in ("replace", "add"):
             raise ValueError(f"an injection's mode is 'replace' or 'add', not {self.mode!r}")
+        if not math.isfinite(self.strength):
+            raise ValueError(f"an injection's strength is a finite number, not {self.strength}")
 
     def apply(self, z: Tensor, values: Tensor, chosen: Tensor) -> Tensor:
         """``z`` with ``values`` written where ``chosen``; shapes [..., head, d_head] and [..., head] broadcast.
