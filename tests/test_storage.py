@@ -379,9 +379,10 @@ def test_a_file_of_other_origin_is_refused_and_left_alone(tmp_path):
     ours = '"made_of": {"data": "x"}'
     damaged = ['{"pieces": 0, "length": 0, "made_of": 3}', f'{{"pieces": 0, "length": 0, {ours}}}',
                f'{{"pieces": 0, "length": -3, "sha256": "", {ours}}}']  # fmt: skip
-    for content in (None, "", "[]", "{}", "[" * 100_000, *damaged):
-        if content is not None:
-            (tmp_path / "notes.made-of.json").write_text(content)
+    with pytest.raises(FileExistsError, match=r"was not written by this program"):
+        Growing(tmp_path / "notes", {"data": "x"})
+    for content in ("", "[]", "{}", "[" * 100_000, *damaged):
+        (tmp_path / "notes.made-of.json").write_text(content)
         with pytest.raises(ValueError, match=r"notes was made of something else \(data\)"):
             Growing(tmp_path / "notes", {"data": "x"})
     assert (tmp_path / "notes").read_text() == "mine" and path.read_bytes() == b"first\n"

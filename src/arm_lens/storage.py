@@ -382,7 +382,8 @@ class Growing:
         made_of: everything that the content depends on, JSON-like; a file made of something else is not continued.
 
     Raises:
-        ValueError: if the file is made of something else, or has no record of what it is made of.
+        FileExistsError: if the file has no record of what it is made of: it is somebody else's.
+        ValueError: if the file is made of something else.
         DamagedFileError: if the file was changed.
     """
 
@@ -390,6 +391,8 @@ class Growing:
         self.path, self.pieces = Path(path), 0
         self._record = self.path.with_name(self.path.name + ".made-of.json")
         self._made_of, self._digest, self._length = json.loads(json.dumps(made_of)), hashlib.sha256(), 0
+        if self.path.exists() and not self._record.exists():
+            raise FileExistsError(errno.EEXIST, "exists, and was not written by this program", str(self.path))
         if self.path.exists():
             self._continue()
         else:

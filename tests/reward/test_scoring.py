@@ -238,15 +238,15 @@ def test_a_changed_output_is_refused(saved, data, load, tmp_path):
         score_file(saved, data, out, load=load)
 
 
-@pytest.mark.parametrize("name", ["rows.parquet", "x.json", "x.csv.gz"])
+@pytest.mark.parametrize("name", ["rows.parquet", "x.json", "x.csv.gz", "x.jsonl"])
 def test_a_file_that_is_somebody_elses_is_not_overwritten(saved, tmp_path, name):
     write_table(pd.DataFrame(rows(3)), tmp_path / "rows.parquet")
     if name != "rows.parquet":
         (tmp_path / name).write_bytes(b"mine")
-    before = {path: path.read_bytes() for path in tmp_path.glob("*.*")}
-    with pytest.raises(FileExistsError, match="has no scores of this program"):
+    before = {path: path.read_bytes() for path in tmp_path.glob("[!.]*.*")}
+    with pytest.raises(FileExistsError, match="was not written by this program"):
         score_file(saved, tmp_path / "rows.parquet", tmp_path / name, load=lambda folder: pytest.fail("loaded"))
-    assert {path: path.read_bytes() for path in tmp_path.glob("*.*")} == before
+    assert {path: path.read_bytes() for path in tmp_path.glob("[!.]*.*")} == before
 
 
 @pytest.mark.slow

@@ -103,7 +103,7 @@ def score_file(
     appendable = is_appendable(extension, out)
     scores = out if appendable else out.with_name(f"{out.name}.scores.jsonl")
     if out.exists() and not scores.exists():
-        raise FileExistsError(17, "exists, and has no scores of this program; choose another file", str(out))
+        raise FileExistsError(17, "exists, and was not written by this program", str(out))
     with growing(scores, made_of) as file:
         starts = range(0, len(table), AT_A_TIME)
         if file.pieces < len(starts):
