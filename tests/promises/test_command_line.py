@@ -13,6 +13,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from arm_lens.cli import app, main
@@ -101,11 +102,18 @@ def test_help_and_version_are_there_at_once():
         ("such as labels='>= 4'.", "such as --label '>= 4'."),
         ('chat_template_kwargs={"enable_thinking": False}, or', "--chat-template-kwarg enable_thinking=no, or"),
         ("use dtype=torch.float32 (in", "use --dtype float32 (in"),
+        ("pass on_overlap='warn' to judge them", "pass --allow-overlap to judge them"),
+        ("name another folder, or pass force=True to replace", "name another folder, or pass --force to replace"),
         ("label = 1, prompt={x}, a=b", "label = 1, prompt={x}, a=b"),
     ],
 )  # fmt: skip
 def test_arguments_of_the_library_are_spelled_as_options(python, typed):
     assert as_options(python) == typed
+
+
+def test_options_in_errors_are_options_of_a_command():
+    commands = typer.main.get_command(app).commands.values()
+    assert {*OPTIONS.values()} <= {option for command in commands for one in command.params for option in one.opts}
 
 
 @pytest.mark.parametrize("name", OPTIONS)
@@ -129,6 +137,14 @@ def test_whatever_follows_an_argument_the_text_around_it_stays(name):
         ("train.jsonl", ("--template", "{folder}/train.jsonl"), "not valid JSON"),
         ("train.jsonl", ("--template", "{folder}/deep.json"), "deep.json is not valid JSON: it is nested"),
         ("train.jsonl", ("--template", "/dev/zero"), "/dev/zero is a folder, a pipe or a device"),
+        ("train.jsonl", ("--template", "{folder}"), "is a folder, a pipe or a device"),
+        ("train.jsonl", ("--template", "{folder}/field.json"), "the template's 'scaler': "),
+        ("train.jsonl", ("--template", "{folder}/type.json"), "the template's 'scalar': "),
+        ("train.jsonl", ("--template", "{folder}/letters.json"), "the template's 'yes': "),
+        ("train.jsonl", ("--seed", "99999999999999999999"), "'--seed'"),
+        ("train.jsonl", ("--strength", "nan"), "strength is a finite number, not nan"),
+        ("train.jsonl", ("--selector-option", "learning_rate=NaN"), "learning_rate"),
+        ("train.jsonl", ("--chat-template-kwarg", "tokenize=yes"), "--chat-template-kwarg: 'tokenize' is decided"),
         ("train.jsonl", ("--out", "/"), "--out /: name a folder within it"),
         ("missing.jsonl", (), "missing.jsonl: no such file"),
         ("words.jsonl", (), "--label joy=... --label anger=..."),
@@ -138,10 +154,12 @@ def test_whatever_follows_an_argument_the_text_around_it_stays(name):
 def test_wrong_options_and_data_are_refused_before_a_model_is_loaded(refused, files, tmp_path, data, options, said):
     (files / "words.jsonl").write_text('{"text": "a", "label": "joy"}\n{"text": "b", "label": "anger"}\n')
     (files / "deep.json").write_text("[" * 100_000)
+    for name, fields in (("field", {"scaler": "x"}), ("type", {"scalar": 5}), ("letters", {"yes": "Yes"})):
+        (files / f"{name}.json").write_text(json.dumps(fields))
     (files / "broken.jsonl").write_text('{"text": "a", "label": true}\n{"text": "b", "la\n')
     options = [one.format(folder=files) for one in options]
     found = refused("fit", files / data, "--out", tmp_path / "out", "--model", tmp_path / "no model", *options)
-    assert said in found
+    assert said in found and "pydantic" not in found
     assert not (tmp_path / "out").exists()
 
 
@@ -160,6 +178,12 @@ def test_an_unfinished_fit_needs_a_folder_of_its_own_and_one_process(refused, fi
     with locked(tmp_path / "out.unfinished"):
         assert "another process is writing to" in refused(*fit, *QUICK)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("device", ["nope", "cuda:99"])
+def test_a_device_that_is_not_there_is_named(refused, files, tmp_path, device):
+    found = refused("fit", files / "train.jsonl", "--out", tmp_path / "out", "--device", device)
+    assert f"there is no device '{device}'" in found and "--device cpu" in found
 
 
 def test_a_criterion_of_the_demonstration_that_is_none_is_refused(refused, tmp_path):

@@ -14,6 +14,7 @@ from arm_lens.benchmark.parts import REWARD_MODELS, digest_of_files, remove_othe
 from arm_lens.judge_model import labelled_responses
 from arm_lens.judges.controls import ConstantJudge, LengthJudge
 from arm_lens.preferences import PreferenceDataError
+from arm_lens.storage import DamagedFileError
 
 WORLD = {"kind": "world", "criteria": ["polite"], "test_items": 6}
 NO_MODEL = "a-model/that-is-nowhere"
@@ -36,9 +37,7 @@ def test_another_configuration_is_refused_or_replaces_everything(tmp_path):
     again = run_benchmark(config_of(workers=1), tmp_path, progress=False)  # the same: nothing is replaced
     assert again.tables.summary.equals(first.tables.summary) and (tmp_path / "report.html").exists()
     other = config_of(judges=["length", "constant"], title="Another")
-    with pytest.raises(
-        OtherRunError, match=r"another configuration \(judges, title differ\); .*force=True \(--force\)"
-    ):
+    with pytest.raises(OtherRunError, match=r"another configuration \(judges, title differ\); .*force=True"):
         run_benchmark(other, tmp_path, progress=False)
     assert {path: path.read_bytes() for path in before} == before
     run_benchmark(other, tmp_path, force=True, progress=False)
@@ -106,6 +105,30 @@ def test_a_folder_with_a_summary_has_the_tables_of_the_same_results(tmp_path, mo
     monkeypatch.undo()
     with pytest.raises(FileNotFoundError, match=r"results\.json"):
         BenchmarkResults.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b"{}", b'{"meta": 3}', b'{"meta": {"config": 3}}', b"\xff", b"[" * 10**5]
+)
+def test_another_programs_summary_is_named_and_left_alone(tmp_path, content):
+    (tmp_path / "results.json").write_bytes(content)
+    with pytest.raises(OtherRunError, match=r"results\.json is damaged, or another program's file; .*force=True"):
+        run_benchmark(config_of(model=NO_MODEL), tmp_path, progress=False)
+    with pytest.raises(DamagedFileError, match=r"results\.json"):
+        BenchmarkResults.load(tmp_path)
+    assert (tmp_path / "results.json").read_bytes() == content
+
+
+def test_a_table_that_is_none_is_named(tmp_path):
+    results_with(LengthJudge()).save(tmp_path)
+    for path in [*(tmp_path / "tables").iterdir(), tmp_path / "items.parquet"]:
+        content = path.read_bytes()
+        path.write_bytes(b'{"a": "b"' + content[20:])
+        if path.suffix in (".json", ".parquet"):
+            with pytest.raises(DamagedFileError, match=tmp_path.name):
+                BenchmarkResults.load(tmp_path)
+        path.write_bytes(content)
+    BenchmarkResults.load(tmp_path)
 
 
 def test_reward_models_of_other_runs_are_deleted_and_the_users_own_are_not(tmp_path):

@@ -64,6 +64,16 @@ def test_a_character_that_the_terminal_lacks_ends_no_run(monkeypatch):
     assert written.getvalue().split(b"Error: ")[1].strip() == rb"\xfcber \u2713"
 
 
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+def test_a_closed_stream_ends_no_run(monkeypatch, name):
+    done = []
+    monkeypatch.setattr(sys, name, None)
+    monkeypatch.setattr("arm_lens.cli.app", lambda: done.append(getattr(sys, name).write("x")))
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+    main()
+    assert done == [1]
+
+
 def test_an_error_says_what_is_not_lost(monkeypatch, capfd):
     error = ValueError("the endpoint is gone")
     error.add_note("5 of 12 answers are kept in [x]/answers")

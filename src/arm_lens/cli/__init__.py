@@ -22,7 +22,7 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 from arm_lens.cli.commands import app
 from arm_lens.cli.output import errors, say
-from arm_lens.cli.spelling import as_options
+from arm_lens.cli.spelling import OPTIONS, as_options
 
 __all__ = ["app", "main"]
 
@@ -33,9 +33,7 @@ USERS_ERRORS = (ValueError, OSError, ImportError, ArithmeticError)
 def main() -> None:
     """Run the command line, with errors and warnings in one line and without a traceback."""
     warnings.showwarning = lambda message, *_: say("[yellow]Warning:[/] ", as_options(str(message)), to=errors)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a character that the terminal's encoding lacks ends no run
-            stream.reconfigure(errors="backslashreplace")
+    _prepare_streams()
     try:
         app()
     except (*USERS_ERRORS, RuntimeError) as error:
@@ -47,8 +45,23 @@ def main() -> None:
         sys.exit(1)
 
 
+def _prepare_streams() -> None:
+    """See to it that no run ends because of what is printed: a character that the encoding lacks, a stream that is closed."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  # until the process ends
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def _text(error: BaseException) -> str:
-    """An error's message; that of an operating system error names the file."""
+    """An error's message; that of an operating system error names the file, one about options the option."""
+    from pydantic import ValidationError
+
+    if isinstance(error, ValidationError):
+        found = ((".".join(map(str, one["loc"])), one["msg"]) for one in error.errors(include_url=False))
+        return "; ".join(f"{OPTIONS.get(name, name)}: {said.removeprefix('Value error, ')}" for name, said in found)
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return str(error)

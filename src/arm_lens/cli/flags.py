@@ -28,8 +28,6 @@ KindOfScore = Annotated[
         "--score-kind", help="P(Yes) over the vocabulary (reward, probability), P(Yes) of Yes and No, or the log-odds."
     ),
 ]
-LARGEST_TEMPLATE = 2**20
-"""Bytes of the file of a template."""
 MOST_SEED = 2**32 - 1
 """The largest that all random generators take."""
 MEANINGS: dict[str, bool | str] = {"yes": True, "true": True, "no": False, "false": False, "drop": "drop"}
@@ -210,7 +208,7 @@ class Question:
         return QuestionOptions(
             criterion_text=self.criterion_text,
             layout=self.layout,
-            template=None if self.template is None else JudgeTemplate.from_dict(_json(self.template)),
+            template=None if self.template is None else JudgeTemplate.read(self.template),
             system=self.system,
             chat_template_kwargs=_values("chat-template-kwarg", self.chat_template_kwarg),
             on_too_long=self.on_too_long,
@@ -298,16 +296,3 @@ def _value(text: str) -> Any:
         return parse_json(text.encode(errors="replace"))
     except ValueError:
         return text
-
-
-def _json(path: Path) -> dict[str, Any]:
-    from arm_lens.storage import parse_json, read_regular
-
-    content = read_regular(path, most=LARGEST_TEMPLATE)
-    try:
-        found = parse_json(content)
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} is not an object of JudgeTemplate's fields")
-    return found

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from arm_lens.benchmark import BenchmarkResults
 
 console, errors = Console(emoji=False), Console(stderr=True, emoji=False)
-NUMBER_WIDTH = 5
-"""Characters of a number in a table, of which a narrow terminal must not cut any."""
+NAME_WIDTH, NUMBER_WIDTH = 10, 5
+"""The least characters of a name and of a number in a table; a terminal too narrow for them breaks lines, and cuts none."""
 
 
 def say(markup: str, text: object = "", *, to: Console = console) -> None:
@@ -64,7 +64,7 @@ def show_subsets(results: BenchmarkResults) -> None:
         table.add_row(_plain(name), *(f"{value:.3f}" for value in row), end_section=name == wide.index[-1])
     if len(wide) > 1:
         table.add_row("mean", *(f"{value:.3f}" for value in wide.mean()))
-    console.print(table, crop=False)
+    _print(table)
 
 
 def show_standings(results: BenchmarkResults) -> None:
@@ -89,7 +89,7 @@ def show_standings(results: BenchmarkResults) -> None:
             more = ["–", "–"] if area is None or area.auc != area.auc else [f"{area.auc:.3f}", interval(area)]
             known = f"{row.accuracy:.3f}", interval(row), str(items[row.judge])
             table.add_row(_plain(row.judge), *known, *(more if areas else []))
-        console.print(table, crop=False)
+        _print(table)
 
 
 def _main_rows(results: BenchmarkResults) -> pd.DataFrame:
@@ -105,7 +105,16 @@ def _table(title: str, *columns: str) -> Table:
         table.add_column(
             _plain(column),
             justify="right" if number else "left",
-            min_width=NUMBER_WIDTH if number else None,
+            min_width=NUMBER_WIDTH if number else NAME_WIDTH,
             overflow="fold",
         )
     return table
+
+
+def _print(table: Table) -> None:
+    """Print a table, as narrow as the terminal if all names and numbers have their least width."""
+    count = len(table.columns)
+    least = NAME_WIDTH + NUMBER_WIDTH * (count - 1) + 3 * count + 1  # with a space on either side, and lines between
+    if console.width < least:
+        table.width = least
+    console.print(table, crop=False)

@@ -14,7 +14,6 @@ OPTIONS = {
     "split": "--split",
     "format": "--format",
     "on_error": "--on-error",
-    "ties": "--ties",
     "limit": "--limit",
     "on_too_long": "--on-too-long",
     "chat_template_kwargs": "--chat-template-kwarg",
@@ -31,6 +30,7 @@ OPTIONS = {
     "dtype": "--dtype",
     "device": "--device",
     "force": "--force",
+    "on_overlap": "--allow-overlap",
     "score_kind": "--score-kind",
 }
 """Arguments of the library that a command has as an option."""
@@ -74,7 +74,7 @@ def _spelled(option: str, source: str) -> str:
             (name, one) for name, given in value.items() for one in (given if isinstance(given, list) else [given])
         )
         return " ".join(f"{option} {shlex.quote(f'{_cell(name)}={_cell(one)}')}" for name, one in pairs)
-    if value is True:
+    if value is True or option == OPTIONS["on_overlap"]:
         return option
     return f"{option} {_cell(value) if value is ... else shlex.quote(_cell(value))}"
 
