@@ -195,7 +195,6 @@ def test_without_a_prompt_nothing_stands_where_it_would():
 
 @pytest.mark.parametrize("name", ["yes", "no", "first", "second"])
 def test_a_spelling_is_not_taken_for_its_letters(name):
-    for make in (lambda: JudgeTemplate(**{name: "Yes"}), lambda: JudgeTemplate.from_dict({name: "Yes"})):
-        with pytest.raises(ValueError, match=f"the template's '{name}'"):
-            make()
+    with pytest.raises(ValueError, match=f"the template's '{name}'"):
+        JudgeTemplate.from_dict({name: "Yes"})
     assert getattr(JudgeTemplate.from_dict({name: ["Yes"]}), name) == ("Yes",)
