@@ -264,7 +264,7 @@ def main() -> None:
         "--hooked-shapes", nargs="*", choices=list(SHAPES), default=["6 layers of 512"],
         help="those of the shapes that are measured on HookedTransformer too",
     )  # fmt: skip
-    parser.add_argument("--models", nargs="*", type=Path, default=None, help="folders of further models")
+    parser.add_argument("--models", nargs="*", type=Path, default=[], help="folders of further models")
     parser.add_argument("--lengths", nargs="+", type=int, default=list(LENGTHS), help="prompt tokens")
     parser.add_argument("--masks", nargs="+", type=int, default=list(MASKS))
     parser.add_argument("--examples", type=int, default=4, help="prompts in the speed section")
@@ -275,9 +275,6 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
     options = parser.parse_args()
-    if options.models is None:
-        neighbour = Path(__file__).resolve().parents[2] / "shared" / "models" / "tinystories-3m"
-        options.models = [neighbour] if neighbour.is_dir() else []
     out = options.out
     out.mkdir(parents=True, exist_ok=True)
     result: dict[str, Any] = {"meta": machine(options.device, options.dtype)}

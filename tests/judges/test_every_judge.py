@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -44,6 +44,8 @@ OPTIONS = {
     "arm_soft_gate": {"selector": {"steps": 2}},
     "arm_hard_concrete": {"selector": {"steps": 2}},
     "arm_random_heads": {"selector": {"like": QUICK}},
+    "arm_calibrated": {"selector": QUICK},
+    "rating": {"template": asdict(replace(TEMPLATE, no=("river", "mill", "church", "hotel"), yes=("farm",)))},
     "voting_rationale": {"votes": 2, "rationale": {"max_tokens": 3}},
     "endpoint": {"model": "judge", "max_retries": 0, "timeout": 10.0},
 }
@@ -135,7 +137,7 @@ def test_it_says_of_itself_what_a_benchmark_wants_to_know(fitted, name):
             torch.testing.assert_close(rewards.double(), torch.sigmoid(gaps.double()), atol=1e-5, rtol=0)
         if judge.states_probability:
             assert ((rewards >= 0) & (rewards <= 1)).all()
-        assert judge.threshold is None or judge.states_probability or judge.threshold == 0.5
+        assert judge.threshold is None or judge.states_probability or judge.threshold in (0.5, 3.0)  # a rating's middle
     json.dumps(judge.facts())
     if "heads" in judge.facts():
         assert judge.facts()["n_heads"] == len(judge.facts()["heads"]) == len(judge.heads)
@@ -189,7 +191,7 @@ def test_what_was_saved_judges_as_before(fitted, model, tmp_path, name):
 
 def test_no_two_kinds_of_judge_are_called_the_same():
     classes = {JUDGES[name].judge for name in FITTED}
-    assert len({one.kind for one in classes}) == len(classes) == 5
+    assert len({one.kind for one in classes}) == len(classes) == 7
 
 
 def merged(one, other):
@@ -272,7 +274,7 @@ def test_its_model_is_a_language_model(fitted, model, name):
 def test_a_judge_that_there_is_not_is_refused_by_name(model):
     with pytest.raises(UnknownNameError, match="no judge 'arm_reinforced'; there are arm, arm_reinforce, "):
         fit_judge("arm_reinforced", model, PAIRS)
-    with pytest.raises(OptionsError, match="'greedy' has no option 'steps'; it has kind, max_heads, head_penalty"):
+    with pytest.raises(OptionsError, match="'greedy' has no option 'steps'; it has kind, head_penalty, layers, max_heads"):
         fit_judge("arm", model, PAIRS, {"selector": {"kind": "greedy", "steps": 5}})
 
 

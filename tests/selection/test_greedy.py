@@ -120,7 +120,7 @@ def test_a_step_asks_at_once_about_each_head_that_is_left_and_no_other():
 def test_the_seed_is_ignored_and_the_options_are_for_json():
     one, two = (Greedy().select(arbitrary(3), seed=seed) for seed in (0, 1))
     assert one.heads == two.heads and one.history.equals(two.history)
-    dumped = {"kind": "greedy", "max_heads": 3, "head_penalty": 0.01, "layers": None}
+    dumped = {"kind": "greedy", "max_heads": 3, "head_penalty": None, "layers": None}
     assert Greedy(max_heads=3).model_dump() == dumped
     assert isinstance(Greedy(), Selector)
 

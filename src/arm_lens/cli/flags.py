@@ -232,7 +232,7 @@ class Reading:
     reward: Annotated[
         Literal["log_prob", "two_way", "probability", "accuracy", "margin"],
         typer.Option(help="What the search for heads maximises."),
-    ] = "log_prob"
+    ] = "two_way"
     injection: Annotated[
         Literal["replace", "add"], typer.Option(help="Write the means instead of the activations, or add them.")
     ] = "replace"

@@ -38,7 +38,7 @@ def means_and_objective(
     *,
     validation: Sequence[Preference] | None = None,
     injection: Injection | None = None,
-    reward: RewardKind = "log_prob",
+    reward: RewardKind = "two_way",
     checkpoint: FitCheckpoint | None = None,
     progress: bool = False,
 ) -> tuple[HeadMeans, PooledObjective]:
@@ -143,7 +143,7 @@ def judging_objective(
     means: HeadMeans,
     *,
     injection: Injection | None = None,
-    reward: RewardKind = "log_prob",
+    reward: RewardKind = "two_way",
     clusters: Sequence[Hashable] | None = None,
     criterion: str = "",
     progress: bool = False,

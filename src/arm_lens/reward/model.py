@@ -144,7 +144,7 @@ class ActivationRewardModel(VerdictJudge, AskingJudge):
         question: QuestionOptions | str | None = None,
         reading: ReadingOptions | None = None,
         selector: Selector | HeadSet | Mapping[str, Any] | str | None = None,
-        reward: RewardKind = "log_prob",
+        reward: RewardKind = "two_way",
         injection: Injection | None = None,
         seed: int | None = None,
         checkpoint: str | Path | None = None,
@@ -174,7 +174,8 @@ class ActivationRewardModel(VerdictJudge, AskingJudge):
             FitWarning: if the reward model is valid but probably not what was meant; its record has the same `notes`.
 
         Raises:
-            ValueError: if there are too few examples, or they name several criteria.
+            ValueError: if there are too few examples, or they name several criteria; or if there is a checkpoint folder, but
+                hooks are on the model.
             NotFiniteError: naming prompt and layer, if the model computes numbers that are not finite.
             StoreBusyError: if another process fits the same in the checkpoint folder.
         """
@@ -193,6 +194,10 @@ class ActivationRewardModel(VerdictJudge, AskingJudge):
         chooser = selector if isinstance(selector, HeadSet) else selector_of(selector or Reinforce())
         if isinstance(chooser, Selector):
             chooser = chooser.resolved((judge.model.n_layers, judge.model.n_heads))  # what is recorded are numbers
+        if checkpoint is not None and judge.model.has_foreign_hooks():
+            raise ValueError(
+                "hooks are on the model, which a checkpoint cannot tell from others: remove them, or fit without a checkpoint"
+            )
         kept = FitCheckpoint(checkpoint, {} if checkpoint is None else {
             "model": fingerprint_of(judge.model, judge.question).digest,
             "question": judge.question.model_dump(mode="json"),

@@ -6,10 +6,11 @@ from pydantic import Field
 
 from arm_lens.engine.steering import Injection
 from arm_lens.judges.base import FitContext
+from arm_lens.judges.calibrated import CalibratedJudge, Calibration, check_scalar
 from arm_lens.judges.generative import GenerativeOptions, bare_prompt
 from arm_lens.registry import JudgeSpec, Style
 from arm_lens.reward.model import ActivationRewardModel
-from arm_lens.selection import RandomHeads, Reinforce, RewardKind
+from arm_lens.selection import PUBLISHED, RandomHeads, Reinforce, RewardKind
 from arm_lens.selection.selector import SelectorChoice
 
 PER_STEP = 40
@@ -21,7 +22,7 @@ class RewardModelOptions(GenerativeOptions):
 
     selector: SelectorChoice = Field(default_factory=Reinforce)
     """How heads are chosen: a name, or options with a ``kind``."""
-    reward: RewardKind = "log_prob"
+    reward: RewardKind = "two_way"
     """What the search maximises."""
     injection: Injection = Injection()
 
@@ -73,6 +74,14 @@ SPECS = (
         symbol="octagon",
     ),
     SPEC.preset(
+        "arm_published",
+        {"selector": {"kind": "reinforce", **PUBLISHED.model_dump(exclude_unset=True)}, "reward": "log_prob"},
+        summary="An Activation Reward Model with the published search, for the published reward.",
+        label="Published search",
+        color="#b8860b",
+        symbol="diamond-tall",
+    ),
+    SPEC.preset(
         "arm_top_effect",
         {"selector": {"kind": "top_effect"}},
         summary="The means at the heads that help most alone.",
@@ -102,7 +111,7 @@ SPECS = (
         summary="The means at heads found by gradient, with gates that can be exactly 0 and 1.",
         label="Hard-concrete heads",
         color="#7b3294",
-        symbol="star-square",
+        symbol="star-triangle-up",
     ),
     SPEC.preset(
         "arm_all_heads",
@@ -120,4 +129,33 @@ SPECS = (
         color="#8c8c8c",
         symbol="triangle-down",
     ),
+)
+
+
+class CalibratedRewardModelOptions(RewardModelOptions):
+    """Options of the Activation Reward Model at a corrected threshold."""
+
+    calibration: Calibration = "threshold"
+    """How the threshold is found (`arm_lens.judges.calibrated`)."""
+
+
+def _fit_calibrated(context: FitContext, options: CalibratedRewardModelOptions) -> CalibratedJudge:
+    own = {name: getattr(options, name) for name in RewardModelOptions.model_fields}
+    reward = _fit(context, RewardModelOptions.model_construct(**own))
+    return CalibratedJudge.of(reward, context.examples, options.calibration)
+
+
+CALIBRATED = JudgeSpec(
+    name="arm_calibrated",
+    judge=CalibratedJudge,
+    options=CalibratedRewardModelOptions,
+    fit=_fit_calibrated,
+    defaults={"selector": _REINFORCE},
+    summary="An Activation Reward Model, at a threshold that is corrected on the examples.",
+    style=Style(label="Activation RM, fitted threshold", color="#d55e00", symbol="circle-cross", group="Activation RM"),
+    random=SPEC.random,
+    checks_fit=True,
+    prompt=bare_prompt,
+    check=check_scalar,
+    place=101,
 )

@@ -1,9 +1,10 @@
 """What a selection of heads maximises: how well the steered model judges labelled examples.
 
-For a mask S and an example with label y the reward is the log-probability of the right verdict (the published choice:
-minus the cross-entropy of the first target token), the same among the two verdicts alone, the probability of the right one
-of the two, whether the verdict is right, or the margin log P(right) - log P(wrong). The first needs the logits of the whole
-vocabulary; the others need only those of the verdicts, which saves most of the unembedding.
+For a mask S and an example with label y the reward is, of the two verdicts alone, the log-probability of the right one
+(``two_way``) or its probability, whether the verdict is right, or the margin log P(right) - log P(wrong). They need the
+logits of the verdicts only, which saves most of the unembedding. Published is the log-probability among the whole vocabulary
+(``log_prob``: minus the cross-entropy of the first target token). A model that would rather write something else gains most
+of that reward by writing any verdict at all, and a search for it may tell nothing apart.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class JudgingObjective:
         replay: Replay,
         values: Float[Tensor, "layer head d_head"],
         labels: Sequence[bool],
-        kind: RewardKind = "log_prob",
+        kind: RewardKind = "two_way",
         clusters: Sequence[Hashable] | None = None,
         names: Sequence[str] | None = None,
         criterion: str = "",

@@ -8,11 +8,11 @@ rewards, and follows the score-function estimate of the gradient of the expected
 
 with Adam. As published (the head search of arXiv 2412.00142's sibling, Multimodal Task Vectors, arXiv 2406.15334, taken
 up by Activation Reward Models, arXiv 2507.01368), the advantage is ``(r - mean) / (std + 0.001)`` over the masks of the
-step, one random example is judged per step, and there is no head penalty. The default here judges all examples in
-every step (which the replay makes cheap), subtracts a small head penalty from the reward, without which heads that do not
-matter drift and membership says little, and chooses the heads with p > 0.5 rather than the best of ten samples. Its
-leave-one-out baseline, left unscaled, makes the estimate unbiased; scaled by the deviation, as it is by default, it is the
-standardised advantage times S / (S - 1).
+step, one random example is judged per step, all heads start at p = 0.27, and there is no head penalty. The default here
+judges all examples in every step (which the replay makes cheap), starts with few heads, likelier those that help alone,
+subtracts a small head penalty from the reward, without which heads that do not matter drift and membership says little, and
+chooses the heads with p > 0.5 rather than the best of ten samples. Its leave-one-out baseline, left unscaled, makes the
+estimate unbiased; scaled by the deviation, as it is by default, it is the standardised advantage times S / (S - 1).
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ class Reinforce(Search):
 
     kind: Literal["reinforce"] = "reinforce"
     random: ClassVar[bool] = True
-    steps: PositiveInt = 200
+    steps: PositiveInt = 50
     """Steps of the search; the time it takes is proportional to them."""
     masks: Annotated[int, Field(ge=2)] = 32
     """Masks sampled per step."""
     examples_per_step: PositiveInt | None = None
     """Random examples, new for each step; None judges all examples in every step."""
-    learning_rate: float = 0.1
+    learning_rate: float = 0.2
     initial_logit: float | None = None
     """By default a probability of 0.27, or on larger models as much less as makes 13 heads likely: many means at once
     destroy what the model computes, and all that a search could learn then is to close every head."""
