@@ -41,8 +41,8 @@ def training_curves(
 ) -> go.Figure:
     """The mean over seeds as a line, and the band from the lowest to the highest seed.
 
-    The reward is by default the log-probability of the right verdict, where a judge that flips a coin has at most log 0.5,
-    about -0.69: a search that ends lower has found no set of heads that judges its examples.
+    The reward is by default the log-probability of the right one of the two verdicts, where a judge that flips a coin has
+    log 0.5, about -0.69: a search that ends lower has found no set of heads that judges its examples.
 
     Args:
         history: selections or reward models, also by name; or a table like `arm_lens.frames.HISTORY` with the column
