@@ -319,7 +319,7 @@ def test_exactly_the_planted_heads_are_found(seed, tokenizer, tmp_path_factory):
     """In `planted_model` the verdict turns on the last token's class, which three heads of the bare prompt hide."""
     planted = planted_model(tokenizer, tmp_path_factory, seed=seed)
     judge = GenerativeJudge(planted.model, question=QuestionOptions(template=planted.template))
-    questions = questions_of(planted.examples[:4], planted.template)  # both classes, twice; more would say the same
+    questions = questions_of(planted.examples, planted.template)
     objective = judging_objective(judge, questions, planted.means)
     from arm_lens.selection import reinforce
 
