@@ -154,7 +154,8 @@ def test_position_bias_is_found_either_way():
     fits = pd.DataFrame(
         [fit(position_bias=0.3), fit(subset="polite", position_bias=-0.2), fit(subset="x", position_bias=0.0)]
     )
-    assert found("Prefers a position", row(), fits=fits) == ["criteria, arm_reinforce: safe (+0.300); polite (-0.200)"]
+    place = "criteria, arm_reinforce: safe (the first, +0.300); polite (the second, -0.200)"
+    assert found("Prefers a position", row(), fits=fits) == [place]
 
 
 def cells(standard: dict[str, float], **values) -> list[dict]:

@@ -328,8 +328,8 @@ def bias_gaps(summary: pd.DataFrame) -> pd.DataFrame:
 
 @_sign(
     "Prefers a position",
-    f"a ranked judge's position bias is beyond {POSITION} either way",
-    lambda row: f"{row['position_bias']:+.3f}",
+    f"a ranked judge prefers the first response more often than the second by more than {POSITION}, or the second more often",
+    lambda row: f"the {'first' if row['position_bias'] > 0 else 'second'}, {row['position_bias']:+.3f}",
 )
 def _position(tables: _Tables) -> pd.DataFrame:
     means = _means(tables.fits, "position_bias")
