@@ -68,7 +68,7 @@ def test_saving_over_an_older_one_may_be_killed_at_any_moment(folder_of, model_o
         write_artefact(
             folder, KIND, model_of("llama"), {"means": torch.full((3, 4, 12), -1.0)}, {"heads": [], "criterion": "-1"}
         )
-        for number in victims.kill_at_random(80, 0.12, str(folder)):
+        for number in victims.kill_at_random(40, 0.12, str(folder)):
             _, record, tensors = artefact._whole(folder, KIND)
             assert (tensors["means"] == float(record["criterion"])).all(), f"kill {number}"
             if record["criterion"] != "-1":

@@ -68,9 +68,10 @@ def spellings(tokenizer):
 # ------------------------------------------------------------------------------------------ without reasons
 
 
+@pytest.mark.any_tl
 @pytest.mark.parametrize("temperature", [1.0, 2.5])
 def test_the_expected_share_is_the_two_way_probability(judge, raw, temperature):
-    seeds, votes = 120, 4
+    seeds, votes = 60, 4
     yes, no = spellings(judge.tokenizer)
     template = default_template(judge)
     texts = [f"{template.question(p, r)}{template.cue}" for p, r in zip(PROMPTS, RESPONSES, strict=True)]
@@ -91,6 +92,7 @@ def test_the_expected_share_is_the_two_way_probability(judge, raw, temperature):
     assert (np.abs(found.mean(axis=0) - expected) < 3 * error).all()
 
 
+@pytest.mark.any_tl
 def test_many_votes_settle_at_the_two_way_probability(judge):
     questions = GenerativeJudge(judge, examples=SHOWN)
     expected = questions.score(PROMPTS, RESPONSES, kind="two_way")
@@ -99,6 +101,7 @@ def test_many_votes_settle_at_the_two_way_probability(judge):
     assert ((found - expected).abs() <= 3.5 * error + 1e-3).all()
 
 
+@pytest.mark.any_tl
 def test_votes_belong_to_the_texts_and_the_seed(judge):
     questions = GenerativeJudge(judge, question=QuestionOptions(batch_size=2))
     voting = VotingJudge(questions, votes=50, seed=1)
@@ -202,6 +205,7 @@ def test_a_chat_models_verdict_follows_the_reasons_in_the_same_turn(chat_model, 
     assert float(found) == pytest.approx(share_of(each, (8, question)))
 
 
+@pytest.mark.any_tl
 def test_votes_with_reasons_belong_to_the_texts_and_the_seed(judge):
     rationale = Rationale(max_tokens=4)
     judges = [GenerativeJudge(judge, question=QuestionOptions(batch_size=size)) for size in (2, 16)]
