@@ -50,6 +50,10 @@ OPTIONS = {
     "arm_greedy": {"selector": {"max_heads": 2}},
     "arm_soft_gate": {"selector": {"steps": 3}},
     "arm_hard_concrete": {"selector": {"steps": 3}},
+    "arm_calibrated": {"selector": {"steps": 20}},
+    "rating": {
+        "template": {"scalar": "Request: {prompt}\nReply: {response}", "no": ["a", "the", "is", "it"], "yes": ["and"]}
+    },
     "voting_rationale": {"votes": 2, "rationale": {"max_tokens": 4}},
 }
 """So that it does not take long."""
@@ -128,6 +132,8 @@ def test_nothing_else_is_in_the_register():
     names = {"zero_shot", "few_shot", "voting", "voting_rationale", "likelihood", "sav", "probe", "length", "random"}
     heads = {"reinforce", "all_heads", "random_heads", "top_effect", "greedy", "soft_gate", "hard_concrete"}
     heads |= {"reinforce_denoised", "reinforce_add"}
+    names |= {"few_shot_all", "calibrated", "rating", "zero_shot_contextual", "zero_shot_batch"}
+    names |= {"zero_shot_threshold", "few_shot_threshold", "arm_calibrated"}
     assert set(JUDGES) == names | {f"arm_{one}" for one in heads} | {"arm", "generative", "constant", *APART}
 
 

@@ -29,11 +29,12 @@ from arm_lens.engine.sharing import shared_readings
 from arm_lens.evaluation.health import Check
 from arm_lens.heads import HeadSet
 from arm_lens.judges.base import Judge, ScoreKind
+from arm_lens.judges.calibrated import CalibratedJudge
 from arm_lens.judges.checks import Texts, check_as_many
 from arm_lens.judges.generative import GenerativeJudge
 from arm_lens.judges.options import ReadingOptions
 from arm_lens.judges.questions import listed_names
-from arm_lens.preferences import OverlapError, OverlapWarning, Preference, Prompt, find_overlap
+from arm_lens.preferences import OverlapError, OverlapWarning, Preference, Prompt, find_overlap, unpair
 from arm_lens.preferences.overlap import known_among, text_digests
 from arm_lens.registry import JUDGES
 from arm_lens.reward.model import ActivationRewardModel
@@ -133,6 +134,7 @@ def _overlaps(
 
 def _learns(judge: Judge) -> bool:
     """Whether benchmarks have judges of this class also judge the examples that they were fitted on."""
+    judge = judge.judge if isinstance(judge, CalibratedJudge) else judge
     return any(spec.checks_fit and type(judge) is spec.judge for spec in JUDGES.values())
 
 
@@ -175,7 +177,9 @@ def controls_of(
 
     Returns:
         The unsteered model without (``zero_shot``) and with demonstrations in the prompt (``few_shot``); the same means
-        at all heads (``arm_all_heads``) and at random ones (``arm_random_heads``).
+        at all heads (``arm_all_heads``) and at random ones (``arm_random_heads``). If the layout is scalar and there are
+        examples of both kinds, also the unsteered model and the reward model with their thresholds fitted to them
+        (``zero_shot_threshold``, ``arm_calibrated``), which tell what steering does from what a threshold does.
 
     Raises:
         OverlapError: if all examples are in the test, so that there is no demonstration.
@@ -188,11 +192,16 @@ def controls_of(
     count = record.demonstrations if demonstrations is None else demonstrations
     reading = ReadingOptions(demonstrations=count, seed=record.seed)
     generator = torch.Generator().manual_seed(record.seed)
+    fitted: dict[str, Judge | list[Judge]] = {}
+    if not judge.compares_only and len({one.label for one in unpair(examples_left)}) == 2:
+        fitted["zero_shot_threshold"] = CalibratedJudge.of(judge, examples_left)
+        fitted["arm_calibrated"] = CalibratedJudge.of(reward, examples_left)
     return {
         "zero_shot": judge,
         "few_shot": GenerativeJudge.fit(judge.model, examples_left, question=judge.question, reading=reading),
         "arm_all_heads": reward.with_heads(HeadSet.all(own.n_layers, own.n_heads)),
         "arm_random_heads": [reward.with_heads(own.random_like(generator)) for _ in range(random_sets)],
+        **fitted,
     }
 
 

@@ -6,6 +6,7 @@
 from arm_lens.judges.artefact import ArtefactError, WrongModelError
 from arm_lens.judges.base import Comparison, FittedJudge, Judge
 from arm_lens.judges.by_name import fit_judge, load_judge
+from arm_lens.judges.calibrated import CalibratedJudge
 from arm_lens.judges.chat import ChatTemplateError
 from arm_lens.judges.checks import SkippedWarning
 from arm_lens.judges.controls import ConstantJudge, LengthJudge, RandomJudge
@@ -18,6 +19,7 @@ from arm_lens.judges.options import Denoise, QuestionOptions, ReadingOptions
 from arm_lens.judges.position_bias import PositionBias
 from arm_lens.judges.probe import HeadProbe
 from arm_lens.judges.questions import ClippedPromptWarning, OwnAnswerWarning, UnknownTokensWarning
+from arm_lens.judges.rating import RatingJudge
 from arm_lens.judges.sav import SparseAttentionVectors
 from arm_lens.judges.verdict_mass import VerdictMassWarning
 from arm_lens.judges.voting import Rationale, VotingJudge
@@ -26,6 +28,7 @@ __all__ = [
     "AnswersFileError",
     "ArtefactError",
     "BudgetReachedError",
+    "CalibratedJudge",
     "ChatTemplateError",
     "ClippedPromptWarning",
     "Comparison",
@@ -44,6 +47,7 @@ __all__ = [
     "PositionBias",
     "QuestionOptions",
     "RandomJudge",
+    "RatingJudge",
     "Rationale",
     "ReadingOptions",
     "SkippedWarning",

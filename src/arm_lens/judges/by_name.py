@@ -56,8 +56,16 @@ def load_judge(path: str | Path, model: ModelLike | None = None, *, device: str 
         ArtefactError: also if no installed judge is of the saved kind.
     """
     kind = kind_of_artefact(path)
+    try:
+        judge = judge_class(kind)
+    except ValueError as error:
+        raise ArtefactError(f"{path} holds a {kind}, and {error}") from error
+    return judge.load(path, model, device=device)
+
+
+def judge_class(kind: str) -> type[FittedJudge]:
+    """The class of the fitted judges of a kind; a ValueError if no installed judge is of that kind."""
     for spec in JUDGES.values():
         if issubclass(spec.judge, FittedJudge) and spec.judge.kind == kind:
-            loaded: FittedJudge = spec.judge.load(path, model, device=device)
-            return loaded
-    raise ArtefactError(f"{path} holds a {kind}, and no judge that is installed is of that kind")
+            return spec.judge
+    raise ValueError("no judge that is installed is of that kind")
