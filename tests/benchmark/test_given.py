@@ -21,7 +21,7 @@ from arm_lens.selection import Reinforce
 
 pytestmark = pytest.mark.slow
 
-CONTROLS = ["zero_shot", "few_shot", "arm_all_heads", "arm_random_heads"]
+CONTROLS = ["zero_shot", "few_shot", "arm_all_heads", "arm_random_heads", "zero_shot_threshold", "arm_calibrated"]
 
 
 class Exclamations:

@@ -40,6 +40,9 @@ from arm_lens.judges.questions import (
 from arm_lens.preferences import LabelledResponse, Preference, PreferencePair, unpair
 from arm_lens.registry import JudgeSpec, OptionsModel, Style
 
+MOST_DEMONSTRATIONS = 10_000
+"""More than there are examples: all of them, as far as they fit if the question's options say ``on_too_long="clip"``."""
+
 
 class GenerativeJudge(VerdictJudge, FittedJudge):
     """Asks the model as it is whether a response meets the criterion; in the ranked layout, which of two is better.
@@ -345,6 +348,14 @@ SPECS = (
         label="Few-shot (in prompt)",
         color="#0072b2",
         symbol="square",
+    ),
+    SPEC.preset(
+        "few_shot_all",
+        {"demonstrations": MOST_DEMONSTRATIONS, "on_too_long": "clip"},
+        summary="P(Yes) with all examples in the prompt; those that do not fit in the context are left out.",
+        label="Few-shot, all examples",
+        color="#004c7a",
+        symbol="square-x",
     ),
     SPEC.preset(
         "ranked_zero_shot",
