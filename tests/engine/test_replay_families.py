@@ -290,7 +290,7 @@ def assert_masks_matter(logits, dtype):
 @every_model
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @given(data=st.data())
-@examples(3)
+@examples(2)
 def test_the_replay_gives_what_one_plain_pass_per_prompt_and_mask_gives(tokenizer, family, model_class, dtype, data):
     config, case = data.draw(CONFIGS[family]), data.draw(cases())
     model = load(config, case.seed, tokenizer, model_class, dtype)
