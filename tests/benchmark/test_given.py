@@ -157,8 +157,8 @@ def test_evaluate_writes_results_and_a_page(files, fitted, tmp_path):
     )
 
 
-@pytest.mark.slow
-def test_the_demo_command_writes_what_it_promises(tmp_path):
+def test_the_demo_command_writes_what_it_promises(tmp_path, monkeypatch):
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")  # else two processes would import everything for one reward model
     said = invoke("demo", "--out", tmp_path, "--seeds", "1", "--test-items", "20", "--criterion", "list")
     assert "zero_shot" in said and "list" in said
     rows = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["rows"]
