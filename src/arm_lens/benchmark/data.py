@@ -42,6 +42,7 @@ from arm_lens.preferences import (
     read_preferences,
     unpair,
 )
+from arm_lens.safe_text import printable
 from arm_lens.storage import digest_of
 
 WORLD_TEST_ITEMS = 200
@@ -288,9 +289,9 @@ def clusters_of(examples: Sequence[Preference]) -> dict[str, str]:
 
 
 def subset_of(one: Preference, *, field: str = "subset") -> str:
-    """The subset that a preference names in a field of its metadata, or ``all``."""
+    """The subset that a preference names in a field of its metadata, or ``all``; control characters are written out."""
     value = one.metadata.get(field)
-    return "all" if value is None or value == "" else str(value)
+    return "all" if value is None or value == "" else printable(str(value))
 
 
 def _preferences(study: PreferenceStudy, *, examples: bool = False) -> list[Preference]:

@@ -366,6 +366,15 @@ def _text(written: str) -> Prompt:
     return text if isinstance(text, str) else tuple(text)
 
 
+_TEXTS = (
+    *("benchmark", "subset", "section", "criterion", "unit", "judge", "other"),
+    *("heads", "preferred", "score_kind", "notes"),
+)
+"""The columns that are text, also where it looks like a number or like nothing: ``007``, ``NA``."""
+
+
 def _read_csv(path: Path) -> pd.DataFrame:
     """Read a table that may have no columns."""
-    return with_formulas(pd.read_csv(path)) if path.read_text(encoding="utf-8").strip() else pd.DataFrame()
+    if not path.read_text(encoding="utf-8").strip():
+        return pd.DataFrame()
+    return with_formulas(pd.read_csv(path, dtype=dict.fromkeys(_TEXTS, str), keep_default_na=False, na_values=[""]))
