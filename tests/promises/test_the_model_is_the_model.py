@@ -20,6 +20,7 @@ from arm_lens.engine import (
     NotFiniteError,
     UncheckedModelWarning,
     UnsupportedModelError,
+    describe,
     language_model,
     last_logits,
     loading,
@@ -223,6 +224,19 @@ def test_a_hugging_face_model_is_compared_as_it_is(saved, tokenizer, monkeypatch
     monkeypatch.setattr(TransformerBridge, "boot_transformers", distorted)
     with pytest.raises(ModelMismatchError, match="LlamaForCausalLM"):
         language_model((copy.deepcopy(raw), tokenizer))
+
+
+@pytest.mark.parametrize("lowest", [-1e4, -1e9, torch.finfo(torch.float32).min])
+def test_tokens_that_are_ruled_out_do_not_widen_the_tolerance(saved, lowest):
+    def rule_out(model):
+        model.lm_head.bias[7] = lowest
+
+    folder = saved(transformers.PhiConfig(**SHAPE), rule_out)
+    assert describe(load_model(folder)).architecture == "PhiForCausalLM"
+    bridge = TransformerBridge.boot_transformers(str(folder), device="cpu")
+    distort(bridge)
+    with pytest.raises(ModelMismatchError, match="PhiForCausalLM of transformers"):
+        language_model(bridge)
 
 
 @pytest.mark.parametrize("name", ["llama", "alibi"])

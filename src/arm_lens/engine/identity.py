@@ -58,6 +58,8 @@ PROCESSED = 5
 """How much larger the tolerance is for weights that TransformerLens has folded or centred; at most `LARGEST`."""
 LARGEST = 0.5
 """No rounding is allowed more."""
+NEVER = 1000.0
+"""Tokens whose logit is that much smaller than the largest are ruled out, however much smaller it is."""
 QUANTISED = 0.3
 """The tolerance for quantised weights, whose activations may be rounded by batch."""
 
@@ -90,7 +92,8 @@ def reference(module: nn.Module, vocabulary: int, dtype: torch.dtype) -> Referen
         beginning = read(rows[1][: LENGTHS[-1]])
     if not all(bool(has_maximum(one).all()) for one in logits):
         raise NotFiniteError.of(f"the logits of {name} itself", None, None, cause_in(dtype))
-    if not _deviation(logits[1][: len(beginning)], beginning) <= tolerance(dtype):
+    quantised = getattr(config, "quantization_config", None) is not None
+    if not _deviation(logits[1][: len(beginning)], beginning) <= tolerance(dtype, quantised=quantised):
         raise UnsupportedModelError(
             f"{name} is not causal: its logits at a token depend on later tokens, so that there is no next-token verdict"
         )
@@ -135,8 +138,9 @@ def _deviation(found: Tensor, expected: Tensor) -> float:
     """The largest difference in standard deviations; infinite where a number is not finite that should be."""
     if found.shape != expected.shape:
         return torch.inf
-    spread = expected[expected.isfinite()]
-    masked = found.isneginf() & expected.isneginf()  # tokens that some models never predict
+    ours, theirs = (logits < logits.amax(dim=-1, keepdim=True) - NEVER for logits in (found, expected))
+    masked = ours & theirs  # tokens that some models never predict
+    spread = expected[expected.isfinite() & ~masked]
     off = (found - expected).masked_fill(masked, 0.0).abs().max()
     scale = spread.std().clamp(min=1e-6 * float(spread.abs().max()) + 1e-30)
     return float((off / scale).nan_to_num(nan=torch.inf))
@@ -154,7 +158,7 @@ def compare(model: LanguageModel, expected: Reference, *, quantised: bool = Fals
 
     def centred(logits: Tensor) -> Tensor:  # as probabilities do not change by it, weights may be processed to do it
         logits = logits.float().cpu()
-        return logits - logits.mean(dim=-1, keepdim=True) if processed else logits
+        return logits.log_softmax(dim=-1) if processed else logits
 
     with model.exclusive(), without_hooks(model.modules()):
         problem = model.structural_difference(expected.windows, expected.frequencies)
