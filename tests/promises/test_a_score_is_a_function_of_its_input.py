@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import random
 import threading
@@ -10,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 import transformers
+from transformer_lens.hook_points import HookPoint
 
 from arm_lens import ActivationRewardModel, GenerativeJudge, HeadSet, JudgeTemplate, LabelledResponse, load_model, steer
 from arm_lens.engine import (
@@ -21,9 +23,11 @@ from arm_lens.engine import (
     read_all,
     read_batch,
     sample_tokens,
+    shared_readings,
 )
 from arm_lens.engine.prefix_cache import each_last_logits
 from arm_lens.engine.protocol import MixedLengthsError
+from arm_lens.engine.tokens import encode_text
 from arm_lens.judges.options import QuestionOptions, ReadingOptions
 
 pytestmark = [pytest.mark.tl4, pytest.mark.filterwarnings("ignore::arm_lens.engine.replay.SlowReplayWarning")]
@@ -128,6 +132,43 @@ def test_padding_side_batch_and_order_change_nothing(model_of, model_class, fami
         torch.testing.assert_close(last_logits(model, pad(SEQUENCES, side=side)), alone, **CLOSE)
         torch.testing.assert_close(read_batch(model, pad(SEQUENCES, side=side)), heads, **CLOSE)
         torch.testing.assert_close(last_logits(model, pad(SEQUENCES[::-1], side=side)).flip(0), alone, **CLOSE)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_tells_responses_apart_whether_readings_are_shared_or_not(folder_of, dtype):
+    judge = GenerativeJudge(load_model(folder_of("llama"), dtype=dtype), question=QuestionOptions(template=TEMPLATE))
+    prompts, responses = PLACES * 4, [f"it is {'so ' * number}warm" for number in range(32)]
+    gaps = judge.score(prompts, responses, kind="gap")
+    with shared_readings():
+        assert torch.equal(judge.score(prompts, responses, kind="gap"), gaps)
+    assert len(set(gaps.tolist())) == len(gaps)
+
+
+def test_what_was_exact_without_padding_is_tried_again_with_it(fresh):
+    """GPT-Neo's local layers look back by slots, so that padding between a prefix and the rest hides what comes before."""
+    shape = {"vocab_size": 96, "hidden_size": 32, "intermediate_size": 64, "num_layers": 2, "num_heads": 4}
+    config = transformers.GPTNeoConfig(
+        **shape, attention_types=[[["global", "local"], 1]], window_size=6, max_position_embeddings=64,
+        bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    model, beginning = fresh(config), SEQUENCES[1][:12]
+    alike = [[*beginning, *row[:9]] for row in (SEQUENCES[2], SEQUENCES[5], SEQUENCES[7])]
+    unlike = [
+        [*beginning, *row[:length]]
+        for length, row in zip((9, 1, 3), (SEQUENCES[2], SEQUENCES[5], SEQUENCES[7]), strict=True)
+    ]
+    no_heads, values = torch.zeros(1, 2, 4, dtype=torch.bool), torch.zeros(2, 4, 8)
+    list(each_last_logits(model, alike * 4))
+    sample_tokens(model, [SEQUENCES[7], SEQUENCES[4]], torch.rand(2, 2))  # padding, but before the prompts
+    Replay(model, alike, VERDICTS).verdict_logits(no_heads, values)
+    expected = torch.stack([raw_logits(model, one) for one in unlike])
+    found = torch.empty(12, 96)
+    for here, logits in each_last_logits(model, unlike * 4):
+        found[here] = logits
+    torch.testing.assert_close(found, expected.repeat(4, 1), **CLOSE)
+    torch.testing.assert_close(
+        Replay(model, unlike, VERDICTS).verdict_logits(no_heads, values)[:, 0], VERDICTS.sums(expected), **CLOSE
+    )
 
 
 # ------------------------------------------------------------------------------------------ threads
@@ -245,3 +286,37 @@ def test_after_an_interruption_nothing_is_left_on_the_model(judges, interruption
         for judge, one in zip(judges, expected, strict=True):
             assert torch.equal(pool.submit(judge.score, PROMPTS, RESPONSES).result(timeout=60), one)
     module.eval()
+
+
+@pytest.mark.parametrize(
+    "change", [lambda backend: backend.enable_truncation(3), lambda backend: backend.enable_padding(length=99)]
+)
+def test_a_text_is_whole_while_another_thread_has_the_tokenizer_truncate_or_pad(tokenizer, change):
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.backend_tokenizer.enable_padding(length=99)
+    expected, settle = encode_text(tokenizer, "the garden is warm"), tokenizer.set_truncation_and_padding
+    others = iter([change, change])
+
+    def settled_and_changed_by_another_thread(**options):
+        settle(**options)
+        next(others, lambda backend: None)(tokenizer.backend_tokenizer)
+
+    tokenizer.set_truncation_and_padding = settled_and_changed_by_another_thread
+    assert encode_text(tokenizer, "the garden is warm") == expected
+    assert len(expected) == 4 and next(others, None) is None
+
+
+def test_an_interruption_while_hooks_are_added_leaves_none_of_them(model_of, model_class, monkeypatch):
+    model, add_hook = model_of("llama", model_class), HookPoint.add_hook
+    expected = last_logits(model, pad(SEQUENCES[:1]))
+
+    def interrupted(point, *args, **options):
+        add_hook(point, *args, **options)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(HookPoint, "add_hook", interrupted)
+        with pytest.raises(KeyboardInterrupt), steer(model, HeadSet.all(3, 4), torch.ones(3, 4, 12)):
+            raise AssertionError("not reached")
+    assert not language_model(model).is_hooked()
+    assert torch.equal(last_logits(model, pad(SEQUENCES[:1])), expected)

@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -28,7 +29,7 @@ from arm_lens import (
 )
 from arm_lens.engine.tokens import PromptTooLongError
 from arm_lens.judges import load_judge
-from arm_lens.judges.artefact import RECORD, ArtefactError, WrongModelError
+from arm_lens.judges.artefact import RECORD, ArtefactError, HooksNotSavedWarning, WrongModelError
 from arm_lens.judges.fingerprint import fingerprint_of
 from arm_lens.judges.options import ReadingOptions
 from arm_lens.judges.probe import HeadProbe
@@ -119,6 +120,48 @@ def test_a_folder_whose_model_was_changed_is_refused_and_the_error_says_in_what(
     assert str(saved) in str(error.value)
 
 
+def lightly_tuned(folder: Path) -> None:
+    """A fine-tune as small as rounding in half precision."""
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(1.002)
+    model.save_pretrained(folder)
+
+
+def other_embedding_of_one_word(folder: Path) -> None:
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder)
+    word = transformers.AutoTokenizer.from_pretrained(folder).convert_tokens_to_ids("church")
+    with torch.no_grad():
+        model.get_input_embeddings().weight[word] *= -2
+    model.save_pretrained(folder)
+
+
+def other_words(folder: Path) -> None:
+    """Two words that are in no fixed text have each other's number."""
+    content = json.loads((folder / "tokenizer.json").read_text())
+    vocabulary = content["model"]["vocab"]
+    vocabulary["mill"], vocabulary["church"] = vocabulary["church"], vocabulary["mill"]
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("change", [lightly_tuned, other_embedding_of_one_word, other_words])
+def test_what_a_few_texts_do_not_show_is_refused_too(folder, tmp_path, change, dtype):
+    judge = GenerativeJudge(load_model(folder, dtype=dtype))
+    before = judge.score(["the mill"], ["a church"], kind="gap")
+    saved = judge.save(tmp_path / "judge")
+    GenerativeJudge.load(saved)
+    change(folder)
+    assert not torch.equal(
+        GenerativeJudge(load_model(folder, dtype=dtype)).score(["the mill"], ["a church"], kind="gap"), before
+    )
+    with pytest.raises(
+        WrongModelError, match=r"its tokenizer differs|has other weights, though similar ones|computes other"
+    ):
+        GenerativeJudge.load(saved)
+
+
 def test_a_folder_whose_model_is_gone_is_refused_in_our_words(folder, tmp_path):
     saved = reward_on(load_model(folder)).save(tmp_path / "rm")
     shutil.rmtree(folder)
@@ -150,6 +193,25 @@ def test_a_fingerprint_is_of_nobodys_steering_hooks_or_mode(folder):
         assert fingerprint_of(raw).digest == plain.digest
     assert raw.training and len(point.fwd_hooks) == 1
     raw.eval()
+
+
+def test_hooks_of_others_are_not_saved_which_is_said_and_no_checkpoint_is_taken_for_that_of_a_fit_without_them(
+    folder, tmp_path
+):
+    raw = load_model(folder)
+    judge, options = GenerativeJudge(raw), {"selector": "top_effect", "checkpoint": tmp_path / "kept"}
+    reward_on(raw, **options)
+    handle = raw.original_model.get_output_embeddings().register_forward_hook(lambda module, args, logits: 2 * logits)
+    with pytest.warns(HooksNotSavedWarning, match="generative judge: loaded, it answers as the model without them"):
+        judge.save(tmp_path / "judge")
+    with pytest.raises(ValueError, match="fit without a checkpoint"):
+        reward_on(raw, **options)
+    handle.remove()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", HooksNotSavedWarning)
+        judge.save(tmp_path / "judge")
+        with steer(raw, HeadSet.all(3, 4), torch.ones(3, 4, 12)):
+            judge.save(tmp_path / "judge")
 
 
 @pytest.mark.slow
@@ -209,6 +271,22 @@ def test_links_to_files_are_followed(folder, tmp_path):
     for path in saved.iterdir():
         (tmp_path / "links" / path.name).symlink_to(path)
     assert ActivationRewardModel.load(tmp_path / "links", model).heads == HeadSet.of(3, 4, [(0, 1), (1, 2)])
+
+
+def test_saving_leaves_other_peoples_files_in_the_folder(folder, tmp_path):
+    model = load_model(folder)
+    others = [
+        "tensors-epoch1.safetensors",
+        "tensors-.safetensors",
+        "model.safetensors",
+        "tensors-0123456789abcdeX.safetensors",
+    ]
+    for name in others:
+        (tmp_path / name).write_text("dear to somebody", encoding="utf-8")
+    first = {path.name for path in reward_on(model).save(tmp_path).glob("tensors-*")}
+    second = {path.name for path in reward_on(model, selector=HeadSet.all(3, 4)).save(tmp_path).glob("tensors-*")}
+    assert len(first) == len(second) == len(others)  # three of others, and one of the judge
+    assert all((tmp_path / name).read_text(encoding="utf-8") == "dear to somebody" for name in others)
 
 
 @pytest.fixture(scope="module")

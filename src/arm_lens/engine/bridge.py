@@ -17,7 +17,7 @@ import weakref
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import init_empty_weights  # type: ignore[import-untyped]
@@ -28,6 +28,7 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from arm_lens.engine.kv_segments import KVSegment, NewTokens
+from arm_lens.engine.model_info import sum_of_bits
 from arm_lens.engine.protocol import STRETCHED, LanguageModel, MixedLengthsError
 from arm_lens.engine.tokens import TokenBatch
 
@@ -79,7 +80,7 @@ class BridgeModel(LanguageModel):
         """As `LanguageModel.exclusive`; a Hugging Face model takes part with the weights and hooks that it has now."""
         with super().exclusive():
             raw = self.raw if self.findings.depth == 1 else None
-            if isinstance(raw, PreTrainedModel) and _MADE_OF[self._lens] != _made_of(raw, self._lens):
+            if isinstance(raw, PreTrainedModel) and _MADE_OF[self._lens] != _made_of(raw, _MADE_OF[self._lens].copied):
                 self._lens = bridge_of(raw, self.tokenizer)
                 self._cfg = self._lens.cfg
             yield
@@ -346,30 +347,32 @@ def bridge_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: 
         device=model.device,
         dtype=model.dtype,
     )
-    _MADE_OF[bridge] = _made_of(model, bridge)
+    shared = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
+    copied = any(weight.untyped_storage().data_ptr() not in shared for weight in bridge.parameters())
+    _MADE_OF[bridge] = _made_of(model, copied)
     return bridge
 
 
-_MADE_OF: weakref.WeakKeyDictionary[nn.Module, tuple[object, ...]] = weakref.WeakKeyDictionary()
-"""What bridges of Hugging Face models were made of."""
+class _Made(NamedTuple):
+    """What a bridge was made of: it changes once the bridge computes with other weights or hooks than the model has."""
+
+    copied: bool
+    """Whether the bridge has weights of its own: those that several projections have in common are split, and so copied."""
+    weights: list[tuple[object, ...]]
+    """Where they are and, if some were copied, what they contain."""
+    hooks: tuple[int, ...]
 
 
-def _made_of(model: PreTrainedModel, bridge: TransformerBridge) -> tuple[object, ...]:
-    """A value that changes once a bridge computes with other weights or hooks than the Hugging Face model that it wraps.
-
-    Weights that the two share are the same. Some that several projections have in common are split by TransformerLens, and
-    so copied; then what the model's weights contain is compared.
-    """
-    weights = [*model.parameters(), *model.buffers()]
-    shared = {weight.untyped_storage().data_ptr() for weight in weights}
-    copied = any(weight.untyped_storage().data_ptr() not in shared for weight in bridge.parameters())
-    contents = [_sum_of_bits(weight) for weight in weights] if copied else []
-    return (*hooks_on(model), *((one.data_ptr(), one.dtype, one.device) for one in weights), *contents)
+_MADE_OF: weakref.WeakKeyDictionary[nn.Module, _Made] = weakref.WeakKeyDictionary()
+"""What the bridges of Hugging Face models were made of."""
 
 
-def _sum_of_bits(weight: Tensor) -> int:
-    whole = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[weight.element_size()]
-    return int(weight.detach().contiguous().view(whole).sum(dtype=torch.int64))
+def _made_of(model: PreTrainedModel, copied: bool) -> _Made:
+    return _Made(
+        copied,
+        [(one.data_ptr(), one.dtype, one.device, sum_of_bits(one) if copied else 0) for one in model.parameters()],
+        hooks_on(model),
+    )
 
 
 def for_transformer_lens(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:

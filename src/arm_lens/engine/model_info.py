@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import threading
 import weakref
 from collections.abc import Iterable, Mapping
@@ -10,6 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 ModelClass = Literal["TransformerBridge", "HookedTransformer"]
@@ -71,14 +73,28 @@ class Reference:
         return replace(self, logits=[one[-1:].clone() for one in self.logits])
 
 
+class Reach:
+    """Cases for which something was exact, each a tuple of numbers; it contains those that exceed one of them in nothing."""
+
+    def __init__(self) -> None:
+        self._tried: list[tuple[int, ...]] = []
+
+    def __contains__(self, case: tuple[int, ...]) -> bool:
+        return any(all(map(operator.le, case, tried)) for tried in self._tried)
+
+    def add(self, case: tuple[int, ...]) -> None:
+        """Add a case that was tried."""
+        self._tried = [case, *(one for one in self._tried if not all(map(operator.le, one, case)))]
+
+
 @dataclass(eq=False)
 class Findings:
     """What was found out about one model by trying, without a reference to the model."""
 
-    replayed: list[tuple[int, int]] = field(default_factory=list)
-    """Prompt lengths and numbers of masks in a pass for which replays were exact, and so are with no more of either."""
-    extended: tuple[int, int] | None = (0, -1)
-    """The longest prompt and the most padding for which reading on was exact; None if it is not."""
+    replayed: Reach = field(default_factory=Reach)
+    """Where replays were exact: the longest prompt, masks in a pass, the most padding before prompts, and the most within."""
+    extended: Reach | None = field(default_factory=Reach)
+    """Where reading on was exact: the longest prompt, the most padding before prompts, the most within; None if nowhere."""
     warned: bool = False
     """Whether the user was warned that the model cannot be replayed."""
     adapter: weakref.ref[Any] | None = None
@@ -101,3 +117,11 @@ def weights_state(weights: Iterable[Tensor]) -> tuple[object, ...]:
         (id(weight), weight.data_ptr(), weight.device, weight.dtype, 0 if weight.is_inference() else weight._version)
         for weight in weights
     )
+
+
+def sum_of_bits(weight: Tensor) -> int:
+    """A number that is the same on every device, and changes, almost certainly, once the numbers of a tensor do."""
+    flat = weight.detach().contiguous().flatten().view(torch.uint8)
+    flat = flat.clone() if flat.storage_offset() % 8 else flat
+    whole = len(flat) // 8 * 8
+    return int(flat[:whole].view(torch.int64).sum()) + int(flat[whole:].sum())

@@ -6,7 +6,7 @@ it. That a model can read on from keys and values is checked against a full pass
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from jaxtyping import Float
@@ -22,7 +22,10 @@ from arm_lens.engine.sharing import readings_key, remembered
 from arm_lens.engine.tokens import chunks, pad
 
 TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}
-"""By how much logits may differ, relative to the largest, to count as the same up to rounding; 0.05 in other dtypes."""
+"""By how much logits may differ, relative to the largest, to count as the same up to rounding; `HALF` in other dtypes."""
+HALF, AS_FAR = 0.05, 2.0
+"""In half precision how far rounding goes depends on the model and on what is written into it. So logits may also differ by
+`AS_FAR` times as much as two plain passes over the same prompts do, in a batch and one by one."""
 SHORTEST_SHARED = 8
 """Common beginnings shorter than this are not worth a pass of their own."""
 
@@ -86,6 +89,12 @@ class Prefixes:
     def read(self, examples: Sequence[int]) -> list[KVSegment]:
         """The segments of any prompts, read now and not stored."""
         return [*self._common_segment(), self._segment(examples)]
+
+    @property
+    def gap(self) -> int:
+        """The most padding between the beginning that all prompts share and a prompt's own tokens."""
+        lengths = list(map(len, self.sequences))
+        return max(lengths) - min(lengths) if self._common else 0
 
     @property
     def nbytes(self) -> int:
@@ -183,7 +192,8 @@ def extends_exactly(model: LanguageModel, sequences: Sequence[Sequence[int]], co
     """
     longest, shortest = max(sequences, key=len), min(sequences, key=len)
     padding, known = len(longest) - len(shortest), model.findings.extended
-    if known is None or (len(longest) <= known[0] and padding <= known[1]):
+    case = (len(longest), padding, 0 if common is None else padding)
+    if known is None or case in known:
         return known is not None
     device = model.device
     whole = pad([longest, shortest], device=device)
@@ -193,19 +203,40 @@ def extends_exactly(model: LanguageModel, sequences: Sequence[Sequence[int]], co
         else:
             before = pad([longest[:common]], device=device)
             rest = pad([longest[common:], shortest[common:]], device=device)
-        difference = differs(model.last_logits_after([model.prefill(before)], rest), model.last_logits(whole))
+        difference = differs(
+            model.last_logits_after([model.prefill(before)], rest),
+            model.last_logits(whole),
+            lambda: torch.cat([model.last_logits(pad([one], device=device)) for one in (longest, shortest)]),
+        )
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # of an unknown architecture any error is the answer
         difference = f"{type(error).__name__}: {error}"
-    reach = max(len(longest), known[0]), max(padding, known[1])
-    model.findings.extended = None if difference else reach
+    if difference is None:
+        known.add(case)
+    else:
+        model.findings.extended = None
     return difference is None
 
 
-def differs(found: Float[Tensor, "*batch logit"], expected: Float[Tensor, "*batch logit"]) -> str | None:
-    """A description of how logits differ; None if they are the same up to rounding."""
-    off = (found.float() - expected.float()).abs().max() / expected.float().abs().max().clamp(min=1.0)
-    if off <= TOLERANCE.get(expected.dtype, 0.05):
-        return None
-    return f"its logits differ by {float(off):.1g} of the largest"
+def differs(
+    found: Float[Tensor, "*batch logit"],
+    expected: Float[Tensor, "*batch logit"],
+    again: Callable[[], Float[Tensor, "*batch logit"]],
+) -> str | None:
+    """A description of how logits differ; None if they are the same up to rounding.
+
+    Args:
+        found: what is checked.
+        expected: what plain passes give.
+        again: computes the latter in another plain way; used in half precision only, if the logits are far apart.
+    """
+    largest = expected.float().abs().max().clamp(min=1.0)
+
+    def off(other: Tensor) -> float:
+        return float((other.float() - expected.float()).abs().max() / largest)
+
+    difference, allowed = off(found), TOLERANCE.get(expected.dtype, HALF)
+    if difference > allowed and expected.dtype not in TOLERANCE:
+        allowed = max(allowed, AS_FAR * off(again()))
+    return None if difference <= allowed else f"its logits differ by {difference:.1g} of the largest"

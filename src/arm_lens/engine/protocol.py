@@ -11,14 +11,14 @@ from __future__ import annotations
 import contextlib
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformer_lens.config import TransformerLensConfig
-from transformer_lens.hook_points import HookPoint, LensHandle
+from transformer_lens.hook_points import HookPoint
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from arm_lens.engine.finite import NotFiniteError, cause_in, has_maximum
@@ -32,7 +32,7 @@ from arm_lens.engine.model_info import (
     bundled_model_path,
     weights_state,
 )
-from arm_lens.engine.tokens import PromptTooLongError, TokenBatch, encode_text
+from arm_lens.engine.tokens import PromptTooLongError, TokenBatch, UnreadableTextError, encode_text
 
 STRETCHED = "its positions are stretched by the length of the prompt"
 """Why some models cannot go on from KV segments."""
@@ -237,13 +237,13 @@ class LanguageModel(ABC):
         Each module's own mode is restored on exit. Another thread that uses the model waits, so do not wait for one within.
         """
         with self.findings.lock:
-            outermost = not self.findings.depth
-            self.findings.depth += 1
+            depth = self.findings.depth
             try:
-                with evaluating(self.modules() if outermost else ()):
+                self.findings.depth = depth + 1
+                with evaluating(() if depth else self.modules()):
                     yield
             finally:
-                self.findings.depth -= 1
+                self.findings.depth = depth
 
     @contextlib.contextmanager
     def hooked(self, hooks: Mapping[int, Hook]) -> Iterator[None]:
@@ -253,26 +253,29 @@ class LanguageModel(ABC):
         directly, because the bridge's own context manager calls a hook once per alias in compatibility mode. The block is
         `exclusive`: the hooks act on no other thread's passes.
         """
-        added: list[tuple[HookPoint, LensHandle]] = []
+        added: list[tuple[HookPoint, Callable[..., Any]]] = []
+        ids: set[int] = set()
         with self.exclusive():
             try:
                 for layer, function in hooks.items():
-                    point = self.hook_z(layer)
-                    point.add_hook(as_lens_hook(function, self.n_heads))
-                    added.append((point, point.fwd_hooks[-1]))
-                    OURS.add(added[-1][1].hook.id)
+                    point, lens_hook = self.hook_z(layer), as_lens_hook(function, self.n_heads)
+                    added.append((point, lens_hook))  # before it is there, so that no interruption leaves it there
+                    point.add_hook(lens_hook)
+                    ids.add(point.fwd_hooks[-1].hook.id)
+                    OURS.update(ids)
                 yield
             finally:
-                for point, handle in added:
-                    handle.hook.remove()
-                    OURS.discard(handle.hook.id)
-                    if handle in point.fwd_hooks:  # not if the hooks were reset meanwhile
+                for point, lens_hook in added:
+                    # none if the hooks were reset meanwhile
+                    for handle in [one for one in point.fwd_hooks if one.user_hook is lens_hook]:
+                        handle.hook.remove()
                         point.fwd_hooks.remove(handle)
+                OURS.difference_update(ids)
 
     def is_hooked(self) -> bool:
         """Whether any hook is on any module: the model is steered, or a hook of the user's reads or changes it."""
         with self.findings.lock:  # not the hooks of another thread
-            return any(True for module in self._lens.modules() for _ in foreign_hooks(module))
+            return any(True for module in self.modules() for _ in foreign_hooks(module))
 
     def heads_are_hooked(self) -> bool:
         """Whether the model is already steered, say: a hook is at ``hook_z`` of a layer."""
@@ -280,10 +283,9 @@ class LanguageModel(ABC):
             return any(self.hook_z(layer).fwd_hooks for layer in range(self.n_layers))
 
     def has_foreign_hooks(self) -> bool:
-        """Whether hooks that `hooked` did not add are on the hook points; they may depend on a token's place in a prompt."""
+        """Whether there are hooks that `hooked` did not add; they may depend on a token's place in a prompt."""
         with self.findings.lock:
-            points = (module for module in self._lens.modules() if isinstance(module, HookPoint))
-            return any(hook not in OURS for point in points for hook in foreign_hooks(point))
+            return any(hook not in OURS for module in self.modules() for hook in foreign_hooks(module))
 
     # -------------------------------------------------------------------------------------------- tokens
 
@@ -301,6 +303,7 @@ class LanguageModel(ABC):
 
         Raises:
             PromptTooLongError: naming the first text that has more tokens than the model's context.
+            UnreadableTextError: naming the text and the token, if the tokenizer has a token that the model does not have.
         """
         bos = self.tokenizer.bos_token_id
         wanted = not chat and getattr(self._cfg, "default_prepend_bos", True)
@@ -309,14 +312,24 @@ class LanguageModel(ABC):
         for number, text in enumerate(texts):
             ids = encode_text(self.tokenizer, text)
             ids = ids if prefix and ids[:1] == prefix else prefix + ids
+            name = names[number] if names is not None else f"text {number}"
+            self.check_tokens(ids, name)
             if len(ids) > self.n_ctx:
-                name = names[number] if names is not None else f"text {number}"
                 raise PromptTooLongError(
                     f"{name}: the prompt has {len(ids)} tokens, the model's context {self.n_ctx}; "
                     "use fewer examples or shorter texts, or pass on_too_long='skip' or on_too_long='clip'"
                 )
             sequences.append(ids)
         return sequences
+
+    def check_tokens(self, ids: Sequence[int], name: str) -> None:
+        """Raise an `UnreadableTextError` if the tokenizer has given one of the tokens and the model does not have it."""
+        highest = max(ids, default=0)
+        if highest >= self.d_vocab:
+            raise UnreadableTextError(
+                f"{name}: {str(self.tokenizer.decode([highest]))!r} is token {highest} of the tokenizer, but the model has "
+                f"{self.d_vocab} tokens; add tokens to both (model.resize_token_embeddings(len(tokenizer))) or to neither"
+            )
 
     # -------------------------------------------------------------------------------------------- passes
 

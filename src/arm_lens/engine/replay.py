@@ -34,7 +34,7 @@ from arm_lens.engine.memory import MASKS_PER_PASS, Footprint, default_budget
 from arm_lens.engine.prefix_cache import Prefixes, differs
 from arm_lens.engine.reading import read_batch
 from arm_lens.engine.steering import Injection, steer
-from arm_lens.engine.tokens import chunks, pad
+from arm_lens.engine.tokens import TokenBatch, chunks, pad
 from arm_lens.engine.verdict_tokens import VerdictTokens
 
 
@@ -294,13 +294,12 @@ class Replay:
         """
         longest, count = max(map(len, self.sequences)), min(len(trial.masks), MASKS_PER_PASS)
         if self._refusal is None and not self._masks_as_rows and count > self._checked:
-            foreign = self.model.has_foreign_hooks()
-            known = [] if foreign else self.model.findings.replayed
-            if not any(longest <= tokens and count <= most for tokens, most in known):
+            foreign, known = self.model.has_foreign_hooks(), self.model.findings.replayed
+            case = (longest, count, longest - min(map(len, self.sequences)), self.prefixes.gap)
+            if foreign or case not in known:
                 self._refusal = self._difference(count, trial.values)
                 if self._refusal is None and not foreign:
-                    others = (one for one in known if one[0] > longest or one[1] > count)
-                    self.model.findings.replayed = [(longest, count), *others]
+                    known.add(case)
             if self._refusal is None:
                 self._checked = count
             else:
@@ -324,11 +323,16 @@ class Replay:
         masks = torch.rand(count, *values.shape[:2], generator=torch.Generator().manual_seed(0)) < 0.5
         masks = masks.to(self.device)
         whole = pad([self.sequences[example] for example in examples], device=self.device)
-        ends, expected = [0, -1], []
-        for mask in masks[ends]:
-            with steer(self.model, mask, values, injection=self.injection):
-                expected.append(self.model.last_logits(whole)[:, rows])
-        before = whole.attention_mask.sum(dim=1, keepdim=True) - 1
+        ends = [0, -1]
+
+        def plain(batches: Sequence[TokenBatch]) -> Tensor:
+            logits = []
+            for mask in masks[ends]:
+                with steer(self.model, mask, values, injection=self.injection):
+                    logits.append(torch.cat([self.model.last_logits(batch)[:, rows] for batch in batches]))
+            return torch.stack(logits, dim=1)
+
+        expected, before = plain([whole]), whole.attention_mask.sum(dim=1, keepdim=True) - 1
         try:
             past = self.prefixes.read(examples)
             found = self._pass(
@@ -338,4 +342,5 @@ class Replay:
             raise
         except Exception as error:  # of an unknown architecture any error is the answer
             return f"{type(error).__name__}: {error}"
-        return differs(found[:, ends], torch.stack(expected, dim=1))
+        alone = [pad([self.sequences[example]], device=self.device) for example in examples]
+        return differs(found[:, ends], expected, lambda: plain(alone))

@@ -31,8 +31,16 @@ LAST_PRIVATE = 0x10FFFD
 """The last character for private use; some such character marks the template's control tokens."""
 
 
-class PromptTooLongError(ValueError):
+class PromptError(ValueError):
+    """A model cannot read a prompt."""
+
+
+class PromptTooLongError(PromptError):
     """A prompt does not fit into the model's context; prompts are never cut."""
+
+
+class UnreadableTextError(PromptError):
+    """A tokenizer or a model cannot read a text as it is: it has a token that the model has no embedding of, say."""
 
 
 @dataclass(frozen=True)
@@ -123,8 +131,8 @@ def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     the ids are those of ``tokenizer.encode``.
 
     Raises:
-        ValueError: naming the control token, if it was given and the tokenizer cannot read it as text, because it is
-            not one of the tokenizers library.
+        UnreadableTextError: naming the control token, if it was given and the tokenizer cannot read it as text, because
+            the tokenizer is not one of the tokenizers library.
     """
     given = text.given if isinstance(text, MarkedText) else ()
     pattern = _control_pattern(tokenizer) if given else None
@@ -137,8 +145,7 @@ def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
         None,
     )
     if pattern is None or clashing is None:
-        ids: list[int] = tokenizer.encode(text, add_special_tokens=False)
-        return ids
+        return _ordinary_ids(tokenizer, text)
     mark = next(chr(code) for code in range(LAST_PRIVATE, 0, -1) if chr(code) not in text)
     ends = [0, *(edge for one in given for edge in (one.start, one.end)), len(text)]
     sections = [text[start:end] for start, end in pairwise(ends)]
@@ -148,6 +155,14 @@ def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     ]
     guarded, number_of = _guarded(tokenizer, mark, clashing)
     return [number_of.get(one, one) for one in guarded.encode("".join(marked), add_special_tokens=False).ids]
+
+
+def _ordinary_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """What ``tokenizer.encode`` gives, whole even if another thread has the same tokenizer truncate or pad meanwhile."""
+    while True:
+        found = tokenizer(text, add_special_tokens=False)
+        if not any(one.overflowing or 0 in one.attention_mask for one in found.encodings or ()):
+            return list(found["input_ids"])
 
 
 def control_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
@@ -197,7 +212,7 @@ def _guarded(tokenizer: PreTrainedTokenizerBase, mark: str, clashing: str) -> tu
     """
     backend: Tokenizer | None = getattr(tokenizer, "backend_tokenizer", None)
     if not isinstance(backend, Tokenizer):
-        raise ValueError(
+        raise UnreadableTextError(
             f"a text contains {clashing!r}, a control token, which a {type(tokenizer).__name__} cannot read as text; "
             "use the tokenizer's fast version, or take the token out of the text"
         )

@@ -31,8 +31,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from arm_lens.display.caution import caution
 from arm_lens.engine.finite import NotFiniteError
-from arm_lens.engine.language_model import ModelLike, describe
+from arm_lens.engine.language_model import ModelLike, describe, language_model
 from arm_lens.engine.loading import load_model
 from arm_lens.engine.model_info import BUNDLED_NAME, ModelClass
 from arm_lens.engine.precision import DtypeName
@@ -65,6 +66,10 @@ BUSY_SECONDS = 60.0
 
 class ArtefactError(ValueError):
     """A folder does not contain the expected judge: it is damaged, incomplete, of another kind or format."""
+
+
+class HooksNotSavedWarning(UserWarning):
+    """A judge is saved while hooks are on its model: loaded, it answers as the model without them."""
 
 
 class WrongModelError(ValueError):
@@ -131,6 +136,7 @@ class _Fingerprint(Record):
 
     prompts: str
     tokens: str
+    weights: str
 
 
 class _Header(Record):
@@ -156,11 +162,19 @@ def write_artefact(
     words (``reward model``); the model is recorded as it is without steering and hooks; ``record`` is everything else, as
     JSON: if it has the fields of `QuestionRecord`, the model is identified by the judge's own questions.
 
+    Warns:
+        HooksNotSavedWarning: if hooks that are not arm_lens's are on the model.
+
     Raises:
         NotFiniteError: naming the tensor or field, if a number is infinite or not a number.
         StoreBusyError: if another process is saving to the folder, and is not done in a minute.
     """
     folder, fingerprint = Path(path), _fingerprint(model, record)
+    if language_model(model).has_foreign_hooks():
+        caution(
+            f"hooks are on the model, and are not saved with this {kind}: loaded, it answers as the model without them",
+            HooksNotSavedWarning,
+        )
     for name, tensor in tensors.items():
         if not tensor.isfinite().all():
             raise NotFiniteError(
@@ -173,7 +187,7 @@ def write_artefact(
         "kind": kind,
         "tensors": digest_of_bytes(content),
         "model": describe(model).to_dict(),
-        "fingerprint": {"prompts": fingerprint.prompts, "tokens": fingerprint.tokens},
+        "fingerprint": {name: getattr(fingerprint, name) for name in _Fingerprint.model_fields},
         "hook": "blocks.{layer}.attn.hook_z",
         "token_position": "last token of the prompt, where the verdict is due",
         "versions": {name: version(name) for name in RECORDED_VERSIONS},
@@ -283,12 +297,16 @@ def decoding(folder: Path) -> Iterator[None]:
 
 def _whole(folder: Path, kind: str) -> tuple[_Header, dict[str, Any], dict[str, Tensor]]:
     """A record, in two parts: what every judge has, and this judge's own; and its tensors."""
-    for _ in range(2):  # a judge that was replaced since its record was read is read again
+    last = None
+    while True:
         header, own = _record(folder, kind)
         file = folder / _tensors_file(header.tensors)
         try:
             content = read_regular(file, most=MOST_TENSORS)
         except FileNotFoundError:
+            if header.digest == last:
+                raise ArtefactError(f"{file} is missing; save the {kind} again") from None
+            last = header.digest  # a judge that was replaced since its record was read is read again
             continue
         except DamagedFileError as error:
             raise ArtefactError(str(error)) from error
@@ -298,7 +316,6 @@ def _whole(folder: Path, kind: str) -> tuple[_Header, dict[str, Any], dict[str, 
             return header, own, load(content)
         except (SafetensorError, ValueError, KeyError, RuntimeError, TypeError) as error:
             raise ArtefactError(f"{file} is not a file of tensors: {error}") from error
-    raise ArtefactError(f"{file} is missing; save the {kind} again")
 
 
 def _record(folder: Path, kind: str | None) -> tuple[_Header, dict[str, Any]]:
@@ -373,7 +390,7 @@ def _recorded_fingerprint(header: _Header, tensors: dict[str, Tensor]) -> Finger
     shapes = {ACTIVATIONS: (None, info.n_layers, info.n_heads, info.d_head), LOGITS: (None, None)}
     check_tensors(known, shapes)
     return Fingerprint(
-        header.fingerprint.prompts, header.fingerprint.tokens, known[ACTIVATIONS], known[LOGITS], info.dtype
+        **header.fingerprint.model_dump(), activations=known[ACTIVATIONS], logits=known[LOGITS], dtype=info.dtype
     )
 
 

@@ -14,7 +14,7 @@ from arm_lens.engine.finite import NotFiniteError
 from arm_lens.engine.verdict_tokens import VerdictScores
 from arm_lens.judges.questions import listed_names
 from arm_lens.preferences import Prompt
-from arm_lens.preferences.messages import messages_of
+from arm_lens.preferences.messages import check_unicode, messages_of
 
 if TYPE_CHECKING:
     Texts: TypeAlias = Sequence[Prompt | Sequence[Mapping[str, Any]]]
@@ -59,9 +59,12 @@ def checked_text(value: object, field: str) -> Prompt:
     """The text, or the messages, each reduced to a role and a text (`arm_lens.preferences.messages`).
 
     Raises:
-        PreferenceFieldError: a ValueError that names the field, if it is neither.
+        PreferenceFieldError: a ValueError that names the field, if it is neither, or has half of a character.
     """
-    return value if isinstance(value, str) else messages_of(field, value)
+    if not isinstance(value, str):
+        return messages_of(field, value)
+    check_unicode(field, value)
+    return value
 
 
 def check_kind(kind: str, known: Collection[str], judge: str) -> None:
@@ -123,6 +126,7 @@ def scores_of_rest(
     if not left_out:
         return score(prompts, responses)
     warn_of_skipped({f"example {number}": reason for number, reason in left_out.items()})
+    prompts, responses = list(prompts), list(responses)  # a column of a table counts its rows in a way of its own
     rest = [number for number in range(len(prompts)) if number not in left_out]
     scores = torch.full((len(prompts),), torch.nan, dtype=torch.float64)
     if rest:

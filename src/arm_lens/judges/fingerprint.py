@@ -10,7 +10,9 @@ have other weights, another chat template or another tokenizer tomorrow. So an `
 4. the log-probabilities of the verdicts' tokens identify the rest, the last MLP, the final norm and the unembedding.
 
 The first two are compared exactly, by digest; the others within the rounding of the dtype, so that another device, kernel
-or number of threads is still the same model. The model is read without steering and without anybody's hooks.
+or number of threads is still the same model. Rounding hides a light fine-tune, and few texts hide a change of other tokens'
+embeddings: so the bits of all weights are compared too, if both models have them in the same form (class, dtype, processing,
+version of TransformerLens). The model is read without steering and without anybody's hooks.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import contextlib
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 
 import torch
 from jaxtyping import Float
@@ -26,6 +29,7 @@ from torch import Tensor
 
 from arm_lens.engine.finite import NotFiniteError
 from arm_lens.engine.language_model import ModelLike, language_model
+from arm_lens.engine.model_info import sum_of_bits
 from arm_lens.engine.protocol import LanguageModel
 from arm_lens.engine.reading import probe_sequence, read_unsteered
 from arm_lens.engine.tokens import PromptTooLongError
@@ -64,7 +68,9 @@ class Fingerprint:
     prompts: str
     """A digest of the rendered prompts."""
     tokens: str
-    """A digest of their token ids, and of those of the texts in several scripts."""
+    """A digest of their token ids, of those of the texts in several scripts, and of the vocabulary without added tokens."""
+    weights: str
+    """Two digests: of the form of the weights, and of their bits."""
     activations: Float[Tensor, "text layer head d_head"]
     """``hook_z`` at the last token of a fixed sequence of token ids, and of each rendered prompt that fits."""
     logits: Float[Tensor, "text token"]
@@ -87,14 +93,20 @@ class Fingerprint:
         ours, theirs = self.logits, other.logits
         for what, one, two, scale in (
             ("activations", self.activations, other.activations, self.activations),
-            ("verdicts from the same activations", ours - ours[:, -1:], theirs - theirs[:, -1:], ours),
+            (
+                "verdicts from the same activations",
+                ours - ours[:, -1:],
+                theirs - theirs[:, -1:],
+                ours[ours > LEAST_LOGIT],
+            ),
         ):
             if one.shape != two.shape:
                 return f"computes {what} of shape {list(two.shape)}, not {list(one.shape)}"
             share = float((one - two).abs().max() / scale.abs().max())
             if not share <= allowed:  # a difference that is not a number is one too
                 return f"computes other {what}: they differ by {share:.1%} on fixed texts, rounding by at most {allowed:.1%}"
-        return None
+        (form, _, bits), (other_form, _, other_bits) = self.weights.partition("-"), other.weights.partition("-")
+        return "has other weights, though similar ones" if form == other_form and bits != other_bits else None
 
 
 def fingerprint_of(
@@ -131,9 +143,21 @@ def fingerprint_of(
     spread = range(0, model.d_vocab, max(1, model.d_vocab // OTHER_TOKENS))
     tokens = [*dict.fromkeys([*_verdict_tokens(model, question and options), *spread])]
     compared = torch.cat([logits[:, tokens].clamp(min=LEAST_LOGIT), logits.logsumexp(dim=-1, keepdim=True)], dim=-1)
-    dtype, prompts, ids = model.info.dtype, digest_of(rendered), digest_of([sequences, scripts])
+    added = model.tokenizer.get_added_vocab()
+    vocabulary = sorted(one for one in model.tokenizer.get_vocab().items() if one[0] not in added)
+    dtype, prompts, ids = model.info.dtype, digest_of(rendered), digest_of([sequences, scripts, vocabulary])
+    weights = _weights(model)
     numbers = [digest_of_bytes(one.numpy().tobytes()) for one in (activations, logits)]
-    return Fingerprint(prompts, ids, activations, compared, dtype, digest_of([dtype, prompts, ids, *numbers]))
+    digest = digest_of([dtype, prompts, ids, weights, *numbers])
+    return Fingerprint(prompts, ids, weights, activations, compared, dtype, digest)
+
+
+def _weights(model: LanguageModel) -> str:
+    info = model.info
+    form = [info.model_class, info.dtype, info.weight_processing, version("transformer-lens")]
+    # What was computed, by folding norms, say, is rounded otherwise on another device.
+    sums = {sum_of_bits(one) for one in model.parameters()} if info.weight_processing == "raw" else {0}
+    return f"{digest_of(form)}-{digest_of(sorted(sums))}"
 
 
 def _read(model: LanguageModel, sequences: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:

@@ -23,7 +23,7 @@ from arm_lens.engine.protocol import LanguageModel
 from arm_lens.engine.replay import Replay
 from arm_lens.engine.sharing import sharing
 from arm_lens.engine.steering import Injection
-from arm_lens.engine.verdict_tokens import VerdictScores, verdict_scores
+from arm_lens.engine.verdict_tokens import VerdictScores, VerdictTokens, verdict_scores
 from arm_lens.evaluation.health import LEAST_MASS
 from arm_lens.judges.artefact import QuestionRecord, check_tensors
 from arm_lens.judges.base import FitContext, FittedJudge, VerdictJudge
@@ -64,7 +64,7 @@ class GenerativeJudge(VerdictJudge, FittedJudge):
     ) -> None:
         self.model = language_model(model)
         self._question = with_template(self.model, question_options(question))
-        self.verdict_tokens = verdict_tokens_of(self.model.tokenizer, self._question)
+        self.model.check_tokens([*self.verdict_tokens.positive, *self.verdict_tokens.negative], "the verdicts")
         self.demonstrations = tuple(questions_of(examples, self.template, self.layout))
 
     @classmethod
@@ -93,6 +93,11 @@ class GenerativeJudge(VerdictJudge, FittedJudge):
         questions = [questions_of([one], self.template, self.layout) for one in examples]
         names = [one.id or f"example {number}" for number, one in enumerate(examples)]
         return tuple(name for name, own in zip(names, questions, strict=True) if known & {one.about for one in own})
+
+    @property
+    def verdict_tokens(self) -> VerdictTokens:
+        """The tokens by which a verdict is read, with the chat template that the tokenizer has now."""
+        return verdict_tokens_of(self.model.tokenizer, self.question)
 
     @property
     def batch_size(self) -> int:
@@ -137,8 +142,9 @@ class GenerativeJudge(VerdictJudge, FittedJudge):
     ) -> VerdictScores:
         """The verdict on each question, ``[question]``.
 
-        Within `arm_lens.engine.sharing.shared_readings`, and while nothing is hooked to the model, all tokens of a prompt
-        except the last are read once for all judges that ask the same, as in `arm_lens.engine.replay`.
+        In half precision, whose logits have too few digits to compare two, the verdicts' own are computed in float32, as in
+        `arm_lens.engine.replay`. Within `arm_lens.engine.sharing.shared_readings` all tokens of a prompt except the last are
+        read once for all judges that ask the same. Both only while nothing is hooked to the model.
 
         ``demonstrations`` are those for each question, instead of the judge's own; logits are divided by ``temperature``,
         which must be above 0.
@@ -148,7 +154,8 @@ class GenerativeJudge(VerdictJudge, FittedJudge):
         if demonstrations is None:
             demonstrations = [self.demonstrations] * len(questions)
         sequences, names = self.encode(questions, demonstrations), [question.name for question in questions]
-        if sharing() and not self.model.is_hooked() and min(map(len, sequences)) > 1:
+        coarse = self.model.dtype.itemsize < 4 and self.model.no_extension(max(map(len, sequences))) is None
+        if (sharing() or coarse) and not self.model.is_hooked() and min(map(len, sequences)) > 1:
             nothing = torch.zeros(self.model.n_layers, self.model.n_heads, dtype=torch.bool)
             values = torch.zeros(*nothing.shape, self.model.d_head)
             with naming_examples(names):

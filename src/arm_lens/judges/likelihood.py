@@ -28,7 +28,7 @@ from arm_lens.engine.language_model import ModelLike, language_model
 from arm_lens.engine.loading import load_model
 from arm_lens.engine.model_info import ModelClass
 from arm_lens.engine.protocol import LanguageModel
-from arm_lens.engine.tokens import MarkedText, PromptTooLongError, chunks, continuation, pad
+from arm_lens.engine.tokens import MarkedText, PromptError, PromptTooLongError, chunks, continuation, pad
 from arm_lens.judges.base import FitContext, Judge, ScoreKind
 from arm_lens.judges.chat import Turn, chat_text
 from arm_lens.judges.checks import Texts, check_as_many, checked, scores_of_rest
@@ -98,7 +98,7 @@ class LikelihoodJudge(Judge):
         for number, pair in enumerate(zip(*check_as_many(prompts, responses), strict=True)):
             try:
                 self._tokens(*pair, f"example {number}")
-            except PromptTooLongError as error:
+            except PromptError as error:
                 found[number] = str(error)
         return found
 

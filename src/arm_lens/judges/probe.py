@@ -59,7 +59,7 @@ class HeadProbe(ActivationJudge):
         Raises:
             ImportError: if scikit-learn is not installed.
         """
-        judge = GenerativeJudge(model, question=question)
+        judge = cls.scalar_judge(model, question)
         questions = questions_of(examples, judge.template, judge.layout)
         labels = [one.positive for one in questions]
         if len(set(labels)) < 2:

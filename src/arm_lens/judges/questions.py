@@ -22,7 +22,7 @@ from transformers import PreTrainedTokenizerBase
 from arm_lens.display.caution import caution
 from arm_lens.engine.language_model import ModelLike, language_model
 from arm_lens.engine.protocol import LanguageModel
-from arm_lens.engine.tokens import MarkedText, PromptTooLongError, Span
+from arm_lens.engine.tokens import MarkedText, PromptError, PromptTooLongError, Span
 from arm_lens.engine.verdict_tokens import VerdictTokens, resolve_verdicts
 from arm_lens.judges.chat import template_key
 from arm_lens.judges.options import Layout, QuestionOptions
@@ -246,16 +246,15 @@ def warn_of_unknown_tokens(model: LanguageModel, sequences: Sequence[Sequence[in
 def too_long(
     model: ModelLike, options: QuestionOptions, questions: Sequence[Question], context: Sequence[Question] = ()
 ) -> dict[int, str]:
-    """The questions, by number, whose prompts exceed the model's context, each with the error; none if they are clipped."""
-    if options.on_too_long == "clip":
-        return {}
+    """The questions, by number, that the model cannot read, each with the error; none is too long if prompts are clipped."""
     model = language_model(model)
     encode, found = _Encoder(model, with_template(model, options)), {}
     for number, question in enumerate(questions):
         try:
             encode(question, context)
-        except PromptTooLongError as error:
-            found[number] = str(error)
+        except PromptError as error:
+            if options.on_too_long != "clip" or not isinstance(error, PromptTooLongError):
+                found[number] = str(error)
     return found
 
 

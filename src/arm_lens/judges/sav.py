@@ -30,7 +30,7 @@ from arm_lens.judges.artefact import DTYPES, QuestionRecord, check_tensors
 from arm_lens.judges.base import ScoreKind
 from arm_lens.judges.checks import Texts, checked, scores_of_rest
 from arm_lens.judges.generative import AskingJudge, GenerativeJudge, bare_prompt
-from arm_lens.judges.options import QuestionOptions
+from arm_lens.judges.options import QuestionOptions, question_options
 from arm_lens.judges.questions import Question, questions_of
 from arm_lens.preferences import Preference
 from arm_lens.preferences.overlap import known_among, text_digests
@@ -57,6 +57,15 @@ class ActivationJudge(AskingJudge):
     ) -> Float[Tensor, "example layer head d_head"]:
         """``hook_z`` at the last token of the question about each response; otherwise as `score`."""
         return question_activations(self.judge, self.judge.scalar_questions(prompts, responses), progress=progress)
+
+    @classmethod
+    def scalar_judge(cls, model: ModelLike, question: QuestionOptions | str | None) -> GenerativeJudge:
+        """The judge that puts the questions that are read; a ValueError unless they are about single responses."""
+        if question_options(question).layout != "scalar":
+            raise ValueError(
+                f"a judge of the kind {cls.kind!r} scores single responses: use layout='scalar', not 'ranked'"
+            )
+        return GenerativeJudge(model, question=question)
 
     def left_out(self, prompts: Texts, responses: Texts) -> dict[int, str]:
         """The examples that get no score because they are too long, each with the error; none unless the options say so."""
@@ -104,7 +113,7 @@ class SparseAttentionVectors(ActivationJudge):
         ``heads`` says how many: all, if the model has fewer; of equally good ones, those in earlier layers. The layout is
         scalar, and the examples must be of both kinds.
         """
-        judge = GenerativeJudge(model, question=question)
+        judge = cls.scalar_judge(model, question)
         questions = questions_of(examples, judge.template, judge.layout)
         labels = torch.tensor([question.positive for question in questions])
         z = question_activations(judge, questions, progress=progress)

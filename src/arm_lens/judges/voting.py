@@ -22,7 +22,15 @@ from transformers import PreTrainedTokenizerBase
 from arm_lens.engine.finite import naming_examples
 from arm_lens.engine.language_model import ModelLike
 from arm_lens.engine.sampling import sample_tokens
-from arm_lens.engine.tokens import PromptTooLongError, chunks, continuation, control_tokens, encode_text, pad
+from arm_lens.engine.tokens import (
+    PromptError,
+    PromptTooLongError,
+    chunks,
+    continuation,
+    control_tokens,
+    encode_text,
+    pad,
+)
 from arm_lens.engine.verdict_tokens import VerdictTokens, resolve_verdicts, verdict_scores
 from arm_lens.judges.artefact import QuestionRecord, check_tensors
 from arm_lens.judges.base import FittedJudge, ScoreKind
@@ -137,7 +145,7 @@ class VotingJudge(FittedJudge):
             if number not in found:
                 try:
                     self._reason_prompts([question], self.rationale)
-                except PromptTooLongError as error:
+                except PromptError as error:
                     found[number] = str(error)
         return found
 

@@ -85,7 +85,7 @@ def as_prompt(field: str, value: object, *, blank: bool = False) -> Prompt:
     if isinstance(value, str):
         if not value.strip() and not (blank and value == ""):
             raise PreferenceFieldError(field, f"is blank: {short_repr(value)}")
-        _check_unicode(field, value)
+        check_unicode(field, value)
         return value
     messages = messages_of(field, value)
     if not any(message["content"].strip() for message in messages):
@@ -148,7 +148,7 @@ def _message(field: str, number: int, value: object) -> Message:
         key = "name" if "name" in message else "tool_call_id"
         raise PreferenceFieldError(field, f"has {key!r} in message {number}, in addition to role and content")
     for part in (role, text):
-        _check_unicode(field, part)
+        check_unicode(field, part)
     return Message(role=role, content="\n".join([text, *calls] if text else calls))
 
 
@@ -239,7 +239,7 @@ def _without_none(value: Any, depth: int = 0) -> Any:
     return value
 
 
-def _check_unicode(field: str, text: str) -> None:
+def check_unicode(field: str, text: str) -> None:
     """Refuse half of a surrogate pair, which no encoding of text can express."""
     if text.isascii():
         return
