@@ -17,7 +17,7 @@ from arm_lens.benchmark import read_config, run_benchmark
 from arm_lens.benchmark.parts import PARTS
 
 CONFIG = {
-    "judges": ["length", {"judge": "voting", "demonstrations": 0, "votes": 2, "seeds": 40}],
+    "judges": ["length", {"judge": "voting", "demonstrations": 0, "votes": 2, "seeds": 15}],
     "lead": "length",
     "test_items": 60,
     "workers": 2,
@@ -70,7 +70,7 @@ def test_a_worker_that_dies_is_told_and_what_was_finished_is_kept(config, tmp_pa
     assert kept
     assert not workers_of(os.getpid())
     results = run_benchmark(read_config(config).model_copy(update={"workers": 1}), out, progress=False)
-    assert kept <= parts_in(out) and results.tables.summary["n_seeds"].max() == 40
+    assert kept <= parts_in(out) and results.tables.summary["n_seeds"].max() == 15
 
 
 @pytest.mark.slow
