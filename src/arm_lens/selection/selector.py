@@ -29,7 +29,7 @@ PENALTY_OF_ALL = 0.48
 class Selector(BaseModel, ABC):
     """A way of choosing heads."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
     kind: str
     """Its name."""
     random: ClassVar[bool] = False
