@@ -188,7 +188,7 @@ def test_a_device_that_is_not_there_is_named(refused, files, tmp_path, device):
 
 def test_a_criterion_of_the_demonstration_that_is_none_is_refused(refused, tmp_path):
     found = refused("demo", "--criterion", "nice", "--out", tmp_path / "out")
-    assert "--criterion nice: there are positive" in found and "pydantic" not in found
+    assert "--criterion nice: there are answers, safe" in found and "pydantic" not in found
 
 
 def test_brackets_and_control_characters_of_strangers_are_printed_as_text(refused, tmp_path):
