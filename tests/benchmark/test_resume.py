@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import random
 import shutil
+import signal
 import time
 from pathlib import Path
 
@@ -16,13 +19,18 @@ from arm_lens.storage import Store, StoreBusyError, locked
 
 pytestmark = pytest.mark.slow
 
-SMALL = {"n_examples": [4], "samples": 2, "demonstrations": 2, "readings": 2, "test_items": 6}
-BENCHMARK = {
-    **SMALL,
+SEARCH = {"kind": "reinforce", "steps": 6, "threshold": 0.3}
+CONFIG = {
+    "n_examples": [4],
+    "samples": 2,
+    "demonstrations": 2,
+    "readings": 2,
+    "test_items": 6,
+    "keep_reward_models": True,
     "judges": [
         "zero_shot",
         "voting",
-        {"judge": "arm_reinforce", "selector": {"steps": 6, "threshold": 0.3}, "seeds": 2},
+        {"judge": "arm_reinforce", "selector": SEARCH, "seeds": 2},
         "sav",
         "probe",
         "length",
@@ -30,25 +38,29 @@ BENCHMARK = {
     "studies": [
         {"kind": "world", "criteria": ["polite"]},
         {"kind": "hacking", "biases": ["length"], "mappings": ["standard"], "samples": 1},
+        {
+            "kind": "world",
+            "name": "criteria",
+            "criteria": ["polite"],
+            "unit": "response",
+            "n_examples": [12],
+            "seeds": "sample",
+            "judges": [
+                "few_shot",
+                "arm_all_heads",
+                {"judge": "arm_random_heads", "selector": {"like": SEARCH}, "seeds": 2},
+                {"judge": "arm_reinforce", "selector": SEARCH},
+            ],
+        },
     ],
 }
-SEARCH = {"kind": "reinforce", "steps": 6, "threshold": 0.3}
-DEMONSTRATION = {
-    **SMALL,
-    "n_examples": [12],
-    "seeds": "sample",
-    "keep_reward_models": True,
-    "judges": [
-        "zero_shot",
-        "few_shot",
-        "arm_all_heads",
-        {"judge": "arm_random_heads", "selector": {"like": SEARCH}, "seeds": 2},
-        {"judge": "arm_reinforce", "selector": SEARCH},
-    ],
-    "studies": [{"kind": "world", "name": "criteria", "criteria": ["polite"], "unit": "response"}],
-}
+"""All that a benchmark and the demonstration are made of: pairs, biases and single responses, judges of every kind, and
+reward models that are stored."""
 KILLS = 20
 RUN = """
+import plotly.graph_objects, sklearn.linear_model
+from arm_lens.registry import JUDGES
+list(JUDGES)  # all that a run imports when it needs it: imported once, it is there for every process
 from arm_lens.benchmark import run_benchmark
 from arm_lens.benchmark.config import BenchmarkConfig
 from arm_lens.reports import write_report
@@ -66,14 +78,13 @@ def victims():
     made.close()
 
 
-@pytest.fixture(scope="module", params=[BENCHMARK, DEMONSTRATION], ids=["benchmark", "demonstration"])
-def undisturbed(request, victims, tmp_path_factory):
-    """A configuration, the folder of a run of it that was left alone, and the seconds that took."""
+@pytest.fixture(scope="module")
+def undisturbed(victims, tmp_path_factory):
+    """The folder of a run that was left alone."""
     out = tmp_path_factory.mktemp("undisturbed")
-    started = time.monotonic()
-    victims.run(request.param, str(out))
+    victims.run(CONFIG, str(out))
     assert (out / "report.html").exists()
-    return request.param, out, time.monotonic() - started
+    return out
 
 
 def contents(out: Path) -> dict[str, bytes]:
@@ -82,48 +93,53 @@ def contents(out: Path) -> dict[str, bytes]:
     return {str(path.relative_to(out)): path.read_bytes() for path in kept}
 
 
-@pytest.mark.slow
 def test_twenty_kills_at_random_moments_change_no_byte(victims, undisturbed, tmp_path):
-    config, reference, seconds = undisturbed
-    out = tmp_path / "killed"
-    for _ in victims.kill_at_random(KILLS, 0.9 * seconds, config, str(out)):
+    out, moments = tmp_path / "killed", random.Random(0)
+    whole, seen = contents(undisturbed), []
+    n_parts = len(Store(undisturbed / PARTS).found())
+    seconds = victims.run(CONFIG, str(undisturbed))  # from the start to the end, with all parts there
+    for _ in range(KILLS):
+        seen.append(len(Store(out / PARTS).found()))
+        with victims.running(CONFIG, str(out)) as child:
+            if seen[-1] < n_parts:  # killed soon after two more
+                wait_for(lambda: len(Store(out / PARTS).found()) >= min(seen[-1] + 2, n_parts))
+                time.sleep(moments.uniform(0.0, 0.2))
+            else:  # killed on the way to the tables and the report
+                time.sleep(moments.uniform(0.2, 1.0) * seconds)
+            os.kill(child, signal.SIGKILL)
         store = Store(out / PARTS)
         for digest in store.found():
             store.read_frame(digest)  # whole, or not there
-    victims.run(config, str(out))
-    assert contents(out) == contents(reference)
+    assert len(set(seen)) > KILLS / 4 and n_parts in seen, "the kills were all too early or too late to tell anything"
+    victims.run(CONFIG, str(out))
+    assert contents(out) == contents(undisturbed) == whole
 
 
-def test_a_run_that_was_killed_between_results_and_tables_makes_them_again(victims, undisturbed):
-    config, reference, _ = undisturbed
-    out = reference.with_name(f"{reference.name}-cut")
-    shutil.copytree(reference, out)
-    whole = contents(reference)
+def wait_for(condition, seconds=240.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
+
+
+def test_a_run_that_was_killed_between_results_and_tables_makes_them_again(victims, undisturbed, tmp_path):
+    shutil.copytree(undisturbed, tmp_path, dirs_exist_ok=True)
     for name in ("tables/summary.csv", "tables/heads.parquet", "items.parquet", "report.html"):
-        (out / name).unlink()
-    victims.run(config, str(out))
-    assert contents(out) == whole
+        (tmp_path / name).unlink()
+    victims.run(CONFIG, str(tmp_path))
+    assert contents(tmp_path) == contents(undisturbed)
 
 
 def test_two_workers_give_the_same_bytes_as_one(victims, undisturbed, tmp_path):
-    config, reference, _ = undisturbed
-    victims.run({**config, "workers": 2}, str(tmp_path))
-    assert contents(tmp_path) == contents(reference)
+    victims.run({**CONFIG, "workers": 2}, str(tmp_path))
+    assert contents(tmp_path) == contents(undisturbed)
 
 
-@pytest.fixture(scope="module")
-def benchmark(victims, tmp_path_factory):
-    """The folder of a finished run of `BENCHMARK`."""
-    out = tmp_path_factory.mktemp("benchmark")
-    victims.run(BENCHMARK, str(out))
-    return out
-
-
-def test_a_run_with_one_more_judge_runs_that_one_only(victims, benchmark, tmp_path):
-    shutil.copytree(benchmark, tmp_path, dirs_exist_ok=True)
-    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "parts").iterdir()}
-    victims.run({**BENCHMARK, "judges": [*BENCHMARK["judges"], "constant"]}, str(tmp_path))
-    after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "parts").iterdir()}
+def test_a_run_with_one_more_judge_runs_that_one_only(victims, undisturbed, tmp_path):
+    shutil.copytree(undisturbed, tmp_path, dirs_exist_ok=True)
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / PARTS).iterdir()}
+    victims.run({**CONFIG, "judges": [*CONFIG["judges"], "constant"]}, str(tmp_path))
+    after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / PARTS).iterdir()}
     assert {name: after[name] for name in before} == before
     new = set(after) - set(before)
     assert len(new) == 2 and all("constant" in name for name in new)
@@ -131,4 +147,4 @@ def test_a_run_with_one_more_judge_runs_that_one_only(victims, benchmark, tmp_pa
 
 def test_two_runs_at_once_in_a_folder_are_refused(tmp_path):
     with locked(tmp_path), pytest.raises(StoreBusyError, match="another process"):
-        run_benchmark(BenchmarkConfig.model_validate(BENCHMARK), tmp_path, progress=False)
+        run_benchmark(BenchmarkConfig.model_validate(CONFIG), tmp_path, progress=False)
