@@ -10,6 +10,8 @@ import transformers
 from arm_lens import HeadSet, LabelledResponse
 from arm_lens.engine import bundled_model_path
 from arm_lens.judge_model import labelled_responses, preference_pairs
+from arm_lens.judges.options import QuestionOptions
+from arm_lens.judges.probe import HeadProbe
 from arm_lens.judges.sav import SparseAttentionVectors, leave_one_out_accuracy
 
 pytestmark = pytest.mark.tl4
@@ -112,3 +114,10 @@ def test_pairs_are_preferred_by_the_share_of_votes(judge, model_class):
     verdict = fitted.prefer(pair.prompt, pair.chosen, pair.rejected)
     assert verdict.margin == pytest.approx(float(shares[0] - shares[1]))
     assert verdict.preferred == "a"
+
+
+@pytest.mark.parametrize("judge", [SparseAttentionVectors, HeadProbe])
+def test_a_readout_of_two_responses_at_once_is_refused_before_it_is_fitted(model_of, judge):
+    pairs = preference_pairs("polite", 3, split="train", seed=0)
+    with pytest.raises(ValueError, match=f"{judge.kind!r} scores single responses: use layout='scalar'"):
+        judge.fit(model_of(), pairs, question=QuestionOptions(layout="ranked"))

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import copy
 
+import pandas as pd
 import pytest
 import torch
 import transformers
+from promises.asking_support import VICUNA, ZEPHYR, llama_2, saying
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from arm_lens import GenerativeJudge, HeadSet, load_model, steer
+from arm_lens import GenerativeJudge, HeadSet, JudgeTemplate, load_model, steer
 from arm_lens.engine import Replay, VerdictTokens, fingerprint, language_model, last_logits, mean_heads, pad, read_batch
+from arm_lens.engine.tokens import encode_text
+from arm_lens.judges.checks import SkippedWarning, scores_of_rest
 
 pytestmark = pytest.mark.tl4
 
@@ -48,7 +52,7 @@ def test_the_tokenizer_handed_to_load_model_is_the_one_that_is_used(folder_of, o
     judge = GenerativeJudge(model)
     assert judge.template.is_chat(judge.model.tokenizer)
     assert settings_of(own) == before
-    (ids,) = language_model(model).encode(["the <another> garden"], chat=True)
+    ids = encode_text(language_model(model).tokenizer, "the <another> garden")
     assert own.convert_tokens_to_ids("<another>") in ids
     # TransformerLens' own methods know what this tokenizer does at the beginning of a text.
     assert model.cfg.tokenizer_prepends_bos == (own.encode("a")[0] == own.bos_token_id)
@@ -190,3 +194,84 @@ def test_hooks_on_a_bridge_that_is_seen_for_the_first_time_are_not_called_by_the
     assert called == []
     last_logits(bridge, pad(SEQUENCES))
     assert called == [2, 2]
+
+
+# ------------------------------------------------------------------------------------------ changed after it was handed over
+
+
+def halved(raw):
+    with torch.no_grad():
+        for weight in raw.parameters():
+            weight.mul_(0.5)
+
+
+def halved_behind_its_back(raw):  # as adapters are merged, and some optimisers step
+    for weight in raw.parameters():
+        weight.data.mul_(0.5)
+
+
+def exchanged(raw):
+    for module in raw.modules():
+        for name, weight in module._parameters.items():
+            if weight is not None:
+                module._parameters[name] = torch.nn.Parameter(1.5 * weight.detach())
+    raw.tie_weights()
+
+
+def hooked(raw):
+    raw.get_output_embeddings().register_forward_hook(lambda module, args, logits: logits.flip(-1))
+
+
+CHANGES = [halved, halved_behind_its_back, exchanged, hooked, lambda raw: raw.test_hook.remove()]
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox"])  # the latter two have their projections in one weight
+@pytest.mark.parametrize("change", CHANGES, ids=["halved", "behind its back", "exchanged", "hooked", "unhooked"])
+def test_a_hugging_face_model_is_used_as_it_is_now(folder_of, tokenizer, family, change):
+    raw = AutoModelForCausalLM.from_pretrained(folder_of(family)).eval()
+    hook = raw.get_output_embeddings().register_forward_hook(lambda module, args, logits: logits.roll(1, -1))
+    raw.test_hook = hook
+    model, tokens = language_model((raw, tokenizer)), torch.tensor([SEQUENCES[0]])
+
+    def computed():
+        with torch.no_grad():
+            return raw(tokens).logits[:, -1]
+
+    before = computed()
+    torch.testing.assert_close(last_logits(model, pad(SEQUENCES[:1])), before, atol=1e-4, rtol=1e-4)
+    change(raw)
+    assert not torch.allclose(computed(), before, atol=1e-3)
+    for same in (model, (raw, tokenizer)):
+        torch.testing.assert_close(last_logits(same, pad(SEQUENCES[:1])), computed(), atol=1e-4, rtol=1e-4)
+
+
+def test_a_model_without_a_name_has_no_folder(tokenizer, tmp_path, monkeypatch):
+    shape = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    raw = AutoModelForCausalLM.from_config(transformers.LlamaConfig(**shape, vocab_size=len(tokenizer)))
+    (tmp_path / "judge_template.json").write_text('{"scalar": "somebody else asks {response}"}', encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    judge = GenerativeJudge((raw.eval(), tokenizer))
+    assert judge.template == JudgeTemplate() and str(tmp_path) not in judge.model.info.name
+
+
+def test_a_judge_follows_the_chat_template_of_its_tokenizer():
+    tokenizer = llama_2(ZEPHYR)
+    judge = GenerativeJudge(load_model(saying(tokenizer).cfg.model_name, tokenizer=tokenizer))
+    before = judge.score(["q"], ["r"])
+    tokenizer.chat_template = VICUNA
+    after = judge.score(["q"], ["r"])
+    assert torch.equal(after, GenerativeJudge(judge.model).score(["q"], ["r"])) and not torch.equal(after, before)
+
+
+def test_columns_of_a_table_are_read_in_their_order_whatever_its_index():
+    prompts, responses = (pd.Series([f"{what} {row}" for row in range(4)], index=[2, 0, 3, 1]) for what in "pr")
+    judged = []
+
+    def score(prompts, responses):
+        judged.extend(zip(prompts, responses, strict=True))
+        return torch.arange(3.0)
+
+    with pytest.warns(SkippedWarning):
+        scores = scores_of_rest(prompts, responses, {1: "too long"}, score)
+    assert judged == [("p 0", "r 0"), ("p 2", "r 2"), ("p 3", "r 3")]
+    assert scores.nan_to_num(-1).tolist() == [0, -1, 1, 2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import datetime
 import warnings
 
@@ -26,10 +27,11 @@ from promises.asking_support import (
 )
 
 from arm_lens import GenerativeJudge, JudgeTemplate, LabelledResponse, load_model
-from arm_lens.engine.tokens import MarkedText, encode_text
+from arm_lens.engine.tokens import MarkedText, UnreadableTextError, encode_text
 from arm_lens.judge_model import labelled_responses
 from arm_lens.judges import fit_judge
 from arm_lens.judges.chat import ChatTemplateError
+from arm_lens.judges.checks import SkippedWarning
 from arm_lens.judges.likelihood import LikelihoodJudge
 from arm_lens.judges.options import QuestionOptions, ReadingOptions
 from arm_lens.judges.questions import Question, UnknownTokensWarning, render_question
@@ -142,6 +144,27 @@ def test_the_date_is_fixed_and_can_be_set():
     assert "Today is 24 December 2023." in rendered(DATED, date=datetime.date(2023, 12, 24))
 
 
+CALL = "strftime_now('%d %B %Y')"
+CLOCKS = (CALL, "strftime_now(format = '%d %B %Y')", f"{CALL} if strftime_now is defined else 'never'")
+RUNNING_CLOCKS = (
+    "now('%d') }}{% set now = strftime_now %}{{ now('%d')",
+    "strftime_now('%d' ~ '%Y')",
+    "['%d', '%Y'] | map('strftime_now')",
+    "strftime_now(format)",
+)
+
+
+@pytest.mark.parametrize("clock", CLOCKS)
+def test_the_date_is_fixed_however_a_template_reads_the_clock(clock):
+    assert rendered("Today is {{ " + clock + " }}." + CHATML).startswith("Today is 01 January 2025.")
+
+
+@pytest.mark.parametrize("clock", RUNNING_CLOCKS)
+def test_a_clock_that_cannot_be_fixed_is_refused(clock):
+    with pytest.raises(ChatTemplateError, match="reads the clock in a way that cannot be fixed"):
+        rendered("{{ " + clock + " }}" + CHATML)
+
+
 def test_a_system_message_in_the_prompts_own_conversation_stays():
     talk = ({"role": "system", "content": "SPEAK LATIN"}, {"role": "user", "content": "PROMPT"})
     assert "SPEAK LATIN" in rendered(CHATML, prompt=talk)
@@ -152,9 +175,31 @@ def test_a_criterion_without_a_place_is_an_error():
         rendered(None, template=JudgeTemplate(header=""))
 
 
-def test_a_template_that_rewrites_texts_is_refused():
+REWRITING = (
+    "upper",
+    "lower",
+    "title",
+    "escape",
+    "striptags",
+    "truncate(9999)",
+    "wordwrap",
+    "indent",
+    "replace('&', '+')",
+)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "messages | tojson",
+        "m.content[:9999]",
+        "m.content.split() | join(' ')",
+        *(f"m.content | {one}" for one in REWRITING),
+    ],
+)
+def test_a_template_that_rewrites_texts_is_refused(content):
     with pytest.raises(ChatTemplateError, match="rewrites texts"):
-        rendered("{{ messages | tojson }}")
+        rendered(CHATML.replace("{{ m.content }}", "{{ " + content + " }}"))
 
 
 # ------------------------------------------------------------------------------------------ control tokens
@@ -258,3 +303,33 @@ def test_words_that_the_tokenizer_does_not_know_are_said_to_be_lost():
         warnings.simplefilter("error", UnknownTokensWarning)
         known = labelled_responses("polite", 4, split="test", seed=0)
         judge.score([one.prompt for one in known], [one.response for one in known])
+
+
+@pytest.mark.parametrize("where", ["prompt", "response"])
+def test_tokens_that_the_model_does_not_have_are_refused_naming_the_text_and_the_token(where):
+    tokenizer = byte_level(CHATML)
+    model = saying(tokenizer)
+    more = copy.deepcopy(tokenizer)
+    more.add_tokens(["<plan>", "Indeed"])
+    larger = load_model(model.cfg.model_name, tokenizer=more)
+    judge, texts = GenerativeJudge(larger), {"prompt": ["q", "q"], "response": ["r", "r"]}
+    expected = judge.score(*texts.values())
+    texts[where][1] = "a <plan> for it"
+    with pytest.raises(
+        UnreadableTextError, match=rf"example 1: '<plan>' is token {len(tokenizer)} of the tokenizer.*resize"
+    ):
+        judge.score(*texts.values())
+    with pytest.warns(SkippedWarning, match="row 1: .*'<plan>'"):
+        rewards = judge(prompts=texts["prompt"], completions=texts["response"])
+    assert rewards == [pytest.approx(float(expected[0])), None]
+    with pytest.raises(UnreadableTextError, match="the verdicts: 'Indeed' is token"):
+        GenerativeJudge(larger, question=QuestionOptions(template=JudgeTemplate(yes=("Indeed",))))
+
+
+def test_half_a_character_is_refused_naming_the_text():
+    judge = GenerativeJudge(saying(byte_level()))
+    for number, (prompt, response) in enumerate([("cut \ud83d", "r"), ("q", "\udc00 cut")]):
+        with pytest.raises(ValueError, match=r"example 0: the (prompt|response) has .* half of a character"):
+            judge.score([prompt], [response])
+        with pytest.warns(SkippedWarning, match="half of a character"):
+            assert judge(prompts=["q", prompt], completions=["r", response])[1] is None, number

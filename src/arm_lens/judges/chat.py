@@ -3,7 +3,8 @@
 A chat template is a program, and what it does with a conversation need not be what was meant: it may leave out all messages
 but the last, refuse a system message, expect a list of parts where others expect a text, write today's date, or end within
 a thought. So a conversation is rendered once with a mark in place of each text. Where the marks are found is where the
-texts belong (`ChatForm`), and a mark that is missing is an error, not a verdict on something else. The texts themselves
+texts belong (`ChatForm`), and a mark that is missing is an error, not a verdict on something else; so is a template that
+changes or shortens a sample text. The texts themselves
 never pass through the template: no text can change what it does, and it is known of every character whether it was given
 or written by the template (`arm_lens.engine.tokens.MarkedText`).
 
@@ -46,11 +47,16 @@ THOUGHTS = (
     ("<|channel|>analysis", "<|end|>"),
 )
 """How models begin and end a thought."""
-CLOCK = re.compile(r"strftime_now\s*\(\s*(['\"])(.*?)\1\s*\)")
+CLOCK = re.compile(r"strftime_now\s*\(\s*(?:format\s*=\s*)?(['\"])((?:(?!\1).)*)\1\s*\)")
 """How a chat template asks for the date."""
 MARK = re.compile("\ue000([0-9]+)\ue001")
 EDGE = " \n "
 """Around a mark, to see whether a template strips texts."""
+SAMPLE = (
+    'Text no. {number}, in UPPER and lower  case:\n\n\t- "quoted" & <b>it\'s</b> {{{{ braced }}}}, 50 % \\n #1\n\n'
+    + "and so on " * 2000
+).strip()
+"""Text that whatever rewrites texts would change; without white space around it."""
 FAILURES = (TemplateError, TypeError, ValueError, KeyError, AttributeError)
 """What templates raise at a message that they do not accept."""
 
@@ -175,7 +181,7 @@ def _found_form(
     for parts in (False, True):
         try:
             bare, pieces = (
-                _pieces(_rendered(tokenizer, roles, kwargs, date, parts=parts, end=True, edge=edge))
+                _pieces(_rendered(tokenizer, roles, _marks(len(roles), edge), kwargs, date, parts=parts, end=True))
                 for edge in ("", EDGE)
             )
         except FAILURES as error:
@@ -189,6 +195,8 @@ def _found_form(
             refusals.append(f"the chat template puts {turns[-1].name} before {turns[places[-1]].name}")
         elif [one for one in pieces if isinstance(one, str)] != [one for one in bare if isinstance(one, str)]:
             refusals.append("the chat template rewrites texts")
+        elif (reason := _rewriting(tokenizer, pieces, roles, kwargs, date, parts=parts)) is not None:
+            refusals.append(reason)
         else:
             return ChatForm(tuple(pieces), _before_answer(tokenizer, roles, kwargs, date, parts))
     raise ChatTemplateError(
@@ -196,18 +204,36 @@ def _found_form(
     )
 
 
-def _rendered(
+def _rewriting(
     tokenizer: PreTrainedTokenizerBase,
+    pieces: Sequence[str | Place],
     roles: Sequence[str],
     kwargs: Mapping[str, Any],
     date: datetime.date,
     *,
     parts: bool,
+) -> str | None:
+    """Why texts cannot be put in place of the marks: the template changes, shortens or refuses them; None if they can."""
+    samples = [SAMPLE.format(number=number) for number in range(len(roles))]
+    try:
+        rendered = _rendered(tokenizer, roles, samples, kwargs, date, parts=parts, end=True)
+    except FAILURES as error:
+        return f"the chat template refuses texts: {error}"
+    expected = ChatForm(tuple(pieces), None).fill(samples)
+    return None if rendered == expected else "the chat template rewrites texts"
+
+
+def _rendered(
+    tokenizer: PreTrainedTokenizerBase,
+    roles: Sequence[str],
+    texts: Sequence[str],
+    kwargs: Mapping[str, Any],
+    date: datetime.date,
+    *,
+    parts: bool,
     end: bool,
-    edge: str = EDGE,
 ) -> str:
-    marks = [f"{edge}\ue000{number}\ue001{edge}" for number in range(len(roles))]
-    contents = [[{"type": "text", "text": mark}] for mark in marks] if parts else marks
+    contents = [[{"type": "text", "text": text}] for text in texts] if parts else texts
     messages = [{"role": role, "content": content} for role, content in zip(roles, contents, strict=True)]
     template = _on_day(tokenizer.get_chat_template(), date)
     untyped: Any = tokenizer.apply_chat_template
@@ -222,9 +248,13 @@ def _on_day(template: str, date: datetime.date) -> str:
     """
     day = datetime.datetime.combine(date, datetime.time())
     fixed = CLOCK.sub(lambda call: json.dumps(day.strftime(call[2]), ensure_ascii=False), template)
-    if re.search(r"strftime_now\s*\(", fixed):
+    if re.search(r"strftime_now(?!\s+is\s)", fixed):
         raise ChatTemplateError("the chat template reads the clock in a way that cannot be fixed to a date")
     return fixed
+
+
+def _marks(count: int, edge: str = EDGE) -> list[str]:
+    return [f"{edge}\ue000{number}\ue001{edge}" for number in range(count)]
 
 
 def _pieces(text: str) -> list[str | Place]:
@@ -247,7 +277,8 @@ def _before_answer(
     parts: bool,
 ) -> str | None:
     try:
-        text = _rendered(tokenizer, [*roles, "assistant"], kwargs, date, parts=parts, end=False)
+        marks = _marks(len(roles) + 1)
+        text = _rendered(tokenizer, [*roles, "assistant"], marks, kwargs, date, parts=parts, end=False)
     except FAILURES:
         return None
     pieces = _pieces(text)
