@@ -143,8 +143,9 @@ def check_files(config: BenchmarkConfig) -> None:
     missing: dict[str, str] = {}
     for study in config.studies:
         paths = (getattr(study, "path", None), getattr(study, "examples", None))
+        source = getattr(study, "source", "")
         names = [path for path in paths if path is not None and "://" not in path and not Path(path).exists()]
-        missing |= {name: f"  {name}" + (f": {study.source}" if study.source else "") for name in names}
+        missing |= {name: f"  {name}" + (f": {source}" if source else "") for name in names}
     if missing:
         count = "a file of data is" if len(missing) == 1 else f"{len(missing)} files of data are"
         raise FileNotFoundError(

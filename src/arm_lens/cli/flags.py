@@ -145,7 +145,7 @@ class Loading:
     ] = "TransformerBridge"
     device: Annotated[str, typer.Option(help="e.g. cuda or cpu; by default CUDA where there is one.")] = ""
     dtype: Annotated[
-        Literal["auto", "float32", "bfloat16", "float16"],
+        Literal["auto", "float64", "float32", "bfloat16", "float16"],
         typer.Option(
             help="Of weights and activations; auto: bfloat16 for half-precision weights if that is faster here."
         ),

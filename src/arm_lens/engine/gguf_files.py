@@ -51,8 +51,9 @@ class GgufFile:
         options: dict[str, Any] = {} if device_map is None else {"device_map": device_map}
         if unpacking := getattr(transformers, "GgufConfig", None):  # newer versions could also compute with the blocks
             options["quantization_config"] = unpacking(dequantize=True)
+        read: Any
         try:
-            model, loaded = AutoModelForCausalLM.from_pretrained(
+            read = AutoModelForCausalLM.from_pretrained(
                 self.path.parent,
                 gguf_file=self.path.name,
                 dtype=dtype,
@@ -62,6 +63,7 @@ class GgufFile:
             )
         except (ValueError, NotImplementedError) as error:
             raise self._unread(str(error)) from error
+        model, loaded = read
         if missing := sorted(loaded["missing_keys"]):  # they would be random numbers
             raise self._unread(f"{len(missing)} of the model's weights are not found, such as {missing[0]}")
         model.hf_quantizer = None  # these are ordinary weights now

@@ -110,7 +110,7 @@ def load_model(
         raise ValueError(f"{path} is a GGUF file: revision and quantization_config are for Hugging Face weights")
     place = _place(device)
     hub: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
-    raw: PreTrainedModel | None = None
+    raw: Any = None
     model: TransformerBridge | HookedTransformer
     try:
         if wanted is None:
