@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from arm_lens import GenerativeJudge, HeadSet, LabelledResponse, steer
 from arm_lens.engine import KVSegment, Prefixes, language_model, last_logits, pad
-from arm_lens.engine.hooks import silenced
+from arm_lens.engine.hooks import OURS, silenced
 from arm_lens.engine.prefix_cache import common_prefix, shared_beginning
 from arm_lens.judges.options import QuestionOptions
 from arm_lens.judges.questions import Question, encode_questions, questions_of
@@ -32,17 +32,13 @@ def tokens_read(model):
     """How many tokens, padding included, the model embeds in each pass."""
     counts: list[int] = []
     embed = model.embed
-    forward = embed.forward
-
-    def counting(tokens, *args, **options):
-        counts.append(tokens.numel())
-        return forward(tokens, *args, **options)
-
-    embed.forward = counting  # no hook: with foreign hooks prompts are read as a whole
+    handle = embed.register_forward_pre_hook(lambda _, inputs: counts.append(inputs[0].numel()))
+    OURS.add(handle.id)  # with foreign hooks prompts are read as a whole
     try:
         yield counts
     finally:
-        del embed.forward
+        handle.remove()
+        OURS.discard(handle.id)
 
 
 # ------------------------------------------------------------------------------------------ what is common

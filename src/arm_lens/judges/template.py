@@ -236,6 +236,6 @@ def default_template(model: ModelLike) -> JudgeTemplate:
     """The judge template in a model's folder (``judge_template.json``), else the general one."""
     name = describe(model).name
     folder = bundled_model_path() if name == BUNDLED_NAME else Path(name)
-    if (folder / TEMPLATE_FILE).is_file():
+    if name and (folder / TEMPLATE_FILE).is_file():
         return JudgeTemplate.read(folder / TEMPLATE_FILE)
     return JudgeTemplate()
