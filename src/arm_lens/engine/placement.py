@@ -97,16 +97,18 @@ def quantised_model(
     Raises:
         UnsupportedModelError: if they cannot be, in the words of transformers.
     """
+    model: Any
     try:
-        return AutoModelForCausalLM.from_pretrained(
+        model = AutoModelForCausalLM.from_pretrained(
             path,
             quantization_config=quantization_config,
             dtype=dtype,
             device_map=device_map,
             attn_implementation="eager",
             **hub,
-        ).eval()
+        )
     except (RuntimeError, ValueError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
         raise UnsupportedModelError(f"{path} cannot be quantised here: {error}") from error
+    return model.eval()
