@@ -111,7 +111,7 @@ class BenchmarkResults(BenchmarkItems):
         long = {name: pd.read_parquet(folder / where / f"{name}.parquet") for name, where in LONG_TABLES.items()}
         texts = long["texts"]
         return cls(
-            meta=json.loads((folder / "results.json").read_text(encoding="utf-8"))["meta"],
+            meta=meta,
             fits=_read_csv(tables / "fits.csv"),
             tables=BenchmarkTables(
                 **{table.name: _read_csv(tables / f"{table.name}.csv") for table in fields(BenchmarkTables)}

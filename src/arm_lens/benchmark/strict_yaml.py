@@ -25,7 +25,7 @@ MOST_BYTES, MOST_NODES, DEEPEST = 2**22, 100_000, 40
 YES_AND_NO = ("labels",)
 """Mappings in whose values ``yes`` and ``no`` are truth values by intention."""
 STANDARD = "tag:yaml.org,2002:"
-_RESOLVER = yaml.resolver.Resolver()
+_RESOLVER: Any = yaml.resolver.Resolver()
 _EXPONENT = re.compile(r"([-+]?)(\d[\d_]*)?(?:\.(\d*))?[eE]([-+]?)(\d+)")
 
 
