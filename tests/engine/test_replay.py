@@ -14,6 +14,7 @@ from arm_lens import Injection, load_model, steer
 from arm_lens.engine import Replay, VerdictTokens, language_model, last_logits, pad, read_batch
 from arm_lens.engine.kv_segments import NewTokens
 from arm_lens.engine.memory import MASKS_PER_PASS
+from arm_lens.engine.model_info import Reach
 from arm_lens.engine.replay import SlowReplayWarning
 
 pytestmark = pytest.mark.tl4
@@ -196,7 +197,7 @@ def test_masks_that_would_see_each_other_get_a_row_each(fresh, model_class, monk
     replay = Replay(model, SEQUENCES, VERDICTS)
     assert_same(replay.logits(masks, values), expected)
     monkeypatch.setattr("arm_lens.engine.replay.differs", lambda *_: None)
-    monkeypatch.setattr(language_model(model).findings, "replayed", [])
+    monkeypatch.setattr(language_model(model).findings, "replayed", Reach())
     trusting = Replay(model, SEQUENCES, VERDICTS).logits(masks, values)
     assert (trusting - expected).abs().max() > 100 * TOLERANCE  # it was the check that helped
 
