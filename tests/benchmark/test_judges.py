@@ -131,7 +131,7 @@ def test_every_judge_says_something_finite_about_every_text(said, setting, name)
 def test_nothing_else_is_in_the_register():
     names = {"zero_shot", "few_shot", "voting", "voting_rationale", "likelihood", "sav", "probe", "length", "random"}
     heads = {"reinforce", "all_heads", "random_heads", "top_effect", "greedy", "soft_gate", "hard_concrete"}
-    heads |= {"reinforce_denoised", "reinforce_add"}
+    heads |= {"reinforce_denoised", "reinforce_add", "published"}
     names |= {"few_shot_all", "calibrated", "rating", "zero_shot_contextual", "zero_shot_batch"}
     names |= {"zero_shot_threshold", "few_shot_threshold", "arm_calibrated"}
     assert set(JUDGES) == names | {f"arm_{one}" for one in heads} | {"arm", "generative", "constant", *APART}
