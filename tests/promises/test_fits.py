@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch.nn.modules.module import register_module_forward_pre_hook
@@ -19,6 +20,7 @@ from arm_lens.heads import HeadScores
 from arm_lens.judges.options import Denoise, QuestionOptions, ReadingOptions
 from arm_lens.judges.template import JudgeTemplate
 from arm_lens.reward import FitWarning
+from arm_lens.reward.fitting import means_and_objective
 from arm_lens.selection import AllHeads, Greedy, RandomHeads, Reinforce, SoftGate, TopEffect
 from arm_lens.storage import LOCK, DamagedFileError, write_bytes
 
@@ -229,11 +231,29 @@ def test_a_doubtful_fit_warns_and_carries_its_notes(model_of, tmp_path, options,
     assert ActivationRewardModel.load(reward.save(tmp_path), model_of("llama")).record.notes == reward.record.notes
 
 
+@pytest.mark.any_tl
+def test_heads_that_do_not_help_on_the_examples_they_were_chosen_on_are_said_not_to(model_of):
+    said = set()
+    for kind in ("two_way", "log_prob", "accuracy"):
+        for k in (1, 6, 12):
+            reward = fit(model_of("llama"), selector=TopEffect(k=k), reward=kind)
+            reading = ReadingOptions(readings=4, demonstrations=1, seed=0)
+            _, objective = means_and_objective(reward.judge, EXAMPLES, reading, reward=kind)
+            none, chosen = objective(torch.stack([torch.zeros(3, 4, dtype=torch.bool), reward.heads.mask])).tolist()
+            coin = 0.5 if kind == "accuracy" else float(np.log(0.5))
+            expected = "the model without them" if chosen <= none else "flips a coin" if chosen <= coin else None
+            notes = [note for note in reward.record.notes if "no better than" in note]
+            assert len(notes) == (expected is not None)
+            assert all(expected in note and f"{chosen:.3f}" in note for note in notes)
+            said.add(expected)
+    assert "the model without them" in said and len(said) > 1  # the cases are there
+
+
 def test_a_fit_that_is_as_it_should_be_has_no_notes(model_of):
     with warnings.catch_warnings():
         warnings.simplefilter("error", FitWarning)
         examples = [*EXAMPLES, *(replace(one, prompt=f"the {one.id} school", id=f"{one.id} 2") for one in EXAMPLES)]
-        assert fit(model_of("llama"), examples, selector=Reinforce(steps=3, masks=4, threshold=0.01)).record.notes == ()
+        assert fit(model_of("llama"), examples, selector=Greedy(head_penalty=0.0)).record.notes == ()
 
 
 # ------------------------------------------------------------------------------------------ threads

@@ -101,9 +101,7 @@ def test_all_eligible_heads_together_cost_the_same_on_every_model(search, shape,
     options = search.model_copy(update={"layers": layers}).resolved(shape)
     assert options.head_penalty == pytest.approx(each)
     assert options.resolved((2, 2)) == options  # what was resolved, or given, stays
-    assert all(
-        value is not None for name, value in options.model_dump().items() if name in ("head_penalty", "initial_logit")
-    )
+    assert all(getattr(options, name, 0) is not None for name in ("head_penalty", "initial_logit", "learning_rate"))
 
 
 def test_layers_are_an_option_in_a_configuration():

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pandas as pd
+import torch
 from jaxtyping import Float
 from pydantic import PositiveInt, model_validator
 from torch import Tensor
@@ -44,7 +45,17 @@ from arm_lens.preferences.overlap import OverlapWarning, find_overlap, known_amo
 from arm_lens.preferences.types import responses_of
 from arm_lens.reward.checkpoint import FitCheckpoint
 from arm_lens.reward.fitting import judging_objective, means_and_objective, read_means
-from arm_lens.selection import JudgingObjective, Reinforce, RewardKind, Selection, Selector, selector_of
+from arm_lens.selection import (
+    COIN,
+    JudgingObjective,
+    Objective,
+    Reinforce,
+    RewardKind,
+    Search,
+    Selection,
+    Selector,
+    selector_of,
+)
 
 SELECTION_COLUMNS = ("step", "reward", "expected_heads")
 """The columns that the history of every search has."""
@@ -225,9 +236,9 @@ class ActivationRewardModel(VerdictJudge, AskingJudge):
                     notes += _notes_on_kinds(what, fold.labels.tolist(), least=2)
                 with kept.rewards(objective) as stored:
                     selection = chooser.select(stored, seed=search_seed, progress=progress)
+                    if isinstance(chooser, Search):
+                        notes += _notes_on_search(selection, stored, reward)
                 heads, search = selection.heads, chooser.model_dump(mode="json")
-                if not heads and selection.gates is None:
-                    notes.append(NO_HEAD)
         record = FitRecord(
             criterion=criterion,
             seed=read_seed,
@@ -427,6 +438,23 @@ def _criterion_of(examples: Sequence[Preference]) -> str:
     if len(named) > 1:
         raise ValueError(f"the examples name {len(named)} criteria ({', '.join(named)}); fit one reward model for each")
     return named[0] if named else ""
+
+
+def _notes_on_search(selection: Selection, objective: Objective, reward: RewardKind) -> list[str]:
+    """A note if a search ended with no head, or with heads that do not help on the very examples they were chosen on."""
+    if selection.gates is not None:
+        return []
+    if not selection.heads:
+        return [NO_HEAD]
+    mask = selection.heads.mask
+    none, chosen = objective(torch.stack([torch.zeros_like(mask), mask])).tolist()
+    if chosen <= none:
+        what = f"the model without them, {none:.3f}"
+    elif chosen <= COIN[reward]:
+        what = f"a judge that flips a coin, {COIN[reward]:.3f}"
+    else:
+        return []
+    return [f"the chosen heads judge the examples they were chosen on ({reward} {chosen:.3f}) no better than {what}"]
 
 
 def _notes_on_kinds(what: str, positive: Sequence[bool], *, least: int) -> list[str]:

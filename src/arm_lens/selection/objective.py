@@ -9,6 +9,7 @@ of that reward by writing any verdict at all, and a search for it may tell nothi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Sequence
 from typing import Literal, get_args
 
@@ -23,6 +24,10 @@ from arm_lens.engine.sharing import content_of
 from arm_lens.selection.outcome import Masks
 
 RewardKind = Literal["log_prob", "two_way", "probability", "accuracy", "margin"]
+COIN: dict[RewardKind, float] = {
+    "log_prob": math.log(0.5), "two_way": math.log(0.5), "probability": 0.5, "accuracy": 0.5, "margin": 0.0,
+}  # fmt: skip
+"""The most that a judge can earn which knows nothing of the examples, and gives both verdicts alike."""
 
 
 class JudgingObjective:
