@@ -399,7 +399,7 @@ def test_an_endpoint_that_only_writes_words_states_no_probability(key, setting, 
         there = Setting(setting.model, setting.config, tmp_path)
         scalar, ranked = (there.ask("endpoint", layout=one, **ask)[0] for one in ("scalar", "ranked"))
     frame = items_of(setting.task, "endpoint", 0, scalar)
-    assert frame["probability"].isna().all() and scalar.fit == {"unparsed": 0, "cost": None}
+    assert frame["probability"].isna().all() and scalar.fit == {"unparsed": 0, "cost": None, "score_kind": None}
     pairs = items_of(setting.task, "endpoint", 0, ranked)
     longest = [len(one.example.chosen) > len(one.example.rejected) for one in setting.task.test.pairs]
     assert (pairs["correct"] == 1).tolist() == longest and pairs["probability"].isna().all()

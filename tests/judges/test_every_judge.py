@@ -274,7 +274,9 @@ def test_its_model_is_a_language_model(fitted, model, name):
 def test_a_judge_that_there_is_not_is_refused_by_name(model):
     with pytest.raises(UnknownNameError, match="no judge 'arm_reinforced'; there are arm, arm_reinforce, "):
         fit_judge("arm_reinforced", model, PAIRS)
-    with pytest.raises(OptionsError, match="'greedy' has no option 'steps'; it has kind, head_penalty, layers, max_heads"):
+    with pytest.raises(
+        OptionsError, match="'greedy' has no option 'steps'; it has kind, head_penalty, layers, max_heads"
+    ):
         fit_judge("arm", model, PAIRS, {"selector": {"kind": "greedy", "steps": 5}})
 
 

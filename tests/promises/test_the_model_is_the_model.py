@@ -12,7 +12,7 @@ import torch
 import transformers
 from conftest import HOOKED
 from transformer_lens.model_bridge import TransformerBridge
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from arm_lens import load_model
 from arm_lens.engine import (
@@ -258,9 +258,8 @@ def test_processed_weights_are_compared_with_what_the_raw_ones_gave(saved, name)
 
 def unchecked_hooked(folder):
     """A HookedTransformer as a user makes it."""
-    return loading._hooked_from_folder(
-        str(folder), device="cpu", dtype=torch.float32, tokenizer=None, trust_remote_code=False
-    )[0]
+    raw, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    return loading._hooked_around(raw, tokenizer, str(folder), torch.device("cpu"))
 
 
 @needs_hooked

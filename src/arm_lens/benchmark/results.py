@@ -101,7 +101,9 @@ class BenchmarkResults(BenchmarkItems):
         """
         try:
             return cls._load(Path(folder))
-        except (ValueError, LookupError, TypeError) as error:
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            if isinstance(error, OSError) and error.errno is not None:  # of the disk; that of a table has no number
+                raise
             raise DamagedFileError(f"the results in {folder} are damaged ({error}); run the same again") from error
 
     @classmethod
@@ -215,9 +217,7 @@ def _make_way(out: Path, config: Mapping[str, Any], force: bool) -> None:
         what = (
             f"another configuration ({', '.join(changed)} differ)" if before else "judges that were given, not of a run"
         )
-        raise OtherRunError(
-            f"{out} has the results of {what}; name another folder, or pass force=True to replace them"
-        )
+        raise OtherRunError(f"{out} has the results of {what}; name another folder, or pass force=True to replace them")
     if changed:
         _clear(out)
 

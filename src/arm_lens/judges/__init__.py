@@ -3,7 +3,7 @@
 `fit_judge` makes one by its name, `load_judge` reads one that was saved.
 """
 
-from arm_lens.judges.artefact import ArtefactError, WrongModelError
+from arm_lens.judges.artefact import ArtefactError, HooksNotSavedWarning, WrongModelError
 from arm_lens.judges.base import Comparison, FittedJudge, Judge
 from arm_lens.judges.by_name import fit_judge, load_judge
 from arm_lens.judges.calibrated import CalibratedJudge
@@ -40,6 +40,7 @@ __all__ = [
     "FittedJudge",
     "GenerativeJudge",
     "HeadProbe",
+    "HooksNotSavedWarning",
     "Judge",
     "LengthJudge",
     "LikelihoodJudge",
