@@ -128,7 +128,7 @@ def end_to_end(examples: int, steps: int) -> list[dict[str, Any]]:
     loop, _ = published_loop(model, sequences, targets, values, steps=steps)
     halfway = time.perf_counter()
     options = Reinforce(**{**PUBLISHED.model_dump(), "steps": steps})
-    objective = JudgingObjective(Replay(model, sequences, verdicts), values, labels)
+    objective = JudgingObjective(Replay(model, sequences, verdicts), values, labels, "log_prob")
     found = reinforce(objective, *values.shape[:2], n_examples=len(objective), options=options).heads
     ended = time.perf_counter()
     ActivationRewardModel.fit(model, labelled_responses("positive", examples, split="train", seed=0))

@@ -6,7 +6,7 @@ import pytest
 
 from arm_lens import ActivationRewardModel, GenerativeJudge, HeadSet, JudgeTemplate, LabelledResponse
 from arm_lens.benchmark import BenchmarkResults, judge_preferences
-from arm_lens.cli.output import finish
+from arm_lens.cli.output import finish, show_standings
 from arm_lens.judges.controls import LengthJudge
 from arm_lens.judges.options import QuestionOptions, ReadingOptions
 from arm_lens.judges.voting import VotingJudge
@@ -45,7 +45,7 @@ def test_a_model_that_would_write_something_else_is_named_with_what_it_would_wri
     assert asked.startswith(f"test, asked: all ({float(scores.mass.mean()):.2g}, rather {token!r} ({share:.0%})")
     assert voted.startswith("test, voting: all")
     results.save(tmp_path)
-    finish(BenchmarkResults.load(tmp_path), tmp_path)
+    finish(BenchmarkResults.load(tmp_path), tmp_path, show_standings)
     printed = " ".join(capsys.readouterr().out.split())
     assert "Would rather not give a verdict" in printed and repr(token) in printed
     assert "Would rather not give a verdict" in (tmp_path / "report.html").read_text(encoding="utf-8")

@@ -337,7 +337,7 @@ SELECTORS = [QUICK, TopEffect(), Greedy(max_heads=2), SoftGate(steps=3), SoftGat
 def test_every_search_gives_a_reward_model_that_round_trips_exactly(model_of, tmp_path, model_class, selector):
     model = model_of("llama", model_class)
     fitted = fit(model, selector=selector, injection=Injection(strength=0.5))
-    assert fitted.record.search == selector.model_dump(mode="json")
+    assert fitted.record.search == selector.resolved((3, 4)).model_dump(mode="json")
     loaded = ActivationRewardModel.load(fitted.save(tmp_path / "rm"), model)
     assert (loaded.record, loaded.heads, repr(loaded)) == (fitted.record, fitted.heads, repr(fitted))
     one, other = loaded.selection, fitted.selection

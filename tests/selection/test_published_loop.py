@@ -24,7 +24,7 @@ def test_both_see_the_same_rewards_and_choose_the_same_heads(model_of, model_cla
     targets = [VERDICTS.positive if label else VERDICTS.negative for label in LABELS]
     chosen, rewards = published_loop(model, SEQUENCES, targets, values, steps=12, masks_per_step=6, seed=3)
     options = Reinforce(**{**PUBLISHED.model_dump(), "steps": 12, "masks": 6})
-    objective = JudgingObjective(Replay(model, SEQUENCES, VERDICTS), values, LABELS)
+    objective = JudgingObjective(Replay(model, SEQUENCES, VERDICTS), values, LABELS, "log_prob")
     found = reinforce(objective, model.cfg.n_layers, model.cfg.n_heads, n_examples=len(LABELS), options=options, seed=3)
     torch.testing.assert_close(torch.tensor(found.history["reward"].to_numpy()).float(), torch.tensor(rewards))
     assert torch.equal(found.heads.mask, chosen)

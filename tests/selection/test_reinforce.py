@@ -183,15 +183,6 @@ def test_a_search_starts_with_a_quarter_of_the_eligible_heads_or_thirteen_of_the
     assert (found[~eligible] == 0).all()
 
 
-@pytest.mark.parametrize(("shape", "rate"), [((6, 8), 0.1), ((30, 9), 0.298), ((80, 64), 0.597)], ids=str)
-def test_a_head_that_helps_in_every_step_gets_from_its_start_to_even_odds_in_ten(shape, rate):
-    options = Reinforce().resolved(shape)
-    assert options.learning_rate == pytest.approx(rate, abs=1e-3)
-    assert options.initial_logit + 10 * options.learning_rate == pytest.approx(0, abs=0.01)
-    assert Reinforce(learning_rate=0.05).resolved(shape).learning_rate == 0.05
-    assert PUBLISHED.resolved(shape) == PUBLISHED
-
-
 def test_a_warm_start_adds_the_effect_of_each_head_alone_in_standard_deviations():
     effects = torch.tensor([[0.3, -0.1, 0.0], [0.1, 0.2, -0.5]])
     found = first_probabilities((2, 3), effects, initial_logit=-1.0)

@@ -24,6 +24,7 @@ def fitted(model) -> dict[str, ActivationRewardModel]:
             labelled_responses(known, 12, split="train", seed=0),
             criterion=name,
             selector=Greedy(max_heads=2),
+            reward="log_prob",
             reading=ReadingOptions(readings=4, demonstrations=2),
             question=QuestionOptions(batch_size=5),
         )

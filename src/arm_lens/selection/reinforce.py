@@ -36,7 +36,6 @@ from arm_lens.selection.selector import Search
 
 SCORE = "selection probability"
 INITIAL_PROBABILITY, INITIAL_HEADS = 0.27, 13
-STEPS_TO_EVEN_ODDS = 10
 WARM = (-5.0, 2.0)
 """The range of initial logits after a warm start: no head is all but decided before the search."""
 
@@ -49,14 +48,13 @@ class Reinforce(Search):
 
     kind: Literal["reinforce"] = "reinforce"
     random: ClassVar[bool] = True
-    steps: PositiveInt = 55
+    steps: PositiveInt = 110
     """Steps of the search; the time it takes is proportional to them."""
-    masks: Annotated[int, Field(ge=2)] = 32
+    masks: Annotated[int, Field(ge=2)] = 16
     """Masks sampled per step."""
     examples_per_step: PositiveInt | None = None
     """Random examples, new for each step; None judges all examples in every step."""
-    learning_rate: float | None = None
-    """By default a tenth of the way from the initial logit to even odds: what helps in every step gets there in ten."""
+    learning_rate: float = 0.15
     initial_logit: float | None = None
     """By default a probability of 0.27, or on larger models as much less as makes 13 heads likely: many means at once
     destroy what the model computes, and all that a search could learn then is to close every head."""
@@ -86,9 +84,7 @@ class Reinforce(Search):
         if logit is None:
             probability = min(INITIAL_PROBABILITY, INITIAL_HEADS / max(1, int(self.eligible(shape).sum())))
             logit = math.log(probability / (1 - probability))
-        rate = max(0.1, abs(logit) / STEPS_TO_EVEN_ODDS) if self.learning_rate is None else self.learning_rate
-        found = {"initial_logit": logit, "learning_rate": rate, "head_penalty": self.penalty(shape)}
-        return self.model_copy(update=found)
+        return self.model_copy(update={"initial_logit": logit, "head_penalty": self.penalty(shape)})
 
     def _search(self, objective: Objective, seed: int, progress: bool) -> Selection:
         n_layers, n_heads = objective.shape
@@ -168,7 +164,6 @@ def reinforce(
     eligible = options.eligible((n_layers, n_heads))
     logits = _initial_logits(options, reward, eligible).requires_grad_()
     penalty = options.penalty((n_layers, n_heads))
-    assert options.learning_rate is not None, "resolved"
     optimizer = torch.optim.Adam([logits], lr=options.learning_rate)
     rows, trajectory = [], []
     steps = tqdm(range(options.steps), desc="selecting heads", unit="step", disable=not progress)

@@ -22,8 +22,8 @@ from arm_lens.engine.sharing import remembered
 from arm_lens.registry import SELECTORS, documented
 from arm_lens.selection.outcome import FiniteObjective, KnownRewards, Selection
 
-PENALTY_OF_ALL = 0.48
-"""The head penalty of all eligible heads together, by default."""
+PENALTY, PENALTY_OF_ALL = 0.01, 0.48
+"""The head penalty by default, and that of all heads together at most."""
 
 
 class Selector(BaseModel, ABC):
@@ -78,8 +78,8 @@ class Search(Selector):
     """A selector that searches: what its searches have in common."""
 
     head_penalty: float | None = None
-    """Subtracted from the reward of a set for each head in it; by default so much that all eligible heads together cost
-    0.48: 0.01 each if there are 48, 0.0018 if there are 270."""
+    """Subtracted from the reward of a set for each head in it; by default 0.01, or on models of more than 48 heads as much
+    less as makes all heads together cost 0.48."""
     layers: tuple[int, ...] | None = None
     """Eligible layers; None for all."""
 
@@ -102,7 +102,8 @@ class Search(Selector):
         """The head penalty on a model with this many layers, and heads per layer."""
         if self.head_penalty is not None:
             return self.head_penalty
-        return PENALTY_OF_ALL / max(1, int(self.eligible(shape).sum()))
+        n_layers, n_heads = shape
+        return min(PENALTY, PENALTY_OF_ALL / (n_layers * n_heads))
 
     def resolved(self, shape: tuple[int, int]) -> Search:
         """The same options with numbers in place of the defaults that depend on the model."""
