@@ -8,7 +8,7 @@ OUT ?= demo
 DATA ?= data
 # Test processes at a time, each with one thread.
 JOBS ?= 2
-# Files are handed out whole and in order, so that a long one can go first and no process waits for the other at the end.
+# Files are handed out whole and in order; tests/conftest.py puts the long ones first.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 # A TransformerLens beside the locked one, in a folder of its own.
 OVERLAY := .overlay/transformer-lens-4
@@ -30,7 +30,7 @@ fast: $(VENV)/installed
 	$(PYTEST) -q -m "not slow and not browser and not notebook and not real" tests
 
 test: $(VENV)/installed
-	$(PYTEST) tests/test_notebooks.py tests/real tests
+	$(PYTEST) tests
 
 test-4x: $(VENV)/installed $(OVERLAY)
 	PYTHONPATH=$(OVERLAY) $(BIN)/python -c "from importlib.metadata import version; \

@@ -162,10 +162,16 @@ def raw_of(folder_of):
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What draws images or opens pages needs a browser, whether a test says so or one of its fixtures."""
+    """What draws images or opens pages needs a browser, whether a test says so or one of its fixtures.
+
+    The files that take minutes come first: pytest merges arguments that contain each other, so that naming them first on
+    the command line does not help, and at the end one process would wait for the other.
+    """
     for item in items:
         if "chromium" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.browser)
+    long = {item.path for item in items if any(item.get_closest_marker(name) for name in ("notebook", "real"))}
+    items.sort(key=lambda item: item.path not in long)
 
 
 MODEL_CLASSES = [
