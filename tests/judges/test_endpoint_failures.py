@@ -20,7 +20,7 @@ from arm_lens.judges.endpoint.judge import EndpointJudge
 from arm_lens.judges.endpoint.options import EndpointOptions
 from arm_lens.judges.options import QuestionOptions
 from arm_lens.judges.template import JudgeTemplate
-from arm_lens.preferences import LabelledResponse
+from arm_lens.preferences import LabelledResponse, PreferenceFieldError
 
 pytestmark = pytest.mark.slow
 
@@ -113,8 +113,10 @@ def test_a_prompt_beyond_the_context_is_named():
 
 
 def test_text_that_cannot_be_sent_is_named():
-    with ChatServer(sure) as server, pytest.raises(EndpointError, match="example 0 holds a character"):
-        judge_at(server).score(["How?"], ["So \ud800."])
+    with ChatServer(sure) as server:
+        with pytest.raises(PreferenceFieldError, match=r"example 0: .*half of a character"):
+            judge_at(server).score(["How?"], ["So \ud800."])
+        assert not server.billed["requests"]
 
 
 @pytest.mark.parametrize(

