@@ -7,6 +7,7 @@ A model is made from a small config with random weights, saved and loaded with e
 after prompts of up to 40 tokens, alone and in padded batches, are those of the Hugging Face model to 1e-4 of their standard
 deviation. It may be refused, in words. Anything else fails the run.
 """
+# ruff: noqa: E402 (libraries read the environment when they are imported)
 
 from __future__ import annotations
 
@@ -26,7 +27,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 # TransformerLens installs torchvision by itself if a processor needs it, and looks for models on the hub.
-os.environ |= {"PIP_NO_INDEX": "1", "UV_OFFLINE": "1", "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+OFFLINE = {"PIP_NO_INDEX": "1", "UV_OFFLINE": "1", "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+if __name__ == "__main__":  # before libraries read it, but not where this is imported
+    os.environ |= OFFLINE
 
 import torch
 import transformers

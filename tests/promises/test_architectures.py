@@ -13,6 +13,12 @@ REFUSED |= {"BartForConditionalGeneration": "encoder-decoder", "BertForMaskedLM"
 EITHER = ["CohereForCausalLM", "GPTNeoForCausalLM", "YoutuForCausalLM", "Qwen2ForCausalLM"]
 
 
+@pytest.fixture(autouse=True)
+def offline(monkeypatch):
+    for name, value in sweep.OFFLINE.items():
+        monkeypatch.setenv(name, value)
+
+
 @pytest.mark.parametrize("architecture", RIGHT)
 def test_common_architectures_are_right(architecture):
     found = sweep.outcome(architecture, "TransformerBridge")
