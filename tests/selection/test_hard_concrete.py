@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from selection.additive import Additive
 from tests_support import planted_model
 
 from arm_lens import HeadSet
@@ -16,23 +17,7 @@ from arm_lens.selection.hard_concrete import gates, open_probability
 
 pytestmark = pytest.mark.tl4
 
-EFFECTS = torch.tensor([[1.0, -1.0, 0.5], [-0.5, 0.05, -0.02]])
-
-
-class Additive:
-    """Each head helps or harms in proportion to its gate; two examples lie evenly around that."""
-
-    shape = (2, 3)
-
-    def __len__(self):
-        return 2
-
-    def __call__(self, masks, examples=None):
-        return torch.stack([self.gated(mask.float()).mean() for mask in masks])
-
-    def gated(self, gates):
-        reward = (EFFECTS * gates).sum()
-        return torch.stack([reward + 0.5, reward - 0.5])
+EFFECTS = [[1.0, -1.0, 0.5], [-0.5, 0.05, -0.02]]
 
 
 @pytest.mark.parametrize("log_alpha", [-3.0, -1.0, 0.0, 2.0])
@@ -52,10 +37,12 @@ def test_gates_are_closed_as_often_as_the_closed_form_says_and_their_distributio
 
 @pytest.mark.parametrize("seed", range(10))
 def test_heads_that_are_worth_their_penalty_are_found_and_their_gates_are_exactly_one_and_zero(seed):
-    found = HardConcrete(steps=150, head_penalty=0.1, discrete=False, learning_rate=0.3).select(Additive(), seed=seed)
+    found = HardConcrete(steps=150, head_penalty=0.1, discrete=False, learning_rate=0.3).select(
+        Additive(EFFECTS), seed=seed
+    )
     assert found.heads == HeadSet.of(2, 3, [(0, 0), (0, 2)])
     assert torch.equal(found.gates, found.heads.mask.float())
-    free = HardConcrete(steps=150, head_penalty=0.0, learning_rate=0.3).select(Additive(), seed=seed)
+    free = HardConcrete(steps=150, head_penalty=0.0, learning_rate=0.3).select(Additive(EFFECTS), seed=seed)
     assert free.heads == HeadSet.of(2, 3, [(0, 0), (0, 2), (1, 1)])
     assert free.gates is None and free.chosen == free.heads
 
@@ -64,7 +51,7 @@ def test_the_same_seed_gives_the_same_search_and_global_randomness_is_left_alone
     torch.manual_seed(11)
     before = torch.get_rng_state()
     with torch.no_grad():  # as notebooks with TransformerLens often begin
-        one, two, three = (HardConcrete(steps=5).select(Additive(), seed=seed) for seed in (0, 0, 1))
+        one, two, three = (HardConcrete(steps=5).select(Additive(EFFECTS), seed=seed) for seed in (0, 0, 1))
     assert torch.equal(torch.get_rng_state(), before)
     assert one.history.equals(two.history) and not one.history.equals(three.history)
     assert not one.head_scores.values.requires_grad

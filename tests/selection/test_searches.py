@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from selection.additive import Additive
 
 from arm_lens.heads import HeadSet
 from arm_lens.selection import Greedy, HardConcrete, Reinforce, SoftGate, TopEffect, selector_of
@@ -16,33 +17,13 @@ SEARCHES = [
     SoftGate(steps=60, learning_rate=0.3),
     HardConcrete(steps=60, learning_rate=0.3),
 ]
-EFFECTS = torch.tensor([[0.5, -0.2, 0.1], [0.0, 0.4, -0.3], [0.3, 0.2, -0.1]])
+EFFECTS = [[0.5, -0.2, 0.1], [0.0, 0.4, -0.3], [0.3, 0.2, -0.1]]
 each_search = pytest.mark.parametrize("search", SEARCHES, ids=lambda search: search.kind)
-
-
-class Additive:
-    """The reward is the sum of the effects of the heads in a mask; it remembers which masks it was asked for."""
-
-    shape = (3, 3)
-
-    def __init__(self):
-        self.asked = []
-
-    def __len__(self):
-        return 4
-
-    def __call__(self, masks, examples=None):
-        if examples is None:
-            self.asked += [tuple(mask.flatten().tolist()) for mask in masks]
-        return (masks * EFFECTS).sum(dim=(1, 2))
-
-    def gated(self, gates):
-        return (gates * EFFECTS).sum().expand(4)
 
 
 @each_search
 def test_the_best_heads_of_the_eligible_layers_are_found_and_no_other_head_is_written(search):
-    objective = Additive()
+    objective = Additive(EFFECTS)
     found = search.model_copy(update={"layers": (0, 2), "head_penalty": 0.01}).select(objective)
     assert found.heads == HeadSet.of(3, 3, [(0, 0), (0, 2), (2, 0), (2, 1)])
     assert not any(any(mask[3:6]) for mask in objective.asked)
@@ -53,7 +34,7 @@ def test_the_best_heads_of_the_eligible_layers_are_found_and_no_other_head_is_wr
 @each_search
 @pytest.mark.parametrize("layers", [(), (3,), (0, -1)], ids=str)
 def test_layers_that_are_not_the_models_are_refused_before_a_mask_is_judged(search, layers):
-    objective = Additive()
+    objective = Additive(EFFECTS)
     with pytest.raises(ValueError, match="eligible layers"):
         search.model_copy(update={"layers": layers}).select(objective)
     assert objective.asked == []
@@ -61,18 +42,18 @@ def test_layers_that_are_not_the_models_are_refused_before_a_mask_is_judged(sear
 
 @each_search
 def test_no_mask_is_judged_twice(search):
-    objective = Additive()
+    objective = Additive(EFFECTS)
     search.select(objective)
     assert len(objective.asked) == len(set(objective.asked))
 
 
 def test_passes_are_masks_that_were_judged_and_three_for_each_gradient():
     for search in (TopEffect(), Greedy(), Reinforce(steps=30)):
-        objective = Additive()
+        objective = Additive(EFFECTS)
         assert search.select(objective).passes == len(objective.asked)
-    assert SoftGate(steps=7).select(Additive()).passes == 21
+    assert SoftGate(steps=7).select(Additive(EFFECTS)).passes == 21
     published = selector_of("published").model_copy(update={"steps": 10, "best_of_examples": 2})
-    assert published.select(Additive()).passes == 10 * 32 / 4 + 10 * 2 / 4  # one and two of four examples
+    assert published.select(Additive(EFFECTS)).passes == 10 * 32 / 2 + 10 * 2 / 2  # one and two of two examples
 
 
 def test_what_is_known_of_a_mask_is_what_was_judged_of_it():
@@ -81,7 +62,7 @@ def test_what_is_known_of_a_mask_is_what_was_judged_of_it():
             super().__call__(masks, examples)
             return torch.rand(len(masks), generator=torch.Generator().manual_seed(len(self.asked)))
 
-    objective, first = Random(), torch.rand(20, 3, 3, generator=torch.Generator().manual_seed(0)) < 0.5
+    objective, first = Random(EFFECTS), torch.rand(20, 3, 3, generator=torch.Generator().manual_seed(0)) < 0.5
     known = KnownRewards(objective)
     rewards = known(first)
     order = torch.randperm(20, generator=torch.Generator().manual_seed(1))

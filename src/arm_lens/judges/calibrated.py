@@ -63,6 +63,8 @@ Calibration: TypeAlias = Literal["threshold", "contextual", "batch"]
 CONTENT_FREE = ("N/A", "[MASK]", "")
 """The inputs without content of arXiv 2102.09690."""
 
+RANKED = "a threshold does nothing for a ranked judge, whose verdicts in both orders are averaged: use layout='scalar'"
+
 
 class CalibrationRecord(Record):
     """What is saved of a calibrated judge, in addition to the judge whose verdicts it corrects."""
@@ -100,9 +102,7 @@ class CalibratedJudge(VerdictJudge, FittedJudge):
                 f"verdicts of a language model are calibrated, and {self.judge!r} gives none that can be saved"
             )
         if self.judge.compares_only:
-            raise ValueError(
-                "a threshold does nothing for a ranked judge, whose verdicts in both orders are averaged: use layout='scalar'"
-            )
+            raise ValueError(RANKED)
 
     @classmethod
     def fit(
@@ -297,9 +297,7 @@ def content_free_questions(judge: VerdictJudge, examples: Sequence[Preference]) 
 def check_scalar(options: Any) -> None:
     """Raise a ValueError if a calibrated judge is to be ranked."""
     if options.question.layout == "ranked":
-        raise ValueError(
-            "a threshold does nothing for a ranked judge, whose verdicts in both orders are averaged: use layout='scalar'"
-        )
+        raise ValueError(RANKED)
 
 
 class CalibratedOptions(GenerativeOptions):

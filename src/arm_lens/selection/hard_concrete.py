@@ -19,50 +19,31 @@ from __future__ import annotations
 import math
 from typing import ClassVar, Literal
 
-import pandas as pd
 import torch
 from jaxtyping import Float
-from pydantic import PositiveInt
 from torch import Tensor
-from tqdm.auto import tqdm
 
-from arm_lens.heads import HeadScores
 from arm_lens.registry import SelectorSpec
-from arm_lens.selection.outcome import DifferentiableObjective, Selection
-from arm_lens.selection.selector import Search
+from arm_lens.selection.gate_search import GateSearch
 
 TEMPERATURE, LOW, HIGH = 2 / 3, -0.1, 1.1
 
 
-class HardConcrete(Search):
-    """Options of the search."""
+class HardConcrete(GateSearch):
+    """Options of the search. The parameter of a gate is its log alpha."""
 
     kind: Literal["hard_concrete"] = "hard_concrete"
     random: ClassVar[bool] = True
-    steps: PositiveInt = 100
-    learning_rate: float = 0.1
-    initial_logit: float = -1.0
-    """The first log alpha."""
-    discrete: bool = True
-    """End in the set of the heads whose gate, without noise, is more than half open; else in these gates."""
 
-    @torch.enable_grad()
-    def _search(self, objective: DifferentiableObjective, seed: int, progress: bool) -> Selection:
-        eligible, penalty = self.eligible(objective.shape), self.penalty(objective.shape)
-        generator = torch.Generator().manual_seed(seed)
-        log_alpha = torch.full(objective.shape, self.initial_logit, requires_grad=True)
-        optimizer = torch.optim.Adam([log_alpha], lr=self.learning_rate)
-        rows = []
-        for step in tqdm(range(self.steps), desc="opening gates", unit="step", disable=not progress, leave=False):
-            noise = torch.rand(objective.shape, generator=generator).clamp(1e-6, 1 - 1e-6)
-            reward = objective.gated(gates(log_alpha, noise) * eligible).mean()
-            expected = (open_probability(log_alpha) * eligible).sum()
-            (log_alpha.grad,) = torch.autograd.grad(penalty * expected - reward, log_alpha)
-            optimizer.step()
-            rows.append({"step": step, "reward": float(reward.detach()), "expected_heads": float(expected.detach())})
-        final = gates(log_alpha.detach()) * eligible
-        scores = HeadScores("gate", final)
-        return Selection(scores.above(0.5), scores, pd.DataFrame(rows), gates=None if self.discrete else final)
+    def _gates(
+        self, logits: Float[Tensor, "layer head"], generator: torch.Generator | None
+    ) -> Float[Tensor, "layer head"]:
+        if generator is None:
+            return gates(logits)
+        return gates(logits, torch.rand(logits.shape, generator=generator).clamp(1e-6, 1 - 1e-6))
+
+    def _open(self, logits: Float[Tensor, "layer head"]) -> Float[Tensor, "layer head"]:
+        return open_probability(logits)
 
 
 def gates(

@@ -9,43 +9,29 @@ from __future__ import annotations
 
 from typing import Literal
 
-import pandas as pd
 import torch
+from jaxtyping import Float
 from pydantic import PositiveInt
-from tqdm.auto import tqdm
+from torch import Tensor
 
-from arm_lens.heads import HeadScores
 from arm_lens.registry import SelectorSpec
-from arm_lens.selection.outcome import DifferentiableObjective, Selection
-from arm_lens.selection.selector import Search
+from arm_lens.selection.gate_search import GateSearch
 
 
-class SoftGate(Search):
-    """Options of the search."""
+class SoftGate(GateSearch):
+    """Options of the search. By default each head starts a quarter of the way to its mean."""
 
     kind: Literal["soft_gate"] = "soft_gate"
     steps: PositiveInt = 150
-    learning_rate: float = 0.1
-    initial_logit: float = -1.0
-    """A gate of 0.27: each head starts a quarter of the way to its mean."""
     discrete: bool = False
-    """End in the set of the heads moved more than half of the way, instead of the gates themselves."""
 
-    @torch.enable_grad()
-    def _search(self, objective: DifferentiableObjective, seed: int, progress: bool) -> Selection:
-        eligible, penalty = self.eligible(objective.shape), self.penalty(objective.shape)
-        logits = torch.full(objective.shape, self.initial_logit, requires_grad=True)
-        optimizer = torch.optim.Adam([logits], lr=self.learning_rate)
-        rows = []
-        for step in tqdm(range(self.steps), desc="opening gates", unit="step", disable=not progress, leave=False):
-            gates = torch.sigmoid(logits) * eligible
-            reward = objective.gated(gates).mean()
-            (logits.grad,) = torch.autograd.grad(penalty * gates.sum() - reward, logits)
-            optimizer.step()
-            rows.append({"step": step, "reward": float(reward.detach()), "expected_heads": float(gates.detach().sum())})
-        gates = torch.sigmoid(logits.detach()) * eligible
-        scores = HeadScores("gate", gates)
-        return Selection(scores.above(0.5), scores, pd.DataFrame(rows), gates=None if self.discrete else gates)
+    def _gates(
+        self, logits: Float[Tensor, "layer head"], generator: torch.Generator | None
+    ) -> Float[Tensor, "layer head"]:
+        return torch.sigmoid(logits)
+
+    def _open(self, logits: Float[Tensor, "layer head"]) -> Float[Tensor, "layer head"]:
+        return torch.sigmoid(logits)
 
 
 SPEC = SelectorSpec(

@@ -1,0 +1,58 @@
+"""Searches by gradient.
+
+Every head has a gate, and the mean reward of the examples, less a penalty for gates that are open, is maximised with Adam.
+How a gate is made of its parameter is what `SoftGate` and `HardConcrete` differ in.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import pandas as pd
+import torch
+from jaxtyping import Float
+from pydantic import PositiveInt
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from arm_lens.heads import HeadScores
+from arm_lens.selection.outcome import DifferentiableObjective, Selection
+from arm_lens.selection.selector import Search
+
+
+class GateSearch(Search):
+    """A search by gradient: what its kinds have in common."""
+
+    steps: PositiveInt = 100
+    learning_rate: float = 0.1
+    initial_logit: float = -1.0
+    """The first value of every gate's parameter."""
+    discrete: bool = True
+    """End in the set of the heads that are moved more than half of the way; else in the gates themselves."""
+
+    @torch.enable_grad()
+    def _search(self, objective: DifferentiableObjective, seed: int, progress: bool) -> Selection:
+        eligible, penalty = self.eligible(objective.shape), self.penalty(objective.shape)
+        generator = torch.Generator().manual_seed(seed)
+        logits = torch.full(objective.shape, self.initial_logit, requires_grad=True)
+        optimizer = torch.optim.Adam([logits], lr=self.learning_rate)
+        rows = []
+        for step in tqdm(range(self.steps), desc="opening gates", unit="step", disable=not progress, leave=False):
+            reward = objective.gated(self._gates(logits, generator) * eligible).mean()
+            expected = (self._open(logits) * eligible).sum()
+            (logits.grad,) = torch.autograd.grad(penalty * expected - reward, logits)
+            optimizer.step()
+            rows.append({"step": step, "reward": float(reward.detach()), "expected_heads": float(expected.detach())})
+        final = self._gates(logits.detach(), None) * eligible
+        scores = HeadScores("gate", final)
+        return Selection(scores.above(0.5), scores, pd.DataFrame(rows), gates=None if self.discrete else final)
+
+    @abstractmethod
+    def _gates(
+        self, logits: Float[Tensor, "layer head"], generator: torch.Generator | None
+    ) -> Float[Tensor, "layer head"]:
+        """Gates in [0, 1] of a step, which may be random, or without a generator those that the search ends in."""
+
+    @abstractmethod
+    def _open(self, logits: Float[Tensor, "layer head"]) -> Float[Tensor, "layer head"]:
+        """How much of its penalty each head costs: how far its gate is open, or how likely it is to be."""
