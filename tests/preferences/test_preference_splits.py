@@ -144,6 +144,15 @@ def test_fractions_come_as_near_as_undivided_prompts_allow_but_counts_are_kept_o
         split_preferences(examples, {"a": 5, "b": 5}, seed=0)
 
 
+def test_one_text_that_occurs_often_does_not_fill_a_part():
+    often = [LabelledResponse("", "Watch this", True, id=f"often {n}") for n in range(10)]
+    others = [LabelledResponse("", f"text {n}", n % 2 == 0, id=str(n)) for n in range(240)]
+    for seed in range(10):  # the share of the ten is 0.8 examples
+        part = split_preferences([*often, *others], {"part": 20}, seed=seed)["part"]
+        assert len({example.response for example in part}) == 20
+        assert Counter(example.label for example in part)[True] in (10, 11)  # the share of 130 of 250
+
+
 def test_strata_give_way_where_only_that_makes_the_sizes_exact():
     twice = [PreferencePair("twice", f"better {n}", "worse", criterion="rare") for n in range(2)]
     parts = split_preferences([*twice, *(pair(n) for n in range(2))], {"a": 2, "b": 2}, seed=0)

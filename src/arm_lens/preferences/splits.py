@@ -12,7 +12,9 @@ go to each part is the solution of a small integer program:
 The last condition can always be met if all groups are alike: if prompts are unique, or if all examples come from pairs
 by `unpair` (any table can be rounded without changing its margins: Bacharach, 1966, "Matrix rounding problems"). If
 groups of different sizes make it impossible, the permitted deviation is doubled until there is a solution, so it is
-less than twice what is needed. The seed decides which groups of a kind go to which part.
+less than twice what is needed. Of all solutions, the one is taken in which each part holds as nearly as possible its share
+of the groups of every kind: ten examples drawn from three hundred are not one text that occurs ten times. The seed decides
+which groups of a kind go to which part.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import scipy.optimize
 import scipy.sparse
-from jaxtyping import Int
+from jaxtyping import Float, Int, Num
 
 from arm_lens.preferences.types import Preference, Prompt, responses_of, text_of
 
@@ -209,25 +211,57 @@ def _allocate(
     # How far a count may lie outside its share rounded down and up, and a size from its target; the tightest limits first.
     widths = [0, *(2**power for power in range(int(counts.sum()).bit_length() + 1))]
     slacks = [0] if exact else range(table.sum(axis=1).max() + 1)
-    between = optimize.LinearConstraint
+    of_kinds = np.outer(n_groups, counts).ravel() / counts.sum()
     for width, slack in product(widths, slacks):
         # With the share = low + f and the count low or low + 1, |count - share| is f + (1 - 2f) (count - low): linear.
-        distance = np.zeros_like(shares) if width else 1 - 2 * (shares - low)
+        distance = strata.T @ (np.zeros_like(shares) if width else 1 - 2 * (shares - low))
         deviation = slack * (counts > 0)  # an empty part stays empty
-        solution = optimize.milp(
-            strata.T @ distance + _TIE_BREAK_WEIGHT * tie_breaks,
-            integrality=np.ones(tie_breaks.size),
-            bounds=optimize.Bounds(0, np.repeat(n_groups, len(counts))),
-            constraints=[
-                between(assigned, n_groups, n_groups),
-                between(strata, low - width, high + width),
-                between(sizes, counts - deviation, counts + deviation),
-            ],
-            options={"mip_rel_gap": 0.0},
-        )
-        if solution.x is not None:
-            allocation: Int[np.ndarray, "kind part"] = np.rint(solution.x).astype(np.int64).reshape(-1, len(counts))
-            return allocation
-        if solution.status != 2:  # scipy's number for: there is no solution
-            raise RuntimeError(f"no allocation of groups to parts was found: {solution.message}")
+        limits = [
+            (assigned, n_groups, n_groups),
+            (strata, low - width, high + width),
+            (sizes, counts - deviation, counts + deviation),
+        ]
+        most = np.repeat(n_groups, len(counts))
+        best = _solved(distance, limits, most)
+        if best is None:
+            continue
+        # A second program: as good, and nearest to the share of every kind, whose distance is a variable of its own.
+        count, each = len(distance), sparse.identity(len(distance))
+        none = sparse.csr_array((1, count))
+        wide = [
+            (sparse.hstack([matrix, sparse.csr_array((matrix.shape[0], count))]), *ends) for matrix, *ends in limits
+        ]
+        wide += [
+            (sparse.hstack([sparse.csr_array(distance[None]), none]), -np.inf, float(distance @ best) + 1e-6),
+            (sparse.hstack([each, -each]), -np.inf, of_kinds),
+            (sparse.hstack([each, each]), of_kinds, np.inf),
+        ]
+        costs = np.concatenate([_TIE_BREAK_WEIGHT * tie_breaks, np.ones(count)])
+        nearest = _solved(costs, wide, np.concatenate([most, np.full(count, np.inf)]), count)
+        allocation = np.rint(best if nearest is None else nearest[:count]).astype(np.int64)
+        return allocation.reshape(-1, len(counts))
     return None
+
+
+def _solved(
+    costs: Float[np.ndarray, " variable"],
+    limits: Sequence[tuple[Any, Any, Any]],
+    most: Num[np.ndarray, " variable"],
+    integers: int | None = None,
+) -> Float[np.ndarray, " variable"] | None:
+    """The variables of least cost, from 0 to ``most``, the first ``integers`` (or all) whole; None if there are none.
+
+    Each of the ``limits`` is a matrix, and what its product with the variables is at least and at most.
+    """
+    whole = len(costs) if integers is None else integers
+    solution = optimize.milp(
+        costs,
+        integrality=np.arange(len(costs)) < whole,
+        bounds=optimize.Bounds(0, most),
+        constraints=[optimize.LinearConstraint(*limit) for limit in limits],
+        options={"mip_rel_gap": 0.0},
+    )
+    if solution.x is None and solution.status != 2:  # scipy's number for: there is no solution
+        raise RuntimeError(f"no allocation of groups to parts was found: {solution.message}")
+    found: Float[np.ndarray, " variable"] | None = solution.x
+    return found

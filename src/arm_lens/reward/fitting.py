@@ -133,7 +133,8 @@ def _check_kinds(questions: Sequence[Question], what: str) -> None:
     if len(kinds) < 2:
         raise ValueError(
             f"heads are chosen on examples of both kinds; the {len(questions)} {what} have "
-            f"{'none' if not kinds else 'only ' + ('positive' if kinds.pop() else 'negative') + ' ones'}"
+            f"{'none' if not kinds else 'only ' + ('positive' if kinds.pop() else 'negative') + ' ones'} "
+            "(examples that share a prompt, or a response if they have none, stay together)"
         )
 
 
