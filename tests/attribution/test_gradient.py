@@ -25,9 +25,9 @@ from arm_lens.attribution import (
 )
 from arm_lens.attribution.gradient import gradient_attribution
 from arm_lens.engine import Replay, VerdictTokens, language_model, last_logits, pad
-from arm_lens.engine import gates as gating
 from arm_lens.engine.gates import gap_slopes, gated_verdicts
 from arm_lens.engine.replay import SlowReplayWarning
+from arm_lens.engine.variants import Piece
 from arm_lens.selection import JudgingObjective, PooledObjective
 
 pytestmark = pytest.mark.tl4
@@ -251,7 +251,7 @@ def test_neither_gradient_nor_graph_nor_hook_is_left(model_of, model_class):
 
 def test_the_graph_of_a_batch_is_gone_before_the_next_is_made(model_of, model_class, monkeypatch):
     model, kept, at_start = model_of("llama", model_class), weakref.WeakSet(), []
-    passes = gating._verdicts
+    passes = Piece.verdict_logits
 
     class Kept:
         def __init__(self, tensor):
@@ -262,7 +262,7 @@ def test_the_graph_of_a_batch_is_gone_before_the_next_is_made(model_of, model_cl
         at_start.append(len(kept))
         return passes(*arguments)
 
-    monkeypatch.setattr(gating, "_verdicts", counted)
+    monkeypatch.setattr(Piece, "verdict_logits", counted)
     replay = Replay(model, SEQUENCES, VERDICTS, batch_size=1)
     with torch.autograd.graph.saved_tensors_hooks(Kept, lambda one: one.tensor):
         gap_slopes(replay, values_for(model))

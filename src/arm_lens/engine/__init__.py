@@ -5,7 +5,7 @@ a `LanguageModel`.
 """
 
 from arm_lens.engine.finite import NotFiniteError
-from arm_lens.engine.gates import gap_slopes, gated_verdicts
+from arm_lens.engine.gates import gap_slopes, gated_slopes, gated_verdicts
 from arm_lens.engine.identity import ModelMismatchError, UncheckedModelWarning, UnsupportedModelError
 from arm_lens.engine.kv_segments import KVSegment
 from arm_lens.engine.language_model import ModelLike, describe, language_model, last_logits
@@ -57,6 +57,7 @@ __all__ = [
     "describe",
     "fingerprint",
     "gap_slopes",
+    "gated_slopes",
     "gated_verdicts",
     "language_model",
     "last_logits",

@@ -17,6 +17,7 @@ from arm_lens.engine.kv_segments import NewTokens
 from arm_lens.engine.replay import Replay
 from arm_lens.engine.steering import steer
 from arm_lens.engine.tokens import pad
+from arm_lens.engine.variants import Change, find_out, pieces
 
 
 def gated_verdicts(
@@ -38,7 +39,7 @@ def gated_verdicts(
     """
     if gates.ndim == 3 and len(gates) != len(replay):
         raise ValueError(f"there are gates for {len(gates)} prompts, but {len(replay)} prompts")
-    _find_out(replay, values)
+    find_out(replay)
     with frozen_weights(replay.model):
         verdicts = [
             _verdicts(replay, number, gates if gates.ndim == 2 else gates[batch], values, normalised)
@@ -53,37 +54,48 @@ def gap_slopes(
     r"""The derivative of each prompt's verdict gap with respect to each gate, where all gates are closed; and the gap there.
 
     At gates of 0, which leave the model unsteered, :math:`\partial\,\text{gap} / \partial g[l, m] = (w[l, m] - z[l, m])
-    \cdot \partial\,\text{gap} / \partial z[l, m]`. A batch's graph is freed before the next one is built.
+    \cdot \partial\,\text{gap} / \partial z[l, m]`. Otherwise as `gated_slopes`.
+    """
+    slopes, gaps = gated_slopes(replay, values, torch.zeros(1, *values.shape[:2], device="cpu"))
+    return slopes[:, 0], gaps[:, 0]
+
+
+def gated_slopes(
+    replay: Replay, values: Float[Tensor, "layer head d_head"], gates: Float[Tensor, "variant layer head"]
+) -> tuple[Float[Tensor, "example variant layer head"], Float[Tensor, "example variant"]]:
+    """The derivative of each prompt's verdict gap with respect to each gate, under several settings of all gates.
+
+    The settings go through the model side by side. The graph of each pass is freed before the next one is built.
 
     Args:
         replay: the prompts, read before or at this call.
         values: what is written.
+        gates: numbers in [0, 1].
 
     Returns:
         Slopes and gaps (positive verdict minus negative, in logits), in float32 on the CPU.
     """
-    _find_out(replay, values)
-    slopes, gaps = list[Tensor](), list[Tensor]()
-    for number, batch in enumerate(replay.prefixes.batches):
+    gates = gates.detach().float().cpu()
+    slopes = torch.empty(len(replay), *gates.shape)
+    gaps = torch.empty(len(replay), len(gates))
+    for piece in pieces(replay, len(gates), differentiable=True):
         with differentiating(replay.model):
-            gates = torch.zeros(len(batch), *values.shape[:2], requires_grad=True)
-            verdicts = _verdicts(replay, number, gates, values.clone(), False)  # they may come from an inference mode
-            gap = verdicts[:, 0] - verdicts[:, 1]
-            slopes.append(torch.autograd.grad(gap.sum(), gates)[0])
-            gaps.append(gap.detach())
-    order = _order(replay)
-    return torch.cat(slopes)[order], torch.cat(gaps)[order]
+            copies = gates[piece.variants].expand(len(piece.examples), -1, -1, -1).clone().requires_grad_()
+            written = values.clone()  # they may come from an inference mode
+
+            def change(layer: int, copies: Tensor = copies, written: Tensor = written) -> Change:
+                return lambda z: replay.injection.apply(z, written[layer].to(z), copies[:, :, layer].to(z.device))
+
+            verdicts = piece.verdict_logits({layer: change(layer) for layer in range(len(values))})
+            gap = verdicts[..., 0] - verdicts[..., 1]
+            (slope,) = torch.autograd.grad(gap.sum(), copies)
+        slopes[piece.examples, piece.variants], gaps[piece.examples, piece.variants] = slope, gap.detach()
+    return slopes, gaps
 
 
 def _order(replay: Replay) -> Int[Tensor, " example"]:
     """Where each prompt is among the prompts of all batches, one batch after the other."""
     return torch.tensor([example for batch in replay.prefixes.batches for example in batch]).argsort()
-
-
-def _find_out(replay: Replay, values: Float[Tensor, "layer head d_head"]) -> None:
-    """Have the replay decide whether it is exact, which its first use does."""
-    with torch.inference_mode():
-        replay.verdict_logits(torch.zeros(1, *values.shape[:2], dtype=torch.bool, device="cpu"), values, [0])
 
 
 def _verdicts(

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
 Hook: TypeAlias = Callable[[Float[Tensor, "batch pos head d_head"]], Float[Tensor, "batch pos head d_head"] | None]
+MLPHook: TypeAlias = Callable[[Float[Tensor, "batch pos d_model"]], Float[Tensor, "batch pos d_model"] | None]
 
 OURS: set[int] = set()
 """Ids of the hooks that `LanguageModel.hooked` has put on any model."""
@@ -92,5 +93,19 @@ def as_lens_hook(function: Hook, n_heads: int) -> Callable[..., Tensor | None]:
         flat = z.flatten(start_dim=2)
         result = function(rearrange(flat, "batch pos (head d_head) -> batch pos head d_head", head=n_heads))
         return None if result is None else result.reshape(z.shape)
+
+    return lens_hook
+
+
+def as_mlp_hook(function: MLPHook) -> Callable[..., Tensor | None]:
+    """A function of what an MLP gives as a TransformerLens hook, which acts as that of `as_lens_hook` does."""
+    silence = _SILENCE.get()
+
+    def lens_hook(output: Tensor, hook: HookPoint) -> Tensor | None:
+        if _SILENCE.get() is not silence:
+            return None
+        if output.ndim != 3:
+            raise ValueError(f"{hook.name} gives the shape {tuple(output.shape)}, not [batch, pos, d_model]")
+        return function(output)
 
     return lens_hook

@@ -22,7 +22,7 @@ from transformer_lens.hook_points import HookPoint
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from arm_lens.engine.finite import NotFiniteError, cause_in, has_maximum
-from arm_lens.engine.hooks import OURS, Hook, as_lens_hook, evaluating, foreign_hooks, silenced
+from arm_lens.engine.hooks import OURS, Hook, MLPHook, as_lens_hook, as_mlp_hook, evaluating, foreign_hooks, silenced
 from arm_lens.engine.kv_segments import KVSegment, NewTokens
 from arm_lens.engine.model_info import (
     BUNDLED_NAME,
@@ -165,6 +165,20 @@ class LanguageModel(ABC):
         """The hook point of a layer's attention pattern, ``[batch, head, query, key]``; errors as for `hook_z`."""
         return self._required(layer, "hook_pattern")
 
+    def hook_mlp_out(self, layer: int) -> HookPoint:
+        """The hook point of what a layer's MLP adds to the residual stream, ``[batch, pos, d_model]``.
+
+        Raises:
+            ValueError: if the layer has none (a mixture of experts that is added with something else, say).
+        """
+        blocks = self.blocks
+        point = getattr(blocks[layer], "hook_mlp_out", None) if blocks else None
+        if not isinstance(point, HookPoint):
+            raise ValueError(
+                f"{self.info.name} has no blocks.{layer}.hook_mlp_out: layer {layer} has no MLP of its own"
+            )
+        return point
+
     def _required(self, layer: int, name: str) -> HookPoint:
         point = self.attention_point(layer, name)
         if point is None:
@@ -245,9 +259,18 @@ class LanguageModel(ABC):
             finally:
                 self.findings.depth = depth
 
+    def attending(self) -> contextlib.AbstractContextManager[bool]:
+        """Within, attention is computed by Hugging Face modules alone, if that is known to be right (``findings.natively``).
+
+        The value of the block is whether it is so: not if a hook is at scores or patterns, say.
+        """
+        return contextlib.nullcontext(False)
+
     @contextlib.contextmanager
-    def hooked(self, hooks: Mapping[int, Hook]) -> Iterator[None]:
+    def hooked(self, hooks: Mapping[int, Hook], mlps: Mapping[int, MLPHook] | None = None) -> Iterator[None]:
         """Run with a function at ``hook_z`` of each given layer; if it returns a tensor, that replaces the activation.
+
+        Functions in ``mlps`` are at ``hook_mlp_out`` of their layers, in the same way.
 
         Exactly these hooks are removed on exit, also after an exception; the user's own stay. The hook points are used
         directly, because the bridge's own context manager calls a hook once per alias in compatibility mode. The block is
@@ -257,8 +280,11 @@ class LanguageModel(ABC):
         ids: set[int] = set()
         with self.exclusive():
             try:
-                for layer, function in hooks.items():
-                    point, lens_hook = self.hook_z(layer), as_lens_hook(function, self.n_heads)
+                wanted: list[tuple[HookPoint, Callable[..., Any]]] = [
+                    *((self.hook_z(layer), as_lens_hook(function, self.n_heads)) for layer, function in hooks.items()),
+                    *((self.hook_mlp_out(layer), as_mlp_hook(function)) for layer, function in (mlps or {}).items()),
+                ]
+                for point, lens_hook in wanted:
                     added.append((point, lens_hook))  # before it is there, so that no interruption leaves it there
                     point.add_hook(lens_hook)
                     ids.add(point.fwd_hooks[-1].hook.id)

@@ -1,0 +1,143 @@
+"""Variants: many changes to a prompt's last token, side by side in one pass, whatever they change, and with gradients.
+
+`arm_lens.engine.replay` tries head masks with one value per head. Here each variant may change anything at ``hook_z`` or at
+the output of an MLP: its own value per head, its own gates, the output of one MLP. As in the replay, the variants of
+a prompt stand side by side as copies of its last token, which attend to the prompt's prefix and to themselves. If the replay
+is not exact for a model, every variant reads the prompts in full.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
+
+from arm_lens.engine.finite import naming_prompts
+from arm_lens.engine.kv_segments import KVSegment, NewTokens
+from arm_lens.engine.memory import MASKS_PER_PASS, Footprint
+from arm_lens.engine.replay import Replay
+from arm_lens.engine.tokens import chunks, pad
+
+Change: TypeAlias = Callable[[Float[Tensor, "example variant ..."]], Float[Tensor, "example variant ..."] | None]
+"""From an activation at the last token of each prompt, in each variant, to the new one; None leaves it as it is."""
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """Some variants of some prompts, which go into one pass."""
+
+    replay: Replay
+    examples: list[int]
+    """The prompts, by index."""
+    variants: slice
+    _past: list[KVSegment] | None
+    """What was read of the prompts; None if they are read in full, one variant at a time."""
+    _as_rows: bool
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """The number of prompts, and of variants."""
+        return len(self.examples), self.variants.stop - self.variants.start
+
+    def verdict_logits(
+        self, heads: Mapping[int, Change] | None = None, mlps: Mapping[int, Change] | None = None
+    ) -> Float[Tensor, "example variant verdict"]:
+        """Logits of the two verdicts, all spellings together, in float32 on the CPU; gradients are recorded if allowed.
+
+        Args:
+            heads: by layer, the change to ``hook_z``, ``[example, variant, head, d_head]``.
+            mlps: by layer, the change to what the MLP gives, ``[example, variant, d_model]``.
+
+        Raises:
+            NotFiniteError: if a logit is NaN or infinite.
+        """
+        replay = self.replay
+        at_heads, at_mlps = (
+            {layer: self._hook(change) for layer, change in (given or {}).items()} for given in (heads, mlps)
+        )
+        sequences = [replay.sequences[example] for example in self.examples]
+        rows = replay.verdicts.rows().to(replay.device)
+        with naming_prompts(self.examples):
+            with replay.model.hooked(at_heads, at_mlps):
+                if self._past is None:
+                    logits = replay.model.last_logits_with_gradient(pad(sequences, device=replay.device))
+                    logits = logits[:, None, rows.to(logits.device)]
+                else:
+                    logits = replay.model.extend(self._side_by_side(sequences, self._past), rows=rows)
+            verdicts = replay.verdicts.in_rows().sums(logits.float().reshape(*self.shape, -1))
+            finite = verdicts.detach().isfinite().flatten(1).all(dim=1)
+            replay.model.check_rows(finite, "the verdict's logits", pad(sequences, device=replay.device))
+        return verdicts.cpu()
+
+    def _side_by_side(self, sequences: list[list[int]], past: list[KVSegment]) -> NewTokens:
+        """The last token of each prompt, once for each variant: as positions of one row, or as rows of their own."""
+        (prompts, count), device = self.shape, self.replay.device
+        last = torch.tensor([sequence[-1:] for sequence in sequences], device=device).expand(-1, count)
+        places = torch.tensor([[len(sequence) - 1] for sequence in sequences], device=device).expand(-1, count)
+        if self._as_rows:
+            order = torch.arange(prompts, device=device).repeat_interleave(count)
+            past, last, places = [one.rows(order) for one in past], last.reshape(-1, 1), places.reshape(-1, 1)
+        return NewTokens.side_by_side(last, past, places)
+
+    def _hook(self, change: Change) -> Callable[[Tensor], Tensor | None]:
+        """The change as a function of what a pass gives there, ``[row, pos, ...]``."""
+
+        def hook(given: Tensor) -> Tensor | None:
+            if self._past is None:
+                changed = change(given[:, -1:])
+                return None if changed is None else torch.cat([given[:, :-1], changed.to(given)], dim=1)
+            if not self._as_rows:
+                return change(given)
+            changed = change(rearrange(given, "(e v) 1 ... -> e v ...", e=len(self.examples)))
+            return None if changed is None else rearrange(changed, "e v ... -> (e v) 1 ...")
+
+        return hook
+
+
+def pieces(
+    replay: Replay, count: int, *, examples: Sequence[int] | None = None, differentiable: bool = False
+) -> Iterator[Piece]:
+    """Cut ``count`` variants of each prompt into passes that fit into the replay's memory budget.
+
+    Args:
+        replay: the prompts, read before or at this call.
+        count: variants of each prompt, at least one.
+        examples: which prompts, by index; by default all. Each is in as many pieces as its variants are cut into.
+        differentiable: gradients will be taken of each piece, which stores the activations of all layers.
+    """
+    find_out(replay, min(count, MASKS_PER_PASS))
+    model, wanted = replay.model, set(range(len(replay)) if examples is None else examples)
+    as_rows = replay._masks_as_rows or model.heads_are_hooked()
+    budget = replay.memory_budget / 2 / (model.n_layers if differentiable else 1)
+    for number, batch in enumerate(replay.prefixes.batches):
+        picked = [row for row, example in enumerate(batch) if example in wanted]
+        if not picked:
+            continue
+        if not replay.exact:
+            for variant in range(count):
+                yield Piece(replay, [batch[row] for row in picked], slice(variant, variant + 1), None, False)
+            continue
+        past = replay.prefixes.of_batch(number)
+        slots = sum(segment.positions.shape[1] for segment in past)
+        rows = len(replay.verdicts.rows())
+        prompts, per_pass = Footprint.of(model).cut(count, slots, rows, budget, as_rows)
+        for some in chunks(len(picked), prompts):
+            index = torch.tensor(picked[some], device=replay.device)
+            those = [segment.rows(index) for segment in past]
+            those = [segment.outside_inference_mode() for segment in those] if differentiable else those
+            for span in chunks(count, per_pass):
+                yield Piece(replay, [batch[row] for row in picked[some]], span, those, as_rows)
+
+
+def find_out(replay: Replay, count: int = 1) -> None:
+    """Have the replay decide whether it is exact with so many variants of a prompt, which its first use does."""
+    model = replay.model
+    shape = (model.n_layers, model.n_heads)
+    with torch.inference_mode():
+        nothing = torch.zeros(count, *shape, dtype=torch.bool, device="cpu")
+        replay.verdict_logits(nothing, torch.zeros(*shape, model.d_head, device="cpu"), [0])
