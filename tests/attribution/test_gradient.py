@@ -141,7 +141,7 @@ def test_every_table_has_the_name_of_the_objectives_criterion(model_of):
         "gradient": gradient_attribution,
         "direct": direct_logit_attribution,
         "injection": injection_effects,
-        "leave one out": partial(leave_one_out_effects, heads=heads),
+        "leave one out": partial(leave_one_out_effects, chosen=heads),
         "ablation": partial(ablation, kind="zero"),
         "shapley": partial(shapley_values, heads=heads, standard_error=0.5),
         "exact": partial(exact_shapley_values, heads=heads),

@@ -12,31 +12,61 @@ second neither; the Shapley value (`arm_lens.attribution.shapley`) shares the ef
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
+from arm_lens.attribution.grid import Heads, each_alone, measured, on_grid, only
 from arm_lens.attribution.outcomes import Judged, criterion_of, gains
 from arm_lens.attribution.result import Attribution
 from arm_lens.heads import PROBABILITIES, HeadSet
 from arm_lens.selection import Selection
 
 
-def injection_effects(objective: Judged, *, criterion: str = "") -> Attribution:
-    """What each outcome gains when the mean of one head alone is written."""
-    return _toggled("injection", objective, HeadSet.none(*objective.shape), criterion)
+def injection_effects(
+    objective: Judged, *, heads: Heads = None, layers: Sequence[int] | None = None, criterion: str = ""
+) -> Attribution:
+    """What each outcome gains when the mean of one head alone is written.
+
+    Args:
+        objective: labelled examples, e.g. ``reward.objective(held_out)``.
+        heads: which heads to measure, a `HeadSet` or (layer, head) pairs; by default all.
+        layers: which layers to measure; by default all. Other heads have no value.
+        criterion: its name, for the frame; by default that of the examples' objective.
+    """
+    nobody = HeadSet.none(*objective.shape)
+    return _toggled("injection", objective, nobody, measured(objective.shape, heads, layers), criterion)
 
 
-def leave_one_out_effects(objective: Judged, heads: HeadSet, *, criterion: str = "") -> Attribution:
-    """What each head adds to the rest of a set, e.g. ``reward.heads``: to the set without it, if it belongs to the set."""
-    return _toggled("leave_one_out", objective, heads, criterion)
+def leave_one_out_effects(
+    objective: Judged,
+    chosen: HeadSet,
+    *,
+    heads: Heads = None,
+    layers: Sequence[int] | None = None,
+    criterion: str = "",
+) -> Attribution:
+    """What each head adds to the rest of a set, e.g. ``reward.heads``: to the set without it, if it belongs to the set.
+
+    Args:
+        objective: labelled examples, e.g. ``reward.objective(held_out)``.
+        chosen: the set.
+        heads: which heads to measure, as for `injection_effects`; the set stays the same.
+        layers: which layers to measure.
+        criterion: its name, for the frame; by default that of the examples' objective.
+    """
+    return _toggled("leave_one_out", objective, chosen, measured(objective.shape, heads, layers), criterion)
 
 
-def _toggled(measure: str, objective: Judged, heads: HeadSet, criterion: str) -> Attribution:
+def _toggled(measure: str, objective: Judged, chosen: HeadSet, heads: HeadSet, criterion: str) -> Attribution:
     """The outcomes of the set with each head minus those of the set without it."""
-    each = torch.eye(heads.mask.numel(), dtype=torch.bool).reshape(-1, *objective.shape)
-    margins = objective.margins(torch.cat([heads.mask[None], heads.mask ^ each]))
-    whole, toggled = margins[:, :1, None], margins[:, 1:].reshape(-1, *objective.shape)
-    gained = gains(torch.where(heads.mask, toggled, whole), torch.where(heads.mask, whole, toggled))
-    return Attribution.of(gained, objective.clusters, measure=measure, criterion=criterion_of(objective, criterion))
+    margins = objective.margins(torch.cat([chosen.mask[None], chosen.mask ^ each_alone(heads)]))
+    whole, toggled, inside = margins[:, :1], margins[:, 1:], torch.tensor([head in chosen for head in heads])
+    gained = gains(torch.where(inside, toggled, whole), torch.where(inside, whole, toggled))
+    per_example = {outcome: on_grid(values, list(heads), objective.shape) for outcome, values in gained.items()}
+    return Attribution.of(
+        per_example, objective.clusters, measure=measure, criterion=criterion_of(objective, criterion)
+    )
 
 
 def probable(selection: Selection | None) -> bool:
@@ -44,10 +74,13 @@ def probable(selection: Selection | None) -> bool:
     return selection is not None and selection.head_scores.name in PROBABILITIES
 
 
-def selection_probabilities(selection: Selection | None, *, criterion: str = "") -> Attribution:
+def selection_probabilities(
+    selection: Selection | None, *, heads: Heads = None, layers: Sequence[int] | None = None, criterion: str = ""
+) -> Attribution:
     """How likely a search selects each head: REINFORCE's probabilities, or the gates of a search by gradient; from 0 to 1.
 
-    This is not an effect on an outcome: it has an outcome of its own, ``search``, and neither n nor an interval.
+    This is not an effect on an outcome: it has an outcome of its own, ``search``, and neither n nor an interval. ``heads``
+    and ``layers`` restrict it as they do `injection_effects`.
 
     Raises:
         ValueError: if there was no search, or it used something else (effects of single heads, gains of added ones).
@@ -58,7 +91,9 @@ def selection_probabilities(selection: Selection | None, *, criterion: str = "")
         raise ValueError(
             f"the search used {selection.head_scores.name!r}, which is not a probability of being selected"
         )
-    values = selection.head_scores.values.double()
+    scores = selection.head_scores.values.double()
+    n_layers, n_heads = scores.shape
+    values = only({"search": scores}, measured((n_layers, n_heads), heads, layers))["search"]
     return Attribution(
         measure="selection_probability",
         values={"search": values},

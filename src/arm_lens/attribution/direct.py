@@ -23,6 +23,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from arm_lens.attribution.grid import Heads, measured, only
 from arm_lens.attribution.outcomes import criterion_of, gains, towards_right, verdict_gap
 from arm_lens.attribution.result import Attribution
 from arm_lens.engine.direct_path import direct_paths
@@ -73,19 +74,23 @@ def direct_contributions(
     return contributions, gaps
 
 
-def direct_logit_attribution(objective: JudgingObjective, *, criterion: str = "") -> Attribution:
+def direct_logit_attribution(
+    objective: JudgingObjective, *, heads: Heads = None, layers: Sequence[int] | None = None, criterion: str = ""
+) -> Attribution:
     r"""What each outcome would lose without the direct contribution of each head, alone; the model is unsteered.
 
     For an example with margin :math:`g_i` and a contribution :math:`c_i` towards the right verdict: ``gap`` :math:`c_i`;
     ``probability`` :math:`\sigma(g_i) - \sigma(g_i - c_i)`; ``accuracy`` the same with 1 for a positive margin and one
-    half for a tie. What the objective would write plays no part.
+    half for a tie. What the objective would write plays no part. Only ``heads`` (a `HeadSet` or (layer, head) pairs) in
+    ``layers`` have a value; by default all.
     """
+    wanted = measured(objective.shape, heads, layers)
     replay = objective.replay
     contributions, gaps = direct_contributions(replay.model, replay.sequences, replay.verdicts)
     given = towards_right(contributions.double(), objective.labels)
     margins = towards_right(gaps.double()[:, None, None], objective.labels)
     return Attribution.of(
-        gains(margins - given, margins),
+        only(gains(margins - given, margins), wanted),
         objective.clusters,
         measure="direct",
         criterion=criterion_of(objective, criterion),

@@ -14,23 +14,30 @@ patching (arXiv 2604.26130 finds correlations near zero on reward models), so al
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from arm_lens.attribution.grid import Heads, measured, only
 from arm_lens.attribution.outcomes import criterion_of, gains, towards_right
 from arm_lens.attribution.result import Attribution
 from arm_lens.engine.gates import gap_slopes
 from arm_lens.selection.objective import JudgingObjective
 
 
-def gradient_attribution(objective: JudgingObjective, *, criterion: str = "") -> Attribution:
+def gradient_attribution(
+    objective: JudgingObjective, *, heads: Heads = None, layers: Sequence[int] | None = None, criterion: str = ""
+) -> Attribution:
     r"""What each outcome would gain by the mean of each head, alone, if the margin were linear in what is written.
 
     For an example with margin :math:`g_i`, per head: ``gap`` :math:`a_i`; ``probability`` :math:`\sigma(g_i + a_i) -
-    \sigma(g_i)`; ``accuracy`` the same with 1 for a positive margin and one half for a tie.
+    \sigma(g_i)`; ``accuracy`` the same with 1 for a positive margin and one half for a tie. Only ``heads`` (a `HeadSet` or
+    (layer, head) pairs) in ``layers`` have a value; by default all.
     """
+    wanted = measured(objective.shape, heads, layers)
     slopes, gaps = gap_slopes(objective.replay, objective.values)
     gained = towards_right(slopes.double(), objective.labels)
     margins = towards_right(gaps.double()[:, None, None], objective.labels)
     return Attribution.of(
-        gains(margins, margins + gained),
+        only(gains(margins, margins + gained), wanted),
         objective.clusters,
         measure="gradient",
         criterion=criterion_of(objective, criterion),

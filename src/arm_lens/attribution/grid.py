@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeAlias
 
 import torch
-from jaxtyping import Bool, Shaped
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
+from arm_lens.attribution.outcomes import Outcome
 from arm_lens.heads import Head, HeadSet
 
 Heads: TypeAlias = HeadSet | Iterable[tuple[int, int]] | None
@@ -61,3 +62,10 @@ def on_grid(
     layers, heads = torch.tensor(list(players)).T
     grid[..., layers, heads] = values
     return grid
+
+
+def only(
+    per_outcome: Mapping[Outcome, Float[Tensor, "*batch layer head"]], heads: HeadSet
+) -> dict[Outcome, Float[Tensor, "*batch layer head"]]:
+    """The values of some heads; those of all others are not a number."""
+    return {outcome: values.masked_fill(~heads.mask, torch.nan) for outcome, values in per_outcome.items()}

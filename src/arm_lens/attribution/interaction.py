@@ -19,6 +19,7 @@ pair, and those before them a random :math:`T` of every size equally often.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal, get_args
@@ -30,11 +31,12 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from arm_lens.attribution.grid import Heads, measured, on_grid
 from arm_lens.attribution.outcomes import OUTCOMES, Judged, Outcome, criterion_of, outcomes_of
 from arm_lens.attribution.result import Estimates
-from arm_lens.attribution.shapley import BLOCK, ENUMERATED, enumerated, every_set, on_grid
+from arm_lens.attribution.shapley import BLOCK, ENUMERATED, enumerated, every_set
 from arm_lens.display import card, frame_table, frame_text, small_print
-from arm_lens.heads import Head, HeadSet
+from arm_lens.heads import Head
 
 Context = Literal["shapley", "within", "alone"]
 LEAST_SEEN = 8
@@ -87,8 +89,9 @@ class Interactions(Estimates):
 
 def interactions(
     objective: Judged,
-    heads: HeadSet,
+    heads: Heads,
     *,
+    layers: Sequence[int] | None = None,
     context: Context = "shapley",
     exact: bool | None = None,
     standard_error: float = 0.01,
@@ -101,7 +104,8 @@ def interactions(
 
     Args:
         objective: labelled examples, e.g. ``reward.objective(held_out)``.
-        heads: two or more, e.g. ``reward.heads``.
+        heads: two or more, a `HeadSet` such as ``reward.heads`` or (layer, head) pairs; None for all.
+        layers: only the heads in these layers; by default all.
         context: which other heads of the set are written meanwhile, see `arm_lens.attribution.interaction`.
         exact: for ``shapley``, enumerate all sets (at most 16 heads); by default if there are at most 10.
         standard_error: for ``shapley``, sample until no pair's sampling error on accuracy or probability exceeds this.
@@ -114,11 +118,12 @@ def interactions(
         ValueError: if there are fewer than two heads, too many to enumerate, or too few permutations to see every pair
             twice, or the context is not one of the three.
     """
-    if len(heads) < 2:
-        raise ValueError(f"an interaction needs two heads, not {len(heads)}")
+    players = list(measured(objective.shape, heads, layers))
+    if len(players) < 2:
+        raise ValueError(f"an interaction needs two heads, not {len(players)}")
     if context not in get_args(Context):
         raise ValueError(f"the context is one of {', '.join(map(repr, get_args(Context)))}, not {context!r}")
-    players, errors = list(heads), torch.zeros(len(OUTCOMES), math.comb(len(heads), 2))
+    errors = torch.zeros(len(OUTCOMES), math.comb(len(players), 2))
     if context != "shapley":
         per_example = _in_one_context(objective, players, all_others=context == "within")
     elif len(players) <= ENUMERATED if exact is None else exact:

@@ -15,15 +15,17 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
 import torch
 from einops import rearrange, reduce, repeat
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from arm_lens.attribution.grid import Heads, measured, on_grid
 from arm_lens.attribution.outcomes import OUTCOMES, Judged, Outcome, criterion_of, outcomes_of
 from arm_lens.attribution.result import Attribution
 from arm_lens.engine.tokens import chunks
@@ -45,8 +47,9 @@ NOBODY = "there are no heads to share an effect among"
 
 def shapley_values(
     objective: Judged,
-    heads: HeadSet | None = None,
+    heads: Heads = None,
     *,
+    layers: Sequence[int] | None = None,
     exact: bool | None = None,
     standard_error: float = 0.01,
     max_permutations: int = 10_000,
@@ -57,9 +60,12 @@ def shapley_values(
 ) -> Attribution:
     """The Shapley value of each head among ``heads``; heads outside are never written and have no value.
 
+    A restriction to some heads or layers is thus another game, which is played by those heads only: values change with it.
+
     Args:
         objective: labelled examples, e.g. ``reward.objective(held_out)``.
-        heads: the players; by default every head of the model.
+        heads: the players, a `HeadSet` or (layer, head) pairs; by default every head of the model.
+        layers: the players' layers; by default all.
         exact: enumerate all sets (at most 16 heads); by default if there are at most 10.
         standard_error: sample until no head's sampling error on accuracy or on probability exceeds this. (The gap, in
             logits, has a scale of its own; its errors are reported.)
@@ -73,10 +79,10 @@ def shapley_values(
         ValueError: if there are no heads, or too many to enumerate, or the checkpoint is of something else.
         DamagedFileError: if the checkpoint was changed since it was written.
     """
-    heads = HeadSet.all(*objective.shape) if heads is None else heads
-    if exact or (exact is None and len(heads) <= ENUMERATED):
-        return exact_shapley_values(objective, heads, criterion=criterion, progress=progress)
-    sampler = ShapleySampler(objective, heads, seed=seed)
+    players = measured(objective.shape, heads, layers)
+    if exact or (exact is None and len(players) <= ENUMERATED):
+        return exact_shapley_values(objective, players, criterion=criterion, progress=progress)
+    sampler = ShapleySampler(objective, players, seed=seed)
     if checkpoint is not None and Path(checkpoint).exists():
         sampler.load(checkpoint)
     with tqdm(desc="Shapley values", unit="order", initial=sampler.permutations, disable=not progress) as bar:
@@ -237,17 +243,3 @@ def enumerated(
 def every_set(count: int) -> Bool[Tensor, "set player"]:
     """All sets of so many players: set s has player i if bit i of s is 1."""
     return (torch.arange(2**count)[:, None] >> torch.arange(count)) % 2 == 1
-
-
-def on_grid(
-    values: Shaped[Tensor, "*batch player"],
-    players: list[Head],
-    shape: tuple[int, int],
-    *,
-    outside: float | bool = math.nan,
-) -> Shaped[Tensor, "*batch layer head"]:
-    """Values per player at their heads; ``outside`` at all other heads."""
-    grid = torch.full((*values.shape[:-1], *shape), outside, dtype=values.dtype)
-    layers, heads = torch.tensor(players).T
-    grid[..., layers, heads] = values
-    return grid
