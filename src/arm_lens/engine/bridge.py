@@ -29,6 +29,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 
 from arm_lens.engine.kv_segments import KVSegment, NewTokens
 from arm_lens.engine.model_info import sum_of_bits
+from arm_lens.engine.native_attention import natively
 from arm_lens.engine.protocol import STRETCHED, LanguageModel, MixedLengthsError
 from arm_lens.engine.tokens import TokenBatch
 
@@ -85,6 +86,10 @@ class BridgeModel(LanguageModel):
                 self._cfg = self._lens.cfg
             yield
 
+    def attending(self) -> contextlib.AbstractContextManager[bool]:
+        """As `LanguageModel.attending`."""
+        return natively(self._lens) if self.findings.natively else super().attending()
+
     def parts_of(self, block: nn.Module) -> list[nn.Module]:
         """The modules of a block and of the layer that it wraps: some of the layer's have no bridge."""
         layer = block._modules.get("_original_component")
@@ -108,7 +113,7 @@ class BridgeModel(LanguageModel):
 
     def _pass(self, batch: TokenBatch, **options: int) -> Float[Tensor, "batch pos vocab"]:
         mask = {"attention_mask": batch.attention_mask} if batch.padded else {}
-        with self.exclusive():
+        with self.exclusive(), self.attending():
             self._check_lengths(batch)
             self._forget_lengths()
             logits: Tensor = self._lens(batch.tokens, **mask, **options)
@@ -180,7 +185,7 @@ class BridgeModel(LanguageModel):
             _PastLayer([segment.keys[layer] for segment in new.past], [segment.values[layer] for segment in new.past])
             for layer in range(self.n_layers)
         ]
-        with self.exclusive(), self._unembedding_only(rows) as done:
+        with self.exclusive(), self.attending(), self._unembedding_only(rows) as done:
             self._forget_lengths()
             logits: Tensor = self._lens(
                 new.tokens,

@@ -160,26 +160,55 @@ def compare(model: LanguageModel, expected: Reference, *, quantised: bool = Fals
         logits = logits.float().cpu()
         return logits.log_softmax(dim=-1) if processed else logits
 
-    with model.exclusive(), without_hooks(model.modules()):
-        problem = model.structural_difference(expected.windows, expected.frequencies)
+    def difference() -> str | None:
         for row, logits in zip(expected.rows, expected.logits, strict=True):
             found = model.unchecked_logits(pad([row], device=model.device))[0]
             off = _deviation(centred(found[-len(logits) :]), centred(logits))
-            if problem is None and not off <= allowed:
-                problem = f"the logits of {len(row)} tokens differ by {off:.2g} standard deviations"
+            if not off <= allowed:
+                return f"the logits of {len(row)} tokens differ by {off:.2g} standard deviations"
         first = int(model.reads_alone(map(len, expected.rows)))  # 1: without the longest row
         last = centred(torch.stack([logits[-1] for logits in expected.logits[first:]]))
         for side in ("left", "right"):
             found = model.unchecked_last_logits(pad(expected.rows[first:], side=side, device=model.device))
             off = _deviation(centred(found), last)
-            if problem is None and not off <= allowed:
-                problem = f"with padding on the {side}, logits differ by {off:.2g} standard deviations"
+            if not off <= allowed:
+                return f"with padding on the {side}, logits differ by {off:.2g} standard deviations"
+        return None
+
+    model.findings.natively = False
+    with model.exclusive(), without_hooks(model.modules()):
+        problem = model.structural_difference(expected.windows, expected.frequencies) or difference()
+        if problem is None:
+            model.findings.natively = _attends_natively(model, difference, allowed)
     if problem is not None:
         raise ModelMismatchError(
             f"{model.info.name}: {model.model_class} of TransformerLens {version('transformer-lens')} does not compute "
             f"what {expected.architecture} of transformers computes: {problem} (rounding in {model.info.dtype} explains "
             f"{allowed:g}); {_remedy(model)}"
         )
+
+
+def _attends_natively(model: LanguageModel, difference: Callable[[], str | None], allowed: float) -> bool:
+    """Whether Hugging Face modules may compute attention: logits are right, and ``hook_z`` is where it was.
+
+    What is written over all heads hides how attention was computed, so logits are the same then, even in half precision.
+    """
+    model.findings.natively = True
+    with model.attending() as natively:
+        pass
+    if not natively or difference() is not None:
+        return False
+    batch = pad([list(range(1, 1 + LENGTHS[1]))], device=model.device)
+    with model.hooked(dict.fromkeys(range(model.n_layers), _ramp)):
+        found = model.unchecked_last_logits(batch)
+        model.findings.natively = False
+        written = model.unchecked_last_logits(batch)
+    return _deviation(found.float().cpu(), written.float().cpu()) <= allowed
+
+
+def _ramp(z: Tensor) -> Tensor:
+    """Values for every head that do not depend on what is there."""
+    return torch.linspace(-3.0, 3.0, z.shape[-1]).to(z).expand_as(z).clone()
 
 
 def _remedy(model: LanguageModel) -> str:
@@ -238,8 +267,7 @@ def head_shape(model: LanguageModel) -> tuple[int, int]:
             )
         shape = _one_shape(name, shapes, getattr(model.config, "num_attention_heads", model.n_heads))
         model.findings.shape = shape
-        ramp = torch.linspace(-3.0, 3.0, shape[1])
-        with model.hooked(dict.fromkeys(layers, lambda z: ramp.to(z).expand_as(z).clone())):
+        with model.hooked(dict.fromkeys(layers, _ramp)):
             written = model.unchecked_last_logits(batch)
     if torch.equal(plain, written) and not _reads_heads(model):
         raise UnsupportedModelError(f"{name}: what is written at hook_z has no effect: attention does not read it")

@@ -103,6 +103,8 @@ class Findings:
     """What the model's Hugging Face module computes, if it was at hand."""
     compared: str | None = None
     """The weight processing with which the model was compared with its Hugging Face module; None if it was not yet."""
+    natively: bool = False
+    """Whether layers attend by their Hugging Face modules while no hook looks inside; see `native_attention`."""
     shape: tuple[int, int] | None = None
     """Heads per layer and d_head, as ``hook_z`` has them; None if that is not known yet."""
     lock: threading.RLock = field(default_factory=threading.RLock)

@@ -238,8 +238,9 @@ def _allocate(
         ]
         costs = np.concatenate([_TIE_BREAK_WEIGHT * tie_breaks, np.ones(count)])
         nearest = _solved(costs, wide, np.concatenate([most, np.full(count, np.inf)]), count)
-        allocation = np.rint(best if nearest is None else nearest[:count]).astype(np.int64)
-        return allocation.reshape(-1, len(counts))
+        found = best if nearest is None else nearest[:count]
+        allocation: Int[np.ndarray, "kind part"] = np.rint(found).astype(np.int64).reshape(-1, len(counts))
+        return allocation
     return None
 
 
