@@ -6,10 +6,11 @@ import itertools
 
 import pytest
 import torch
+from selection.additive import Additive
 
 from arm_lens import PUBLISHED, HeadSet, Reinforce
 from arm_lens.selection import reinforce
-from arm_lens.selection.reinforce import advantages, log_prob
+from arm_lens.selection.reinforce import _LinearPart, advantages, log_prob
 
 pytestmark = pytest.mark.tl4
 
@@ -189,7 +190,7 @@ def test_a_warm_start_adds_the_effect_of_each_head_alone_in_standard_deviations(
     expected = torch.sigmoid(-1.0 + effects / effects.std(correction=0))
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(first_probabilities((2, 3), 1e-4 * effects, initial_logit=-1.0), expected)  # of any unit
-    cold = first_probabilities((2, 3), effects, initial_logit=-1.0, warm_start=False)
+    cold = first_probabilities((2, 3), effects, initial_logit=-1.0, warm_start=None)
     torch.testing.assert_close(cold, torch.sigmoid(torch.full((2, 3), -1.0)))
 
 
@@ -234,3 +235,41 @@ def test_options_that_make_no_sense_are_refused(wrong, said):
 def test_layers_outside_the_model_are_refused():
     with pytest.raises(ValueError, match="7"):
         reinforce(lambda masks, _: masks.float().sum(dim=(1, 2)), 2, 2, n_examples=1, options=Reinforce(layers=(7,)))
+
+
+def test_the_linear_part_leaves_the_expected_reward_and_its_gradient_as_they_are(generator):
+    logits = torch.tensor([[-1.0, 0.2, 0.7]])
+    p = torch.sigmoid(logits).requires_grad_()
+    linear = _LinearPart(torch.tensor([[0.3, 0.5, -1.0]]))
+    masks = all_masks(1, 3)
+    rewards = three_head_reward(masks)
+    linear.split(rewards, masks, p)  # an earlier step, from which the coefficient comes
+    sampled, known = linear.split(rewards, masks, p)
+    probability = torch.where(masks, p, 1 - p).prod(dim=-1).prod(dim=-1)
+    assert float(sampled.var()) < 0.6 * float(rewards.var())
+    with_part, without = (probability * sampled).sum() + known, (probability * rewards).sum()
+    torch.testing.assert_close(with_part, without)
+    slopes = [torch.autograd.grad(value, p, retain_graph=True)[0] for value in (with_part, without)]
+    torch.testing.assert_close(*slopes)
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("options", [{"control_variate": True}, {"warm_start": "slopes"}, {"patience": 20}])
+def test_each_variant_finds_the_heads_that_are_worth_their_penalty(options, seed):
+    effects = torch.tensor([[1.0, -1.0, 0.5], [-0.5, 0.05, -0.02]])
+    found = Reinforce(steps=120, head_penalty=0.1, **options).select(Additive(effects.tolist()), seed=seed)
+    assert found.heads == HeadSet.from_mask(effects > 0.1)
+
+
+def test_patience_ends_the_search_when_the_set_was_the_same_for_so_many_steps():
+    found = Reinforce(steps=200, patience=7).select(Additive([[0.5, -0.5, 0.5]]), seed=0)
+    likely = found.trajectory > 0.5
+    assert len(likely) < 200
+    changes = (likely[1:] != likely[:-1]).flatten(1).any(dim=1)
+    assert not changes[-7:].any() and (len(changes) == 7 or changes[-8])
+
+
+def test_a_search_that_ends_before_any_head_is_likely_gives_the_best_one_and_none_only_if_none_helps():
+    early = Reinforce(steps=1, initial_logit=-4.0, warm_start=None, head_penalty=0.1)
+    assert early.select(Additive([[0.2, -1.0, 0.5]])).heads == HeadSet.of(1, 3, [(0, 2)])
+    assert early.select(Additive([[0.05, -1.0, 0.09]])).heads == HeadSet.of(1, 3, [])

@@ -10,7 +10,7 @@ are missed.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 import torch
@@ -45,6 +45,16 @@ def effects_alone(
     effects = torch.full(eligible.shape, torch.nan)
     effects[eligible] = (rewards[1:] - rewards[0]).to(effects)
     return effects
+
+
+@torch.enable_grad()
+def slopes(reward: Any, eligible: Bool[Tensor, "layer head"]) -> Float[Tensor, "layer head"]:
+    """The derivative of a reward with respect to each gate where all are closed; 0 for heads that are not eligible.
+
+    The reward is a `DifferentiableObjective`.
+    """
+    gates = torch.zeros(eligible.shape, requires_grad=True)
+    return torch.autograd.grad(reward.gated(gates).mean(), gates)[0] * eligible
 
 
 class TopEffect(Search):

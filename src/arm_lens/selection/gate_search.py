@@ -25,15 +25,22 @@ class GateSearch(Search):
 
     steps: PositiveInt = 100
     learning_rate: float = 0.1
-    initial_logit: float = -1.0
-    """The first value of every gate's parameter."""
+    initial_logit: float | None = None
+    """The first value of every gate's parameter; by default that of a gate of 0.27, or on larger models as much less as
+    opens 13 gates together."""
     discrete: bool = True
     """End in the set of the heads that are moved more than half of the way; else in the gates themselves."""
+
+    def resolved(self, shape: tuple[int, int]) -> GateSearch:
+        """The same options with numbers in place of the defaults that depend on the model."""
+        logit = self.first_logit(shape) if self.initial_logit is None else self.initial_logit
+        return self.model_copy(update={"initial_logit": logit, "head_penalty": self.penalty(shape)})
 
     @torch.enable_grad()
     def _search(self, objective: DifferentiableObjective, seed: int, progress: bool) -> Selection:
         eligible, penalty = self.eligible(objective.shape), self.penalty(objective.shape)
         generator = torch.Generator().manual_seed(seed)
+        assert self.initial_logit is not None, "resolved"
         logits = torch.full(objective.shape, self.initial_logit, requires_grad=True)
         optimizer = torch.optim.Adam([logits], lr=self.learning_rate)
         rows = []

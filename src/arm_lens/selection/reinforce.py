@@ -8,11 +8,17 @@ rewards, and follows the score-function estimate of the gradient of the expected
 
 with Adam. As published (the head search of arXiv 2412.00142's sibling, Multimodal Task Vectors, arXiv 2406.15334, taken
 up by Activation Reward Models, arXiv 2507.01368), the advantage is ``(r - mean) / (std + 0.001)`` over the masks of the
-step, one random example is judged per step, all heads start at p = 0.27, and there is no head penalty. The default here
-judges all examples in every step (which the replay makes cheap), starts with few heads, likelier those that help alone,
-subtracts a small head penalty from the reward, without which heads that do not matter drift and membership says little, and
-chooses the heads with p > 0.5 rather than the best of ten samples. Its leave-one-out baseline, left unscaled, makes the
-estimate unbiased; scaled by the deviation, as it is by default, it is the standardised advantage times S / (S - 1).
+step, one random example is judged per step, all heads start at p = 0.27, and there is no head penalty.
+
+The default here judges all examples in every step (which the replay makes cheap), starts with few heads, likelier those
+that help alone, and subtracts a small head penalty from the reward, without which heads that do not matter drift and
+membership says little. It chooses the heads with p > 0.5 rather than the best of ten samples, or if there are none the one
+that helps most alone. Its leave-one-out baseline, left unscaled, makes the estimate unbiased; scaled by the deviation, as it
+is by default, it is the standardised advantage times S / (S - 1).
+
+A reward with a gradient allows a linear control variate: near no head :math:`r(m) \approx r(0) + g \cdot m`, whose expected
+gradient is known, so that only the rest :math:`r(m) - c\,g \cdot m` is left to sampling. The coefficient c is the regression
+of the rewards of all earlier steps on :math:`g \cdot m`, and so independent of the step's own masks.
 """
 
 from __future__ import annotations
@@ -30,12 +36,11 @@ from tqdm.auto import tqdm
 
 from arm_lens.heads import HeadScores, HeadSet
 from arm_lens.registry import SelectorSpec
-from arm_lens.selection.effects import effects_alone
+from arm_lens.selection.effects import effects_alone, slopes
 from arm_lens.selection.outcome import Masks, Objective, Selection
 from arm_lens.selection.selector import Search
 
 SCORE = "selection probability"
-INITIAL_PROBABILITY, INITIAL_HEADS = 0.27, 13
 WARM = (-5.0, 2.0)
 """The range of initial logits after a warm start: no head is all but decided before the search."""
 
@@ -58,8 +63,13 @@ class Reinforce(Search):
     initial_logit: float | None = None
     """By default a probability of 0.27, or on larger models as much less as makes 13 heads likely: many means at once
     destroy what the model computes, and all that a search could learn then is to close every head."""
-    warm_start: bool = True
-    """Judge each head alone first, and add its effect, in standard deviations of the effects, to its initial logit."""
+    warm_start: Literal["effects", "slopes"] | None = "effects"
+    """Add what each head does alone, in standard deviations over heads, to its initial logit: its effect, which takes a
+    mask for each head; or the slope of the reward as its gate opens, which takes one gradient for all and says less."""
+    control_variate: bool = False
+    """Leave only the part of the reward to sampling that is not linear in the heads; the reward must have a gradient."""
+    patience: PositiveInt | None = None
+    """Stop once the heads with p > threshold have been the same for this many steps; None makes all steps."""
     min_probability: Annotated[float, Field(ge=0, lt=0.5)] = 0.001
     """Probabilities are clamped to [this, 1 - this]."""
     baseline: Literal["standardised", "leave_one_out"] = "leave_one_out"
@@ -80,10 +90,7 @@ class Reinforce(Search):
 
     def resolved(self, shape: tuple[int, int]) -> Reinforce:
         """The same options with numbers in place of the defaults that depend on the model."""
-        logit = self.initial_logit
-        if logit is None:
-            probability = min(INITIAL_PROBABILITY, INITIAL_HEADS / max(1, int(self.eligible(shape).sum())))
-            logit = math.log(probability / (1 - probability))
+        logit = self.first_logit(shape) if self.initial_logit is None else self.initial_logit
         return self.model_copy(update={"initial_logit": logit, "head_penalty": self.penalty(shape)})
 
     def _search(self, objective: Objective, seed: int, progress: bool) -> Selection:
@@ -99,7 +106,7 @@ PUBLISHED = Reinforce(
     examples_per_step=1,
     learning_rate=0.1,
     initial_logit=-1.0,
-    warm_start=False,
+    warm_start=None,
     min_probability=0.001,
     baseline="standardised",
     head_penalty=0.0,
@@ -120,12 +127,35 @@ def advantages(
     independent of the mask itself and hence unbiased; with ``scale``, divided by std + 0.001 as well.
     """
     centred = rewards - rewards.mean()
-    deviation = rewards.std() + 1e-3
     if baseline == "standardised":
-        return centred / deviation
+        return centred / deviation(rewards)
     count = len(rewards)
     leave_one_out = centred * count / (count - 1)
-    return leave_one_out / deviation if scale else leave_one_out
+    return leave_one_out / deviation(rewards) if scale else leave_one_out
+
+
+def deviation(rewards: Float[Tensor, " mask"]) -> Float[Tensor, ""]:
+    """What advantages are divided by: the standard deviation + 0.001."""
+    return rewards.std() + 1e-3
+
+
+class _LinearPart:
+    """The part of the reward that is linear in the heads, and what it explained in earlier steps."""
+
+    def __init__(self, slopes: Float[Tensor, "layer head"]) -> None:
+        self._slopes = slopes
+        self._products = self._squares = 0.0
+
+    def split(
+        self, rewards: Float[Tensor, " mask"], masks: Masks, probabilities: Float[Tensor, "layer head"]
+    ) -> tuple[Float[Tensor, " mask"], Float[Tensor, ""]]:
+        """The rewards without the linear part, and the expectation of that part, which has a gradient."""
+        coefficient = self._products / self._squares if self._squares else 0.0
+        linear = (self._slopes * masks).sum(dim=(1, 2))
+        centred = linear - linear.mean()
+        self._products += float(centred @ rewards)
+        self._squares += float(centred @ centred)
+        return rewards - coefficient * linear, coefficient * (self._slopes * probabilities).sum()
 
 
 def log_prob(probabilities: Float[Tensor, "layer head"], masks: Masks) -> Float[Tensor, " mask"]:
@@ -165,7 +195,9 @@ def reinforce(
     logits = _initial_logits(options, reward, eligible).requires_grad_()
     penalty = options.penalty((n_layers, n_heads))
     optimizer = torch.optim.Adam([logits], lr=options.learning_rate)
+    linear = _LinearPart(slopes(reward, eligible)) if options.control_variate else None
     rows, trajectory = [], []
+    unchanged, before = 0, None
     steps = tqdm(range(options.steps), desc="selecting heads", unit="step", disable=not progress)
     for step in steps:
         probabilities = _probabilities(logits, options, eligible)
@@ -173,10 +205,13 @@ def reinforce(
         masks = torch.rand(options.masks, n_layers, n_heads, generator=generator) < current
         rewards = reward(masks, _sample_examples(options, n_examples, generator)).to(current)
         penalised = rewards - penalty * masks.sum(dim=(1, 2))
-        advantage = advantages(penalised, options.baseline, scale=options.scale_advantage)
+        sampled, known = (penalised, 0.0) if linear is None else linear.split(penalised, masks, probabilities)
+        scaled = options.scale_advantage or options.baseline == "standardised"
+        advantage = advantages(sampled, options.baseline, scale=scaled)
         p = probabilities[eligible]
         entropy = (torch.special.entr(p) + torch.special.entr(1 - p)).mean()
-        objective = (log_prob(probabilities, masks) * advantage).mean() + options.entropy_bonus * entropy
+        expected = (log_prob(probabilities, masks) * advantage).mean() + known / (deviation(sampled) if scaled else 1.0)
+        objective = expected + options.entropy_bonus * entropy
         optimizer.zero_grad()
         torch.autograd.backward(-objective)
         optimizer.step()
@@ -192,6 +227,11 @@ def reinforce(
         )
         if progress:
             steps.set_postfix(reward=f"{rows[-1]['reward']:.3f}", heads=f"{rows[-1]['expected_heads']:.1f}")
+        likely = current > options.threshold
+        unchanged = unchanged + 1 if before is not None and torch.equal(likely, before) else 0
+        before = likely
+        if options.patience is not None and unchanged >= options.patience:
+            break
     final = _probabilities(logits.detach(), options, eligible)
     scores = HeadScores(SCORE, final)
     heads = _final_set(scores, reward, n_examples, options, generator)
@@ -203,11 +243,11 @@ def _initial_logits(
 ) -> Float[Tensor, "layer head"]:
     assert options.initial_logit is not None, "resolved"
     logits = torch.full(eligible.shape, options.initial_logit)
-    if options.warm_start:
-        effects = effects_alone(reward, eligible)[eligible]
-        spread = float(effects.std(correction=0))
+    if options.warm_start is not None:
+        alone = effects_alone(reward, eligible) if options.warm_start == "effects" else slopes(reward, eligible)
+        spread = float(alone[eligible].std(correction=0))
         if spread > 0:
-            logits[eligible] = (logits[eligible] + effects / spread).clamp(*WARM)
+            logits[eligible] = (logits[eligible] + alone[eligible] / spread).clamp(*WARM)
     return logits
 
 
@@ -230,12 +270,20 @@ def _final_set(
 ) -> HeadSet:
     probabilities = scores.values
     if options.final == "threshold":
-        return scores.above(options.threshold)
+        found = scores.above(options.threshold)
+        return found if len(found) else _best_alone(reward, options, probabilities > 0)
     if options.final == "top_k":
         return scores.top(min(options.top_k, int((probabilities > 0).sum())))
     masks = torch.rand(options.best_of, *probabilities.shape, generator=generator) < probabilities
     judged = None if options.best_of_examples is None else list(range(min(options.best_of_examples, n_examples)))
     return HeadSet.from_mask(masks[int(reward(masks, judged).argmax())])
+
+
+def _best_alone(reward: Reward, options: Reinforce, eligible: Bool[Tensor, "layer head"]) -> HeadSet:
+    """The head that helps most alone; none if none outweighs its penalty."""
+    effects = HeadScores(SCORE, effects_alone(reward, eligible).nan_to_num(-math.inf))
+    n_layers, n_heads = eligible.shape
+    return effects.top(int(float(effects.values.max()) > options.penalty((n_layers, n_heads))))
 
 
 SPEC = SelectorSpec(

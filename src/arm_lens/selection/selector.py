@@ -8,6 +8,7 @@ labelled examples while a head mask is written, it makes a `Selection`. Its ``ki
 from __future__ import annotations
 
 import inspect
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
@@ -24,6 +25,8 @@ from arm_lens.selection.outcome import FiniteObjective, KnownRewards, Selection
 
 PENALTY, PENALTY_OF_ALL = 0.01, 0.48
 """The head penalty by default, and that of all heads together at most."""
+INITIAL_PROBABILITY, INITIAL_HEADS = 0.27, 13
+"""The first probability of every head by default, and the number of heads that are likely at first at most."""
 
 
 class Selector(BaseModel, ABC):
@@ -104,6 +107,11 @@ class Search(Selector):
             return self.head_penalty
         n_layers, n_heads = shape
         return min(PENALTY, PENALTY_OF_ALL / (n_layers * n_heads))
+
+    def first_logit(self, shape: tuple[int, int]) -> float:
+        """The logit that every head starts with by default."""
+        probability = min(INITIAL_PROBABILITY, INITIAL_HEADS / max(1, int(self.eligible(shape).sum())))
+        return math.log(probability / (1 - probability))
 
     def resolved(self, shape: tuple[int, int]) -> Search:
         """The same options with numbers in place of the defaults that depend on the model."""

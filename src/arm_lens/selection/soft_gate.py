@@ -19,7 +19,7 @@ from arm_lens.selection.gate_search import GateSearch
 
 
 class SoftGate(GateSearch):
-    """Options of the search. By default each head starts a quarter of the way to its mean."""
+    """Options of the search."""
 
     kind: Literal["soft_gate"] = "soft_gate"
     steps: PositiveInt = 150
