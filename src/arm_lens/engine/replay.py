@@ -9,6 +9,9 @@ position, each of which attends to the prefix and to itself but not to the other
 speculative decoding). ``hook_z`` is then ``[example, mask, head, d_head]``, and the prefix is stored once per prompt, not
 once per mask.
 
+Masks start at the first layer in which they have a head: what enters each block without a mask is stored as well
+(`arm_lens.engine.late_start`).
+
 Before its first use a replay is checked: on the longest and the shortest prompt it is compared with full passes. If they
 differ, or if the model cannot read on from keys and values, every mask reads every prompt in full, and one warning says so.
 """
@@ -18,18 +21,20 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import torch
 from einops import repeat
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from arm_lens.engine.finite import NotFiniteError, cause_in, has_maximum, naming_prompts
 from arm_lens.engine.hooks import Hook
 from arm_lens.engine.kv_segments import KVSegment, NewTokens
 from arm_lens.engine.language_model import ModelLike, language_model
+from arm_lens.engine.late_start import block_inputs, starting_at
 from arm_lens.engine.memory import MASKS_PER_PASS, Footprint, default_budget
 from arm_lens.engine.prefix_cache import Prefixes, differs
 from arm_lens.engine.reading import read_batch
@@ -106,6 +111,7 @@ class Replay:
         self._refusal = self.model.no_extension(max(map(len, self.sequences)))
         self._masks_as_rows = False
         self._checked = 0
+        self._inputs: dict[int, list[Tensor]] = {}
 
     def __len__(self) -> int:
         return len(self.sequences)
@@ -198,7 +204,8 @@ class Replay:
                     found = torch.empty(len(wanted), len(trial.masks), *part.shape[2:])
                 self._check_finite(trial, [batch[row] for row in rows], span, part)
                 for row, result in zip(rows, part.float().cpu(), strict=True):
-                    found[targets[batch[row]], span] = result
+                    for target in targets[batch[row]]:
+                        found[target, span] = result
         return found
 
     def _check(self, masks: Tensor, wanted: Sequence[int]) -> None:
@@ -213,39 +220,104 @@ class Replay:
         if outside:
             raise IndexError(f"there is no prompt {outside[0]}; there are {len(self)}")
 
-    def _check_finite(self, trial: _Trial, examples: list[int], span: slice, part: Tensor) -> None:
+    def _check_finite(self, trial: _Trial, examples: list[int], span: Tensor, part: Tensor) -> None:
         """Refuse results of a pass that are NaN or infinite; ``part`` is ``[example, mask, ...]``."""
         vocabulary = trial.rows is None and trial.reduce is not None and part.shape[-1] == self.model.d_vocab
         finite = has_maximum(part) if vocabulary else part.isfinite().flatten(2).all(dim=-1)
         if bool(finite.all()):
             return
-        row, mask = (~finite).nonzero()[0].tolist()
+        row, column = (~finite).nonzero()[0].tolist()
+        mask = trial.masks[int(span[column])]
         whole = pad([self.sequences[examples[row]]], device=self.device)
         with (
             naming_prompts([examples[row]]),
-            steer(self.model, trial.masks[span][mask], trial.values, injection=self.injection),
+            steer(self.model, mask, trial.values, injection=self.injection),
         ):
             self.model.last_logits(whole)  # also shows the layer
         raise NotFiniteError.of("the verdict's logits", examples[row], None, cause_in(self.model.dtype))
 
-    def _replayed(self, number: int, picked: list[int], trial: _Trial) -> Iterator[tuple[list[int], slice, Tensor]]:
-        past, batch = self.prefixes.of_batch(number), self.prefixes.batches[number]
+    def _replayed(self, number: int, picked: list[int], trial: _Trial) -> Iterator[tuple[list[int], Tensor, Tensor]]:
+        past = self.prefixes.of_batch(number)
         slots = sum(segment.positions.shape[1] for segment in past)
         logits = None if trial.rows is None else len(trial.rows)
         as_rows = self._masks_as_rows or self.model.heads_are_hooked()
+        firsts = self._first_layers(trial, as_rows)
+        order, inputs = firsts.argsort(stable=True), self._block_inputs(number, past) if bool(firsts.any()) else None
         prompts, per_pass = self._sizes.cut(len(trial.masks), slots, logits, self.memory_budget / 2, as_rows)
         for some in chunks(len(picked), prompts):
             rows = picked[some]
             index = torch.tensor(rows, device=self.device)
-            those = past if len(rows) == len(batch) else [segment.rows(index) for segment in past]
-            last = torch.tensor([self.sequences[batch[row]][-1:] for row in rows], device=self.device)
-            positions = torch.tensor([[len(self.sequences[batch[row]]) - 1] for row in rows], device=self.device)
+            those = past if len(rows) == len(self.prefixes.batches[number]) else [one.rows(index) for one in past]
+            last, positions = self._last_tokens(number, rows)
             for span in chunks(len(trial.masks), per_pass):
-                part = self._pass(those, last, positions, replace(trial, masks=trial.masks[span]), as_rows)
-                yield rows, span, part
+                masks = order[span]
+                start = int(firsts[masks[0]])
+                hidden = inputs[start][rows] if start and inputs is not None else None
+                part_of_trial = replace(trial, masks=trial.masks[masks.to(trial.masks.device)])
+                yield rows, masks, self._pass(those, last, positions, part_of_trial, as_rows, start, hidden)
 
-    def _pass(self, past: Sequence[KVSegment], last: Tensor, positions: Tensor, trial: _Trial, as_rows: bool) -> Tensor:
-        """All masks on some prompts: one position for each, or one row."""
+    def _last_tokens(self, number: int, rows: Sequence[int]) -> tuple[Int[Tensor, "prompt 1"], Int[Tensor, "prompt 1"]]:
+        """The last tokens of some prompts of a batch, and their positions."""
+        sequences = [self.sequences[self.prefixes.batches[number][row]] for row in rows]
+        last = torch.tensor([sequence[-1:] for sequence in sequences], device=self.device)
+        return last, torch.tensor([[len(sequence) - 1] for sequence in sequences], device=self.device)
+
+    def _first_layers(self, trial: _Trial, as_rows: bool) -> Int[Tensor, " mask"]:
+        """The block at which each mask may start: the first in which it has a head, the last if it has none; or 0."""
+        if as_rows or trial.reduce is None or self.model.has_foreign_hooks():
+            return torch.zeros(len(trial.masks), dtype=torch.long)
+        layers = torch.arange(self.model.n_layers)
+        touched = trial.masks.cpu().any(dim=-1)
+        firsts = layers.where(touched, self.model.n_layers - 1).amin(dim=-1)
+        if bool(firsts.any()) and self.model.findings.late is None:
+            self.model.findings.late = self._starts_late(trial.values)
+        return firsts if self.model.findings.late else torch.zeros_like(firsts)
+
+    def _block_inputs(self, number: int, past: Sequence[KVSegment]) -> list[Float[Tensor, "prompt 1 d_model"]]:
+        """What enters each block at the last token of a batch's prompts, without a mask."""
+        if number not in self._inputs:
+            last, positions = self._last_tokens(number, range(len(self.prefixes.batches[number])))
+            self._inputs[number] = self._unsteered_inputs(past, last, positions)
+        return self._inputs[number]
+
+    def _unsteered_inputs(
+        self, past: Sequence[KVSegment], last: Tensor, positions: Tensor
+    ) -> list[Float[Tensor, "prompt 1 d_model"]]:
+        new, rows = NewTokens.side_by_side(last, past, positions), self._verdict_rows[:1].to(self.device)
+        return block_inputs(self.model, lambda: self.model.extend(new, rows=rows))
+
+    def _starts_late(self, values: Tensor) -> bool:
+        """Whether a pass that starts in the middle of the model gives what a whole pass gives, under a random mask there."""
+        middle = max(1, self.model.n_layers // 2)
+        longest = max(range(len(self)), key=lambda example: len(self.sequences[example]))
+        mask = torch.rand(1, *values.shape[:2], generator=torch.Generator().manual_seed(0)) < 0.5
+        mask[:, :middle] = False
+        rows = self._verdict_rows.to(self.device)
+        trial = _Trial(mask.to(self.device), values, lambda logits: logits, rows)
+        last = torch.tensor([self.sequences[longest][-1:]], device=self.device)
+        positions = torch.tensor([[len(self.sequences[longest]) - 1]], device=self.device)
+        past = self.prefixes.read([longest])
+        expected = self._pass(past, last, positions, trial, False)
+        try:
+            hidden = self._unsteered_inputs(past, last, positions)[middle]
+            found = self._pass(past, last, positions, trial, False, middle, hidden)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception:  # a model of an unknown architecture may refuse in any way, and then does without
+            return False
+        return differs(found, expected, lambda: self._pass(past, last, positions, trial, True)) is None
+
+    def _pass(
+        self,
+        past: Sequence[KVSegment],
+        last: Tensor,
+        positions: Tensor,
+        trial: _Trial,
+        as_rows: bool,
+        start: int = 0,
+        hidden: Float[Tensor, "prompt 1 d_model"] | None = None,
+    ) -> Tensor:
+        """All masks on some prompts: one position for each, or one row; from a block on, with what enters it."""
         prompts, masks = len(last), trial.masks
         count = len(masks)
         if as_rows:
@@ -267,7 +339,8 @@ class Replay:
 
         touched = masks.any(dim=-1).flatten(0, -2).any(dim=0).tolist()
         layers = [layer for layer in range(self.model.n_layers) if touched[layer] or trial.reduce is None]
-        with self.model.hooked({layer: writer(layer) for layer in layers}):
+        late = nullcontext() if hidden is None else starting_at(self.model, start, hidden.expand(-1, count, -1))
+        with self.model.hooked({layer: writer(layer) for layer in layers}), late:
             logits = self.model.extend(NewTokens.side_by_side(last, past, positions), rows=trial.rows)
         if trial.reduce is None:
             found = torch.stack([written[layer].to(self.device) for layer in layers], dim=2)
@@ -275,7 +348,7 @@ class Replay:
             found = trial.reduce(logits.float())
         return found.reshape(prompts, count, *found.shape[2:])
 
-    def _in_full(self, number: int, picked: list[int], trial: _Trial) -> Iterator[tuple[list[int], slice, Tensor]]:
+    def _in_full(self, number: int, picked: list[int], trial: _Trial) -> Iterator[tuple[list[int], Tensor, Tensor]]:
         examples = [self.prefixes.batches[number][row] for row in picked]
         batch = pad([self.sequences[example] for example in examples], device=self.device)
         for index, mask in enumerate(trial.masks):
@@ -285,7 +358,7 @@ class Replay:
                 else:
                     logits = self.model.last_logits(batch).float()
                     part = trial.reduce(logits if trial.rows is None else logits[:, trial.rows.to(logits.device)])
-            yield picked, slice(index, index + 1), part[:, None]
+            yield picked, torch.tensor([index]), part[:, None]
 
     def _is_exact(self, trial: _Trial) -> bool:
         """Compare the longest and the shortest prompt with full passes, unless the result is known.
