@@ -72,6 +72,7 @@ const main = async () => {
   const results = {};
   for (const [name, figure] of Object.entries(FIGURES)) {
     const div = document.createElement("div");
+    div.style.width = figure.layout.width + "px"; // else it is as wide as the window, and hides what is cut off at the right
     document.body.append(div);
     await Plotly.newPlot(div, figure.data, figure.layout, {staticPlot: true});
     results[name] = measure(div);

@@ -79,6 +79,25 @@ def of_measure(measure: str = "shapley") -> pd.DataFrame:
     return scores()[scores()["measure"] == measure]
 
 
+GRIDS = {"30 x 9": (30, 9), "24 x 14": (24, 14), "80 x 64": (80, 64)}
+"""Layers and heads of real models: SmolLM2-135M, Qwen2.5-0.5B, and one of 70 B parameters."""
+
+
+@cache
+def scores_of(grid: str, measures: tuple[str, ...] = attribution.MEASURES) -> pd.DataFrame:
+    """Scores of one criterion on one outcome."""
+    return attribution.make_attributions(("safe",), measures, ("probability",), *GRIDS[grid])
+
+
+@cache
+def few_chosen(grid: str) -> pd.DataFrame:
+    """About 16 heads of each of four criteria."""
+    table = heads(*GRIDS[grid])
+    table = first(table, 4)
+    order = table.groupby(["criterion", "seed"])["probability"].rank(ascending=False)
+    return table.assign(selected=order <= 16, probability=table["probability"].where(order <= 16, 0.1))
+
+
 @cache
 def card() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """What a head card shows: attention, tokens, scores."""
@@ -143,6 +162,9 @@ CASES: dict[str, Callable[[], go.Figure]] = {
     "agreement_matrix": lambda: plots.agreement_matrix(attribution.make_agreement(scores())),
     "attribution_maps": lambda: plots.attribution_maps(of_measure()),
     "attribution_maps: measures": lambda: plots.attribution_maps(scores(), criterion="polite"),
+    "attribution_maps: measures, 30 x 9": lambda: plots.attribution_maps(scores_of("30 x 9")),
+    "attribution_maps: 24 x 14": lambda: plots.attribution_maps(scores_of("24 x 14", ("shapley",))),
+    "attribution_maps: 80 x 64": lambda: plots.attribution_maps(scores_of("80 x 64", ("shapley", "gradient"))),
     "bias_grid": lambda: plots.bias_grid(of("hacking")),
     "bias_grid: one bias": lambda: plots.bias_grid(
         of("hacking", FEW)[of("hacking", FEW)["subset"].str.startswith("length")]
@@ -155,10 +177,19 @@ CASES: dict[str, Callable[[], go.Figure]] = {
     "differences": lambda: plots.differences(comparisons()),
     "differences: few judges": lambda: plots.differences(comparisons()[comparisons()["other"].isin(FEW)]),
     "head_card_figure": lambda: plots.head_card_figure(*card(), title="layer 2, head 3"),
+    "head_card_figure: a rank among thousands": lambda: plots.head_card_figure(
+        *card()[:2], card()[2].assign(rank=4321, heads=5120), title="layer 2, head 3"
+    ),
     "head_matrix": lambda: plots.head_matrix(of_measure()),
     "interaction_matrix": lambda: plots.interaction_matrix(attribution.make_interactions(("safe",))),
+    "interaction_matrix: 60 heads of 80 x 64": lambda: plots.interaction_matrix(
+        attribution.make_interactions(("safe",), 60, 80, 64)
+    ),
     "mean_cosines": lambda: plots.mean_cosines(attribution.make_cosines()),
     "measures_against_each_other": lambda: plots.measures_against_each_other(scores()),
+    "measures_against_each_other: 80 x 64": lambda: plots.measures_against_each_other(
+        scores_of("80 x 64", ("shapley", "gradient"))
+    ),
     "overlap_matrix": lambda: plots.overlap_matrix(overlap()),
     "reliability": lambda: plots.reliability(benchmark.make_calibration(), summary=of("criteria")),
     "reliability: one judge": lambda: plots.reliability(benchmark.make_calibration(("sav",))),
@@ -173,12 +204,16 @@ CASES: dict[str, Callable[[], go.Figure]] = {
     "selected_heads": lambda: plots.selected_heads(heads()),
     "selected_heads: one criterion": lambda: plots.selected_heads(first(heads())),
     "selected_heads: long names": lambda: plots.selected_heads(named(heads())),
-    "selected_heads: a large model": lambda: plots.selected_heads(first(heads(32, 32), 4)),
+    "selected_heads: 30 x 9": lambda: plots.selected_heads(few_chosen("30 x 9")),
+    "selected_heads: 80 x 64": lambda: plots.selected_heads(few_chosen("80 x 64")),
     "selection_probabilities": lambda: plots.selection_probabilities(heads()),
-    "selection_probabilities: a wide model": lambda: plots.selection_probabilities(first(heads(12, 64))),
+    "selection_probabilities: 24 x 14": lambda: plots.selection_probabilities(few_chosen("24 x 14")),
     "selection_speed": lambda: plots.selection_speed(benchmark.make_speed()),
     "selection_steps": lambda: plots.selection_steps(attribution.make_trajectory()),
     "selection_trajectories": lambda: plots.selection_trajectories(attribution.make_trajectory()),
+    "selection_trajectories: 30 x 9": lambda: plots.selection_trajectories(
+        attribution.make_trajectory(("safe", "polite"), range(0, 200, 40), *GRIDS["30 x 9"])
+    ),
     "stability_by_group": lambda: plots.stability_by_group(attribution.make_stability()),
     "training_curves": lambda: plots.training_curves(history()),
     "training_curves: long names": lambda: plots.training_curves(named(history()), value="entropy"),

@@ -21,12 +21,13 @@ from scipy.stats import spearmanr
 
 from arm_lens.plots.comparison_matrices import agreement_matrix, head_matrix, interaction_matrix
 from arm_lens.plots.head_maps import attribution_maps
+from arm_lens.plots.layer_maps import MapGrid
 from arm_lens.plots.measure_scatter import far_off, measures_against_each_other
 from arm_lens.plots.measures import MEASURES, measure_styles
 from arm_lens.plots.notation import compact, digits_for, signed
 from arm_lens.plots.selection_steps import selection_steps, selection_trajectories, spread
 from arm_lens.plots.studies import accuracy_by_heads, places
-from arm_lens.plots.theme import COLUMN, SCREEN, themed
+from arm_lens.plots.theme import COLUMN, PAGE, SCREEN, page_height, themed
 
 CRITERIA = ("safe", "polite", "list")
 SCORES = make_attributions(CRITERIA, outcomes=("probability", "gap"), n_layers=4, n_heads=5)
@@ -119,20 +120,50 @@ def test_a_minus_stands_exactly_in_cells_notably_below_zero():
             assert np.array_equal(np.asarray(trace.text) == "−", z < -0.05 * figure.layout.coloraxis.cmax)
 
 
-@pytest.mark.slow
-def test_small_cells_have_dots_instead_of_minus_signs():
-    large = make_attributions(("safe", "polite"), ("shapley",), ("gap",), 32, 32)
-    with themed(COLUMN):
-        figure = attribution_maps(large, outcome="gap")
-    assert all(trace.text is None for trace in heat(figure))
-    z = np.asarray(heat(figure)[0].z, dtype=float)
-    dots = {
+def symbols(figure, shape):
+    """(layer, head) of all symbols of this shape in the first panel."""
+    return {
         (y, x)
         for trace in figure.data
-        if trace.type == "scatter" and trace.xaxis == "x"
+        if trace.type == "scatter" and trace.xaxis == "x" and trace.marker.symbol == shape
         for x, y in zip(trace.x, trace.y, strict=True)
     }
-    assert dots == {tuple(at) for at in np.argwhere(z < -0.1 * figure.layout.coloraxis.cmax).tolist()}
+
+
+def test_small_cells_have_strokes_instead_of_minus_signs():
+    figure = attribution_maps(make_attributions(("safe",), ("shapley",), ("gap",), 40, 8), outcome="gap")
+    assert all(trace.text is None for trace in heat(figure))
+    z = np.asarray(heat(figure)[0].z, dtype=float)
+    notable = {tuple(at) for at in np.argwhere(z < -0.1 * figure.layout.coloraxis.cmax).tolist()}
+    assert notable and symbols(figure, "line-ew") == notable
+    assert "A minus marks" in figure.layout.annotations[-1].text
+
+
+def test_in_tiny_cells_the_largest_scores_are_triangles_that_point_down_below_zero():
+    large = make_attributions(("safe",), ("shapley",), ("gap",), 40, 80)
+    with themed(COLUMN):
+        figure = attribution_maps(large, outcome="gap")
+    z = np.asarray(heat(figure)[0].z, dtype=float)
+    largest = [divmod(index, 80) for index in np.argsort(-np.abs(z).ravel())[:12].tolist()]
+    for shape, sign in (("triangle-up", 1), ("triangle-down", -1)):
+        expected = {head for head in largest if np.sign(z[head]) == sign}
+        assert expected and symbols(figure, shape) == expected
+    assert symbols(figure, "line-ew") == set()
+    assert "the 12 largest in size, pointing down below zero" in figure.layout.annotations[-1].text.replace("<br>", " ")
+
+
+@pytest.mark.parametrize("theme", [SCREEN, PAGE, COLUMN], ids=lambda theme: theme.name)
+@pytest.mark.parametrize("count", [1, 4, 9])
+@pytest.mark.parametrize("shape", [(30, 9), (24, 14), (80, 64), (6, 8)], ids=str)
+def test_maps_of_any_model_fit_a_page_and_have_no_cell_that_is_a_line(shape, count, theme):
+    with themed(theme):
+        grid = MapGrid.of(count, *shape)
+        panels, most = grid.panels, page_height()
+        figure = panels.figure([""] * count)
+    assert figure.layout.height <= most - 90  # which the caption takes
+    cell = panels.width / shape[1], panels.height / shape[0]
+    assert grid.cell <= min(cell) + 0.5 and max(cell) < 4 * min(cell)
+    assert min(cell) > (5 if count == 1 or shape != (80, 64) else 1.4)
 
 
 def test_a_head_that_was_not_measured_is_blank_with_a_cross():
@@ -399,7 +430,7 @@ def test_names_that_do_not_fit_are_counted():
     many = make_trajectory(("safe",), (0, 1), 12, 12).assign(probability=0.9)
     figure = selection_trajectories(many)
     names = [note for note in figure.layout.annotations if note.showarrow]
-    assert names[-1].text == f"and {144 - (len(names) - 1)} more"
+    assert names[-1].text == f"{144 - (len(names) - 1)} more"
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -462,3 +493,57 @@ def test_numbers_have_a_true_minus_and_no_sign_at_zero():
     assert [compact(value, 2, short=True) for value in (-0.123, 0.5, 10.5)] == ["−.12", ".50", "10.50"]
     assert [signed(value, digits=2) for value in (-0.123, -0.001, 0.5)] == ["−0.12", "0.00", "+0.50"]
     assert [digits_for(span) for span in (0.002, 0.03, 0.4, 2.0, 15.0)] == [4, 3, 2, 2, 1]
+
+
+# -- more heads than can be drawn one by one ---------------------------------------------------------------------------
+
+
+def test_of_more_lines_than_can_be_told_apart_the_rest_is_a_band():
+    table = make_trajectory(("safe",), range(0, 50, 10), 12, 12)
+    wide = table.pivot(index="step", columns=["layer", "head"], values="probability")
+    figure = selection_trajectories(table, most=7)
+    drawn = {trace.name: trace for trace in figure.data}
+    for name, heads in (("chosen", wide.iloc[-1] > 0.5), ("not chosen", wide.iloc[-1] <= 0.5)):
+        part = wide.loc[:, heads]
+        best = part.iloc[-1].nlargest(7).index
+        assert set(drawn[name].text) == {f"L{layer}H{head}" for layer, head in best}
+        rest, band = part.drop(columns=best), drawn[f"{name}, rest"]
+        assert list(band.y[:5]) == pytest.approx(rest.max(axis=1).to_list())
+        assert list(band.y[5:]) == pytest.approx(rest.min(axis=1).to_list()[::-1])
+    words = figure.layout.annotations[-1].text.replace("<br>", " ")
+    assert "the 7 most probable chosen heads and the 7 most probable others; bands: the rest" in words
+    whole = selection_trajectories(table[table["layer"] < 3])
+    assert "rest" not in {trace.name for trace in whole.data} and "bands" not in whole.layout.annotations[-1].text
+
+
+def test_a_crowd_of_heads_has_one_dot_where_many_would_cover_each_other():
+    table = make_attributions(("safe",), ("gradient", "shapley"), ("probability",), 30, 30)
+    figure = measures_against_each_other(table)
+    (dots,) = (trace for trace in figure.data if trace.name == "heads")
+    scores = table.pivot(index=["layer", "head"], columns="measure", values="score")
+    drawn = set(zip(dots.x, dots.y, strict=True))
+    every = set(zip(scores["gradient"], scores["shapley"], strict=True))
+    assert len(dots.x) == len(drawn) < len(every) == 900 and drawn <= every
+    reach = np.ptp(scores, axis=0).to_numpy() * 3 / [520, 190]  # a little more than the side of a square
+    for dot in every - drawn:
+        assert min(np.abs((np.array(dot) - other) / reach).max() for other in map(np.array, drawn)) <= 1
+    named = {note.text for note in figure.layout.annotations if re.fullmatch(r"L\d+H\d+", note.text or "")}
+    assert named
+    assert sum(length > 0 for length in dots.error_y.array) == len(named)
+    assert "900 heads, intervals of the named ones" in figure.layout.annotations[-1].text
+
+
+def test_of_many_heads_the_matrix_has_those_with_the_largest_interactions_and_says_so():
+    table = make_interactions(("safe",), 30, 6, 8)
+    gaps = table[table["outcome"] == "gap"]
+    order = gaps.reindex(gaps["interaction"].abs().sort_values(ascending=False).index)
+    first = dict.fromkeys(
+        (layer, head)
+        for row in order.itertuples()
+        for layer, head in ((row.layer_a, row.head_a), (row.layer_b, row.head_b))
+    )
+    with themed(COLUMN):
+        figure = interaction_matrix(table, most=11)
+        assert len(interaction_matrix(table).layout.yaxis.ticktext) == 20
+    assert list(figure.layout.yaxis.ticktext) == [f"L{layer}H{head}" for layer, head in sorted([*first][:11])]
+    assert "The 11 heads with the largest ones, of 30." in figure.layout.annotations[-1].text.replace("<br>", " ")

@@ -103,12 +103,12 @@ def test_entries_of_a_legend_differ_without_their_colours(name, figures):
 
 
 def printed(figure: go.Figure, trace: go.Heatmap) -> bool:
-    """Whether a map's cells carry text: their own, or that of a trace over the same axes."""
+    """Whether a map's cells carry text or a symbol for negative ones: their own, or that of a trace over the same axes."""
     own = trace.texttemplate or ""
     over = [
         one
         for one in figure.data
-        if one.type == "scatter" and "text" in (one.mode or "")
+        if one.type == "scatter" and ("text" in (one.mode or "") or one.marker.symbol in ("line-ew", "triangle-down"))
         and (one.xaxis or "x", one.yaxis or "y") == (trace.xaxis or "x", trace.yaxis or "y")
     ]  # fmt: skip
     return bool(own or over)

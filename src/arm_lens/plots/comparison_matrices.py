@@ -82,6 +82,10 @@ POOLED = "all"
 TREE, NARROW_TREE = 90, 44
 """Pixels of the tree next to a matrix."""
 AIR = 10
+MOST_HEADS = (32, 20)
+"""Heads of a matrix of interactions, at most, on a wide and on a narrow page."""
+MOST_LINES = 16
+"""Lines about layers on hovering, at most; of more layers, neighbours share one."""
 OWN, TAKEN = "means of the column", "means of the row"
 CONTEXTS = {
     "alone": ", no other head written",
@@ -241,9 +245,11 @@ def mean_cosines(cosines: pd.DataFrame, *, order: Sequence[str] | None = None) -
     for (a, b), part in cosines[cosines["a"] != cosines["b"]].groupby(["a", "b"], sort=False):
         each = part["cosine"]
         low, mean, high = (signed(one, digits=3) for one in (each.min(), each.mean(), each.max()))
-        layers = part.groupby("layer")["cosine"].mean().items()
+        layers = part.groupby("layer")["cosine"].mean()
         lines = [_both(a, b), f"mean of {each.count()} heads {mean}", f"from {low} to {high}"]
-        lines += [f"layer {layer}: {signed(mean, digits=3)}" for layer, mean in layers]
+        for some in np.array_split(layers.index, min(len(layers), MOST_LINES)):
+            which = f"layer {some[0]}" if len(some) == 1 else f"layers {some[0]} to {some[-1]}"
+            lines.append(f"{which}: {signed(layers[some].mean(), digits=3)}")
         entries.append((str(a), str(b), each.mean(), None, "<br>".join(lines)))
     figure, layout = matrices([Cells.of_pairs(names, entries)], names, names, Scale(-1, 1, 2, "cosine"))
     counts = cosines.groupby(["a", "b"])["cosine"].count()
@@ -298,6 +304,7 @@ def interaction_matrix(
     outcome: str = "gap",
     criterion: str | None = None,
     context: str | None = None,
+    most: int | None = None,
 ) -> go.Figure:
     """What two heads are worth together beyond the sum of both: blue for synergy, brown for redundancy.
 
@@ -307,6 +314,8 @@ def interaction_matrix(
         outcome: whose interactions.
         criterion: which one; needed if the table has several.
         context: which one; needed if the table has such a column with several.
+        most: how many heads at most, those with the largest interactions in size; by default 32, in one column of a
+            paper 20.
     """
     table = interactions if isinstance(interactions, pd.DataFrame) else interactions.frame()
     table = having(checked(table, INTERACTIONS), "outcome", outcome, INTERACTIONS)
@@ -323,12 +332,20 @@ def interaction_matrix(
             raise ValueError(f"the table 'interactions' has {names} {'as a pair' if pair[0] == pair[1] else 'twice'}")
         text = hover_text(names, score_text(row, "interaction"), f"standard error {row['se']:.4f}")
         pairs[frozenset(pair)] = (*pair, row["interaction"], bool(excludes(row)), text)
-    heads = sorted(set().union(*pairs))
+    every = _largest_interactions(pairs)
+    heads = sorted(every[: most or MOST_HEADS[narrow()]])
     cells = Cells.of_pairs(heads, pairs.values(), {head: ("", head_name(*head)) for head in heads})
     titles = [head_name(*head) for head in heads]
     figure, layout = matrices([cells], titles, titles, _scale(cells), largest_width=46, heights=24)
     what = f"{table['criterion'].iloc[0]}: interactions on {outcome_name(outcome)}{written}."
-    return caption(figure, [what, "Positive: together more than the sum.", layout.marks, _gaps(cells)])
+    some = f"The {len(heads)} heads with the largest ones, of {len(every)}." if len(heads) < len(every) else ""
+    return caption(figure, [what, some, "Positive: together more than the sum.", layout.marks, _gaps(cells)])
+
+
+def _largest_interactions(pairs: Mapping[frozenset[tuple[int, int]], Entry]) -> list[tuple[int, int]]:
+    """The heads of these pairs, first those that are in the pairs with the largest interactions in size."""
+    order = sorted(pairs, key=lambda pair: -np.nan_to_num(abs(pairs[pair][2])))
+    return list(dict.fromkeys(head for pair in order for head in sorted(pair)))
 
 
 def _correlations(table: pd.DataFrame, names: Mapping[str, str]) -> Cells:

@@ -43,7 +43,7 @@ def selected_heads(heads: Chosen | Named[Chosen] | pd.DataFrame, *, attributions
     if seeds <= 5:
         texts = [f"{count} of {seeds}" + " seeds" * (count == seeds and seeds > 1) for count in range(seeds + 1)]
         ticks = {"tickvals": [count / seeds for count in range(seeds + 1)], "ticktext": texts}
-    return _maps(table, table["selected"].astype(float), notes, "selected in", attributions, **ticks)
+    return _maps(table, table["selected"].astype(float), notes, "selected in", 0.0, attributions, **ticks)
 
 
 def selection_probabilities(
@@ -60,23 +60,35 @@ def selection_probabilities(
         raise ValueError(f"the search for {criterion!r} went by no probability of being selected")
     expected = table.groupby(["criterion", "seed"], sort=False)["probability"].sum().groupby("criterion").mean()
     notes = [f"{expected[criterion]:.1f} heads expected" for criterion in criteria_of(table)]
-    return _maps(table, table["probability"], notes, "selection<br>probability", attributions)
+    return _maps(table, table["probability"], notes, "selection<br>probability", 0.5, attributions)
 
 
 def _maps(
-    heads: pd.DataFrame, values: pd.Series, notes: list[str], title: str, attributions: Known | None, **ticks: object
+    heads: pd.DataFrame,
+    values: pd.Series,
+    notes: list[str],
+    title: str,
+    seen_above: float,
+    attributions: Known | None,
+    **ticks: object,
 ) -> go.Figure:
-    """One heat map per criterion of the mean of ``values`` over seeds, on one titled scale from 0 to 1."""
+    """One heat map per criterion of the mean of ``values`` over seeds, on one titled scale from 0 to 1.
+
+    In tiny cells, heads above ``seen_above`` have a symbol.
+    """
     known = None if attributions is None else checked(attributions_frame(attributions), ATTRIBUTIONS)
     criteria = criteria_of(heads)
     grid = MapGrid.of(len(criteria), int(heads["layer"].max()) + 1, int(heads["head"].max()) + 1)
     figure = grid.panels.figure(criteria, notes)
     means = values.groupby([heads["criterion"], heads["layer"], heads["head"]]).mean().rename("mean").reset_index()
+    framed = False
     for index, criterion in enumerate(criteria):
         z = grid.table(means[means["criterion"] == criterion], "mean")
         grid.add(figure, index, z, _hover_texts(heads, known, criterion, z.shape), span=None, name=label(criterion))
+        framed |= grid.frame(figure, index, z, z > seen_above)
     grid.finish(figure, title, cmin=0, cmax=1, colorscale=HEAT, **ticks)
-    return figure
+    which = f"heads above {seen_above:g}" if seen_above else "chosen heads"
+    return caption(figure, [f"Framed: {which}, drawn larger than their cells." * framed])
 
 
 def _hover_texts(
@@ -150,7 +162,7 @@ def attribution_maps(
     what = f"{criteria[0]}: scores" if by_measure else measure_name(measures[0])
     left_out = sorted(set(every["measure"]) - set(known["measure"])) if by_measure else []
     notes = [
-        "A minus marks cells notably below zero." if min(map(np.nanmin, tables)) < 0 else "",
+        grid.mark_of_sign if min(map(np.nanmin, tables)) < 0 else "",
         "×: not measured." if np.isnan(tables).any() else "",
         f"Without {' and '.join(map(measure_name, left_out))}, which is on no outcome." if left_out else "",
         _trust(dict(zip(measures, tables, strict=True))) if by_measure else "",

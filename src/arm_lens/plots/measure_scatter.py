@@ -12,7 +12,7 @@ from scipy import stats
 
 from arm_lens.display import head_name
 from arm_lens.frames import AGREEMENT, ATTRIBUTIONS, checked, criteria_of
-from arm_lens.heads import Named, ScoredLike, attributions_frame
+from arm_lens.heads import Named, ScoredLike, attributions_frame, evenly_spaced
 from arm_lens.plots.cuts import having
 from arm_lens.plots.measures import measure_name, outcome_name
 from arm_lens.plots.notation import HOVER, caption, hover_text, score_text, span_text, whiskers
@@ -23,6 +23,12 @@ NAMED = 4
 """Heads of a panel that are named, at most."""
 FAR = 4.0
 """How many robust standard deviations from the line make a head far off."""
+CROWD = 400
+"""Heads of a panel whose intervals are all drawn, at most; of more, only those of the named heads are."""
+GRAIN = 2
+"""Pixels of the squares of which each has one dot, in a crowd."""
+FITTED = 1000
+"""Heads, evenly spaced along x, through which the line is fitted, at most: it takes all pairs of them."""
 LETTER, LINE, AIR = 6.4, 13, np.array([3, 2])
 
 
@@ -62,24 +68,28 @@ def measures_against_each_other(
         list(parts), notes=notes, height=190, left=76, gap_x=54, x=literal(measure_name(x)), y=literal(measure_name(y))
     )
     zero = {"line": {"color": "#999999", "width": 1}, "layer": "below"}
-    for index, part in enumerate(parts.values()):
+    named = [_far(part) for part in parts.values()]
+    for index, (part, far) in enumerate(zip(parts.values(), named, strict=True)):
         place, limits = panels.place(index), (_limits(part, "x"), _limits(part, "y"))
-        _add_dots(figure, part, (x, y), place)
-        _name_far(figure, part, limits, (panels.width, panels.height), place)
+        pixels = _pixels(part, limits, (panels.width, panels.height))
+        _add_dots(figure, part, (x, y), pixels, far, place)
+        _name_far(figure, part, pixels, far, (panels.width, panels.height), place)
         figure.add_vline(0, **zero, **place)
         figure.add_hline(0, **zero, **place)
         figure.update_xaxes(range=limits[0], nticks=5, **place)
         figure.update_yaxes(range=limits[1], nticks=5, **place)
-    named = any(len(_far(part)) for part in parts.values())
-    what = f"Scores on {outcome_name(outcome)}: {span_text(map(len, parts.values()))} heads, with intervals."
-    return caption(figure, [what, "ρ: Spearman.", "Named: far off the line." * named])
+    crowded = any(len(part) > CROWD for part in parts.values())
+    intervals = "intervals of the named ones" if crowded else "with intervals"
+    what = f"Scores on {outcome_name(outcome)}: {span_text(map(len, parts.values()))} heads, {intervals}."
+    return caption(figure, [what, "ρ: Spearman.", "Named: far off the line." * any(map(len, named))])
 
 
 def far_off(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Indices of points far from the Theil-Sen line, the furthest first; none if the residuals do not vary."""
     if len(np.unique(x)) < 2:
         return np.array([], dtype=int)
-    slope, intercept, _, _ = stats.theilslopes(y, x)
+    some = np.argsort(x, kind="stable")[evenly_spaced(len(x), FITTED)]
+    slope, intercept, _, _ = stats.theilslopes(y[some], x[some])
     residuals = np.abs(y - (intercept + slope * x))
     spread = float(np.median(residuals)) * 1.4826
     order = np.argsort(-residuals, kind="stable")
@@ -116,7 +126,28 @@ def _limits(part: pd.DataFrame, axis: str) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _add_dots(figure: go.Figure, part: pd.DataFrame, measures: tuple[str, str], place: dict[str, int]) -> None:
+def _pixels(
+    part: pd.DataFrame, limits: tuple[tuple[float, float], tuple[float, float]], size: tuple[int, int]
+) -> np.ndarray:
+    """Where the heads' dots are in their panel, from its lower left corner."""
+    low, high = np.array(limits).T
+    found: np.ndarray = (part[["score_x", "score_y"]].to_numpy(dtype=float) - low) / (high - low) * size
+    return found
+
+
+def _add_dots(
+    figure: go.Figure,
+    part: pd.DataFrame,
+    measures: tuple[str, str],
+    pixels: np.ndarray,
+    named: np.ndarray,
+    place: dict[str, int],
+) -> None:
+    crowded, is_named = len(part) > CROWD, np.isin(np.arange(len(part)), named)
+    if crowded:  # one dot where many would lie on each other
+        first = np.zeros(len(part), dtype=bool)
+        first[np.unique(np.floor(pixels / GRAIN), axis=0, return_index=True)[1]] = True
+        part, is_named = part[first | is_named], is_named[first | is_named]
     texts = []
     for row in part.to_dict("records"):
         lines = [head_name(row["layer"], row["head"])]
@@ -124,32 +155,34 @@ def _add_dots(figure: go.Figure, part: pd.DataFrame, measures: tuple[str, str], 
             own = {key: row[f"{key}_{axis}"] for key in ("score", "ci_low", "ci_high", "n")}
             lines.append(f"{literal(measure_name(measure))} {score_text(own)}")
         texts.append(hover_text(row["criterion"], *lines))
+    drawn = part.assign(**{
+        end: part[end].where(is_named | (not crowded)) for axis in "xy" for end in (f"ci_low_{axis}", f"ci_high_{axis}")
+    })  # fmt: skip
     errors = {
         f"error_{axis}": whiskers(
-            part, f"score_{axis}", "#a9bccb", ends=(f"ci_low_{axis}", f"ci_high_{axis}"), thickness=0.8, width=0
+            drawn, f"score_{axis}", "#a9bccb", ends=(f"ci_low_{axis}", f"ci_high_{axis}"), thickness=0.8, width=0
         )
         for axis in "xy"
     }
     figure.add_scatter(
         x=part["score_x"].to_list(), y=part["score_y"].to_list(), mode="markers", name="heads", hovertext=texts,
-        hovertemplate=HOVER, marker={"size": 5.5, "color": MEETS}, **errors, **place,
+        hovertemplate=HOVER, marker={"size": 3.5 if crowded else 5.5, "color": MEETS}, **errors, **place,
     )  # fmt: skip
 
 
 def _name_far(
     figure: go.Figure,
     part: pd.DataFrame,
-    limits: tuple[tuple[float, float], tuple[float, float]],
+    pixels: np.ndarray,
+    far: np.ndarray,
     size: tuple[int, int],
     place: dict[str, int],
 ) -> None:
     """Add names next to the dots far off the line, each where it covers the fewest dots and no other name."""
     dots = part[["score_x", "score_y"]].to_numpy(dtype=float)
-    low, high = np.array(limits).T
-    pixels = (dots - low) / (high - low) * size
     shifts = [(side, lift) for side, lift in itertools.product((1, -1, 0), (0, 10, -10, 17, -17)) if side or lift]
     taken: list[tuple[np.ndarray, np.ndarray]] = []
-    for index in _far(part):
+    for index in far:
         name = head_name(int(part["layer"].iloc[index]), int(part["head"].iloc[index]))
         half = np.array([LETTER * len(name) + 2, LINE]) / 2
         tried = []
@@ -159,7 +192,7 @@ def _name_far(
             outside = int((start < 0).sum() + (end > size).sum())
             covered = int(((pixels > start - AIR) & (pixels < end + AIR)).all(axis=1).sum())
             meets = sum(bool((start < b).all() and (a < end).all()) for a, b in taken)
-            tried.append((20.0 * outside + 20.0 * meets + covered + 0.01 * abs(lift), shift, (start, end)))
+            tried.append((1000.0 * (outside + meets) + covered + 0.01 * abs(lift), shift, (start, end)))
         _, shift, box = min(tried, key=lambda one: one[0])
         taken.append(box)
         figure.add_annotation(

@@ -22,6 +22,8 @@ AXIS = 36
 """Pixels below a panel for its axis."""
 GAP = 14
 DARK = "#333333"
+LETTER = 7.0
+"""Pixels of a digit of a rank."""
 
 
 @dataclass(frozen=True)
@@ -130,8 +132,10 @@ class ScoreForest:
         )
         ends = (min(0.0, float(low.min())), max(0.0, float(high.max()))) if len(known) else (0.0, 1.0)
         span = (ends[1] - ends[0]) or 1.0
-        ranks = own[own["rank"].notna()] if "rank" in own.columns else own.iloc[:0]
-        reach = (ends[0] - 0.08 * span, ends[1] + (0.06 if ranks.empty else 0.32) * span)
+        ranks = own[own["rank"].notna()] if "rank" in own.columns else own.iloc[:0].assign(rank=0.0)
+        written = max((len(f"#{rank:.0f}") for rank in ranks["rank"]), default=0)
+        room = (LETTER * written + 6) / width  # the rank stands at the right edge
+        reach = (ends[0] - 0.08 * span, ends[1] + (0.06 + 1.14 * room / (1 - room)) * span)
         sheet.x(axis).update(range=reach, nticks=max(2, int(width / 36)), showgrid=False, tickangle=0, **ZERO_LINE)
         names = [label(one, width=self.letters, lines=1) if named else "" for one in self.criteria]
         sheet.y(axis).update(rows_axis(names), ticks="", showgrid=False)

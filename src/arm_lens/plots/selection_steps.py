@@ -28,10 +28,13 @@ MEAN, BAND = "mean over seeds", "lowest to highest seed"
 STOPS = 40
 NAME = 12
 """Pixels from one head's name to the next."""
-NAMES_ROOM = 64
+NAMES_ROOM = 72
 LEADER = 14
 """Pixels between the end of a line and its name."""
 UNCHOSEN = "#b5b5b5"
+CHOSEN_REST, UNCHOSEN_REST = "#bcd7e8", "#e6e6e6"
+MOST_LINES = 60
+"""Lines of chosen heads, and of others, in a panel; the rest is a band."""
 
 
 def training_curves(
@@ -137,14 +140,18 @@ def selection_steps(trajectory: HasHeads | Named[HasHeads] | pd.DataFrame) -> go
     return figure
 
 
-def selection_trajectories(trajectory: HasHeads | Named[HasHeads] | pd.DataFrame) -> go.Figure:
+def selection_trajectories(
+    trajectory: HasHeads | Named[HasHeads] | pd.DataFrame, *, most: int = MOST_LINES
+) -> go.Figure:
     """A line per head: its probability of being selected against the step; a panel per criterion.
 
     Heads above one half at the end are drawn in blue and named at the right, in the order of their probability. If there is
-    no room for all names, the last line says how many more were chosen.
+    no room for all names, the last line says how many more were chosen. Of more than ``most`` chosen heads, and of more than
+    ``most`` others, those with the highest last probability have a line; the rest is a band from the lowest to the highest.
 
     Args:
         trajectory: selections or reward models, also by name; or a table like `arm_lens.frames.TRAJECTORY`.
+        most: lines of each of the two kinds in a panel, at most.
     """
     table = checked(trajectory_frame(trajectory), TRAJECTORY)
     criteria = criteria_of(table)
@@ -166,13 +173,28 @@ def selection_trajectories(trajectory: HasHeads | Named[HasHeads] | pd.DataFrame
     )
     for index, (some, one) in enumerate(zip(chosen, wide, strict=True)):
         place = panels.place(index)
-        _add_lines(figure, one[one.columns.difference(some, sort=False)], UNCHOSEN, 0.8, "not chosen", place)
-        _add_lines(figure, one[some], MEETS, 1.5, "chosen", place)
+        others = one.columns.difference(some, sort=False)
+        parts = ((others, UNCHOSEN, 0.8, "not chosen", UNCHOSEN_REST), (some, MEETS, 1.5, "chosen", CHOSEN_REST))
+        drawn = [one.iloc[-1][heads].nlargest(most).index for heads, *_ in parts]
+        for (heads, *_, name, color), lines in zip(parts, drawn, strict=True):
+            rest = one[heads.difference(lines, sort=False)]
+            if not rest.empty and rest.shape[1]:
+                figure.add_trace(
+                    band(one.index, rest.min(axis=1), rest.max(axis=1), color, name=f"{name}, rest"), **place
+                )
+        for (_, color, width, name, _), lines in zip(parts, drawn, strict=True):
+            _add_lines(figure, one[lines], color, width, name, place)
         _add_names(figure, one.iloc[-1][some], panels.height, place)
         figure.add_hline(0.5, line={"color": MUTED, "width": 1, "dash": "dash"}, layer="below", **place)
     figure.update_xaxes(range=[table["step"].min(), table["step"].max()], nticks=4)
     figure.update_yaxes(range=[-0.01, 1.01], tickvals=[0, 0.5, 1])
-    return caption(figure, ["Blue: heads that end above 0.5 (dashed), named in the order of their last probability."])
+    banded = any(len(some) > most or one.shape[1] - len(some) > most for some, one in zip(chosen, wide, strict=True))
+    rest = (
+        f"Lines: the {most} most probable chosen heads and the {most} most probable others; bands: the rest." * banded
+    )
+    return caption(
+        figure, ["Blue: heads that end above 0.5 (dashed), named in the order of their last probability.", rest]
+    )
 
 
 def _add_lines(
@@ -193,7 +215,7 @@ def _add_names(figure: go.Figure, ends: pd.Series, height: int, place: dict[str,
     names = [head_name(*head) for head in ends.index]
     room = height // NAME
     if len(names) > room:
-        names = [*names[: room - 1], f"and {len(names) - room + 1} more"]
+        names = [*names[: room - 1], f"{len(names) - room + 1} more"]
     downs = [(1 - float(value)) * height for value in ends.iloc[: len(names)]]
     for value, name, down, moved in zip(ends, names, downs, spread(downs, NAME, height), strict=False):
         figure.add_annotation(

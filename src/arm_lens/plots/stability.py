@@ -31,6 +31,8 @@ PALETTE = (
 )
 """Colour, symbol and dash of lines that share a panel."""
 CONTEXT = "#cfcfcf"
+MOST_SYMBOLS = 30
+"""Symbols on a line, at most: those of a deep model would touch each other."""
 STROKE = {"width": 2.2, "color": "#444444"}
 QUARTERS = {"tickvals": [0, 0.25, 0.5, 0.75, 1], "ticktext": ["0", "", "0.5", "", "1"]}
 
@@ -132,7 +134,8 @@ def _profile(rows: pd.DataFrame, name: str, look: tuple[str, str, str] | None) -
     ]
     return go.Scatter(
         x=x, y=y, mode="lines+markers", line={"color": color, "width": 2, "dash": dash}, name=title, hovertext=texts,
-        marker={"symbol": symbol, "size": 7, "color": color}, hovertemplate=HOVER, showlegend=True,
+        marker={"symbol": symbol, "size": 7, "color": color, "maxdisplayed": MOST_SYMBOLS}, hovertemplate=HOVER,
+        showlegend=True,
     )  # fmt: skip
 
 

@@ -66,7 +66,11 @@ class Theme:
 
 
 SCREEN = Theme(name="screen", page_width=1000)
-COLUMN = Theme(name="column", page_width=430, inches=3.25, most_inches=9.0)
+PAPER_INCHES = 9.0
+"""The height of the text of a paper."""
+SCREENFUL = 1400.0
+"""Pixels of the height of a figure on a screen, which a model of many heads should not exceed."""
+COLUMN = Theme(name="column", page_width=430, inches=3.25, most_inches=PAPER_INCHES)
 """One column of a two-column paper."""
 PAGE = Theme(name="page", page_width=900, inches=6.75)
 """Both columns of a two-column paper, or the text of a one-column paper."""
@@ -92,6 +96,12 @@ def current_theme() -> Theme:
 def page_width() -> int:
     """The width of the widest figure in layout pixels."""
     return _THEME.get().page_width
+
+
+def page_height() -> float:
+    """The height in layout pixels that figures should not exceed: that of a paper, or what one scrolls on a screen."""
+    per_inch = _THEME.get().pixels_per_inch
+    return SCREENFUL if per_inch is None else PAPER_INCHES * per_inch
 
 
 def narrow() -> bool:
