@@ -6,6 +6,8 @@ Everything is measured side by side in one run, and medians are reported:
   as the floor of any method with one pass per mask; random weights of real shapes, over prompt lengths and masks;
 - end_to_end: the published search, in full, as published and on the replay, on the bundled model;
 - overhead: reading means and steered scoring against bare forward passes over the same batches;
+- shortcuts: what each of those gives that change no result, on the bundled model and on SmolLM2-135M-Instruct: fused
+  attention, masks that start at the first block they change, the verdicts' rows of the unembedding, no mask judged twice;
 - searches: the published search and the default one on the bundled model, over seeds: accuracy, size, and how far seeds
   agree beside what random sets of the same sizes would.
 
@@ -31,7 +33,8 @@ from published_loop import full_pass, published_loop
 from tqdm import tqdm
 
 from arm_lens import PUBLISHED, ActivationRewardModel, GenerativeJudge, HeadSet, Reinforce, load_model, steer
-from arm_lens.engine import Replay, VerdictTokens, last_logits, mean_heads, pad
+from arm_lens.benchmark import real_model
+from arm_lens.engine import Replay, VerdictTokens, language_model, last_logits, mean_heads, pad
 from arm_lens.engine.hooked import HookedTransformer
 from arm_lens.judge_model import CRITERIA, labelled_responses
 from arm_lens.judges.options import QuestionOptions, ReadingOptions
@@ -41,7 +44,7 @@ from arm_lens.reward.fitting import means_and_objective
 from arm_lens.selection import JudgingObjective, PooledObjective, reinforce
 from arm_lens.storage import write_text
 
-SECTIONS = ("speed", "end_to_end", "overhead", "searches")
+SECTIONS = ("speed", "end_to_end", "overhead", "shortcuts", "searches")
 LENGTHS, MASKS = (64, 128, 256, 512, 1024), (1, 8, 32, 128)
 LENGTH, MASK_COUNT = 256, 32
 """At which the other one is varied."""
@@ -176,6 +179,68 @@ def overhead(repeats: int) -> Iterator[dict[str, Any]]:
             }  # fmt: skip
 
 
+def shortcuts(name: str, model: Any, repeats: int) -> Iterator[dict[str, Any]]:
+    """Each shortcut: seconds without and with it, and by how much results differ (logits, or rewards)."""
+    adapter, generator = language_model(model), torch.Generator().manual_seed(0)
+    n_layers, n_heads, dtype = adapter.n_layers, adapter.n_heads, str(adapter.dtype).removeprefix("torch.")
+    long, short = (
+        torch.randint(3, 200, (count, tokens), generator=generator).tolist()
+        for count, tokens in ((4, min(560, adapter.n_ctx)), (20, 90))
+    )
+    values = mean_heads(model, short, batch_size=8).values
+    alone = torch.eye(n_layers * n_heads, dtype=torch.bool).reshape(-1, n_layers, n_heads)
+    step = torch.rand(16, n_layers, n_heads, generator=generator) < min(0.27, 13 / (n_layers * n_heads))
+    replay = Replay(model, short, VERDICTS)
+    objective = JudgingObjective(replay, values, [number % 2 == 0 for number in range(20)])
+
+    def row(what: str, without: Callable[[], torch.Tensor], with_it: Callable[[], torch.Tensor]) -> dict[str, Any]:
+        difference = float((without() - with_it()).abs().max())
+        before, after = seconds(without, with_it, repeats=repeats)
+        return {"model": name, "dtype": dtype, "what": what, "without": before,
+                "with": after, "times": before / after, "difference": difference}  # fmt: skip
+
+    def setting(finding: str, value: bool, function: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
+        def run() -> torch.Tensor:
+            known = getattr(adapter.findings, finding)
+            setattr(adapter.findings, finding, value)
+            try:
+                return function()
+            finally:
+                setattr(adapter.findings, finding, known)
+
+        return run
+
+    reading = lambda: mean_heads(model, long, batch_size=4).values  # noqa: E731
+    trying = lambda masks: lambda: replay.verdict_logits(masks, values)  # noqa: E731
+    trying(alone)()
+    yield row(
+        "fused attention, reading 4 prompts of 560 tokens", *(setting("natively", on, reading) for on in (False, True))
+    )
+    yield row("fused attention, a step of 16 masks", *(setting("natively", on, trying(step)) for on in (False, True)))
+    yield row("late start, every head alone", *(setting("late", on, trying(alone)) for on in (False, True)))
+    yield row("late start, a step of 16 masks", *(setting("late", on, trying(step)) for on in (False, True)))
+    gap = lambda verdicts: verdicts[..., 0] - verdicts[..., 1]  # noqa: E731
+    yield row(
+        "the verdicts' rows only, a step of 16 masks",
+        lambda: gap(replay.log_probs(step, values)),
+        lambda: gap(replay.verdict_logits(step, values)),
+    )
+    search, times, found = Reinforce(), [], []
+    for run in (
+        lambda: reinforce(objective, n_layers, n_heads, n_examples=20, options=search),
+        lambda: search.select(objective),
+    ):
+        started = time.perf_counter()
+        found.append(run())
+        times.append(time.perf_counter() - started)
+    asked = search.steps * search.masks + 1 + n_layers * n_heads
+    yield {
+        "model": name, "dtype": dtype, "what": f"no mask twice, a default search: {found[1].passes:.0f} of {asked} masks",
+        "without": times[0], "with": times[1], "times": times[0] / times[1],
+        "difference": float((found[0].head_scores.values - found[1].head_scores.values).abs().max()),
+    }  # fmt: skip
+
+
 def searches(criterion: str, seed: int, examples: int, test_items: int) -> list[dict[str, Any]]:
     """Both searches with the same means and examples: a row each."""
     bare, objective = bundled_problem(criterion, seed, examples)
@@ -185,8 +250,7 @@ def searches(criterion: str, seed: int, examples: int, test_items: int) -> list[
     rows = []
     for name, options in (("published", PUBLISHED), ("default", Reinforce())):
         started = time.perf_counter()
-        shape = bare.means.values.shape[:2]
-        heads = reinforce(objective, *shape, n_examples=len(objective), options=options, seed=seed).heads
+        heads = options.select(objective, seed=seed).heads
         elapsed = time.perf_counter() - started
         right = (bare.with_heads(heads).verdict(questions).gap > 0) == labels
         rows.append(
@@ -284,6 +348,17 @@ def main() -> None:
         result["end_to_end"] = kept(out, f"end_to_end {options.steps}", lambda: end_to_end(40, options.steps))
     if "overhead" in options.only:
         result["overhead"] = kept(out, "overhead", lambda: list(overhead(options.repeats)))
+    if "shortcuts" in options.only:
+        models = {"bundled": load_model, "SmolLM2-135M-Instruct": lambda: load_model(real_model(), dtype=options.dtype)}
+        result["shortcuts"] = [
+            row
+            for name, load in models.items()
+            for row in kept(
+                out,
+                f"shortcuts {name} {options.dtype}",
+                lambda n=name, m=load: list(shortcuts(n, m(), options.repeats)),
+            )
+        ]
     if "searches" in options.only:
         jobs = list(itertools.product(options.criteria, range(options.seeds)))
         result["searches"] = [
@@ -296,7 +371,7 @@ def main() -> None:
         result["stability"] = table.to_dict(orient="records")
     text = json.dumps(result, indent=1).replace("NaN", "null")
     write_text(out / "bench_selection.json", text + "\n")
-    for name in ("rows", "end_to_end", "overhead", "stability"):
+    for name in ("rows", "end_to_end", "overhead", "shortcuts", "stability"):
         if result.get(name):
             print(f"\n{name}\n{pd.DataFrame(result[name]).to_string(index=False, float_format=lambda x: f'{x:.3g}')}")
     if result.get("rows"):
