@@ -69,7 +69,8 @@ class Reinforce(Search):
     control_variate: bool = False
     """Leave only the part of the reward to sampling that is not linear in the heads; the reward must have a gradient."""
     patience: PositiveInt | None = None
-    """Stop once the heads with p > threshold have been the same for this many steps; None makes all steps."""
+    """Stop once the heads with p > threshold, of which there are some, have been the same for this many steps; None makes
+    all steps."""
     min_probability: Annotated[float, Field(ge=0, lt=0.5)] = 0.001
     """Probabilities are clamped to [this, 1 - this]."""
     baseline: Literal["standardised", "leave_one_out"] = "leave_one_out"
@@ -228,7 +229,7 @@ def reinforce(
         if progress:
             steps.set_postfix(reward=f"{rows[-1]['reward']:.3f}", heads=f"{rows[-1]['expected_heads']:.1f}")
         likely = current > options.threshold
-        unchanged = unchanged + 1 if before is not None and torch.equal(likely, before) else 0
+        unchanged = unchanged + 1 if before is not None and bool(likely.any()) and torch.equal(likely, before) else 0
         before = likely
         if options.patience is not None and unchanged >= options.patience:
             break
