@@ -84,6 +84,20 @@ class Estimates:
         table = pd.DataFrame(columns | {"ci_low": columns[score] - reach, "ci_high": columns[score] + reach})
         return table[[score, "se", "ci_low", "ci_high", "sampling_se"]].assign(n=self.n)
 
+    def _effects(self, outcome: Outcome) -> pd.DataFrame:
+        """The same for effects, which the accuracy of a few examples may seem to know exactly.
+
+        If all of C clusters had the same change of accuracy, mostly none, the interval reaches as far as C clusters without
+        exception allow, 1 - 0.025^(1/C), instead of having no width.
+        """
+        table = self._columns(outcome, "score")
+        if outcome == "accuracy":
+            reach = 1 - ((1 - LEVEL) / 2) ** (1 / max(self.n_clusters, 1))
+            varied = table["se"] != 0
+            table["ci_low"] = table["ci_low"].where(varied, table["score"] - reach)
+            table["ci_high"] = table["ci_high"].where(varied, table["score"] + reach)
+        return table
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Attribution(Estimates):
@@ -105,18 +119,12 @@ class Attribution(Estimates):
         """Tidy table, a row per outcome and head.
 
         Columns: criterion, measure, outcome, layer, head, score, se, ci_low, ci_high (95 %, Student's t over clusters),
-        sampling_se, n. If all of C clusters had the same change of accuracy, mostly none, the interval reaches as far as
-        C clusters without exception allow, 1 - 0.025^(1/C), instead of having no width.
+        sampling_se, n. If no example's accuracy changed, the interval is still as wide as so few examples allow.
         """
         parts = []
         for outcome, values in self.values.items():
             heads = HeadScores("", values).frame()[["layer", "head"]]
-            table = heads.join(self._columns(outcome, "score")).assign(outcome=outcome)
-            if outcome == "accuracy":
-                reach = 1 - ((1 - LEVEL) / 2) ** (1 / max(self.n_clusters, 1))
-                varied = table["se"] != 0
-                table["ci_low"] = table["ci_low"].where(varied, table["score"] - reach)
-                table["ci_high"] = table["ci_high"].where(varied, table["score"] + reach)
+            table = heads.join(self._effects(outcome)).assign(outcome=outcome)
             parts.append(table)
         table = pd.concat(parts, ignore_index=True).assign(criterion=self.criterion, measure=self.measure)
         front = ["criterion", "measure", "outcome"]

@@ -10,7 +10,7 @@ from abc import abstractmethod
 
 import pandas as pd
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from pydantic import PositiveInt
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -36,30 +36,57 @@ class GateSearch(Search):
         logit = self.first_logit(shape) if self.initial_logit is None else self.initial_logit
         return self.model_copy(update={"initial_logit": logit, "head_penalty": self.penalty(shape)})
 
-    @torch.enable_grad()
     def _search(self, objective: DifferentiableObjective, seed: int, progress: bool) -> Selection:
         eligible, penalty = self.eligible(objective.shape), self.penalty(objective.shape)
         generator = torch.Generator().manual_seed(seed)
-        assert self.initial_logit is not None, "resolved"
-        logits = torch.full(objective.shape, self.initial_logit, requires_grad=True)
+        start = torch.full(objective.shape, self.initial_logit)
+        logits, history = self.climb(objective, start, eligible, penalty, generator, progress=progress)
+        final = self._gates(logits, None) * eligible
+        scores = HeadScores("gate", final)
+        return Selection(scores.above(0.5), scores, history, gates=None if self.discrete else final)
+
+    @torch.enable_grad()
+    def climb(
+        self,
+        objective: DifferentiableObjective,
+        start: Float[Tensor, "*fit layer head"],
+        eligible: Bool[Tensor, "layer head"],
+        penalty: float,
+        generator: torch.Generator,
+        *,
+        progress: bool = False,
+    ) -> tuple[Float[Tensor, "*fit layer head"], pd.DataFrame]:
+        """Follow the gradient from given logits; several fits side by side if the objective takes the gates of several.
+
+        Args:
+            objective: the reward of gates, ``[example]`` or for several fits ``[example, fit]``.
+            start: the first logits, which are left unchanged.
+            eligible: the heads that may be written; the gates of others are 0.
+            penalty: subtracted for an open gate; a negative one opens gates.
+            generator: of random gates.
+            progress: show a bar.
+
+        Returns:
+            The last logits, and a row per step: step, reward and expected_heads (means over fits).
+        """
+        logits = start.detach().clone().requires_grad_()
         optimizer = torch.optim.Adam([logits], lr=self.learning_rate)
         rows = []
         for step in tqdm(range(self.steps), desc="opening gates", unit="step", disable=not progress, leave=False):
-            reward = objective.gated(self._gates(logits, generator) * eligible).mean()
-            expected = (self._open(logits) * eligible).sum()
-            (logits.grad,) = torch.autograd.grad(penalty * expected - reward, logits)
+            reward = objective.gated(self._gates(logits, generator) * eligible).mean(dim=0)
+            expected = (self._open(logits) * eligible).sum(dim=(-2, -1))
+            (logits.grad,) = torch.autograd.grad((penalty * expected - reward).sum(), logits)
             optimizer.step()
-            rows.append({"step": step, "reward": float(reward.detach()), "expected_heads": float(expected.detach())})
-        final = self._gates(logits.detach(), None) * eligible
-        scores = HeadScores("gate", final)
-        return Selection(scores.above(0.5), scores, pd.DataFrame(rows), gates=None if self.discrete else final)
+            means = {"reward": float(reward.detach().mean()), "expected_heads": float(expected.detach().mean())}
+            rows.append({"step": step} | means)
+        return logits.detach(), pd.DataFrame(rows)
 
     @abstractmethod
     def _gates(
-        self, logits: Float[Tensor, "layer head"], generator: torch.Generator | None
-    ) -> Float[Tensor, "layer head"]:
+        self, logits: Float[Tensor, "*fit layer head"], generator: torch.Generator | None
+    ) -> Float[Tensor, "*fit layer head"]:
         """Gates in [0, 1] of a step, which may be random, or without a generator those that the search ends in."""
 
     @abstractmethod
-    def _open(self, logits: Float[Tensor, "layer head"]) -> Float[Tensor, "layer head"]:
+    def _open(self, logits: Float[Tensor, "*fit layer head"]) -> Float[Tensor, "*fit layer head"]:
         """How much of its penalty each head costs: how far its gate is open, or how likely it is to be."""

@@ -36,25 +36,25 @@ class HardConcrete(GateSearch):
     random: ClassVar[bool] = True
 
     def _gates(
-        self, logits: Float[Tensor, "layer head"], generator: torch.Generator | None
-    ) -> Float[Tensor, "layer head"]:
+        self, logits: Float[Tensor, "*fit layer head"], generator: torch.Generator | None
+    ) -> Float[Tensor, "*fit layer head"]:
         if generator is None:
             return gates(logits)
         return gates(logits, torch.rand(logits.shape, generator=generator).clamp(1e-6, 1 - 1e-6))
 
-    def _open(self, logits: Float[Tensor, "layer head"]) -> Float[Tensor, "layer head"]:
+    def _open(self, logits: Float[Tensor, "*fit layer head"]) -> Float[Tensor, "*fit layer head"]:
         return open_probability(logits)
 
 
 def gates(
-    log_alpha: Float[Tensor, "layer head"], noise: Float[Tensor, "layer head"] | None = None
-) -> Float[Tensor, "layer head"]:
+    log_alpha: Float[Tensor, "*fit layer head"], noise: Float[Tensor, "*fit layer head"] | None = None
+) -> Float[Tensor, "*fit layer head"]:
     """Gates in [0, 1] with uniform noise in (0, 1); without noise, the gates that a search ends in."""
     stretched = torch.sigmoid(log_alpha if noise is None else (torch.logit(noise) + log_alpha) / TEMPERATURE)
     return (stretched * (HIGH - LOW) + LOW).clamp(0, 1)
 
 
-def open_probability(log_alpha: Float[Tensor, "layer head"]) -> Float[Tensor, "layer head"]:
+def open_probability(log_alpha: Float[Tensor, "*fit layer head"]) -> Float[Tensor, "*fit layer head"]:
     """The probability that a sampled gate is not 0."""
     return torch.sigmoid(log_alpha - TEMPERATURE * math.log(-LOW / HIGH))
 

@@ -26,11 +26,11 @@ class SoftGate(GateSearch):
     discrete: bool = False
 
     def _gates(
-        self, logits: Float[Tensor, "layer head"], generator: torch.Generator | None
-    ) -> Float[Tensor, "layer head"]:
+        self, logits: Float[Tensor, "*fit layer head"], generator: torch.Generator | None
+    ) -> Float[Tensor, "*fit layer head"]:
         return torch.sigmoid(logits)
 
-    def _open(self, logits: Float[Tensor, "layer head"]) -> Float[Tensor, "layer head"]:
+    def _open(self, logits: Float[Tensor, "*fit layer head"]) -> Float[Tensor, "*fit layer head"]:
         return torch.sigmoid(logits)
 
 
