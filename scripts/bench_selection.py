@@ -152,7 +152,8 @@ def end_to_end(examples: int, steps: int) -> list[dict[str, Any]]:
 def overhead(repeats: int) -> Iterator[dict[str, Any]]:
     """Reading means and steered scoring against bare passes over the same batches, and the memory reading adds."""
     for name, model in (("6 layers of 512", random_model("6 layers of 512", "TransformerBridge", "cpu", torch.float32)),
-                        ("bundled", load_model())):  # fmt: skip
+                        ("bundled", load_model()),
+                        ("SmolLM2-135M-Instruct", load_model(real_model()))):  # fmt: skip
         cfg, generator = model.cfg, torch.Generator().manual_seed(0)
         values = torch.randn(cfg.n_layers, cfg.n_heads, cfg.d_head, generator=generator)
         mask = torch.rand(cfg.n_layers, cfg.n_heads, generator=generator) < 0.3
@@ -173,7 +174,7 @@ def overhead(repeats: int) -> Iterator[dict[str, Any]]:
 
             plain, steering, means = seconds(bare, steered, reading, repeats=repeats)
             yield {
-                "model": name, "prompt_tokens": tokens, "examples": examples, "bare_seconds": plain,
+                "model": name, "dtype": str(cfg.dtype).removeprefix("torch."), "prompt_tokens": tokens, "examples": examples, "bare_seconds": plain,
                 "steered_over_bare": steering / plain, "reading_over_bare": means / plain,
                 "reading_extra_peak_kib": 1024 * (peak_mib(reading, "cpu") - peak_mib(bare, "cpu")),
             }  # fmt: skip

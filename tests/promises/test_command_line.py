@@ -17,7 +17,7 @@ import typer
 from typer.testing import CliRunner
 
 from arm_lens.cli import app, main
-from arm_lens.cli.spelling import OPTIONS, as_options
+from arm_lens.cli.spelling import OPTIONS, as_fields, as_options
 from arm_lens.judge_model import labelled_responses
 from arm_lens.preferences import read_preferences, write_preferences
 from arm_lens.storage import locked
@@ -109,6 +109,19 @@ def test_help_and_version_are_there_at_once():
 )  # fmt: skip
 def test_arguments_of_the_library_are_spelled_as_options(python, typed):
     assert as_options(python) == typed
+
+
+@pytest.mark.parametrize(
+    ("python", "written"),
+    [
+        ("pass on_error='skip' to leave these rows out", "pass on_error: skip to leave these rows out"),
+        ("labels={'joy': True, 'no joy': 'drop'}", "labels: {joy: yes, no joy: drop}"),
+        ("such as labels='>= 4'.", "such as labels: '>= 4'."),
+        ("or pass force=True to replace", "or pass --force to replace"),
+    ],
+)
+def test_and_in_a_benchmark_as_the_fields_of_its_configuration(python, written):
+    assert as_fields(python) == written
 
 
 def test_options_in_errors_are_options_of_a_command():

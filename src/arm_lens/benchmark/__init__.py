@@ -33,6 +33,8 @@ DEMO = Path(__file__).with_name("demo.yaml")
 """The configuration of the bundled benchmark: every judge that the bundled model can be."""
 DEMONSTRATION = Path(__file__).with_name("demonstration.yaml")
 """The configuration of the demonstration: a reward model for each criterion of the bundled model, beside its controls."""
+REAL_FULL = Path(__file__).with_name("real_full.yaml")
+"""The configuration of the benchmark that answers more questions about the same model, and takes hours."""
 REAL = Path(__file__).with_name("real.yaml")
 """The configuration of the benchmark on a real model and public data, which it names and does not contain."""
 
@@ -42,6 +44,7 @@ __all__ = [
     "DEMONSTRATION",
     "JUDGES",
     "REAL",
+    "REAL_FULL",
     "BenchmarkConfig",
     "BenchmarkConfigError",
     "BenchmarkJudgeError",

@@ -22,7 +22,7 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 from arm_lens.cli.commands import app
 from arm_lens.cli.output import errors, say
-from arm_lens.cli.spelling import OPTIONS, as_options
+from arm_lens.cli.spelling import OPTIONS, as_fields, as_options
 
 __all__ = ["app", "main"]
 
@@ -32,16 +32,17 @@ USERS_ERRORS = (ValueError, OSError, ImportError, ArithmeticError)
 
 def main() -> None:
     """Run the command line, with errors and warnings in one line and without a traceback."""
-    warnings.showwarning = lambda message, *_: say("[yellow]Warning:[/] ", as_options(str(message)), to=errors)
+    spelled = as_fields if sys.argv[1:2] == ["benchmark"] else as_options
+    warnings.showwarning = lambda message, *_: say("[yellow]Warning:[/] ", spelled(str(message)), to=errors)
     _prepare_streams()
     try:
         app()
     except (*USERS_ERRORS, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not _is_a_users(error):
             raise
-        say("[bold red]Error:[/] ", as_options(_text(error)), to=errors)
+        say("[bold red]Error:[/] ", spelled(_text(error)), to=errors)
         for note in getattr(error, "__notes__", ()):  # what is not lost
-            say("", as_options(note), to=errors)
+            say("", spelled(note), to=errors)
         sys.exit(1)
 
 

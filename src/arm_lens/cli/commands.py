@@ -259,7 +259,10 @@ def evaluate(
 @app.command()
 def benchmark(
     config: Annotated[
-        str, typer.Argument(help="A YAML file; or demo (the bundled model), or real (SmolLM2 on public data).")
+        str,
+        typer.Argument(
+            help="A YAML file; or demo (the bundled model), real (SmolLM2 on public data), or real-full (the same, hours)."
+        ),
     ],
     out: Out = Path("benchmark"),
     data: Annotated[
@@ -281,19 +284,29 @@ def benchmark(
 
     Called again with the same folder, an interrupted run continues where it stopped.
     """
-    from arm_lens.benchmark import DEMO, REAL, check_files, prompts_of, read_config, real_model, run_benchmark
+    from arm_lens.benchmark import (
+        DEMO,
+        REAL,
+        REAL_FULL,
+        check_files,
+        prompts_of,
+        read_config,
+        real_model,
+        run_benchmark,
+    )
     from arm_lens.reports import save_figures
 
     if not show_prompt:
         _writable(out)
-    own = {"demo": DEMO, "real": REAL}
-    if config == "real" and data is None:
+    own = {"demo": DEMO, "real": REAL, "real-full": REAL_FULL}
+    real = config.startswith("real") and config in own
+    if real and data is None:
         data = Path("data")
     settings = read_config(own.get(config, Path(config)), allow_keys=allow_key, data=data)
     if workers is not None:
         settings = settings.model_copy(update={"workers": workers})
     check_files(settings)
-    if model or config == "real":
+    if model or real:
         settings = settings.model_copy(update={"model": model or str(real_model())})
     if show_prompt:
         for shown in prompts_of(settings):

@@ -1,10 +1,14 @@
-"""Errors in the language of the command line: ``labels={"joy": ...}`` is ``--label joy=...`` there."""
+"""Errors in the language of the command line: ``labels={"joy": ...}`` is ``--label joy=...`` there.
+
+In a benchmark's configuration it is ``labels: {joy: ...}``.
+"""
 
 from __future__ import annotations
 
 import ast
 import re
 import shlex
+from collections.abc import Callable
 from typing import Any
 
 OPTIONS = {
@@ -34,6 +38,8 @@ OPTIONS = {
     "score_kind": "--score-kind",
 }
 """Arguments of the library that a command has as an option."""
+ON_THE_COMMAND_LINE = ("model", "data", "force")
+"""What ``benchmark`` has options for; all else is in its configuration."""
 LITERALS = {"True": "yes", "False": "no", "'drop'": "drop"}
 _LITERAL = re.compile(r"\b(?:True|False)\b|'drop'")
 _ARGUMENT = re.compile(r"\b(" + "|".join(OPTIONS) + r")=(?=[\"'{\[\w.])")
@@ -41,15 +47,24 @@ _ARGUMENT = re.compile(r"\b(" + "|".join(OPTIONS) + r")=(?=[\"'{\[\w.])")
 
 def as_options(text: str) -> str:
     """The text with each argument of the library that it names, ``name=value``, spelled as the command's option."""
+    return _with_arguments(text, lambda name, source: _spelled(OPTIONS[name], source))
+
+
+def as_fields(text: str) -> str:
+    """The text with each argument of the library that it names, ``name=value``, spelled as the field of a configuration."""
+    return _with_arguments(text, _field)
+
+
+def _with_arguments(text: str, spelled: Callable[[str, str], str]) -> str:
     parts, end = [], 0
     for found in _ARGUMENT.finditer(text):
         if found.start() < end:
             continue
         source = _value_at(text, found.end())
-        parts += [text[end : found.start()], _spelled(OPTIONS[found[1]], source)]
+        parts += [text[end : found.start()], spelled(found[1], source)]
         end = found.end() + len(source)
-    spelled = "".join([*parts, text[end:]])
-    return _LITERAL.sub(lambda found: LITERALS[found[0]], spelled) if parts else spelled
+    whole = "".join([*parts, text[end:]])
+    return _LITERAL.sub(lambda found: LITERALS[found[0]], whole) if parts else whole
 
 
 def _value_at(text: str, start: int) -> str:
@@ -62,6 +77,13 @@ def _value_at(text: str, start: int) -> str:
                 return text[start : index + 1]
     word = re.compile(r"\"[^\"]*\"|'[^']*'|\.\.\.|[\w.]*\w").match(text, start)
     return word[0] if word else ""
+
+
+def _field(name: str, source: str) -> str:
+    if name in ON_THE_COMMAND_LINE:
+        return _spelled(OPTIONS[name], source)
+    plain = re.sub(r"(?<![\w])['\"]([\w./ -]+)['\"]", r"\1", source).replace("{..., ", "{")
+    return f"{name}: {plain}"
 
 
 def _spelled(option: str, source: str) -> str:
