@@ -16,7 +16,7 @@ counterpart is ablation: writing a mean removes the head's own contribution, so 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from jaxtyping import Float
@@ -30,11 +30,12 @@ from arm_lens.engine.direct_path import direct_paths
 from arm_lens.engine.gradients import differentiating
 from arm_lens.engine.hooks import Hook
 from arm_lens.engine.language_model import ModelLike, language_model
-from arm_lens.engine.memory import Footprint, default_budget
+from arm_lens.engine.last_token import LastTokens, last_tokens
 from arm_lens.engine.protocol import LanguageModel
-from arm_lens.engine.tokens import TokenBatch, pad
 from arm_lens.engine.verdict_tokens import VerdictTokens
 from arm_lens.selection.objective import JudgingObjective
+
+BATCH_SIZE = 16
 
 
 def direct_contributions(
@@ -42,13 +43,13 @@ def direct_contributions(
     sequences: Sequence[Sequence[int]],
     verdicts: VerdictTokens,
     *,
-    batch_size: int = 16,
+    batch_size: int = BATCH_SIZE,
     progress: bool = False,
 ) -> tuple[Float[Tensor, "example layer head"], Float[Tensor, " example"]]:
     """What each head adds to the verdict gap along the direct path, and the gap (positive minus negative, in logits).
 
-    It takes little more memory than a batch's pass without gradients: only the last position's way through the stream
-    is differentiated. The bias of a projection belongs to no head.
+    Only the last token's way through the stream is differentiated; what is before it is read once, without gradients. The
+    bias of a projection belongs to no head.
 
     Args:
         model: any that `arm_lens.engine.language_model` accepts; hooks on it, such as `steer`'s, take part.
@@ -64,14 +65,9 @@ def direct_contributions(
     model = language_model(model)
     if not sequences:
         raise ValueError("there is no prompt to attribute")
-    contributions = torch.empty(len(sequences), model.n_layers, model.n_heads)
-    gaps = torch.empty(len(sequences))
-    lengths = [len(sequence) for sequence in sequences]
-    batches = list(Footprint.of(model).batches(lengths, 0, batch_size, default_budget(model.device) / 2))
-    for batch in tqdm(batches, desc="direct contributions", unit="batch", disable=not progress):
-        tokens = pad([sequences[example] for example in batch], device=model.device)
-        contributions[batch], gaps[batch] = _contributions(model, tokens, verdicts)
-    return contributions, gaps
+    return _all_contributions(
+        model, sequences, verdicts, last_tokens(model, sequences, batch_size=batch_size), progress
+    )
 
 
 def direct_logit_attribution(
@@ -86,7 +82,8 @@ def direct_logit_attribution(
     """
     wanted = measured(objective.shape, heads, layers)
     replay = objective.replay
-    contributions, gaps = direct_contributions(replay.model, replay.sequences, replay.verdicts)
+    parts = last_tokens(replay.model, replay.sequences, batch_size=BATCH_SIZE, prefixes=replay.prefixes)
+    contributions, gaps = _all_contributions(replay.model, replay.sequences, replay.verdicts, parts, False)
     given = towards_right(contributions.double(), objective.labels)
     margins = towards_right(gaps.double()[:, None, None], objective.labels)
     return Attribution.of(
@@ -97,7 +94,22 @@ def direct_logit_attribution(
     )
 
 
-def _contributions(model: LanguageModel, batch: TokenBatch, verdicts: VerdictTokens) -> tuple[Tensor, Tensor]:
+def _all_contributions(
+    model: LanguageModel,
+    sequences: Sequence[Sequence[int]],
+    verdicts: VerdictTokens,
+    parts: Iterable[LastTokens],
+    progress: bool,
+) -> tuple[Float[Tensor, "example layer head"], Float[Tensor, " example"]]:
+    contributions, gaps = torch.empty(len(sequences), model.n_layers, model.n_heads), torch.empty(len(sequences))
+    with tqdm(total=len(sequences), desc="direct contributions", unit="prompt", disable=not progress) as bar:
+        for part in parts:
+            contributions[part.examples], gaps[part.examples] = _contributions(model, part, verdicts)
+            bar.update(len(part.examples))
+    return contributions, gaps
+
+
+def _contributions(model: LanguageModel, part: LastTokens, verdicts: VerdictTokens) -> tuple[Tensor, Tensor]:
     """The contributions and gaps of one batch, in float32 on the CPU."""
     leaves: dict[int, Tensor] = {}
 
@@ -110,7 +122,7 @@ def _contributions(model: LanguageModel, batch: TokenBatch, verdicts: VerdictTok
 
     hooks = {layer: leaf(layer) for layer in range(model.n_layers)}
     with differentiating(model), direct_paths(model), model.hooked(hooks):
-        gap = verdict_gap(model.last_logits_with_gradient(batch).float(), verdicts)
+        gap = verdict_gap(part.logits().float(), verdicts)
         slopes = torch.autograd.grad(gap.sum(), list(leaves.values()), allow_unused=True)
     slope_of = dict(zip(leaves, slopes, strict=True))
     each = []

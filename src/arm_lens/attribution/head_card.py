@@ -20,6 +20,7 @@ from arm_lens.attribution.head_card_views import FEW_SHOT, ZERO_SHOT, HeadCard
 from arm_lens.attribution.outcomes import Outcome
 from arm_lens.attribution.reading import attention_rows, direct_logits, token_texts
 from arm_lens.engine.reading import mean_heads
+from arm_lens.engine.sharing import shared_readings
 from arm_lens.frames import ATTRIBUTIONS, checked
 from arm_lens.heads import Head, HeadSet, Named, ScoredLike, attributions_frame
 from arm_lens.judges.questions import Question, verdicts_of
@@ -72,18 +73,19 @@ def head_card(
     sequences = judge.encode(questions)
     positive, negative = (side[0] for side in verdicts_of(judge.template, judge.layout))
     right = {name: positive if question.positive else negative for name, question in _named(questions).items()}
-    attention = [_attention(reward, place, ZERO_SHOT, right, sequences)]
-    if demonstrations_from is not None:
-        count = reward.record.demonstrations if demonstrations is None else demonstrations
-        prompts = few_shot_prompts(reward, examples, demonstrations_from, demonstrations=count, seed=seed)
-        attention.append(_attention(reward, place, FEW_SHOT, right, prompts))
+    with shared_readings():  # each prompt is read once
+        attention = [_attention(reward, place, ZERO_SHOT, right, sequences)]
+        if demonstrations_from is not None:
+            count = reward.record.demonstrations if demonstrations is None else demonstrations
+            prompts = few_shot_prompts(reward, examples, demonstrations_from, demonstrations=count, seed=seed)
+            attention.append(_attention(reward, place, FEW_SHOT, right, prompts))
+        vector = values[place]
+        if centred:
+            vector = vector - mean_heads(judge.model, sequences, batch_size=judge.batch_size).values[place]
+        logits, gap = direct_logits(
+            judge.model, sequences, *place, vector, judge.verdict_tokens, batch_size=judge.batch_size
+        )
     table = pd.concat(attention, ignore_index=True)
-    vector = values[place]
-    if centred:
-        vector = vector - mean_heads(judge.model, sequences, batch_size=judge.batch_size).values[place]
-    logits, gap = direct_logits(
-        judge.model, sequences, *place, vector, judge.verdict_tokens, batch_size=judge.batch_size
-    )
     return HeadCard(
         head=place,
         criterion=reward.record.criterion,

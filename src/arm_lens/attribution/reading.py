@@ -28,7 +28,7 @@ from arm_lens.attribution.outcomes import verdict_gap
 from arm_lens.engine.direct_path import direct_paths
 from arm_lens.engine.gradients import differentiating
 from arm_lens.engine.language_model import ModelLike, language_model
-from arm_lens.engine.tokens import TokenBatch, chunks, pad
+from arm_lens.engine.last_token import LastTokens, last_tokens
 from arm_lens.engine.verdict_tokens import VerdictTokens
 
 NEWLINE = "⏎"
@@ -53,24 +53,22 @@ def attention_rows(
         RuntimeError: if the model does not expose its attention pattern, because it was loaded with a fused attention.
     """
     model = language_model(model)
-    seen: list[Tensor] = []
-    found: list[Tensor] = []
-    with (
-        model.exclusive(),
-        model.hook_pattern(layer).register_forward_hook(lambda *args: seen.append(args[2].detach())),
-    ):
-        for span in chunks(len(sequences), batch_size):
-            model.last_logits(pad(sequences[span], device=model.device))
-            if not seen:
-                raise RuntimeError(
-                    f"{model.info.name} does not expose the attention pattern of layer {layer}: load it with "
-                    "attn_implementation='eager', as arm_lens.load_model does"
-                )
-            for row, sequence in zip(seen[-1][:, head, -1].float().cpu(), sequences[span], strict=True):
-                # Padding is on the left; a sliding layer may have fewer slots than there are tokens.
-                found.append(F.pad(row[-len(sequence) :], (max(len(sequence) - len(row), 0), 0)))
-            seen.clear()
-    return found
+    found: dict[int, Tensor] = {}
+    for part in last_tokens(model, sequences, batch_size=batch_size):
+        seen: list[Tensor] = []
+        watch = model.hook_pattern(layer).register_forward_hook
+        with model.exclusive(), torch.inference_mode(), watch(lambda *args, to=seen: to.append(args[2].detach())):
+            part.logits()
+        if not seen:
+            raise RuntimeError(
+                f"{model.info.name} does not expose the attention pattern of layer {layer}: load it with "
+                "attn_implementation='eager', as arm_lens.load_model does"
+            )
+        for example, row, real in zip(part.examples, seen[-1][:, head, -1].float().cpu(), part.real.cpu(), strict=True):
+            # A sliding layer may have fewer slots than there are tokens: those of the last.
+            row = F.pad(row, (max(len(real) - len(row), 0), 0))
+            found[example] = row[real]
+    return [found[example] for example in range(len(sequences))]
 
 
 def direct_logits(
@@ -100,10 +98,9 @@ def direct_logits(
     """
     model = language_model(model)
     logits, gap = torch.zeros(model.d_vocab), 0.0
-    for span in chunks(len(sequences), batch_size):
-        batch = pad(sequences[span], device=model.device)
+    for part in last_tokens(model, sequences, batch_size=batch_size):
 
-        def moved(step: Tensor, batch: TokenBatch = batch) -> tuple[Tensor, Tensor]:
+        def moved(step: Tensor, part: LastTokens = part) -> tuple[Tensor, Tensor]:
             """The logits and the gap, summed over the batch, after a step of the head's output."""
 
             def move(z: Tensor) -> Tensor:
@@ -112,7 +109,7 @@ def direct_logits(
                 return torch.cat([z[:, :-1].detach(), last[:, None]], dim=1)
 
             with model.hooked({layer: move}):
-                each = model.last_logits_with_gradient(batch).float()
+                each = part.logits().float()
             return each.sum(dim=0), verdict_gap(each, verdicts).sum()
 
         with differentiating(model), direct_paths(model):
