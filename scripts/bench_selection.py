@@ -174,7 +174,8 @@ def overhead(repeats: int) -> Iterator[dict[str, Any]]:
 
             plain, steering, means = seconds(bare, steered, reading, repeats=repeats)
             yield {
-                "model": name, "dtype": str(cfg.dtype).removeprefix("torch."), "prompt_tokens": tokens, "examples": examples, "bare_seconds": plain,
+                "model": name, "dtype": str(cfg.dtype).removeprefix("torch."), "prompt_tokens": tokens,
+                "examples": examples, "bare_seconds": plain,
                 "steered_over_bare": steering / plain, "reading_over_bare": means / plain,
                 "reading_extra_peak_kib": 1024 * (peak_mib(reading, "cpu") - peak_mib(bare, "cpu")),
             }  # fmt: skip

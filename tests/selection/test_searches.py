@@ -5,8 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 from selection.additive import Additive
+from tests_support import planted_model
 
 from arm_lens.heads import HeadSet
+from arm_lens.judges.generative import GenerativeJudge
+from arm_lens.judges.options import QuestionOptions
+from arm_lens.judges.questions import questions_of
+from arm_lens.reward.fitting import judging_objective
 from arm_lens.selection import Greedy, HardConcrete, Reinforce, SoftGate, TopEffect, selector_of
 from arm_lens.selection.outcome import KnownRewards
 
@@ -88,3 +93,14 @@ def test_all_heads_of_a_large_model_together_cost_what_those_of_a_small_one_do(s
 
 def test_layers_are_an_option_in_a_configuration():
     assert selector_of({"kind": "greedy", "layers": [1, 2]}).layers == (1, 2)
+
+
+@pytest.mark.tl4
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(10))
+def test_every_way_of_reinforce_finds_exactly_the_planted_heads(seed, tokenizer, tmp_path_factory):
+    planted = planted_model(tokenizer, tmp_path_factory, seed=seed)
+    judge = GenerativeJudge(planted.model, question=QuestionOptions(template=planted.template))
+    objective = judging_objective(judge, questions_of(planted.examples, planted.template), planted.means)
+    for options in ({"control_variate": True}, {"warm_start": "slopes"}):
+        assert Reinforce(**options).select(objective, seed=seed).heads == planted.heads, options

@@ -69,8 +69,8 @@ class Reinforce(Search):
     control_variate: bool = False
     """Leave only the part of the reward to sampling that is not linear in the heads; the reward must have a gradient."""
     patience: PositiveInt | None = None
-    """Stop once the heads with p > threshold, of which there are some, have been the same for this many steps; None makes
-    all steps."""
+    """Stop once the heads with p > threshold, of which there are some, have been the same for this many steps. Heads that
+    do nothing, which take long to close, may then be left in the set. None makes all steps."""
     min_probability: Annotated[float, Field(ge=0, lt=0.5)] = 0.001
     """Probabilities are clamped to [this, 1 - this]."""
     baseline: Literal["standardised", "leave_one_out"] = "leave_one_out"
