@@ -7,7 +7,7 @@ import os
 import pytest
 import yaml
 
-from arm_lens.benchmark import DEMO, DEMONSTRATION, BenchmarkConfigError, read_config
+from arm_lens.benchmark import DEMO, DEMONSTRATION, REAL, REAL_FULL, BenchmarkConfigError, read_config
 from arm_lens.benchmark.config import BenchmarkConfig
 from arm_lens.benchmark.judging import check_judges
 from arm_lens.evaluation.hacking import MAPPINGS
@@ -181,3 +181,13 @@ def test_the_demonstration_is_the_one_that_is_promised():
 def config_of_cores() -> int:
     """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def test_the_benchmarks_on_a_real_model_are_valid_name_their_data_and_the_full_one_has_all_of_the_other():
+    short, full = read_config(REAL), read_config(REAL_FULL)
+    for config in (short, full):
+        check_judges(config)
+        assert all(study.source for study in config.studies)
+    assert {study.name for study in short.studies} <= {study.name for study in full.studies}
+    assert {choice.label for choice in short.judges} <= {choice.label for choice in full.judges}
+    assert {"sav", "probe", "few_shot_all", "zero_shot_threshold"} <= {choice.judge for choice in full.judges}

@@ -102,5 +102,5 @@ def test_every_way_of_reinforce_finds_exactly_the_planted_heads(seed, tokenizer,
     planted = planted_model(tokenizer, tmp_path_factory, seed=seed)
     judge = GenerativeJudge(planted.model, question=QuestionOptions(template=planted.template))
     objective = judging_objective(judge, questions_of(planted.examples, planted.template), planted.means)
-    for options in ({"control_variate": True}, {"warm_start": "slopes"}):
+    for options in ({}, {"control_variate": True}, {"warm_start": "slopes"}):
         assert Reinforce(**options).select(objective, seed=seed).heads == planted.heads, options
