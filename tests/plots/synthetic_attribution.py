@@ -13,7 +13,7 @@ from arm_lens.heads import HeadSet
 CRITERIA = ("answers", "safe", "polite", "positive", "brief", "detailed", "list", "emphatic")
 MEASURES = (
     "selection_probability", "injection", "leave_one_out", "shapley", "gradient", "direct", "ablation_zero",
-    "ablation_mean", "ablation_resample",
+    "ablation_mean", "ablation_resample", "ablation_optimal", "integrated_gradients", "head_gating",
 )  # fmt: skip
 OUTCOMES = ("accuracy", "probability", "gap")
 NOISE = {"shapley": 0.15, "leave_one_out": 0.5, "injection": 0.4, "gradient": 0.6, "direct": 1.2}

@@ -189,13 +189,6 @@ class _Gated:
             mean = self.replay.hook_z(none, self.values)[:, 0].mean(dim=0)
             self.values = mean if gates == "mean" else torch.zeros_like(mean)
 
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.objective.shape
-
-    def __len__(self) -> int:
-        return len(self.objective)
-
     def gated(self, gates: Float[Tensor, "fit layer head"]) -> Float[Tensor, "example fit"]:
         """The weighted reward of each example under each setting, with its gradient."""
         written = (1 - gates) * self.eligible if self.removing else gates

@@ -169,7 +169,8 @@ class _Fit:
     def mean_cost(self, margins: Float[Tensor, "example player"]) -> Float[Tensor, " player"]:
         """The cost of each head's constant, by the margins that it gives."""
         margins = margins.double()
-        return (torch.nn.functional.softplus(margins) - self.targets * margins - self.least).mean(dim=0)
+        costs: Tensor = torch.nn.functional.softplus(margins) - self.targets * margins - self.least
+        return costs.mean(dim=0)
 
     def run(self, progress: bool) -> None:
         """Fit all constants."""
@@ -211,7 +212,7 @@ class _Fit:
         bend = torch.einsum("e s, e s d, e s f -> s d f", right * (1 - right), slopes, slopes) / n
         mean_bend = bend.diagonal(dim1=1, dim2=2).mean(dim=1).clamp(min=1e-12)
         damped = bend + (self.damping[which] * mean_bend)[:, None, None] * torch.eye(width, dtype=torch.float64)
-        step = torch.linalg.solve(damped, downhill)
+        step: Tensor = torch.linalg.solve(damped, downhill)
         too_long = step.norm(dim=1) / self.longest[which].double()
         return self.constants[which] + (step / too_long.clamp(min=1.0)[:, None]).float()
 

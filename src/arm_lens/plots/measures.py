@@ -9,6 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import pandas as pd
+
+from arm_lens.evaluation.trust import trust_notes
+
 OUTCOME_NAMES = {
     "probability": "probability of the right verdict",
     "accuracy": "accuracy",
@@ -33,9 +37,12 @@ MEASURES: dict[str, MeasureStyle] = {
     "shapley": MeasureStyle("Shapley value", "Shapley", "#0072b2", "circle", "solid", True),
     "leave_one_out": MeasureStyle("Left out of the set", "Left out", "#d55e00", "square", "longdash", True),
     "injection": MeasureStyle("Injected alone", "Injected", "#009e73", "triangle-up", "dashdot", True),
+    "head_gating": MeasureStyle("Head gating", "Gating", "#17becf", "hexagram", "dashdot", True),
     "ablation_mean": MeasureStyle("Mean ablation", "Abl. mean", "#6a3d9a", "triangle-left", "dash", True),
     "ablation_resample": MeasureStyle("Resample ablation", "Abl. resample", "#997000", "pentagon", "dash", True),
     "ablation_zero": MeasureStyle("Zero ablation", "Abl. zero", "#5c8a00", "triangle-right", "dash", True),
+    "ablation_optimal": MeasureStyle("Optimal ablation", "Abl. optimal", "#a6475b", "triangle-ne", "dash", True),
+    "integrated_gradients": MeasureStyle("Integrated gradients", "Integrated", "#7d7200", "diamond-tall", "dot", False),
     "gradient": MeasureStyle("Gradient × (mean − z)", "Gradient", "#e69f00", "diamond", "dot", False),
     "direct": MeasureStyle("Direct logit", "Direct", "#56b4e9", "cross", "dot", False),
     "selection_probability": MeasureStyle(
@@ -70,3 +77,8 @@ def measure_name(measure: str) -> str:
 def outcome_name(outcome: str) -> str:
     """An outcome's displayed name, with its unit."""
     return OUTCOME_NAMES.get(outcome, outcome)
+
+
+def trust_captions(attributions: pd.DataFrame) -> list[str]:
+    """What a caption says about the cheap measures in a table: see `arm_lens.evaluation.trust.trust_notes`."""
+    return [note.replace("-", "−") for note in trust_notes(attributions, measure_name)]

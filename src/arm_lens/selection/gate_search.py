@@ -7,6 +7,7 @@ How a gate is made of its parameter is what `SoftGate` and `HardConcrete` differ
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import Protocol, runtime_checkable
 
 import pandas as pd
 import torch
@@ -18,6 +19,15 @@ from tqdm.auto import tqdm
 from arm_lens.heads import HeadScores
 from arm_lens.selection.outcome import DifferentiableObjective, Selection
 from arm_lens.selection.selector import Search
+
+
+@runtime_checkable
+class Gated(Protocol):
+    """What gates are fitted to; a `DifferentiableObjective` is one."""
+
+    def gated(self, gates: Float[Tensor, "*fit layer head"]) -> Float[Tensor, "example ..."]:
+        """The reward of each example under gates, of one fit or of several, differentiable with respect to them."""
+        ...
 
 
 class GateSearch(Search):
@@ -39,6 +49,7 @@ class GateSearch(Search):
     def _search(self, objective: DifferentiableObjective, seed: int, progress: bool) -> Selection:
         eligible, penalty = self.eligible(objective.shape), self.penalty(objective.shape)
         generator = torch.Generator().manual_seed(seed)
+        assert self.initial_logit is not None, "resolved"
         start = torch.full(objective.shape, self.initial_logit)
         logits, history = self.climb(objective, start, eligible, penalty, generator, progress=progress)
         final = self._gates(logits, None) * eligible
@@ -48,7 +59,7 @@ class GateSearch(Search):
     @torch.enable_grad()
     def climb(
         self,
-        objective: DifferentiableObjective,
+        objective: Gated,
         start: Float[Tensor, "*fit layer head"],
         eligible: Bool[Tensor, "layer head"],
         penalty: float,
