@@ -21,8 +21,11 @@ from arm_lens.attribution import (
     ablation,
     direct_logit_attribution,
     gradient_attribution,
+    head_gating,
     injection_effects,
+    integrated_gradients,
     interactions,
+    layer_ablation,
     leave_one_out_effects,
     shapley_values,
 )
@@ -69,11 +72,15 @@ def measured(model: ModelLike, criterion: str, replies: int, seed: int) -> list[
         "interactions of the chosen heads": lambda: interactions(objective, reward.heads, exact=True),
         "injection": lambda: injection_effects(objective),
         "leave one out": lambda: leave_one_out_effects(objective, reward.heads),
+        "head gating": lambda: head_gating(objective, seed=seed),
+        "integrated gradients": lambda: integrated_gradients(objective),
         "gradient": lambda: gradient_attribution(objective),
         "direct": lambda: direct_logit_attribution(objective),
         "ablation, zero": lambda: ablation(objective, "zero"),
         "ablation, mean": lambda: ablation(objective, "mean"),
         "ablation, resample": lambda: ablation(objective, "resample"),
+        "ablation, optimal": lambda: ablation(objective, "optimal"),
+        "ablation of MLPs, mean": lambda: layer_ablation(objective, "mean"),
     }
     rows: list[dict[str, object]] = []
     for what, run in runs.items():

@@ -33,7 +33,7 @@ def roles_of(found, circuit):
 def test_planted_heads_have_their_roles_in_ten_fits_of_ten(tokenizer, tmp_path_factory, seed):
     """In each, another start and another sample of the examples."""
     circuit = planted_circuit(tokenizer, tmp_path_factory, seed=seed)
-    found = head_gating(circuit.objective(), fits=FITS, penalty=0.001, seed=seed)
+    found = head_gating(circuit.objective(), fits=FITS, seed=seed)
     table = roles_of(found, circuit)
     for role, names in {
         "facilitating": ["helpful", "weak"],
@@ -44,12 +44,12 @@ def test_planted_heads_have_their_roles_in_ten_fits_of_ten(tokenizer, tmp_path_f
             score = {"facilitating": 1.0, "interfering": -1.0}[role]
             assert float(found.values["search"][circuit.head[name]]) == pytest.approx(score, abs=0.15)
     one, other = (circuit.head[name] for name in ("redundant 1", "redundant 2"))
-    for gates in found.gates_open:  # neither is in the way
-        assert gates[one] > 0.5 and gates[other] > 0.5
-    for gates in found.gates_closed:  # one is enough
-        assert (gates[one] > 0.5) + (gates[other] > 0.5) == 1
-    shares = table.loc[["redundant 1", "redundant 2"], "facilitating"]
-    assert shares.sum() == pytest.approx(1.0) and (shares < 1).all()
+    assert (found.gates_open[:, one[0], one[1]] > 0.9).all() and (found.gates_open[:, other[0], other[1]] > 0.9).all()
+    # One head's worth of the two is enough, in every fit; which one it is depends on the fit.
+    both = found.gates_closed[:, one[0], one[1]] + found.gates_closed[:, other[0], other[1]]
+    assert both.tolist() == pytest.approx([1.0] * FITS, abs=0.15)
+    assert table.loc[["redundant 1", "redundant 2"], "facilitating"].between(0.05, 0.95).all()
+    assert (table.loc[["redundant 1", "redundant 2"], "interfering"] == 0).all()
     assert float(found.errors["search"][one]) > 2 * float(found.errors["search"][circuit.head["helpful"]])
 
 
@@ -124,5 +124,3 @@ def test_what_is_found_is_in_the_tables(model_of):
     assert set(found.frame()["outcome"]) == {"search"} and "by 3 fits" in repr(found)
     with pytest.raises(ValueError, match="at least 2 fits"):
         head_gating(objective, fits=1)
-    with pytest.raises(ValueError, match="gates are of 'injection', 'zero', 'mean', not 'ablation'"):
-        head_gating(objective, "ablation")

@@ -11,7 +11,9 @@ from arm_lens.attribution import (
     attribute,
     direct_logit_attribution,
     gradient_attribution,
+    head_gating,
     injection_effects,
+    integrated_gradients,
     leave_one_out_effects,
     scores_of,
     selection_probabilities,
@@ -52,9 +54,12 @@ def test_each_measure_is_that_of_its_own_function(reward, held_out):
         "shapley": shapley_values(objective, standard_error=0.1, seed=3),
         "leave_one_out": leave_one_out_effects(objective, reward.heads),
         "injection": injection_effects(objective),
+        "head_gating": head_gating(objective, seed=3),
         "ablation_zero": ablation(objective, "zero"),
         "ablation_mean": ablation(objective, "mean"),
         "ablation_resample": ablation(objective, "resample", seed=3),
+        "ablation_optimal": ablation(objective, "optimal"),
+        "integrated_gradients": integrated_gradients(objective),
         "gradient": gradient_attribution(objective),
         "direct": direct_logit_attribution(objective),
         "selection_probability": selection_probabilities(reward.selection),
@@ -72,6 +77,17 @@ def test_measures_come_in_the_order_they_were_asked_for(reward, held_out, tmp_pa
     wanted = ["gradient", "shapley", "injection"]
     frame = attribute(reward, held_out, measures=wanted, standard_error=0.2, checkpoint=kept)
     assert list(frame["measure"].unique()) == wanted and kept.exists()
+
+
+def test_only_some_heads_are_measured_and_by_every_measure(reward, held_out):
+    heads = HeadSet.of(6, 8, [(0, 3), (2, 1), (2, 5), (4, 4)])
+    cheap = [one for one in MEASURES if one not in ("head_gating", "ablation_optimal")]
+    frame = attribute(reward, held_out, measures=cheap, heads=heads, layers=[2, 4])
+    assert set(frame["measure"]) == set(cheap)
+    for _, rows in frame.groupby(["measure", "outcome"]):
+        assert len(rows) == 48
+        known = rows[rows["score"].notna()]
+        assert list(zip(known["layer"], known["head"], strict=True)) == [(2, 1), (2, 5), (4, 4)]
 
 
 def test_what_cannot_be_measured_is_refused(judge, reward, held_out):

@@ -16,7 +16,6 @@ The gap and the probability of the right verdict have such values. The accuracy 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -27,6 +26,8 @@ from torch import Tensor
 from arm_lens.attribution.grid import Heads, measured, only
 from arm_lens.attribution.outcomes import Outcome, criterion_of, outcomes_of, towards_right
 from arm_lens.attribution.result import Attribution
+from arm_lens.display import counted
+from arm_lens.display.caution import caution
 from arm_lens.engine.gates import gated_slopes
 from arm_lens.selection.objective import JudgingObjective
 
@@ -92,11 +93,10 @@ def integrated_gradients(
         means = values.mean(dim=0).nan_to_num()
         missing[outcome] = total - float(means.sum())
         if abs(missing[outcome]) > LARGEST_GAP * float(means.abs().sum()):
-            warnings.warn(
-                f"integrated gradients of {len(wanted)} heads with {steps} steps add up to {float(means.sum()):.3g} on "
-                f"{outcome}, where the set's effect is {total:.3g}; pass more steps",
+            caution(
+                f"integrated gradients of {counted(len(wanted), 'head')} with {counted(steps, 'step')} add up to "
+                f"{float(means.sum()):.3g} on {outcome}, where the set's effect is {total:.3g}; pass more steps",
                 CompletenessWarning,
-                stacklevel=2,
             )
     return IntegratedGradients.of(
         found,

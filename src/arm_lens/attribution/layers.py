@@ -107,7 +107,7 @@ def layer_ablation(
     )
     found = [losses(*margins) for margins in by_part]
 
-    def stacked(values: list[Float[Tensor, "*example layer"]]) -> Float[Tensor, "*example layer part"]:
+    def stacked(values: list[Float[Tensor, "*example measured"]]) -> Float[Tensor, "*example layer part"]:
         full = torch.full((*values[0].shape[:-1], n_layers, len(PARTS)), torch.nan, dtype=torch.float64)
         full[..., wanted, :] = torch.stack(values, dim=-1)
         return full

@@ -213,7 +213,7 @@ class _Fit:
         mean_bend = bend.diagonal(dim1=1, dim2=2).mean(dim=1).clamp(min=1e-12)
         damped = bend + (self.damping[which] * mean_bend)[:, None, None] * torch.eye(width, dtype=torch.float64)
         step: Tensor = torch.linalg.solve(damped, downhill)
-        too_long = step.norm(dim=1) / self.longest[which].double()
+        too_long: Tensor = step.norm(dim=1) / self.longest[which].double()
         return self.constants[which] + (step / too_long.clamp(min=1.0)[:, None]).float()
 
 
