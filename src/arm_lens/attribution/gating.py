@@ -1,10 +1,10 @@
-r"""Causal head gating: which heads a task needs, which it can do with or without, and which are in its way.
+r"""Causal head gating: which heads a task needs, which make no difference, and which disturb it.
 
 Every head has a gate :math:`g = \sigma(\theta)` (Nam et al., arXiv 2505.13737). The gates of all heads together are fitted to
 the labels by gradient, as in `arm_lens.selection.SoftGate`: first without a penalty; and from there once with a reward for
 each open gate, which gives :math:`G^+`, and once with a penalty, which gives :math:`G^-`. A head that is open under both is
-*facilitating*: the task pays for it. One that is open under only one does as it is told, and is *irrelevant*. One that is
-closed under both is *interfering*: the task pays for having it closed.
+*facilitating*: it gains more than the penalty. One that is open under only one is *irrelevant*: it gains or costs less than
+that. One that is closed under both is *interfering*: it costs more than the reward.
 
 The score is :math:`G^+ + G^- - 1`: 1 for a facilitating head, 0 for an irrelevant one, -1 for an interfering one. It is what
 a search ended in and not an effect on an outcome; so its outcome is ``search``, as for selection probabilities.
@@ -17,8 +17,9 @@ Gates are of
 
 Roles depend on the other heads. Of two heads that can replace each other, one is facilitating and the other irrelevant, and
 which one depends on where a fit starts. So there are several fits, each from random gates and on a sample of the clusters of
-examples with repetition: the shares of fits in which a head has each role tell a redundant head, which some fits need,
-from one that does not matter in any. The spread over fits is also the standard error of the score.
+examples with repetition. The shares of fits in which a head has each role distinguish a redundant head, which is
+facilitating in some fits, from one that makes no difference in any. The spread over fits is also the standard error of the
+score.
 
 Where the paper subtracts the sum of clipped logits, here the penalty is proportional to the gate, so that a gate closes
 if the rest of the reward gains less by it than the penalty.
@@ -105,8 +106,8 @@ def head_gating(
     layers: Sequence[int] | None = None,
     fits: int = 8,
     penalty: float | None = None,
-    steps: int = 60,
-    learning_rate: float = 0.2,
+    steps: int = 40,
+    learning_rate: float = 0.3,
     seed: int = 0,
     criterion: str = "",
     progress: bool = False,

@@ -1,6 +1,6 @@
-r"""Integrated gradients over gates: the effect of a set of heads, shared along the way from none of them to all.
+r"""Integrated gradients over gates: the effect of a set of heads, shared along the path from none of them to all.
 
-With a gate per head (see `arm_lens.engine.gates`), let :math:`v(g)` be an outcome under gates :math:`g`. On the straight way
+With a gate per head (see `arm_lens.engine.gates`), let :math:`v(g)` be an outcome under gates :math:`g`. On the straight path
 from no gate open to those of a set :math:`S` fully open,
 
 .. math:: \phi(h) = \int_0^1 \frac{\partial v}{\partial g_h}(t S)\, dt \approx
@@ -58,13 +58,13 @@ def integrated_gradients(
 ) -> IntegratedGradients:
     """What each head contributes to the effect of a set of heads, on ``probability`` and ``gap``.
 
-    A restriction to some heads or layers is thus another set, along whose way nothing is written elsewhere.
+    A restriction to some heads or layers is thus another set: nothing is written elsewhere along its path.
 
     Args:
         objective: labelled examples, e.g. ``reward.objective(held_out)``.
         heads: the set, e.g. ``reward.heads``, also as (layer, head) pairs; by default every head of the model.
         layers: only the set's heads in these layers; by default all.
-        steps: points on the way, each of which takes a pass forward and back.
+        steps: points on the path, each of which takes a pass forward and back.
         criterion: its name, for the frame; by default that of the examples' objective.
 
     Warns:
@@ -77,8 +77,8 @@ def integrated_gradients(
         raise ValueError(f"integrated gradients take at least 1 step, not {steps}")
     wanted = measured(objective.shape, heads, layers)
     whole = wanted.mask.float()
-    way = ((torch.arange(steps) + 0.5) / steps)[:, None, None] * whole
-    slopes, gaps = gated_slopes(objective.replay, objective.values, way)
+    path = ((torch.arange(steps) + 0.5) / steps)[:, None, None] * whole
+    slopes, gaps = gated_slopes(objective.replay, objective.values, path)
     slopes, margins = (towards_right(one.double(), objective.labels) for one in (slopes, gaps))
     right = torch.sigmoid(margins)
     per_example: dict[Outcome, Float[Tensor, "example layer head"]] = {

@@ -50,6 +50,8 @@ SMALLEST_GAIN, SMALLEST_COST = 1e-2, 1e-5
 DAMPING, RELIEF, LESS_HASTE, MOST_DAMPING = 1e-2, 0.3, 4.0, 1e3
 """Of Levenberg and Marquardt's steps, as a share of the mean curvature: at first; times this after a step that gained
 something, and times that after one that did not; no further step is tried beyond the last."""
+SOLVED_AT_ONCE = 256
+"""Heads whose d_head x d_head equations are solved together."""
 LONGEST_STEP = 2.0
 """Times the root mean square norm of the head's activations."""
 
@@ -205,16 +207,19 @@ class _Fit:
         return lower
 
     def _proposals(self, which: Bool[Tensor, " player"]) -> Float[Tensor, "some d_head"]:
-        """A damped Gauss-Newton step from the constant of each of some heads, in float64."""
-        slopes, right = self.slopes[:, which].double(), torch.sigmoid(self.margins[:, which].double())
+        """A damped Gauss-Newton step from the constant of each of some heads."""
+        return torch.cat([self._step(some) for some in which.nonzero().flatten().split(SOLVED_AT_ONCE)])
+
+    def _step(self, some: Int[Tensor, " some"]) -> Float[Tensor, "some d_head"]:
+        slopes, right = self.slopes[:, some].double(), torch.sigmoid(self.margins[:, some].double())
         n, width = len(right), slopes.shape[-1]
         downhill = torch.einsum("e s, e s d -> s d", self.targets - right, slopes) / n
         bend = torch.einsum("e s, e s d, e s f -> s d f", right * (1 - right), slopes, slopes) / n
         mean_bend = bend.diagonal(dim1=1, dim2=2).mean(dim=1).clamp(min=1e-12)
-        damped = bend + (self.damping[which] * mean_bend)[:, None, None] * torch.eye(width, dtype=torch.float64)
+        damped = bend + (self.damping[some] * mean_bend)[:, None, None] * torch.eye(width, dtype=torch.float64)
         step: Tensor = torch.linalg.solve(damped, downhill)
-        too_long: Tensor = step.norm(dim=1) / self.longest[which].double()
-        return self.constants[which] + (step / too_long.clamp(min=1.0)[:, None]).float()
+        too_long: Tensor = step.norm(dim=1) / self.longest[some].double()
+        return self.constants[some] + (step / too_long.clamp(min=1.0)[:, None]).float()
 
 
 def judged(
