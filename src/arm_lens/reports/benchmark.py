@@ -153,6 +153,7 @@ def _section(
     ranking = means.sort_values("accuracy", ascending=False, kind="stable", na_position="last")["judge"].to_list()
     subsets = [str(subset) for subset in main["subset"].unique()]
     wording = results.meta.get("subsets") or {}
+    graded = _graded(main)
     return {
         "name": name,
         "setting": setting,
@@ -167,7 +168,8 @@ def _section(
         "stands": [] if stands.empty else stands.to_dict("records"),
         "blocks": _blocks(main, cells if has_cells else None, ranking),
         "gaps": _gap_lines(main) if has_cells else None,
-        "graded": _graded(main),
+        "graded": graded,
+        "auc": {line["judge"]: line["auc"] for line in graded if line["auc"]},
     }
 
 

@@ -23,6 +23,7 @@ from arm_lens.comparison import cluster
 from arm_lens.display import head_name
 from arm_lens.evaluation.hacking import cells_of
 from arm_lens.evaluation.main_setting import MainSetting, against, main_rows, main_settings
+from arm_lens.evaluation.trust import with_trust
 from arm_lens.plots.studies import has_study
 from arm_lens.plots.upset import memberships_of
 from arm_lens.study import FOLDER, HeadStudy
@@ -161,9 +162,7 @@ def of_study(study: HeadStudy) -> Makers:
     for criterion, file in file_names(list(attributions["criterion"].unique())).items():
         measures = attributions[attributions["criterion"] == criterion]
         found[f"measures-{file}"] = partial(plots.attribution_maps, measures)
-        found[f"gradient-against-shapley-{file}"] = partial(
-            plots.measures_against_each_other, measures, agreement=study.agreement
-        )
+        found[f"gradient-against-shapley-{file}"] = partial(plots.measures_against_each_other, measures)
         if criterion in interacting:
             found[f"interactions-{file}"] = partial(plots.interaction_matrix, study.interactions, criterion=criterion)
         found[f"head-card-{file}"] = partial(_card, study, criterion)
@@ -187,7 +186,8 @@ def _at_chosen_heads(study: HeadStudy) -> pd.DataFrame:
 def _card(study: HeadStudy, criterion: str) -> go.Figure:
     attention, tokens = (table[table["criterion"] == criterion] for table in (study.card_attention, study.card_tokens))
     layer, head = (int(attention[column].iloc[0]) for column in ("layer", "head"))
-    scores = study.attributions[(study.attributions["layer"] == layer) & (study.attributions["head"] == head)]
+    scores = with_trust(study.attributions)
+    scores = scores[(scores["layer"] == layer) & (scores["head"] == head)]
     return plots.head_card_figure(
         attention, tokens, scores, title=f"{head_name(layer, head)}, the first for '{criterion}'"
     )
