@@ -19,9 +19,16 @@ EXPECTED = [
     "04_reward_hacking",
     "05_paper_figures",
     "06_your_own_model",
+    "07_a_real_model",
 ]
 PLOTLY = "application/vnd.plotly.v1+json"
+REAL = "07_a_real_model"
+"""The notebook that downloads a model."""
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+each_run = pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, id=path.stem, marks=[pytest.mark.real] * (path.stem == REAL)) for path in NOTEBOOKS],
+)
 
 
 def test_the_notebooks_are_those_that_the_readme_names():
@@ -49,7 +56,7 @@ def test_a_notebook_teaches_in_prose(path):
 
 
 @pytest.mark.notebook
-@each_notebook
+@each_run
 def test_a_notebook_runs_from_a_clean_kernel(path, tmp_path, monkeypatch, chromium):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))
