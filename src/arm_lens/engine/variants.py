@@ -128,11 +128,22 @@ def pieces(
         rows = len(replay.verdicts.rows())
         prompts, per_pass = Footprint.of(model).cut(count, slots, rows, budget, as_rows)
         for some in chunks(len(picked), prompts):
-            index = torch.tensor(picked[some], device=replay.device)
-            those = [segment.rows(index) for segment in past]
-            those = [segment.outside_inference_mode() for segment in those] if differentiable else those
+            those = _selected(past, picked[some], len(batch), replay.device, differentiable)
             for span in chunks(count, per_pass):
                 yield Piece(replay, [batch[row] for row in picked[some]], span, those, as_rows)
+
+
+def _selected(
+    past: list[KVSegment], rows: list[int], of: int, device: torch.device, differentiable: bool
+) -> list[KVSegment]:
+    """Some rows of what a batch has read; as copies that may take part in gradients if these are wanted."""
+    index = torch.tensor(rows, device=device)
+    if not differentiable:
+        return past if len(rows) == of else [segment.rows(index) for segment in past]
+    with torch.inference_mode(False):  # then what is selected is a copy that may; a row that all share is not selected
+        return [
+            segment.rows(index) if len(segment.positions) > 1 else segment.outside_inference_mode() for segment in past
+        ]
 
 
 def find_out(replay: Replay, count: int = 1) -> None:
