@@ -12,7 +12,7 @@ from scipy import stats
 
 from arm_lens import HeadScores
 from arm_lens.comparison import agreement, rank_correlation
-from arm_lens.comparison.correlation import spearman
+from arm_lens.evaluation.statistics import spearman
 
 
 def correlated(n, rho, rng, ties=False):

@@ -21,6 +21,7 @@ from arm_lens.attribution.outcomes import Outcome
 from arm_lens.attribution.reading import attention_rows, direct_logits, token_texts
 from arm_lens.engine.reading import mean_heads
 from arm_lens.engine.sharing import shared_readings
+from arm_lens.evaluation.trust import COLUMNS, with_trust
 from arm_lens.frames import ATTRIBUTIONS, checked
 from arm_lens.heads import Head, HeadSet, Named, ScoredLike, attributions_frame
 from arm_lens.judges.questions import Question, verdicts_of
@@ -166,11 +167,13 @@ def _extreme_tokens(reward: ActivationRewardModel, logits: Float[Tensor, " vocab
 
 
 def _scores_of(head: Head, attributions: pd.DataFrame | None) -> pd.DataFrame:
-    """A head's rows, with its rank among all heads of the same criterion, measure and outcome."""
+    """A head's rows, with its rank among all heads of the same criterion, measure and outcome, and how far to trust it."""
     columns = [*SCORES.required, "rank", "heads"]
     if attributions is None or attributions.empty:
         return pd.DataFrame(columns=columns)
-    groups = checked(attributions, SCORES).groupby(["criterion", "measure", "outcome"], sort=False)["score"]
+    attributions = with_trust(checked(attributions, SCORES))
+    columns += [column for column in COLUMNS if column in attributions.columns]
+    groups = attributions.groupby(["criterion", "measure", "outcome"], sort=False)["score"]
     ranked = attributions.assign(rank=groups.rank(ascending=False, method="min"), heads=groups.transform("count"))
     own = ranked[(ranked["layer"] == head.layer) & (ranked["head"] == head.head)]
     if own.empty:

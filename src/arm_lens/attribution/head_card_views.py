@@ -16,6 +16,7 @@ from arm_lens.display import LINE_WIDTH, card, frame_table, of_each_verdict, sma
 from arm_lens.display.maps import NEGATIVE, POSITIVE
 from arm_lens.display.notebook import escaped
 from arm_lens.display.words import number
+from arm_lens.evaluation.trust import trust_notes
 from arm_lens.heads import Head
 
 ZERO_SHOT, FEW_SHOT = "zero-shot", "few-shot"
@@ -54,7 +55,8 @@ class HeadCard:
     centred: bool
     """Whether the head's own mean on these questions was subtracted."""
     scores: pd.DataFrame
-    """Rows of the given attributions for this head, with rank (1 for the highest score) and heads (how many there are)."""
+    """Rows of the given attributions for this head, with rank (1 for the highest score) and heads (how many there are), and
+    if a measure is cheap, the columns of `arm_lens.evaluation.trust.with_trust`."""
     outcome: Outcome
     """The outcome whose scores the card displays; for measures without it, the first outcome they have."""
     max_examples: int
@@ -101,7 +103,8 @@ class HeadCard:
             lines += ["", "Scores, with the rank among all heads:"]
             table = _score_table(self).to_string(line_width=LINE_WIDTH - 2)
             lines += [f"  {line}" for line in table.splitlines()]
-            lines += _wrapped(_outcomes(self))
+            for note in (_outcomes(self), *trust_notes(self.displayed_scores())):
+                lines += _wrapped(note)
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
@@ -125,7 +128,7 @@ class HeadCard:
         if len(self.scores):
             parts.append(_heading("Scores, with the rank among all heads"))
             parts.append(frame_table(_score_table(self), rows=60))
-            parts.append(small_print(_outcomes(self)))
+            parts += map(small_print, (_outcomes(self), *trust_notes(self.displayed_scores())))
         return f'<div style="max-width:900px">{card(self.name, facts, *parts)}</div>'
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import pandas as pd
@@ -13,8 +14,9 @@ from scipy import stats
 from torch import Tensor
 
 from arm_lens.attribution.outcomes import Outcome
-from arm_lens.display import card, extremes, frame_table, score_map
+from arm_lens.display import LINE_WIDTH, card, extremes, frame_table, score_map, small_print
 from arm_lens.evaluation.statistics import LEVEL
+from arm_lens.evaluation.trust import CAUSAL, STANDS_IN_FOR, trust_notes, with_trust
 from arm_lens.frames import ATTRIBUTIONS, checked
 from arm_lens.heads import HeadScores, Named, ScoredLike, attributions_frame
 
@@ -105,6 +107,30 @@ class Attribution(Estimates):
 
     measure: str
     """``injection``, ``shapley``, ...: as in the column ``measure`` of frames."""
+    causal: Attribution | None = None
+    """The causal measure that a cheap one is displayed with; see `beside`."""
+
+    def beside(self, causal: Attribution) -> Attribution:
+        """This cheap measure with its agreement with a causal one of the same examples, which is displayed from now on.
+
+        Raises:
+            ValueError: if this measure is not cheap, the other is not causal, or they are of different models, criteria or
+                numbers of examples.
+        """
+        if self.measure not in STANDS_IN_FOR or causal.measure not in CAUSAL:
+            raise ValueError(
+                f"{self.measure!r} beside {causal.measure!r}: put a cheap measure ({', '.join(STANDS_IN_FOR)}) beside a "
+                f"causal one ({', '.join(CAUSAL)})"
+            )
+        shapes = [tuple(next(iter(one.values.values())).shape) for one in (self, causal)]
+        for what, mine, other in (
+            ("layers and heads", *shapes),
+            ("the criterion", self.criterion, causal.criterion),
+            ("examples", self.n or causal.n, causal.n),
+        ):
+            if mine != other:
+                raise ValueError(f"{self.measure!r} and {causal.measure!r} differ in {what}: {mine} and {other}")
+        return replace(self, causal=causal)
 
     def head_scores(self, outcome: Outcome = "probability") -> HeadScores:
         """The scores as `HeadScores`, for ``top(k)`` and everything else that takes them.
@@ -113,7 +139,8 @@ class Attribution(Estimates):
             ValueError: if the outcome was not measured.
         """
         outcome = "search" if "search" in self.values else outcome
-        return HeadScores(f"{self.measure} on {outcome}", self._values(outcome, self.measure).float())
+        cheap = " (cheap, not causal)" if self.measure in STANDS_IN_FOR else ""
+        return HeadScores(f"{self.measure} on {outcome}{cheap}", self._values(outcome, self.measure).float())
 
     def frame(self) -> pd.DataFrame:
         """Tidy table, a row per outcome and head.
@@ -128,25 +155,30 @@ class Attribution(Estimates):
             parts.append(table)
         table = pd.concat(parts, ignore_index=True).assign(criterion=self.criterion, measure=self.measure)
         front = ["criterion", "measure", "outcome"]
-        return table[[*front, *table.columns.drop(front)]]
+        table = table[[*front, *table.columns.drop(front)]]
+        if self.causal is None:
+            return with_trust(table)
+        return with_trust(pd.concat([table, self.causal.frame()], ignore_index=True)).iloc[: len(table)]
 
-    def _extremes(self) -> tuple[Outcome, pd.DataFrame]:
-        """The outcome on display, and its highest and lowest scores."""
+    def _extremes(self) -> tuple[Outcome, pd.DataFrame, list[str]]:
+        """The outcome on display, its highest and lowest scores, and how far they can be trusted."""
         outcome: Outcome = "probability" if "probability" in self.values else self.outcomes[0]
         frame = self.frame()
-        return outcome, extremes(frame[frame["outcome"] == outcome], name=outcome)
+        rows = frame[frame["outcome"] == outcome]
+        return outcome, extremes(rows, name=outcome), trust_notes(rows)
 
     def __repr__(self) -> str:
         of = f" of {self.criterion!r}" if self.criterion else ""
         first = f"Attribution({self.measure!r}{of} on {', '.join(self.outcomes)}, n = {self.n})"
-        return "\n  ".join([first, *self._extremes()[1].to_string().splitlines()])
+        _, rows, notes = self._extremes()
+        wrapped = [line for note in notes for line in textwrap.wrap(note, LINE_WIDTH - 2)]
+        return "\n  ".join([first, *rows.to_string().splitlines(), *wrapped])
 
     def _repr_html_(self) -> str:
         facts = {"criterion": self.criterion or None, "outcomes": ", ".join(self.outcomes), "n": self.n or None}
-        outcome, rows = self._extremes()
-        return card(
-            f"Attribution: {self.measure} on {outcome}", facts, score_map(self.values[outcome]), frame_table(rows)
-        )
+        outcome, rows, notes = self._extremes()
+        title, parts = f"Attribution: {self.measure} on {outcome}", map(small_print, notes)
+        return card(title, facts, score_map(self.values[outcome]), frame_table(rows), *parts)
 
 
 def scores_of(
@@ -159,7 +191,7 @@ def scores_of(
     Args:
         attributions: several, also by the name of the criterion; or their table: criterion, measure, outcome, layer, head,
             score.
-        measure: its name; ``selection_probability`` has every outcome.
+        measure: its name; ``selection_probability`` and ``head_gating`` have every outcome.
         outcome: its name.
 
     Raises:

@@ -1,6 +1,7 @@
 """Several measures of one reward model at once, in one tidy frame.
 
-Report a cheap measure only together with its agreement with a causal one: `arm_lens.comparison.agreement` takes the frame.
+The rows of a cheap measure also have its agreement with a causal one (`arm_lens.evaluation.trust`);
+`arm_lens.comparison.agreement` takes the frame and compares all measures with each other.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from arm_lens.attribution.grid import Heads, measured
 from arm_lens.attribution.integrated import integrated_gradients
 from arm_lens.attribution.result import Attribution
 from arm_lens.attribution.shapley import shapley_values
+from arm_lens.evaluation.trust import with_trust
 from arm_lens.heads import HeadSet
 from arm_lens.preferences import Preference
 from arm_lens.reward.model import ActivationRewardModel
@@ -77,7 +79,8 @@ def attribute(
         progress: show progress bars.
 
     Returns:
-        The frames of the measures (`Attribution.frame`), one below the other, under the reward model's criterion.
+        The frames of the measures (`Attribution.frame`), one below the other, under the reward model's criterion; each cheap
+        measure with its agreement with a causal one, if one was measured.
 
     Raises:
         ValueError: if a measure is unknown, or needs a search by probabilities and there was none; or if the reward model
@@ -114,4 +117,4 @@ def attribute(
     # Expensive measures last, so that the errors of cheap ones come at once.
     order = tqdm([one for one in reversed(MEASURES) if one in wanted], desc="measures", disable=not progress)
     found = {measure: measure_heads[measure]().frame() for measure in order}
-    return pd.concat([found[measure] for measure in wanted], ignore_index=True)
+    return with_trust(pd.concat([found[measure] for measure in wanted], ignore_index=True))

@@ -14,8 +14,7 @@ from itertools import combinations
 import pandas as pd
 from scipy import stats
 
-from arm_lens.comparison.correlation import spearman
-from arm_lens.evaluation.statistics import LEVEL
+from arm_lens.evaluation.statistics import LEVEL, spearman
 from arm_lens.frames import ATTRIBUTIONS, checked
 from arm_lens.heads import Named, ScoredLike, attributions_frame
 
@@ -30,8 +29,8 @@ def agreement(attributions: Sequence[ScoredLike] | Named[ScoredLike] | pd.DataFr
     """Spearman's correlation of each two measures over the heads that have both scores.
 
     A measure with the outcome ``search`` (selection probability) is compared with the others on each of their outcomes.
-    Within a criterion the interval is over heads, as in `arm_lens.comparison.correlation`. Over criteria it is Student's t
-    interval of the mean correlation for other criteria of this kind, which is wide with two or three.
+    Within a criterion the interval is over heads (`arm_lens.evaluation.statistics.rank_correlation`). Over criteria it is
+    Student's t interval of the mean correlation for other criteria of this kind, which is wide with two or three.
 
     Args:
         attributions: several, also by the criterion's name; or their table: criterion, measure, outcome, layer, head, score.

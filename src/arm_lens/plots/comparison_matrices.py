@@ -17,6 +17,7 @@ import plotly.graph_objects as go
 from scipy.cluster import hierarchy
 
 from arm_lens.display import head_name
+from arm_lens.evaluation.trust import with_trust
 from arm_lens.frames import (
     AGREEMENT,
     ATTRIBUTIONS,
@@ -32,7 +33,7 @@ from arm_lens.frames import (
 from arm_lens.heads import Named, ScoredLike, attributions_frame
 from arm_lens.plots.cuts import having, only
 from arm_lens.plots.matrices import ACCURACY, Cells, Entry, Layout, Scale, matrices, rule
-from arm_lens.plots.measures import measure_name, measure_styles, outcome_name
+from arm_lens.plots.measures import measure_name, measure_styles, outcome_name, trust_captions
 from arm_lens.plots.notation import (
     accuracy_text,
     caption,
@@ -276,7 +277,7 @@ def head_matrix(
         top: how many heads of each criterion.
         order: rows by layer from the first, or similar rows next to each other.
     """
-    scores = checked(attributions_frame(attributions), ATTRIBUTIONS)
+    scores = with_trust(checked(attributions_frame(attributions), ATTRIBUTIONS))
     table = only(having(scores, "outcome", outcome, ATTRIBUTIONS), "measure", measure, ATTRIBUTIONS)
     criteria = criteria_of(table)
     wide = table.pivot(index=["layer", "head"], columns="criterion", values="score")[criteria]
@@ -295,7 +296,8 @@ def head_matrix(
     figure, layout = matrices([cells], [head_name(*row) for row in rows], criteria, _scale(cells), heights=22)
     name = measure_name(str(table["measure"].iloc[0]))
     which = f"The {top} largest heads of each criterion." if heads is None and top > 1 else ""
-    return caption(figure, [f"{name} on {outcome_name(outcome)}.", which, layout.marks, _gaps(cells)])
+    what = f"{name} on {outcome_name(outcome)}."
+    return caption(figure, [what, which, layout.marks, _gaps(cells), *trust_captions(table)])
 
 
 def interaction_matrix(

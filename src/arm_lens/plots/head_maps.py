@@ -14,11 +14,12 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from arm_lens.display import head_name
+from arm_lens.evaluation.trust import with_trust
 from arm_lens.frames import ATTRIBUTIONS, HEADS, checked, criteria_of
 from arm_lens.heads import Chosen, Named, ScoredLike, attributions_frame, heads_frame
 from arm_lens.plots.cuts import having
 from arm_lens.plots.layer_maps import MapGrid
-from arm_lens.plots.measures import measure_name, measure_styles, outcome_name
+from arm_lens.plots.measures import measure_name, measure_styles, outcome_name, trust_captions
 from arm_lens.plots.notation import caption, digits_for, hover_text, largest, score_text, signed, span_text
 from arm_lens.plots.theme import DIVERGING, HEAT, label, literal
 
@@ -60,7 +61,19 @@ def selection_probabilities(
         raise ValueError(f"the search for {criterion!r} went by no probability of being selected")
     expected = table.groupby(["criterion", "seed"], sort=False)["probability"].sum().groupby("criterion").mean()
     notes = [f"{expected[criterion]:.1f} heads expected" for criterion in criteria_of(table)]
-    return _maps(table, table["probability"], notes, "selection<br>probability", 0.5, attributions)
+    figure = _maps(table, table["probability"], notes, "selection<br>probability", 0.5, attributions)
+    return caption(figure, trust_captions(_probability_scores(table, attributions)))
+
+
+def _probability_scores(heads: pd.DataFrame, attributions: Known | None) -> pd.DataFrame:
+    """Mean probabilities as scores, with their agreement with the causal ones among the attributions."""
+    means = (
+        heads.groupby(["criterion", "layer", "head"], sort=False)["probability"].mean().rename("score").reset_index()
+    )
+    means = means.assign(measure="selection_probability", outcome="search", n=0)
+    known = means.iloc[:0] if attributions is None else attributions_frame(attributions)
+    others = known[known["measure"] != "selection_probability"]
+    return with_trust(pd.concat([means, others[list(means.columns)]], ignore_index=True)).iloc[: len(means)]
 
 
 def _maps(
@@ -128,7 +141,7 @@ def attribution_maps(
         measure: which one; needed if the table has several measures of several criteria.
         criterion: which one; likewise.
     """
-    every = checked(attributions_frame(attributions), ATTRIBUTIONS)
+    every = with_trust(checked(attributions_frame(attributions), ATTRIBUTIONS))
     known = having(every, "outcome", outcome, ATTRIBUTIONS)
     known = known if criterion is None else having(known, "criterion", criterion, ATTRIBUTIONS)
     shown = known if measure is None else having(known, "measure", measure, ATTRIBUTIONS)
@@ -165,23 +178,9 @@ def attribution_maps(
         grid.mark_of_sign if min(map(np.nanmin, tables)) < 0 else "",
         "×: not measured." if np.isnan(tables).any() else "",
         f"Without {' and '.join(map(measure_name, left_out))}, which is on no outcome." if left_out else "",
-        _trust(dict(zip(measures, tables, strict=True))) if by_measure else "",
+        *trust_captions(shown),
     ]
     return caption(figure, [f"{what} on {outcome_name(outcome)}.", *notes])
-
-
-def _trust(tables: dict[str, np.ndarray]) -> str:
-    """How far the cheap measures agree with the first causal one, which every figure of cheap measures says."""
-    scores = pd.DataFrame({measure: table.ravel() for measure, table in tables.items()})
-    styles = measure_styles(tables)
-    causal = next((measure for measure, style in styles.items() if style.causal), None)
-    cheap = [measure for measure, style in styles.items() if not style.causal]
-    if causal is None or not cheap:
-        return ""
-    rho = {measure_name(one): signed(scores[causal].corr(scores[one], "spearman"), digits=2) for one in cheap}
-    return (
-        f"Rank correlation with {measure_name(causal)}: {', '.join(f'{name} {value}' for name, value in rho.items())}."
-    )
 
 
 def _hover(head: tuple[str, int, int], measure: str, texts: dict[str, str]) -> str:

@@ -11,7 +11,8 @@ import plotly.graph_objects as go
 from scipy import stats
 
 from arm_lens.display import head_name
-from arm_lens.frames import AGREEMENT, ATTRIBUTIONS, checked, criteria_of
+from arm_lens.evaluation.statistics import spearman
+from arm_lens.frames import ATTRIBUTIONS, checked, criteria_of
 from arm_lens.heads import Named, ScoredLike, attributions_frame, evenly_spaced
 from arm_lens.plots.cuts import having
 from arm_lens.plots.measures import measure_name, outcome_name
@@ -39,9 +40,8 @@ def measures_against_each_other(
     y: str = "shapley",
     outcome: str = "probability",
     criterion: str | None = None,
-    agreement: pd.DataFrame | None = None,
 ) -> go.Figure:
-    """A dot per head with both intervals, a panel per criterion, and the rank correlation in its title.
+    """A dot per head with both intervals, a panel per criterion, and the rank correlation with its interval in the title.
 
     Heads far from the Theil-Sen line, by more than four robust standard deviations of the residuals, are named.
 
@@ -51,7 +51,6 @@ def measures_against_each_other(
         y: the measure on the y axis.
         outcome: whose scores.
         criterion: which one; all if not given.
-        agreement: as `agreement_matrix` takes it, for the intervals of the correlations.
     """
     table = having(checked(attributions_frame(attributions), ATTRIBUTIONS), "outcome", outcome, ATTRIBUTIONS)
     table = table if criterion is None else having(table, "criterion", criterion, ATTRIBUTIONS)
@@ -63,7 +62,7 @@ def measures_against_each_other(
     parts = {criterion: part for criterion, part in parts.items() if len(part) >= 3}
     if not parts:
         raise ValueError(f"fewer than three heads have both {x!r} and {y!r}")
-    notes = [_note(part, _interval(agreement, criterion, outcome, x, y)) for criterion, part in parts.items()]
+    notes = [_note(part) for part in parts.values()]
     figure, panels = facets(
         list(parts), notes=notes, height=190, left=76, gap_x=54, x=literal(measure_name(x)), y=literal(measure_name(y))
     )
@@ -100,23 +99,12 @@ def _far(part: pd.DataFrame) -> np.ndarray:
     return far_off(part["score_x"].to_numpy(dtype=float), part["score_y"].to_numpy(dtype=float))
 
 
-def _note(part: pd.DataFrame, interval: tuple[float | int, float] | None) -> str:
-    rho = float(stats.spearmanr(part["score_x"], part["score_y"]).statistic)
-    text = f"ρ = {rho:.2f}" + (f" ({interval[0]:.2f} to {interval[1]:.2f})" if interval else "")
-    return text.replace("-", "−")
-
-
-def _interval(
-    agreement: pd.DataFrame | None, criterion: str, outcome: str, x: str, y: str
-) -> tuple[float | int, float] | None:
-    if agreement is None:
-        return None
-    rows = having(checked(agreement, AGREEMENT), "outcome", outcome, AGREEMENT)
-    for a, b in ((x, y), (y, x)):
-        found = rows[(rows["criterion"] == criterion) & (rows["measure_a"] == a) & (rows["measure_b"] == b)]
-        if not found.empty:
-            return float(found["ci_low"].iloc[0]), float(found["ci_high"].iloc[0])
-    return None
+def _note(part: pd.DataFrame) -> str:
+    found = spearman(part["score_x"].to_numpy(dtype=float), part["score_y"].to_numpy(dtype=float))
+    if np.isnan(found.spearman):
+        return "ρ unknown"
+    interval = "" if np.isnan(found.ci_low) else f" ({found.ci_low:.2f} to {found.ci_high:.2f})"
+    return f"ρ = {found.spearman:.2f}{interval}".replace("-", "−")
 
 
 def _limits(part: pd.DataFrame, axis: str) -> tuple[float, float]:

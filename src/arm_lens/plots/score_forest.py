@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from arm_lens.frames import ATTRIBUTIONS, checked, criteria_of
-from arm_lens.plots.measures import measure_styles, outcome_name
+from arm_lens.plots.measures import measure_styles, outcome_name, trust_captions
 from arm_lens.plots.notation import HOVER, excludes, hover_text, score_text, whiskers
 from arm_lens.plots.panels import balanced_columns, rows_axis
 from arm_lens.plots.sheet import HEADING, ZERO_LINE, Sheet
@@ -89,6 +89,7 @@ class ScoreForest:
                     for measure, one in outcomes.items()
                     if one != self.outcome
                 ),
+                *trust_captions(self.scores),
                 f"Not drawn: {', '.join(styles[one].name for one in self.left_out)}." if self.left_out else "",
             ]
         )

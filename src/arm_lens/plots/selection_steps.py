@@ -15,6 +15,7 @@ from arm_lens.display import head_name
 from arm_lens.frames import HISTORY, TRAJECTORY, checked, criteria_of
 from arm_lens.heads import HasHeads, Named, evenly_spaced, history_frame, trajectory_frame
 from arm_lens.plots.layer_maps import MapGrid
+from arm_lens.plots.measures import trust_captions
 from arm_lens.plots.notation import caption
 from arm_lens.plots.panels import band, facets
 from arm_lens.plots.theme import HEAT, INK, MEETS, MUTED, current_theme, label, narrow
@@ -114,8 +115,9 @@ def selection_steps(trajectory: HasHeads | Named[HasHeads] | pd.DataFrame) -> go
     )
     colors = HEAT
     grid.finish(figure, "selection<br>probability", cmin=0, cmax=1, colorscale=colors)
+    caption(figure, [f"After step {last} of the search." * printed, *_trust(criteria)])
     if printed:
-        return caption(figure, [f"After step {last} of the search."])
+        return figure
     maps = [index for index, trace in enumerate(figure.data) if trace.type == "heatmap"]
     # Frames replace all annotations: besides the titles, those that come with the colour bar.
     words = [note.to_plotly_json() for note in figure.layout.annotations]
@@ -173,14 +175,14 @@ def selection_trajectories(
     )
     for index, (some, one) in enumerate(zip(chosen, wide, strict=True)):
         place = panels.place(index)
-        others = one.columns.difference(some, sort=False)
-        parts = ((others, UNCHOSEN, 0.8, "not chosen", UNCHOSEN_REST), (some, MEETS, 1.5, "chosen", CHOSEN_REST))
+        unchosen = one.columns.difference(some, sort=False)
+        parts = ((unchosen, UNCHOSEN, 0.8, "not chosen", UNCHOSEN_REST), (some, MEETS, 1.5, "chosen", CHOSEN_REST))
         drawn = [one.iloc[-1][heads].nlargest(most).index for heads, *_ in parts]
         for (heads, *_, name, color), lines in zip(parts, drawn, strict=True):
-            rest = one[heads.difference(lines, sort=False)]
-            if not rest.empty and rest.shape[1]:
+            others = one[heads.difference(lines, sort=False)]
+            if others.shape[1]:
                 figure.add_trace(
-                    band(one.index, rest.min(axis=1), rest.max(axis=1), color, name=f"{name}, rest"), **place
+                    band(one.index, others.min(axis=1), others.max(axis=1), color, name=f"{name}, rest"), **place
                 )
         for (_, color, width, name, _), lines in zip(parts, drawn, strict=True):
             _add_lines(figure, one[lines], color, width, name, place)
@@ -192,9 +194,13 @@ def selection_trajectories(
     rest = (
         f"Lines: the {most} most probable chosen heads and the {most} most probable others; bands: the rest." * banded
     )
-    return caption(
-        figure, ["Blue: heads that end above 0.5 (dashed), named in the order of their last probability.", rest]
-    )
+    what = "Blue: heads that end above 0.5 (dashed), named in the order of their last probability."
+    return caption(figure, [what, rest, *_trust(criteria)])
+
+
+def _trust(criteria: list[str]) -> list[str]:
+    """That a probability of the search is no effect of a head."""
+    return trust_captions(pd.DataFrame({"criterion": criteria, "measure": "selection_probability"}))
 
 
 def _add_lines(

@@ -11,6 +11,7 @@ import pandas as pd
 
 from arm_lens.attribution import scores_of
 from arm_lens.display import card, frame_table, frame_text, head_name, sizes, small_print, strongest
+from arm_lens.evaluation.trust import trust_notes, with_trust
 from arm_lens.storage import DamagedFileError, digest_of_bytes, write_bytes, write_json
 
 RECORD = "study.json"
@@ -103,15 +104,22 @@ class HeadStudy:
     def _rows(self) -> str:
         return ", ".join(f"{name} {len(table)}" for name, table in self._tables().items() if len(table))
 
+    def _trust(self) -> list[str]:
+        """How far the cheap measures of the study agree with causal ones, on the outcome of the view."""
+        table = with_trust(self.attributions)
+        return trust_notes(table[table["outcome"].isin(["probability", "search"])])
+
     def __repr__(self) -> str:
         if self.attributions.empty:
             return "HeadStudy: no attributions"
         size = sizes(self.attributions, COUNTED)
-        return f"HeadStudy of {size}\n{ABOUT}\n{frame_text(self.first_heads())}\nrows: {self._rows()}"
+        first = frame_text(self.first_heads())
+        return "\n".join([f"HeadStudy of {size}", ABOUT, first, f"rows: {self._rows()}", *self._trust()])
 
     def _repr_html_(self) -> str:
         if self.attributions.empty:
             return card("Study of heads", {"attributions": "none"})
         measures = ", ".join(self.attributions["measure"].unique())
         facts = {"size": sizes(self.attributions, COUNTED), "measures": measures, "rows": self._rows()}
-        return card("Study of heads", facts, small_print(f"{ABOUT}."), frame_table(self.first_heads()))
+        notes = map(small_print, self._trust())
+        return card("Study of heads", facts, small_print(f"{ABOUT}."), frame_table(self.first_heads()), *notes)

@@ -23,6 +23,7 @@ from arm_lens.evaluation.statistics.paired import (
     permutation_test,
     sign_flip_test,
 )
+from arm_lens.evaluation.statistics.rank_correlation import spearman
 from arm_lens.evaluation.statistics.ranking import roc_area
 from arm_lens.evaluation.statistics.variation import Variation, variation
 
@@ -41,6 +42,7 @@ __all__ = [
     "reliability",
     "roc_area",
     "sign_flip_test",
+    "spearman",
     "stable_seed",
     "variation",
     "wilson",
