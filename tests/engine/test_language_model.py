@@ -151,3 +151,16 @@ def test_a_real_language_model_is_read_steered_and_replayed_alike():
     torch.testing.assert_close(together, alone, atol=2e-3, rtol=1e-3)
     replayed = Replay(model, sequences, VerdictTokens((5,), (6,))).logits(heads.mask[None], means.values)[:, 0]
     torch.testing.assert_close(replayed, alone, atol=2e-3, rtol=1e-3)
+
+
+def test_the_unembedding_multiplies_contiguous_activations(model_of):
+    """PyTorch can take hundreds of times as long for a slice in bfloat16."""
+    model = model_of("llama")
+    head, seen = model.unembed.original_component, []
+    handle = head.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    try:
+        last_logits(model, pad(SEQUENCES, side="left"))
+    finally:
+        handle.remove()
+    assert [one.shape[:2] for one in seen] == [(len(SEQUENCES), 1)] and seen[0].is_contiguous()
+    assert model.unembed.original_component is head
