@@ -139,8 +139,7 @@ class Attribution(Estimates):
             ValueError: if the outcome was not measured.
         """
         outcome = "search" if "search" in self.values else outcome
-        cheap = " (cheap, not causal)" if self.measure in STANDS_IN_FOR else ""
-        return HeadScores(f"{self.measure} on {outcome}{cheap}", self._values(outcome, self.measure).float())
+        return HeadScores(_name_of_scores(self.measure, outcome), self._values(outcome, self.measure).float())
 
     def frame(self) -> pd.DataFrame:
         """Tidy table, a row per outcome and head.
@@ -202,9 +201,13 @@ def scores_of(
     if wanted.empty:
         raise ValueError(f"there is no {measure!r} on {outcome!r} in the attributions")
     return {
-        str(criterion): HeadScores.from_frame(rows[["layer", "head", "score"]], name=f"{measure} on {outcome}")
+        str(criterion): HeadScores.from_frame(rows[["layer", "head", "score"]], name=_name_of_scores(measure, outcome))
         for criterion, rows in wanted.groupby("criterion", sort=False)
     }
+
+
+def _name_of_scores(measure: str, outcome: Outcome) -> str:
+    return f"{measure} on {outcome}" + " (cheap, not causal)" * (measure in STANDS_IN_FOR)
 
 
 def clustered_error(values: Float[Tensor, "example ..."], clusters: Sequence[Hashable]) -> Float[Tensor, " *shape"]:

@@ -24,6 +24,8 @@ from arm_lens.plots.notation import caption, digits_for, hover_text, largest, sc
 from arm_lens.plots.theme import DIVERGING, HEAT, label, literal
 
 WHOLE = HEADS.needing(*HEADS.required, "probability")
+MOST_HOVERS = 1000
+"""Heads for which hovering shows all measures: of more, the figure would take tens of megabytes."""
 Known = Sequence[ScoredLike] | Named[ScoredLike] | pd.DataFrame
 
 
@@ -133,7 +135,7 @@ def attribution_maps(
     """Layer by head maps of scores: a panel per criterion for one measure, or a panel per measure for one criterion.
 
     A minus stands in cells notably below zero, a cross where a head was not measured. Hovering shows a head's score with its
-    interval, and all other measures of the head in the table.
+    interval, and in models of at most 1000 heads all other measures of the head in the table.
 
     Args:
         attributions: one or several, also by the criterion's name; or a table like `arm_lens.frames.ATTRIBUTIONS`.
@@ -159,11 +161,14 @@ def attribution_maps(
     titles = [measure_name(one) if by_measure else name for name, one in panels]
     figure = grid.panels.figure(titles, [_range(table) for table in tables])
     common = 1.0 if by_measure else largest(np.stack(tables))
+    every_measure = grid.n_layers * grid.n_heads <= MOST_HOVERS
     texts: dict[tuple[str, int, int], dict[str, str]] = {}
     for row in known.to_dict("records"):
         texts.setdefault((row["criterion"], row["layer"], row["head"]), {})[row["measure"]] = score_text(row)
     for index, ((name, one), table) in enumerate(zip(panels, tables, strict=True)):
-        hover = [_hover((name, *head), one, texts.get((name, *head), {})) for head in np.ndindex(*table.shape)]
+        hover = [
+            _hover((name, *head), one, texts.get((name, *head), {}), every_measure) for head in np.ndindex(*table.shape)
+        ]
         z = table / largest(table) if by_measure else table
         hovers = np.array(hover, dtype=object).reshape(table.shape)
         grid.add(figure, index, z, hovers, span=common, name=label(titles[index]))
@@ -183,9 +188,10 @@ def attribution_maps(
     return caption(figure, [f"{what} on {outcome_name(outcome)}.", *notes])
 
 
-def _hover(head: tuple[str, int, int], measure: str, texts: dict[str, str]) -> str:
+def _hover(head: tuple[str, int, int], measure: str, texts: dict[str, str], every: bool) -> str:
     criterion, *place = head
-    others = [f"{literal(measure_name(one))} {texts[one]}" for one in measure_styles(texts) if one != measure]
+    shown = [one for one in measure_styles(texts) if one != measure] if every else []
+    others = [f"{literal(measure_name(one))} {texts[one]}" for one in shown]
     own = f"<b>{literal(measure_name(measure))} {texts.get(measure, 'not measured')}</b>"
     return hover_text(criterion, head_name(*place), own, *others)
 

@@ -33,7 +33,7 @@ from arm_lens.engine.reading import HeadMeans
 from arm_lens.engine.sharing import sharing
 from arm_lens.engine.steering import Injection, steer
 from arm_lens.engine.verdict_tokens import VerdictScores
-from arm_lens.heads import HeadScores, HeadSet
+from arm_lens.heads import PROBABILITIES, HeadScores, HeadSet
 from arm_lens.judges.artefact import QuestionRecord, Record, check_tensors
 from arm_lens.judges.base import VerdictJudge
 from arm_lens.judges.fingerprint import fingerprint_of
@@ -402,6 +402,7 @@ class ActivationRewardModel(VerdictJudge, AskingJudge):
 
     def _repr_html_(self) -> str:
         record, found = self.record, self.selection
+        searched = " (of the search, not an effect)" * (found is not None and found.head_scores.name in PROBABILITIES)
         facts = {
             "criterion": record.criterion or "unnamed",
             "criterion_text": self.judge.criterion_text or None,
@@ -410,7 +411,7 @@ class ActivationRewardModel(VerdictJudge, AskingJudge):
             "read": f"{record.n_read} questions in {record.readings} prompts",
             "chosen on": found and f"{record.n_validation} questions",
             "heads": f"{len(self.heads)} of {self.heads.mask.numel()} {listed(self.heads)}",
-            "shade": found and found.head_scores.name,
+            "shade": found and found.head_scores.name + searched,
             "reward": found and f"{first_and_last(found.history, 'reward')} ({record.reward})",
             "notes": "; ".join(record.notes) or None,
         }
