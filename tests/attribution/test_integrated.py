@@ -69,7 +69,7 @@ def test_that_too_much_is_missing_is_said(model_of):
     objective = objective_of(model_of("llama"))
     strong = JudgingObjective(objective.replay, 20 * objective.values, LABELS)
     with pytest.warns(
-        CompletenessWarning, match=r"of 12 heads with 1 steps add up to .* on gap, where .* pass more steps"
+        CompletenessWarning, match="of 12 heads with 1 step add up to .* on gap, where .* pass more steps"
     ):
         integrated_gradients(strong, steps=1)
     with pytest.raises(ValueError, match="at least 1 step, not 0"):

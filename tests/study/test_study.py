@@ -114,7 +114,8 @@ def test_every_head_has_every_measure_of_every_criterion(study):
     assert list(study.attributions["criterion"].unique()) == list(CRITERIA)
     # a greedy search knows no probabilities
     assert set(study.attributions["measure"]) == set(MEASURES) - {"selection_probability"}
-    assert len(counts) == 3 * 8 * 3
+    # Integrated gradients have no accuracy; gates have an outcome of their own.
+    assert len(counts) == 3 * (9 * 3 + 2 + 1)
 
 
 def test_heads_are_attributed_on_the_first_half(study, rewards, halves):
@@ -346,7 +347,7 @@ def test_reward_models_of_two_language_models_are_refused_whatever_they_are_call
 
 def test_a_study_shows_its_size_and_the_first_heads_of_each_criterion(study):
     text, page = repr(study), study._repr_html_()
-    assert "3 criteria, 8 measures" in text and f"heads {3 * 12}" in text
+    assert "3 criteria, 11 measures" in text and f"heads {3 * 12}" in text
     assert "a &lt;b&gt;/x_50%" in page and "<b>" not in page
     for name, scores in scores_of(study.attributions).items():
         best = max(scores.values.flatten().tolist())
