@@ -23,7 +23,7 @@ EXPECTED = [
 ]
 PLOTLY = "application/vnd.plotly.v1+json"
 REAL = "07_a_real_model"
-"""The notebook that downloads a model."""
+"""The notebook that downloads a model. It takes 130 seconds on a processor that is quick in bfloat16, and more on others."""
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 each_run = pytest.mark.parametrize(
     "path",
@@ -64,7 +64,7 @@ def test_a_notebook_runs_from_a_clean_kernel(path, tmp_path, monkeypatch, chromi
     client = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}})
     before = _seconds_of_children()
     client.execute()  # a cell that raises, raises here
-    assert _seconds_of_children() - before < 180
+    assert _seconds_of_children() - before < (300 if path.stem == REAL else 180)
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     stderr = "".join(output.text for output in outputs if output.output_type == "stream" and output.name == "stderr")
     assert "Warning" not in stderr, stderr
