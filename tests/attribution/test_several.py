@@ -103,5 +103,5 @@ def test_what_cannot_be_measured_is_refused(judge, reward, held_out):
 
 
 def test_a_search_without_probabilities_has_none(judge, held_out):
-    wanted = attribute(fit(judge, Greedy(max_heads=1)), held_out, standard_error=0.3)["measure"].unique()
+    wanted = attribute(fit(judge, Greedy(max_heads=1)), held_out, heads=[(1, 2), (3, 4)])["measure"].unique()
     assert set(wanted) == set(MEASURES) - {"selection_probability"}

@@ -63,7 +63,7 @@ def ablation(
     positions: Positions = "last",
     resamples: int = 8,
     cost: CostOf = "verdicts",
-    folds: int = 1,
+    folds: int = 2,
     seed: int = 0,
     batch_size: int = 16,
     criterion: str = "",
@@ -83,8 +83,8 @@ def ablation(
             another question are aligned at the end, those of a shorter one repeated.
         resamples: ``resample``: other questions per question, without repetition; with all, the sampling error is 0.
         cost: ``optimal``: what the constant is to leave as it is, see `arm_lens.attribution.optimal_constants`.
-        folds: ``optimal``: 1 fits the constants on the same examples; with more, each example is judged with a constant that
-            was fitted on the other folds.
+        folds: ``optimal``: each example is judged with a constant that was fitted on the other folds; 1 fits the constants
+            on the same examples, on which they cost least, but look better than they are.
         seed: ``resample``: of the choice of other questions, independent from question to question; ``optimal``: of the
             folds.
         batch_size: prompts per full pass, at most, if ``all`` tokens are replaced.
@@ -98,7 +98,7 @@ def ablation(
 
     Raises:
         ValueError: if an option is unknown, ``resample`` has fewer than two questions or fewer than two resamples, or
-            ``optimal`` is to replace all tokens.
+            ``optimal`` is to replace all tokens or has fewer clusters of examples than folds.
     """
     for name, given, known in (("kind", kind, AblationKind), ("positions", positions, Positions)):
         if given not in get_args(known):
