@@ -213,7 +213,8 @@ class _Fit:
 
     def _proposals(self, which: Bool[Tensor, " player"]) -> Float[Tensor, "some d_head"]:
         """A damped Gauss-Newton step from the constant of each of some heads."""
-        return torch.cat([self._step(some) for some in which.nonzero().flatten().split(SOLVED_AT_ONCE)])
+        parts = torch.split(which.nonzero().flatten(), SOLVED_AT_ONCE)
+        return torch.cat([self._step(some) for some in parts])
 
     def _step(self, some: Int[Tensor, " some"]) -> Float[Tensor, "some d_head"]:
         slopes, right = self.slopes[:, some].double(), torch.sigmoid(self.margins[:, some].double())
