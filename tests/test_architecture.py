@@ -75,7 +75,7 @@ def test_only_the_engine_knows_the_model_classes():
 def test_within_the_engine_only_adapters_dispatch_and_loading_name_the_model_classes():
     classes = {"TransformerBridge", "HookedTransformer", "PreTrainedModel"}
     for path in (SOURCE / "engine").glob("*.py"):
-        if path.stem not in ("bridge", "hooked", "language_model", "loading"):
+        if path.stem not in ("bridge", "bridge_attention", "hooked", "language_model", "loading"):
             tree = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
             named = {node.id for node in tree if isinstance(node, ast.Name)}
             assert not named & classes, path

@@ -27,9 +27,9 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+from arm_lens.engine.bridge_attention import natively
 from arm_lens.engine.kv_segments import KVSegment, NewTokens
 from arm_lens.engine.model_info import sum_of_bits
-from arm_lens.engine.native_attention import natively
 from arm_lens.engine.protocol import STRETCHED, LanguageModel, MixedLengthsError
 from arm_lens.engine.tokens import TokenBatch
 

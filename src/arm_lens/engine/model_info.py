@@ -104,7 +104,7 @@ class Findings:
     compared: str | None = None
     """The weight processing with which the model was compared with its Hugging Face module; None if it was not yet."""
     natively: bool = False
-    """Whether layers attend by their Hugging Face modules while no hook looks inside; see `native_attention`."""
+    """Whether layers attend by their Hugging Face modules while no hook looks inside; see `bridge_attention`."""
     late: bool | None = None
     """Whether passes may start at a later block, see `late_start`; None if that is not known yet."""
     shape: tuple[int, int] | None = None

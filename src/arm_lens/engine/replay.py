@@ -110,7 +110,8 @@ class Replay:
         self._verdict_rows = verdicts.rows()
         self._refusal = self.model.no_extension(max(map(len, self.sequences)))
         self._masks_as_rows = False
-        self._checked = 0
+        self.checked = 0
+        """Up to how many masks in a pass were compared with full passes."""
         self._inputs: dict[int, list[Tensor]] = {}
 
     def __len__(self) -> int:
@@ -120,6 +121,11 @@ class Replay:
     def exact(self) -> bool:
         """Whether masks are replayed; False once it is known that each mask needs a full pass."""
         return self._refusal is None
+
+    @property
+    def masks_as_rows(self) -> bool:
+        """Whether each mask is a row of its own, and not a position of its prompt's row."""
+        return self._masks_as_rows or self.model.heads_are_hooked()
 
     @property
     def nbytes(self) -> int:
@@ -240,7 +246,7 @@ class Replay:
         past = self.prefixes.of_batch(number)
         slots = sum(segment.positions.shape[1] for segment in past)
         logits = None if trial.rows is None else len(trial.rows)
-        as_rows = self._masks_as_rows or self.model.heads_are_hooked()
+        as_rows = self.masks_as_rows
         firsts = self._first_layers(trial, as_rows)
         order, inputs = firsts.argsort(stable=True), self._block_inputs(number, past) if bool(firsts.any()) else None
         prompts, per_pass = self._sizes.cut(len(trial.masks), slots, logits, self.memory_budget / 2, as_rows)
@@ -366,7 +372,7 @@ class Replay:
         Models that count slots instead of positions (GPT-Neo's local layers) may be exact with masks as repeated rows.
         """
         longest, count = max(map(len, self.sequences)), min(len(trial.masks), MASKS_PER_PASS)
-        if self._refusal is None and not self._masks_as_rows and count > self._checked:
+        if self._refusal is None and not self._masks_as_rows and count > self.checked:
             foreign, known = self.model.has_foreign_hooks(), self.model.findings.replayed
             case = (longest, count, longest - min(map(len, self.sequences)), self.prefixes.gap)
             if foreign or case not in known:
@@ -374,7 +380,7 @@ class Replay:
                 if self._refusal is None and not foreign:
                     known.add(case)
             if self._refusal is None:
-                self._checked = count
+                self.checked = count
             else:
                 self._masks_as_rows = True
                 self._refusal = self._difference(1, trial.values)
@@ -389,7 +395,7 @@ class Replay:
         """How the replay differs from full passes, with random masks at the first and the last of ``count`` positions."""
         lengths = [len(sequence) for sequence in self.sequences]
         examples = sorted({lengths.index(min(lengths)), lengths.index(max(lengths))})
-        as_rows = self._masks_as_rows or self.model.heads_are_hooked()
+        as_rows = self.masks_as_rows
         room, rows = self.memory_budget / 2, self._verdict_rows.to(self.device)
         prompts, count = self._sizes.cut(count, max(lengths), len(rows), room, as_rows)
         examples = examples if prompts > 1 else [lengths.index(max(lengths))]

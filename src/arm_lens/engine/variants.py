@@ -110,10 +110,10 @@ def pieces(
         examples: which prompts, by index; by default all. Each is in as many pieces as its variants are cut into.
         differentiable: gradients will be taken of each piece, which stores the activations of all layers.
     """
-    if replay.exact and replay._checked < min(count, MASKS_PER_PASS):
+    if replay.exact and replay.checked < min(count, MASKS_PER_PASS):
         find_out(replay, min(count, MASKS_PER_PASS))
     model, wanted = replay.model, set(range(len(replay)) if examples is None else examples)
-    as_rows = replay._masks_as_rows or model.heads_are_hooked()
+    as_rows = replay.masks_as_rows
     budget = replay.memory_budget / 2 / (model.n_layers if differentiable else 1)
     for number, batch in enumerate(replay.prefixes.batches):
         picked = [row for row, example in enumerate(batch) if example in wanted]

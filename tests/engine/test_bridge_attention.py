@@ -7,7 +7,7 @@ import torch
 import transformers
 
 from arm_lens.engine import language_model, last_logits, pad, steer
-from arm_lens.engine.native_attention import natively
+from arm_lens.engine.bridge_attention import natively
 
 pytestmark = pytest.mark.tl4
 
