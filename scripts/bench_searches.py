@@ -43,7 +43,7 @@ TASKS = {
     "ironic": ("irony", {"ironic": True, "not ironic": False}, "The tweet is ironic."),
 }
 """Name -> name of the files, meaning of their labels, criterion in words."""
-CRITERIA = ("polite", "short", "positive")
+CRITERIA = ("polite", "answers", "brief")
 """Of the bundled model."""
 SEARCHES: dict[str, dict[str, Any]] = {
     "no head": {"kind": "fixed_heads", "heads": []},
@@ -126,8 +126,11 @@ def main() -> None:
     if not bundled and options.data is None:
         parser.error("--data is missing: the folder with the tweets")
     options.out.mkdir(parents=True, exist_ok=True)
+    known = list(CRITERIA if bundled else TASKS)
+    tasks = options.tasks or known
+    if unknown := [task for task in tasks if task not in known]:
+        parser.error(f"there is no task {unknown[0]!r}; there are {', '.join(known)}")
     model = language_model(load_model() if bundled else load_model(options.model or real_model(), dtype=options.dtype))
-    tasks = options.tasks or list(CRITERIA if bundled else TASKS)
     rows = []
     for draw, task in tqdm(list(itertools.product(range(options.draws), tasks)), desc="searches"):
         objectives = functools.cache(functools.partial(problem, model, task, draw, options))  # read if needed
