@@ -13,7 +13,7 @@ from torch import Tensor
 
 from arm_lens.display import card, counted, first_and_last, listed, score_map
 from arm_lens.engine.finite import NotFiniteError
-from arm_lens.heads import HeadScores, HeadSet
+from arm_lens.heads import PROBABILITIES, HeadScores, HeadSet
 
 Masks: TypeAlias = Bool[Tensor, "mask layer head"]
 
@@ -46,9 +46,10 @@ class Selection:
         return f"Selection({heads} by {self.head_scores.name}, reward {reward})"
 
     def _repr_html_(self) -> str:
+        name = self.head_scores.name
         facts = {
             "heads": listed(self.heads),
-            "chosen by": self.head_scores.name,
+            "chosen by": name + " (of the search, not an effect)" * (name in PROBABILITIES),
             "reward": first_and_last(self.history, "reward"),
         }
         title = f"{counted(len(self.heads), 'head')} chosen"
