@@ -65,7 +65,7 @@ def test_everything_that_depends_on_the_kind_is_counted_again_by_hand(judge):
         assert summary.loc["response", "brier"] == pytest.approx(np.mean((probabilities - labels) ** 2))
         margins = score(PAIRS, "chosen") - score(PAIRS, "rejected")
         pairs = rows["pair"].loc[[one.id for one in PAIRS]]
-        np.testing.assert_allclose(pairs["reward"], margins, atol=1e-6)
+        np.testing.assert_allclose(pairs["reward"], margins, rtol=2e-6, atol=1e-6)  # of the order of 10, in float32
         assert pairs["probability"].notna().all() == (kind == "gap" and judge.log_odds)
         assert set(results.fits["score_kind"]) == {kind} and results.meta["score_kinds"] == {kind: {"test": ["mine"]}}
 
