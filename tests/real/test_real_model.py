@@ -96,6 +96,8 @@ def test_it_is_the_model_and_speaks(model, path):
 
 def test_what_is_read_and_written_is_what_the_raw_modules_have(model, sequences, means):
     raw = language_model(model).raw_module()
+    assert language_model(model).findings.natively
+    raw.set_attn_implementation("sdpa")  # in bfloat16, another order of the same sums differs as much as a few heads do
     projections = [layer.self_attn.o_proj for layer in raw.model.layers]
     (sequence,) = sequences[:1]
     seen = []
