@@ -15,12 +15,13 @@ from importlib import import_module
 import pytest
 import torch
 import transformers
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 
 from arm_lens import Injection, load_model, steer
 from arm_lens.engine import Replay, VerdictTokens, language_model, last_logits, pad, read_batch
 from arm_lens.engine.hooked import HookedTransformer
+from arm_lens.engine.identity import ModelMismatchError
 from arm_lens.engine.replay import SlowReplayWarning
 
 pytestmark = [
@@ -293,7 +294,11 @@ def assert_masks_matter(logits, dtype):
 @examples(2)
 def test_the_replay_gives_what_one_plain_pass_per_prompt_and_mask_gives(tokenizer, family, model_class, dtype, data):
     config, case = data.draw(CONFIGS[family]), data.draw(cases())
-    model = load(config, case.seed, tokenizer, model_class, dtype)
+    try:
+        model = load(config, case.seed, tokenizer, model_class, dtype)
+    except ModelMismatchError:
+        assert dtype != torch.float32
+        reject()  # of random weights the rounding alone may be larger than that of any model that was trained
     masks, values = case.masks_and_values(model.cfg)
     batches = [pad([sequence]) for sequence in case.sequences]
     logits = torch.empty(len(batches), len(masks), VOCABULARY)
