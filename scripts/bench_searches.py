@@ -148,12 +148,12 @@ def main() -> None:
     meta = machine(str(model.device), str(model.dtype).removeprefix("torch."))
     result = {"meta": meta, "rows": rows, "summary": summary.to_dict(orient="records")}
     write_text(options.out / "bench_searches.json", json.dumps(result, indent=1).replace("NaN", "null") + "\n")
-    shown = summary[summary["passes"] > 0]
     figure = px.scatter(
-        shown, x="passes", y="held_out", error_y="held_out_sem", text="search", log_x=True,
-        labels={"passes": "forward passes of every example", "held_out": "reward on held-out examples (nats)"},
+        summary[summary["passes"] > 1], x="passes", y="held_out", error_y="held_out_sem", color="search", symbol="search",
+        template="plotly_white",
+        labels={"passes": "forward passes of every example", "held_out": "reward on held-out examples (nats)", "search": ""},
     )  # fmt: skip
-    figure.update_traces(textposition="top center")
+    figure.update_traces(marker_size=10)
     figure.add_hline(
         float(summary.loc[summary["search"] == "no head", "held_out"].iloc[0]),
         line_dash="dot",
