@@ -11,6 +11,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from arm_lens import Head, HeadSet, JudgeTemplate, LabelledResponse, load_model
 from arm_lens.engine import HeadMeans, last_logits
+from arm_lens.judges.generative import GenerativeJudge
+from arm_lens.judges.options import QuestionOptions
+from arm_lens.judges.questions import questions_of
+from arm_lens.reward.fitting import judging_objective
 
 OUTPUT_PROJECTION = {
     "llama": "model.layers.{}.self_attn.o_proj",
@@ -120,3 +124,11 @@ def no_graph_left():
         assert not [one for one in gc.get_objects() if type(one) is torch.Tensor and one.grad_fn is not None]
     finally:
         gc.unfreeze()
+
+
+def planted_objective(tokenizer, tmp_path_factory, *, seed, reward="two_way"):
+    """A `planted_model`, and its examples as an objective for head masks."""
+    planted = planted_model(tokenizer, tmp_path_factory, seed=seed)
+    judge = GenerativeJudge(planted.model, question=QuestionOptions(template=planted.template))
+    questions = questions_of(planted.examples, planted.template)
+    return planted, judging_objective(judge, questions, planted.means, reward=reward)

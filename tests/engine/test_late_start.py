@@ -101,3 +101,21 @@ def test_a_model_whose_blocks_cannot_be_passed_over_does_without(fresh):
     expected = replay.verdict_logits(masks, values)
     assert language_model(model).findings.late is False
     torch.testing.assert_close(replay.verdict_logits(masks, values), expected, atol=1e-6, rtol=1e-6)
+
+
+def test_blocks_that_pass_on_more_than_a_tensor_are_never_passed_over(fresh):
+    model = fresh(transformers.LlamaConfig(vocab_size=512, hidden_size=32, intermediate_size=64, num_hidden_layers=3,
+                                           num_attention_heads=4, max_position_embeddings=128))  # fmt: skip
+    first, second = model.blocks[0], model.blocks[1]
+    beginning, middle = first.forward, second.forward
+    vars(first)["forward"] = lambda *args, **kwargs: (beginning(*args, **kwargs), "more")
+
+    def unpacking(both, *args, **kwargs):
+        hidden, more = both
+        assert more == "more"
+        return middle(hidden, *args, **kwargs)
+
+    vars(second)["forward"] = unpacking
+    replay, masks, values = problem(model)
+    found = replay.verdict_logits(masks, values)
+    assert language_model(model).findings.late is False and found.isfinite().all()

@@ -6,13 +6,9 @@ import itertools
 
 import pytest
 import torch
-from tests_support import planted_model
+from tests_support import planted_objective
 
 from arm_lens import HeadSet
-from arm_lens.judges.generative import GenerativeJudge
-from arm_lens.judges.options import QuestionOptions
-from arm_lens.judges.questions import questions_of
-from arm_lens.reward.fitting import judging_objective
 from arm_lens.selection import Greedy, Selector
 
 pytestmark = pytest.mark.tl4
@@ -133,9 +129,7 @@ def test_fewer_heads_than_none_are_refused():
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_exactly_the_planted_heads_are_found(seed, tokenizer, tmp_path_factory):
-    planted = planted_model(tokenizer, tmp_path_factory, seed=seed)
-    judge = GenerativeJudge(planted.model, question=QuestionOptions(template=planted.template))
-    objective = judging_objective(judge, questions_of(planted.examples, planted.template), planted.means)
+    planted, objective = planted_objective(tokenizer, tmp_path_factory, seed=seed)
     found = Greedy().select(objective)
     assert found.heads == planted.heads
     nothing, everything = objective(torch.stack([HeadSet.none(3, 4).mask, found.heads.mask])).tolist()

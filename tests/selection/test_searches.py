@@ -5,13 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from selection.additive import Additive
-from tests_support import planted_model
+from tests_support import planted_objective
 
 from arm_lens.heads import HeadSet
-from arm_lens.judges.generative import GenerativeJudge
-from arm_lens.judges.options import QuestionOptions
-from arm_lens.judges.questions import questions_of
-from arm_lens.reward.fitting import judging_objective
 from arm_lens.selection import Greedy, HardConcrete, Reinforce, SoftGate, TopEffect, selector_of
 from arm_lens.selection.outcome import KnownRewards
 
@@ -99,8 +95,6 @@ def test_layers_are_an_option_in_a_configuration():
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(10))
 def test_every_way_of_reinforce_finds_exactly_the_planted_heads(seed, tokenizer, tmp_path_factory):
-    planted = planted_model(tokenizer, tmp_path_factory, seed=seed)
-    judge = GenerativeJudge(planted.model, question=QuestionOptions(template=planted.template))
-    objective = judging_objective(judge, questions_of(planted.examples, planted.template), planted.means)
-    for options in ({}, {"control_variate": True}, {"warm_start": "slopes"}):
+    planted, objective = planted_objective(tokenizer, tmp_path_factory, seed=seed)
+    for options in ({"control_variate": True}, {"warm_start": "slopes"}):
         assert Reinforce(**options).select(objective, seed=seed).heads == planted.heads, options
