@@ -17,7 +17,7 @@ from arm_lens.engine.kv_segments import NewTokens
 from arm_lens.engine.replay import Replay
 from arm_lens.engine.steering import steer
 from arm_lens.engine.tokens import pad
-from arm_lens.engine.variants import Change, find_out, pieces
+from arm_lens.engine.variants import Change, pieces
 
 
 def gated_verdicts(
@@ -39,7 +39,7 @@ def gated_verdicts(
     """
     if gates.ndim == 3 and len(gates) != len(replay):
         raise ValueError(f"there are gates for {len(gates)} prompts, but {len(replay)} prompts")
-    find_out(replay)
+    replay.find_out()
     with frozen_weights(replay.model):
         verdicts = [
             _verdicts(replay, number, gates if gates.ndim == 2 else gates[batch], values, normalised)

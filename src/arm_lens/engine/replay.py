@@ -138,6 +138,14 @@ class Replay:
         other.injection = injection
         return other
 
+    def find_out(self, count: int = 1) -> None:
+        """Decide whether replays are `exact` with so many masks of a prompt side by side, which the first use does too."""
+        shape = (self.model.n_layers, self.model.n_heads)
+        nothing = torch.zeros(min(count, MASKS_PER_PASS), *shape, dtype=torch.bool, device=self.device)
+        values = torch.zeros(*shape, self.model.d_head, dtype=self.model.dtype, device=self.device)
+        with torch.inference_mode():
+            self._is_exact(_Trial(nothing, values, None))
+
     def verdict_logits(
         self, masks: HeadMasks, values: Float[Tensor, "layer head d_head"], examples: Sequence[int] | None = None
     ) -> Float[Tensor, "example mask verdict"]:

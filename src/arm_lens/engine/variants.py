@@ -14,12 +14,12 @@ from typing import TypeAlias
 
 import torch
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from arm_lens.engine.finite import naming_prompts
 from arm_lens.engine.kv_segments import KVSegment, NewTokens
-from arm_lens.engine.memory import MASKS_PER_PASS, Footprint
+from arm_lens.engine.memory import Footprint
 from arm_lens.engine.replay import Replay
 from arm_lens.engine.tokens import chunks, pad
 
@@ -44,34 +44,47 @@ class Piece:
         """The number of prompts, and of variants."""
         return len(self.examples), self.variants.stop - self.variants.start
 
-    def verdict_logits(
-        self, heads: Mapping[int, Change] | None = None, mlps: Mapping[int, Change] | None = None
-    ) -> Float[Tensor, "example variant verdict"]:
-        """Logits of the two verdicts, all spellings together, in float32 on the CPU; gradients are recorded if allowed.
+    def logits(
+        self,
+        heads: Mapping[int, Change] | None = None,
+        mlps: Mapping[int, Change] | None = None,
+        *,
+        rows: Int[Tensor, " token"] | None = None,
+    ) -> Float[Tensor, "example variant token"]:
+        """Next-token logits in float32, on the model's device; gradients are recorded if allowed.
 
         Args:
             heads: by layer, the change to ``hook_z``, ``[example, variant, head, d_head]``.
             mlps: by layer, the change to what the MLP gives, ``[example, variant, d_model]``.
+            rows: the tokens whose logits are given; by default the whole vocabulary.
+        """
+        model, sequences = self.replay.model, [self.replay.sequences[example] for example in self.examples]
+        at_heads, at_mlps = (
+            {layer: self._hook(change) for layer, change in (given or {}).items()} for given in (heads, mlps)
+        )
+        rows = None if rows is None else rows.to(self.replay.device)
+        with naming_prompts(self.examples), model.hooked(at_heads, at_mlps):
+            if self._past is not None:
+                logits = model.extend(self._side_by_side(sequences, self._past), rows=rows)
+            else:
+                logits = model.last_logits_with_gradient(pad(sequences, device=self.replay.device))
+                logits = logits if rows is None else logits[:, rows.to(logits.device)]
+        return logits.float().reshape(*self.shape, -1)
+
+    def verdict_logits(
+        self, heads: Mapping[int, Change] | None = None, mlps: Mapping[int, Change] | None = None
+    ) -> Float[Tensor, "example variant verdict"]:
+        """Logits of the two verdicts, all spellings together, in float32 on the CPU; otherwise as `logits`.
 
         Raises:
             NotFiniteError: if a logit is NaN or infinite.
         """
         replay = self.replay
-        at_heads, at_mlps = (
-            {layer: self._hook(change) for layer, change in (given or {}).items()} for given in (heads, mlps)
-        )
-        sequences = [replay.sequences[example] for example in self.examples]
-        rows = replay.verdicts.rows().to(replay.device)
+        verdicts = replay.verdicts.in_rows().sums(self.logits(heads, mlps, rows=replay.verdicts.rows()))
+        finite = verdicts.detach().isfinite().flatten(1).all(dim=1)
         with naming_prompts(self.examples):
-            with replay.model.hooked(at_heads, at_mlps):
-                if self._past is None:
-                    logits = replay.model.last_logits_with_gradient(pad(sequences, device=replay.device))
-                    logits = logits[:, None, rows.to(logits.device)]
-                else:
-                    logits = replay.model.extend(self._side_by_side(sequences, self._past), rows=rows)
-            verdicts = replay.verdicts.in_rows().sums(logits.float().reshape(*self.shape, -1))
-            finite = verdicts.detach().isfinite().flatten(1).all(dim=1)
-            replay.model.check_rows(finite, "the verdict's logits", pad(sequences, device=replay.device))
+            whole = pad([replay.sequences[example] for example in self.examples], device=replay.device)
+            replay.model.check_rows(finite, "the verdict's logits", whole)
         return verdicts.cpu()
 
     def _side_by_side(self, sequences: list[list[int]], past: list[KVSegment]) -> NewTokens:
@@ -100,7 +113,12 @@ class Piece:
 
 
 def pieces(
-    replay: Replay, count: int, *, examples: Sequence[int] | None = None, differentiable: bool = False
+    replay: Replay,
+    count: int,
+    *,
+    examples: Sequence[int] | None = None,
+    differentiable: bool = False,
+    vocabulary: bool = False,
 ) -> Iterator[Piece]:
     """Cut ``count`` variants of each prompt into passes that fit into the replay's memory budget.
 
@@ -109,9 +127,9 @@ def pieces(
         count: variants of each prompt, at least one.
         examples: which prompts, by index; by default all. Each is in as many pieces as its variants are cut into.
         differentiable: gradients will be taken of each piece, which stores the activations of all layers.
+        vocabulary: there must be room for the logits of the whole vocabulary, and not only for the verdicts'.
     """
-    if replay.exact and replay.checked < min(count, MASKS_PER_PASS):
-        find_out(replay, min(count, MASKS_PER_PASS))
+    replay.find_out(count)
     model, wanted = replay.model, set(range(len(replay)) if examples is None else examples)
     as_rows = replay.masks_as_rows
     budget = replay.memory_budget / 2 / (model.n_layers if differentiable else 1)
@@ -125,7 +143,7 @@ def pieces(
             continue
         past = replay.prefixes.of_batch(number)
         slots = sum(segment.positions.shape[1] for segment in past)
-        rows = len(replay.verdicts.rows())
+        rows = None if vocabulary else len(replay.verdicts.rows())
         prompts, per_pass = Footprint.of(model).cut(count, slots, rows, budget, as_rows)
         for some in chunks(len(picked), prompts):
             those = _selected(past, picked[some], len(batch), replay.device, differentiable)
@@ -144,12 +162,3 @@ def _selected(
         return [
             segment.rows(index) if len(segment.positions) > 1 else segment.outside_inference_mode() for segment in past
         ]
-
-
-def find_out(replay: Replay, count: int = 1) -> None:
-    """Have the replay decide whether it is exact with so many variants of a prompt, which its first use does."""
-    model = replay.model
-    shape = (model.n_layers, model.n_heads)
-    with torch.inference_mode():
-        nothing = torch.zeros(count, *shape, dtype=torch.bool, device="cpu")
-        replay.verdict_logits(nothing, torch.zeros(*shape, model.d_head, device="cpu"), [0])
