@@ -14,8 +14,6 @@ from arm_lens.attribution.gating import _Gated, _resampled
 from arm_lens.engine import Replay, VerdictTokens
 from arm_lens.selection import JudgingObjective
 
-pytestmark = pytest.mark.tl4
-
 SEQUENCES = [[1, 9, 30, 41, 52], [1, 77, 14], [1, 20, 21, 22, 23, 24, 25, 26, 27], [1, 8]]
 LABELS = [True, False, False, True]
 VERDICTS = VerdictTokens((5,), (6, 7))

@@ -22,8 +22,6 @@ from arm_lens.engine import VerdictTokens, language_model
 from arm_lens.judge_model import labelled_responses
 from arm_lens.judges.options import QuestionOptions, ReadingOptions
 
-pytestmark = pytest.mark.tl4
-
 SEQUENCES = [[1, 9, 30, 41, 52], [1, 77, 14], [1, 20, 21, 22, 23, 24, 25], [1, 8, 100, 3]]
 VERDICTS = VerdictTokens((5,), (6, 7))
 OLD_CLASS = "HookedTransformer" if HOOKED else "TransformerBridge"

@@ -11,8 +11,6 @@ from arm_lens.attribution import CompletenessWarning, injection_effects, integra
 from arm_lens.engine import Replay, VerdictTokens, gated_verdicts
 from arm_lens.selection import JudgingObjective
 
-pytestmark = pytest.mark.tl4
-
 SEQUENCES = [[1, 9, 30, 41, 52], [1, 77, 14], [1, 20, 21, 22, 23, 24, 25, 26, 27], [1, 8]]
 LABELS = [True, False, False, True]
 VERDICTS = VerdictTokens((5,), (6, 7))

@@ -13,8 +13,6 @@ from arm_lens.attribution import ablation, optimal_constants
 from arm_lens.engine import Replay, VerdictTokens
 from arm_lens.selection import JudgingObjective
 
-pytestmark = pytest.mark.tl4
-
 VERDICTS = VerdictTokens((5,), (6, 7))
 N = 6
 

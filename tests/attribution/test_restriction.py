@@ -22,8 +22,6 @@ from arm_lens.attribution import (
 from arm_lens.engine import Replay, VerdictTokens
 from arm_lens.selection import JudgingObjective
 
-pytestmark = pytest.mark.tl4
-
 SEQUENCES = [[1, 9, 30, 41, 52], [1, 77, 14], [1, 20, 21, 22, 23], [1, 8]]
 LABELS = [True, False, False, True]
 CHOSEN = HeadSet.of(3, 4, [(0, 1), (1, 3), (2, 0)])

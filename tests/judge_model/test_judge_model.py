@@ -14,7 +14,7 @@ from arm_lens.judge_model import CRITERIA, CRITERION_TEXT, labelled_responses, p
 from arm_lens.judges.options import QuestionOptions
 from arm_lens.judges.questions import Question, encode_questions, questions_of, sample_demonstrations
 
-pytestmark = [pytest.mark.tl4, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 ITEMS = 120
 PAIRS = 60

@@ -22,8 +22,6 @@ from arm_lens.judges.template import JudgeTemplate
 from arm_lens.registry import JUDGES
 from arm_lens.storage import digest_of
 
-pytestmark = pytest.mark.tl4
-
 TEMPLATE = JudgeTemplate(
     header="", scalar="request: {prompt} reply: {response}", cue=" verdict:", yes=("yes",), no=("no",),
     ranked="request: {prompt} reply: {response_a} reply: {response_b}", first=("warm",), second=("cold",),
@@ -74,7 +72,6 @@ def best_offset(gaps, labels):
 # The offset
 
 
-@pytest.mark.any_tl
 @pytest.mark.parametrize("seed", range(5))
 def test_the_offset_maximises_the_likelihood(seed):
     random = np.random.default_rng(seed)
@@ -88,13 +85,11 @@ def test_the_offset_maximises_the_likelihood(seed):
     assert fitted_threshold(-gaps, ~labels) == pytest.approx(-offset)
 
 
-@pytest.mark.any_tl
 @pytest.mark.parametrize("distance", [0.5, 30.0, 3000.0])
 def test_examples_that_a_threshold_separates_have_it_in_the_middle(distance):
     assert fitted_threshold(np.array([5.0, 5.0 + distance]), np.array([False, True])) == pytest.approx(5 + distance / 2)
 
 
-@pytest.mark.any_tl
 def test_examples_of_one_kind_have_no_threshold():
     with pytest.raises(ValueError, match="of both kinds; all 2 are of one"):
         fitted_threshold(np.array([1.0, 2.0]), np.array([True, True]))

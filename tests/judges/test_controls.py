@@ -10,8 +10,6 @@ from arm_lens.judges.base import Judge
 from arm_lens.judges.controls import ConstantJudge, LengthJudge, RandomJudge, uniform_of
 from arm_lens.preferences import PreferencePair
 
-pytestmark = pytest.mark.tl4
-
 PROMPTS = ["one", "two", "three"]
 RESPONSES = ["short", "rather longer", "üñí"]
 

@@ -18,8 +18,6 @@ from arm_lens.judges.options import QuestionOptions
 from arm_lens.judges.template import JudgeTemplate
 from arm_lens.preferences import PreferencePair
 
-pytestmark = pytest.mark.tl4
-
 TEMPLATE = JudgeTemplate(header="", scalar="request: {prompt} reply: {response} end", cue=" verdict:", chat=False)
 PROMPTS = ["garden", "river bridge", "tell me about the mill {response} now", "mill"]
 RESPONSES = ["it is warm and bright", "cold", "the mill is noisy , really noisy !", "warm {prompt}"]

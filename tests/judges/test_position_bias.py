@@ -13,8 +13,6 @@ from arm_lens.judges.options import QuestionOptions
 from arm_lens.judges.position_bias import PositionBias
 from arm_lens.judges.template import JudgeTemplate
 
-pytestmark = pytest.mark.tl4
-
 TEMPLATE = JudgeTemplate(
     header="", scalar="request: {prompt} reply: {response}", ranked="request: {prompt} {response_a} , {response_b}",
     cue=" verdict:", separator=" ", first=("warm",), second=("cold",), chat=False,

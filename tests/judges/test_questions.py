@@ -7,8 +7,6 @@ from arm_lens.engine.verdict_tokens import resolve_verdicts
 from arm_lens.judges.options import QuestionOptions
 from arm_lens.judges.questions import Question, encode_questions, questions_of, sample_demonstrations, verdicts_of
 
-pytestmark = pytest.mark.tl4
-
 TEMPLATE = JudgeTemplate(
     header="", scalar="request: {prompt} reply: {response}", ranked="request: {prompt} {response_a} , {response_b}",
     cue=" verdict:", separator=" ", yes=("Yes",), no=("No",), first=("warm",), second=("cold",), chat=False,

@@ -15,8 +15,6 @@ from arm_lens.judges.rating import RATING_TEMPLATE
 from arm_lens.judges.template import JudgeTemplate
 from arm_lens.registry import JUDGES
 
-pytestmark = pytest.mark.tl4
-
 SPELLINGS = ("river", "mill", "church", "hotel", "farm")
 TEMPLATE = JudgeTemplate(
     header="", scalar="request: {prompt} reply: {response}", cue=" verdict:", ranked=None,
@@ -62,7 +60,6 @@ def test_a_template_that_spells_other_than_five_ratings_is_refused(model_of, cha
         RatingJudge.fit(model_of("llama"), question=question)
 
 
-@pytest.mark.any_tl
 def test_ranked_ratings_are_refused_before_a_model_is_loaded():
     with pytest.raises(ValueError, match="use layout='scalar'"):
         JUDGES["rating"].check(JUDGES["rating"].parse({"layout": "ranked"}))

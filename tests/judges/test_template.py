@@ -11,8 +11,6 @@ from arm_lens import JudgeTemplate
 from arm_lens.engine import VerdictTokenError, VerdictTokens, resolve_verdicts
 from arm_lens.engine.verdict_tokens import verdict_scores
 
-pytestmark = pytest.mark.tl4
-
 CORPUS = [
     "Answer: Yes",
     "Answer: No",

@@ -20,7 +20,7 @@ from arm_lens.judges.options import QuestionOptions
 from arm_lens.judges.template import JudgeTemplate, default_template
 from arm_lens.judges.voting import Rationale, VotingJudge
 
-pytestmark = [pytest.mark.tl4, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 ITEMS = labelled_responses("polite", 6, split="test", seed=5)
 PROMPTS, RESPONSES = [one.prompt for one in ITEMS], [one.response for one in ITEMS]
@@ -68,7 +68,6 @@ def spellings(tokenizer):
 # ------------------------------------------------------------------------------------------ without reasons
 
 
-@pytest.mark.any_tl
 @pytest.mark.parametrize("temperature", [1.0, 2.5])
 def test_the_expected_share_is_the_two_way_probability(judge, raw, temperature):
     seeds, votes = 60, 4
@@ -92,7 +91,6 @@ def test_the_expected_share_is_the_two_way_probability(judge, raw, temperature):
     assert (np.abs(found.mean(axis=0) - expected) < 3 * error).all()
 
 
-@pytest.mark.any_tl
 def test_many_votes_settle_at_the_two_way_probability(judge):
     questions = GenerativeJudge(judge, examples=SHOWN)
     expected = questions.score(PROMPTS, RESPONSES, kind="two_way")
@@ -101,7 +99,6 @@ def test_many_votes_settle_at_the_two_way_probability(judge):
     assert ((found - expected).abs() <= 3.5 * error + 1e-3).all()
 
 
-@pytest.mark.any_tl
 def test_votes_belong_to_the_texts_and_the_seed(judge):
     questions = GenerativeJudge(judge, question=QuestionOptions(batch_size=2))
     voting = VotingJudge(questions, votes=50, seed=1)
@@ -205,7 +202,6 @@ def test_a_chat_models_verdict_follows_the_reasons_in_the_same_turn(chat_model, 
     assert float(found) == pytest.approx(share_of(each, (8, question)))
 
 
-@pytest.mark.any_tl
 def test_votes_with_reasons_belong_to_the_texts_and_the_seed(judge):
     rationale = Rationale(max_tokens=4)
     judges = [GenerativeJudge(judge, question=QuestionOptions(batch_size=size)) for size in (2, 16)]

@@ -12,7 +12,7 @@ from arm_lens.judges.options import QuestionOptions, ReadingOptions
 from arm_lens.judges.voting import VotingJudge
 from arm_lens.reward.model import FitWarning
 
-pytestmark = [pytest.mark.slow, pytest.mark.tl4]
+pytestmark = pytest.mark.slow
 TEMPLATE = JudgeTemplate(
     header="",
     scalar="request: {prompt} reply: it is {response} .",

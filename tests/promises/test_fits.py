@@ -24,8 +24,6 @@ from arm_lens.reward.fitting import means_and_objective
 from arm_lens.selection import AllHeads, Greedy, RandomHeads, Reinforce, SoftGate, TopEffect
 from arm_lens.storage import LOCK, DamagedFileError, write_bytes
 
-pytestmark = pytest.mark.tl4
-
 TEMPLATE = JudgeTemplate(
     scalar="request: {prompt} reply: {response}", cue=" verdict:", yes=("yes",), no=("no",), chat=False
 )
@@ -70,7 +68,6 @@ def dies_at(monkeypatch, step: int):
 # ------------------------------------------------------------------------------------------ interrupted
 
 
-@pytest.mark.any_tl
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "selector",
@@ -108,7 +105,6 @@ def test_what_is_stored_is_not_computed_again(model_of, tmp_path):
     assert counts[1] < counts[0] / 2
 
 
-@pytest.mark.any_tl
 @pytest.mark.slow
 def test_other_fits_in_the_same_folder_are_not_mixed_up(model_of, tmp_path):
     model = model_of("llama")
@@ -207,7 +203,6 @@ def test_what_is_not_finite_is_not_saved_and_does_not_replace_what_is_there(mode
 # ------------------------------------------------------------------------------------------ said aloud
 
 
-@pytest.mark.any_tl
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "note"),
@@ -231,7 +226,6 @@ def test_a_doubtful_fit_warns_and_carries_its_notes(model_of, tmp_path, options,
     assert ActivationRewardModel.load(reward.save(tmp_path), model_of("llama")).record.notes == reward.record.notes
 
 
-@pytest.mark.any_tl
 def test_heads_that_do_not_help_on_the_examples_they_were_chosen_on_are_said_not_to(model_of):
     said = set()
     for kind in ("two_way", "log_prob", "accuracy"):

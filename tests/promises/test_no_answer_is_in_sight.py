@@ -12,8 +12,6 @@ from arm_lens.judges.options import QuestionOptions
 from arm_lens.judges.questions import OwnAnswerWarning, questions_of, sample_demonstrations
 from arm_lens.judges.template import JudgeTemplate
 
-pytestmark = pytest.mark.tl4
-
 
 @pytest.fixture(scope="module")
 def model():

@@ -12,8 +12,6 @@ from arm_lens import LabelledResponse
 from arm_lens.judges import fit_judge
 from arm_lens.judges.options import ReadingOptions
 
-pytestmark = pytest.mark.tl4
-
 EVERY = (
     "generative",
     "few_shot",

@@ -21,8 +21,6 @@ from arm_lens.judges.likelihood import LikelihoodJudge
 from arm_lens.judges.options import QuestionOptions, ReadingOptions
 from arm_lens.judges.questions import ClippedPromptWarning, Question, encode_questions
 
-pytestmark = pytest.mark.tl4
-
 LOCAL = ("generative", "few_shot", "voting", "sav", "probe", "arm_all_heads", "likelihood")
 EVERY = (*LOCAL, "length", "random", "constant")
 EXAMPLES = [LabelledResponse(f"garden {i}", f"warm {i}", bool(i % 2)) for i in range(8)]

@@ -16,8 +16,6 @@ from arm_lens.judges.questions import questions_of
 from arm_lens.reward.fitting import judging_objective
 from arm_lens.selection import JudgingObjective, Objective, PooledObjective, TopEffect, single_head_effects
 
-pytestmark = pytest.mark.tl4
-
 SEQUENCES = [[1, 9, 30, 41, 52], [1, 77, 14], [1, 20, 21, 22, 23, 24, 25, 26, 27], [1, 8]]
 LABELS = [True, False, False, True]
 VERDICTS = VerdictTokens((5,), (6, 7))

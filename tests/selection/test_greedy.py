@@ -11,8 +11,6 @@ from tests_support import planted_objective
 from arm_lens import HeadSet
 from arm_lens.selection import Greedy, Selector
 
-pytestmark = pytest.mark.tl4
-
 SETS = [frozenset(some) for size in range(7) for some in itertools.combinations(range(6), size)]
 
 

@@ -15,8 +15,6 @@ from arm_lens.reward.fitting import judging_objective
 from arm_lens.selection import HardConcrete
 from arm_lens.selection.hard_concrete import gates, open_probability
 
-pytestmark = pytest.mark.tl4
-
 EFFECTS = [[1.0, -1.0, 0.5], [-0.5, 0.05, -0.02]]
 
 

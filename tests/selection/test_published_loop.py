@@ -10,8 +10,6 @@ from arm_lens import PUBLISHED, Reinforce
 from arm_lens.engine import Replay, VerdictTokens
 from arm_lens.selection import JudgingObjective, reinforce
 
-pytestmark = pytest.mark.tl4
-
 SEQUENCES = [[1, 9, 30, 41, 52], [1, 77, 14, 8], [1, 20, 21, 22, 23, 24], [1, 8, 60]]
 VERDICTS = VerdictTokens((5,), (6, 7))
 LABELS = [True, False, False, True]

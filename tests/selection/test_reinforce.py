@@ -12,8 +12,6 @@ from arm_lens import PUBLISHED, HeadSet, Reinforce
 from arm_lens.selection import reinforce
 from arm_lens.selection.reinforce import _LinearPart, advantages, log_prob
 
-pytestmark = pytest.mark.tl4
-
 
 def all_masks(n_layers, n_heads):
     rows = itertools.product([False, True], repeat=n_layers * n_heads)

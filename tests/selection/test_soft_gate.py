@@ -13,8 +13,6 @@ from arm_lens.judges.questions import questions_of
 from arm_lens.reward.fitting import judging_objective
 from arm_lens.selection import DifferentiableObjective, Selector, SoftGate
 
-pytestmark = pytest.mark.tl4
-
 SHARP = torch.tensor([[1.0, 4.0, 2.0], [8.0, 1.0, 3.0]])
 CENTRE = torch.tensor([[0.3, 0.5, 0.9], [0.7, 0.15, 0.6]])
 
