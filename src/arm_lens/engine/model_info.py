@@ -109,6 +109,8 @@ class Findings:
     """Whether passes may start at a later block, see `late_start`; None if that is not known yet."""
     shape: tuple[int, int] | None = None
     """Heads per layer and d_head, as ``hook_z`` has them; None if that is not known yet."""
+    weights: Any = None
+    """The weights when they were last looked at, an `arm_lens.engine.weights.WeightsMark`."""
     lock: threading.RLock = field(default_factory=threading.RLock)
     """Held by the thread that uses the model; see `LanguageModel.exclusive`."""
     depth: int = 0

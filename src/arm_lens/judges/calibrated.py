@@ -103,6 +103,8 @@ class CalibratedJudge(VerdictJudge, FittedJudge):
             )
         if self.judge.compares_only:
             raise ValueError(RANKED)
+        if isinstance(self.judge, GenerativeJudge):
+            object.__setattr__(self, "judge", self.judge.bound(self.kind))
 
     @classmethod
     def fit(

@@ -24,8 +24,9 @@ from arm_lens.engine.replay import Replay
 from arm_lens.engine.sharing import sharing
 from arm_lens.engine.steering import Injection
 from arm_lens.engine.verdict_tokens import VerdictScores, VerdictTokens, verdict_scores
+from arm_lens.engine.weights import WeightsMark
 from arm_lens.evaluation.health import LEAST_MASS
-from arm_lens.judges.artefact import QuestionRecord, check_tensors
+from arm_lens.judges.artefact import QuestionRecord, WrongModelError, check_tensors
 from arm_lens.judges.base import FitContext, FittedJudge, VerdictJudge
 from arm_lens.judges.checks import Texts
 from arm_lens.judges.options import Layout, QuestionOptions, ReadingOptions, TooLong, question_options
@@ -66,6 +67,7 @@ class GenerativeJudge(VerdictJudge, FittedJudge):
         self._question = with_template(self.model, question_options(question))
         self.model.check_tokens([*self.verdict_tokens.positive, *self.verdict_tokens.negative], "the verdicts")
         self.demonstrations = tuple(questions_of(examples, self.template, self.layout))
+        self._bound: tuple[str, WeightsMark] | None = None
 
     @classmethod
     def fit(
@@ -113,6 +115,7 @@ class GenerativeJudge(VerdictJudge, FittedJudge):
         """
         if not questions:
             raise ValueError("there is nothing to judge")
+        self._check_weights()
         return encode_questions(self.model, self.question, questions, demonstrations=demonstrations)
 
     def prompt_of(self, example: Preference) -> str:
@@ -230,15 +233,40 @@ class GenerativeJudge(VerdictJudge, FittedJudge):
     def asking(self, *, on_too_long: TooLong | None = None, batch_size: int | None = None) -> GenerativeJudge:
         """The same judge with other options that change no question: what is too long, prompts per pass."""
         changes = {"on_too_long": on_too_long, "batch_size": batch_size}
-        judge = copy.copy(self)
-        judge.__dict__.pop("verdict_mass", None)
+        judge = self._copy()
         judge._question = self._question.model_copy(
             update={name: value for name, value in changes.items() if value is not None}
         )
         return judge
 
+    def bound(self, kind: str) -> GenerativeJudge:
+        """The same judge, for a judge of this kind whose numbers were read from the model with its present weights.
+
+        Once the weights have changed it neither asks nor can be saved: `WrongModelError`. A bound judge is returned as it is.
+        """
+        if self._bound:
+            return self
+        judge = self._copy()
+        judge._bound = kind, WeightsMark.of(self.model)
+        return judge
+
+    def _copy(self) -> GenerativeJudge:
+        judge = copy.copy(self)
+        judge.__dict__.pop("verdict_mass", None)
+        return judge
+
+    def _check_weights(self) -> None:
+        if self._bound and not self._bound[1].unchanged(self.model):
+            raise WrongModelError(
+                f"the weights of {self.model.info.name} have changed since this {self._bound[0]} was fitted or loaded: its "
+                "numbers were read from the weights as they were, and mean nothing with others. Before a model is trained, "
+                "merged, cast or given adapters, save the judge and load it onto a second copy: load(folder, "
+                "load_model(...)); or train a copy: copy.deepcopy of the Hugging Face model"
+            )
+
     def record(self) -> dict[str, Any]:
         """How it asks, for JSON."""
+        self._check_weights()
         return {
             "question": self.question.model_dump(mode="json"),
             "demonstrations": [asdict(one) for one in self.demonstrations],
@@ -269,7 +297,10 @@ class AskingJudge(FittedJudge):
     """A fitted judge whose questions are put by a `GenerativeJudge`."""
 
     judge: GenerativeJudge
-    """The model and how the question is put."""
+    """The model and how the question is put; bound to the weights that the model had when it was made."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "judge", self.judge.bound(self.kind))
 
     @property
     def model(self) -> LanguageModel:
