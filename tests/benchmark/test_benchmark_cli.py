@@ -187,7 +187,8 @@ def test_a_judge_that_fails_names_itself_and_what_was_finished_is_kept(tmp_path)
     path = tmp_path / "run.yaml"
     path.write_text(yaml.safe_dump(values), encoding="utf-8")
     with pytest.raises(BenchmarkJudgeError, match=r"^voting on mine, all, n = 3, .*: voting needs at least one vote"):
-        run_benchmark(read_config(path), tmp_path / "out", progress=False)
+        stopping = read_config(path).model_copy(update={"on_failure": "stop"})
+        run_benchmark(stopping, tmp_path / "out", progress=False)
     kept = {one.name: one.stat().st_mtime_ns for one in (tmp_path / "out" / "parts").iterdir()}
     assert sorted(re.search(r"(length|zero_shot|voting)", name)[0] for name in kept) == ["length", "zero_shot"]
     path.write_text(yaml.safe_dump({**values, "judges": ["length", "zero_shot"]}), encoding="utf-8")

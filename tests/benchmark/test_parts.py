@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 
 import pandas as pd
 import pytest
 import torch
-from loky import ProcessPoolExecutor
 
 from arm_lens.benchmark import BenchmarkConfigError, run_benchmark
 from arm_lens.benchmark.config import BenchmarkConfig
+from arm_lens.benchmark.data import plan
 from arm_lens.benchmark.parts import PARTS, parts_of, save_part
-from arm_lens.benchmark.run import _start
+from arm_lens.benchmark.runner import Workplace
 from arm_lens.engine.memory import default_budget
 
 WORLD = {"kind": "world", "criteria": ["polite"]}
@@ -122,8 +121,10 @@ def test_a_lead_judge_that_is_not_fitted_keeps_no_reward_models(tmp_path):
 
 
 @pytest.mark.slow
-def test_workers_keep_to_the_threads_and_the_memory_that_were_given(tmp_path):
+def test_parts_are_run_with_the_threads_and_the_memory_that_were_given(tmp_path):
     config = config_of("length", threads=2, memory_gib=0.25)
-    with ProcessPoolExecutor(1, initializer=_start, initargs=(config, tmp_path, os.getpid())) as pool:
-        assert pool.submit(default_budget, torch.device("cpu")).result() == 2**28
-        assert pool.submit(torch.get_num_threads).result() == 2
+    before = torch.get_num_threads()
+    with Workplace(tmp_path) as workplace:
+        workplace.plan(config, plan(config))
+        assert default_budget(torch.device("cpu")) == 2**28 and torch.get_num_threads() == 2
+    assert torch.get_num_threads() == before

@@ -13,11 +13,11 @@ import psutil
 import pytest
 import yaml
 
-from arm_lens.benchmark import read_config, run_benchmark
+from arm_lens.benchmark import BenchmarkResults, read_config, run_benchmark
 from arm_lens.benchmark.parts import PARTS
 
 CONFIG = {
-    "judges": ["length", {"judge": "voting", "demonstrations": 0, "votes": 2, "seeds": 15}],
+    "judges": ["length", {"judge": "voting", "demonstrations": 0, "votes": 2, "seeds": 5}],
     "lead": "length",
     "test_items": 60,
     "workers": 2,
@@ -25,9 +25,21 @@ CONFIG = {
 }
 RUN = """
 import sys
-from arm_lens.benchmark import read_config, run_benchmark
+from arm_lens.benchmark import BenchmarkResults, read_config, run_benchmark
 if __name__ == "__main__":
     run_benchmark(read_config(sys.argv[1]), sys.argv[2], progress=False)
+"""
+
+FATAL = """
+import os, signal
+from pydantic import BaseModel
+from arm_lens.judges.controls import LENGTH
+from dataclasses import replace
+
+def fit(context, options):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+SPEC = replace(LENGTH, name="fatal", fit=fit)
 """
 
 
@@ -58,19 +70,42 @@ def parts_in(out):
 
 
 @pytest.mark.slow
-def test_a_worker_that_dies_is_told_and_what_was_finished_is_kept(config, tmp_path):
-    out = tmp_path / "out"
+def test_a_worker_that_dies_costs_nothing_but_time(config, tmp_path):
+    alone, out = tmp_path / "alone", tmp_path / "out"
+    run_benchmark(read_config(config).model_copy(update={"workers": 1}), alone, progress=False)
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(run_benchmark, read_config(config), out, progress=False)
         wait_for(lambda: parts_in(out))
         workers_of(os.getpid())[0].kill()
-        with pytest.raises(ChildProcessError, match="what was finished is kept: run again, with fewer workers"):
-            running.result()
-    kept = parts_in(out)
-    assert kept
-    assert not workers_of(os.getpid())
-    results = run_benchmark(read_config(config).model_copy(update={"workers": 1}), out, progress=False)
-    assert kept <= parts_in(out) and results.tables.summary["n_seeds"].max() == 15
+        results = running.result()
+    assert results.missing.empty and not list(out.glob("failures/*")) and not workers_of(os.getpid())
+    assert parts_in(out) == parts_in(alone)  # whose names have digests of their bytes
+    assert (out / "results.json").read_bytes() == (alone / "results.json").read_bytes()
+
+
+@pytest.mark.slow
+def test_a_part_that_kills_each_worker_is_recorded_and_the_rest_goes_on(tmp_path):
+    """The judge comes from an installed package, which workers find as well."""
+    package = tmp_path / "site" / "fatal.py"
+    package.parent.mkdir()
+    package.write_text(FATAL, encoding="utf-8")
+    entry = tmp_path / "site" / "fatal-1.dist-info"
+    entry.mkdir()
+    (entry / "METADATA").write_text("Metadata-Version: 2.1\nName: fatal\nVersion: 1\n", encoding="utf-8")
+    (entry / "entry_points.txt").write_text("[arm_lens.judges]\nfatal = fatal:SPEC\n", encoding="utf-8")
+    values = CONFIG | {"judges": ["length", "zero_shot", "fatal"], "test_items": 4, "retries": 1}
+    path, out = tmp_path / "run.yaml", tmp_path / "out"
+    found = [str(tmp_path / "site"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    path.write_text(yaml.safe_dump(values | {"studies": [{"kind": "world", "criteria": ["polite", "safe"]}]}))
+    said = subprocess.run(
+        [sys.executable, "-c", "from arm_lens.cli import main; main()", "benchmark", path, "--out", out, "--no-images"],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(found)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert said.returncode == 1, said.stderr
+    results = BenchmarkResults.load(out)
+    assert set(results.items["judge"]) == {"length", "zero_shot"} and set(results.items["subset"]) == {"polite", "safe"}
+    assert set(results.missing["judge"]) == {"fatal"} and set(results.missing["subset"]) == {"polite", "safe"}
+    assert results.missing["error"].str.contains("its worker ended without an error 3 times").all()
 
 
 @pytest.mark.slow

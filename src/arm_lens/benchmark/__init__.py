@@ -23,7 +23,7 @@ from arm_lens.benchmark.data import check_files
 from arm_lens.benchmark.given import controls_of, judge_preferences
 from arm_lens.benchmark.parts import head_frames
 from arm_lens.benchmark.prompts import ShownPrompt, prompts_of
-from arm_lens.benchmark.results import BenchmarkResults, OtherRunError, run_benchmark
+from arm_lens.benchmark.results import BenchmarkResults, MissingPartsWarning, OtherRunError, run_benchmark
 from arm_lens.benchmark.run import BenchmarkJudgeError
 from arm_lens.benchmark.smollm2 import real_model
 from arm_lens.benchmark.strict_yaml import YamlError
@@ -50,6 +50,7 @@ __all__ = [
     "BenchmarkJudgeError",
     "BenchmarkResults",
     "JudgeChoice",
+    "MissingPartsWarning",
     "OtherRunError",
     "ShownPrompt",
     "UnconfirmedKeyError",

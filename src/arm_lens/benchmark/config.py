@@ -233,6 +233,16 @@ class PreferenceStudy(Source):
 Study = Annotated[WorldStudy | HackingStudy | PreferenceStudy, Field(discriminator="kind")]
 
 
+class Resources(Strict):
+    """What each worker on a Ray cluster is given; see `arm_lens.benchmark.ray_cluster`."""
+
+    num_cpus: Annotated[float, Field(gt=0)] = 1
+    num_gpus: Annotated[float, Field(ge=0)] = 0
+    """A share below 1 lets several workers use one GPU."""
+    memory_gib: Annotated[float, Field(gt=0)] | None = None
+    """Memory of the node that is reserved for it; None reserves none."""
+
+
 class BenchmarkConfig(Strict):
     """A benchmark run."""
 
@@ -267,6 +277,11 @@ class BenchmarkConfig(Strict):
     """Threads of each process; sums of floating-point numbers may depend on it."""
     memory_gib: Annotated[float, Field(gt=0, strict=True)] = 2.0
     """Memory of each process for prompts that are read and tried on, in addition to the model."""
+    retries: Annotated[int, Field(ge=0, strict=True)] = 2
+    """How often a part is tried again after a worker that ran it was lost."""
+    on_failure: Literal["continue", "stop"] = "continue"
+    """Whether a judge that fails on a task ends the run, or is recorded while the rest goes on."""
+    resources: Resources = Resources()
     studies: Annotated[tuple[Study, ...], Some]
 
     @model_validator(mode="after")

@@ -95,6 +95,9 @@ class BenchmarkItems:
     """One row per part and step of a search for heads: the columns of `PART_FIELDS`, step, reward, ..."""
     texts: pd.DataFrame = field(default_factory=pd.DataFrame)
     """The responses that were judged one by one: benchmark, subset, item, prompt, response."""
+    missing: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """One row per part that is not stored: the columns of `PART_FIELDS`, and error. The other tables have no row of its judge
+    in its setting."""
 
 
 def parts_of(

@@ -21,6 +21,7 @@ from arm_lens.benchmark.config import VERDICTS, BenchmarkConfig, HackingStudy, P
 from arm_lens.benchmark.data import as_json, format_of
 from arm_lens.benchmark.parts import PART_FIELDS, STUDY, BenchmarkItems, remove_other_reward_models
 from arm_lens.benchmark.run import run_parts
+from arm_lens.benchmark.runner import FAILURES
 from arm_lens.display import accuracies, card, frame_table, small_print
 from arm_lens.engine.loading import default_dtype
 from arm_lens.engine.model_info import BUNDLED_NAME
@@ -41,8 +42,16 @@ ROW_FIELDS = (*PART_FIELDS, "accuracy", "ci_low", "ci_high", "n")
 """The columns of the rows in ``results.json``."""
 LONG_TABLES = {"items": "", "heads": "tables", "history": "tables", "texts": "tables"}
 """Tables with a row per item, head or step, saved as Parquet, and their folders."""
+MAYBE = ("sections", "missing")
+"""Tables that not every run has."""
 TEXTS = ("prompt", "response")
+HOW_IT_RUNS = {"workers", "retries", "on_failure", "resources"}
+"""What results do not depend on."""
 VERSIONS = {name: version(name) for name in RECORDED_VERSIONS}
+
+
+class MissingPartsWarning(UserWarning):
+    """Some judges failed on some tasks, and are not compared with the others there."""
 
 
 class OtherRunError(ValueError):
@@ -71,7 +80,8 @@ class BenchmarkResults(BenchmarkItems):
         if all((out / name).is_file() and (out / name).read_bytes() == content for name, content in files.items()):
             return out
         _clear(out)
-        (out / "tables" / "sections.csv").unlink(missing_ok=True)  # the only table that not every run has
+        for name in MAYBE:
+            (out / "tables" / f"{name}.csv").unlink(missing_ok=True)
         for name, content in files.items():
             write_bytes(out / name, content)
         return out
@@ -79,7 +89,7 @@ class BenchmarkResults(BenchmarkItems):
     def _files(self) -> dict[str, bytes]:
         """The content of each file, by its path within a folder; the summary is the last."""
         tables = {**vars(self.tables), "fits": self.fits}
-        tables |= {} if self.sections.empty else {"sections": self.sections}
+        tables |= {name: table for name in MAYBE if not (table := getattr(self, name)).empty}
         found = {
             f"tables/{name}.csv": without_formulas(table).to_csv(index=False).encode() for name, table in tables.items()
         }
@@ -119,7 +129,7 @@ class BenchmarkResults(BenchmarkItems):
                 **{table.name: _read_csv(tables / f"{table.name}.csv") for table in fields(BenchmarkTables)}
             ),
             checks=[Check(**check) for check in checks],
-            sections=_read_csv(tables / "sections.csv") if (tables / "sections.csv").exists() else pd.DataFrame(),
+            **{name: _read_csv(path) for name in MAYBE if (path := tables / f"{name}.csv").exists()},
             **long | {"texts": texts.assign(**{name: texts[name].map(_text) for name in TEXTS if name in texts})},
         )
 
@@ -170,8 +180,12 @@ def run_benchmark(
     force: bool = False,
     progress: bool = True,
     command: str = "arm-lens benchmark",
+    ray: str | None = None,
 ) -> BenchmarkResults:
     """Run the missing parts of a benchmark, and write its results to the folder.
+
+    A judge that fails on a task does not end the run: the other parts are run, ``missing`` and the page say what failed, and
+    the same call tries it again.
 
     Args:
         config: what is run.
@@ -180,6 +194,7 @@ def run_benchmark(
             figures, study and reward models; parts that both have in common are not made again.
         progress: show a progress bar.
         command: the command that the page names.
+        ray: the address of a Ray cluster to run parts on, see `run_parts`.
 
     Raises:
         OtherRunError: if the folder has the results of another configuration, unless ``force``; before anything runs.
@@ -192,13 +207,39 @@ def run_benchmark(
     with locked(out):
         published = _published(config)
         _make_way(Path(out), published, force)
-        gathered = run_parts(config, out, progress=progress)
-        results = results_of(_meta(config, command, published), gathered)
+        gathered = run_parts(config, out, progress=progress, ray=ray)
+        results = results_of(_meta(config, command, published), gathered, missing_checks(gathered.missing))
         results = replace(results, sections=_sections(config, results.items, results.tables.rows))
         results.save(out)
         if force:
             remove_other_reward_models(Path(out), set(results.fits.get("reward_model", ())))
+    if len(results.missing):
+        warnings.warn(MissingPartsWarning(missing_text(results.missing, Path(out))), stacklevel=2)
     return results
+
+
+def missing_text(missing: pd.DataFrame, out: Path) -> str:
+    """How many parts are missing, and what to do."""
+    failed = int((missing["error"] != "").sum())
+    count = "a part is" if len(missing) == 1 else f"{len(missing)} parts are"
+    return (
+        f"{count} missing, {failed} of them failed; their judges are left out where a sample or seed is missing. Tracebacks "
+        f"are in {out / FAILURES}; the same command tries them again"
+    )
+
+
+def missing_checks(missing: pd.DataFrame) -> list[Check]:
+    """For the page: which judges are left out of which settings, and why; nothing if no part is missing."""
+    if missing.empty:
+        return []
+    names = ["judge", "benchmark", "subset", "n_examples", "noise"]
+    found = [
+        f"{judge} on {benchmark}, {subset}, n = {n_examples}, noise {noise:g}: {len(rows)} "
+        f"{'part' if len(rows) == 1 else 'parts'}; {next((why for why in rows['error'] if why), 'not run')}"
+        for (judge, benchmark, subset, n_examples, noise), rows in missing.groupby(names, sort=False)
+    ]
+    rule = "a judge failed on a task, so that it is left out of the tables and comparisons of this setting"
+    return [Check("missing parts", rule, found)]
 
 
 def _make_way(out: Path, config: Mapping[str, Any], force: bool) -> None:
@@ -318,7 +359,7 @@ def _about(study: Study) -> dict[str, str]:
 
 def _published(config: BenchmarkConfig) -> dict[str, Any]:
     """The configuration, with file names for absolute paths, digests of the data, and no passwords in addresses."""
-    published: dict[str, Any] = _without_passwords(json.loads(config.model_dump_json(exclude={"workers"})))
+    published: dict[str, Any] = _without_passwords(json.loads(config.model_dump_json(exclude=HOW_IT_RUNS)))
     paths = {study.name: [getattr(study, name, None) for name in ("path", "examples")] for study in config.studies}
     digests = {
         name: [digest_of_bytes(Path(path).read_bytes())[:20] for path in some if path and Path(path).is_file()]
@@ -368,7 +409,7 @@ def _text(written: str) -> Prompt:
 
 _TEXTS = (
     *("benchmark", "subset", "section", "criterion", "unit", "judge", "other"),
-    *("heads", "preferred", "score_kind", "notes"),
+    *("heads", "preferred", "score_kind", "notes", "error"),
 )
 """The columns that are text, also where it looks like a number or like nothing: ``007``, ``NA``."""
 

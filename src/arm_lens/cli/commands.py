@@ -15,6 +15,7 @@ from arm_lens.cli.flags import Asking, Data, KindOfScore, Loading, Question, Rea
 from arm_lens.cli.output import errors, finish, resumable, say, show_standings, show_subsets
 
 if TYPE_CHECKING:
+    from arm_lens.benchmark import BenchmarkResults
     from arm_lens.judges.generative import GenerativeJudge
     from arm_lens.preferences import Preference
 
@@ -41,6 +42,12 @@ UNITS = {
 Out = Annotated[Path, typer.Option(help="Folder for what is written.")]
 ShowPrompt = Annotated[
     bool, typer.Option("--show-prompt", help="Print what the model would read about the first row or item, and stop.")
+]
+Ray = Annotated[
+    str,
+    typer.Option(
+        help="Run on the Ray cluster at this address (auto, HOST:PORT, ray://HOST:PORT), or local for one here."
+    ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace what OUT has already.")]
 
@@ -86,6 +93,7 @@ def demo(
     with resumable(out):
         results = run_benchmark(BenchmarkConfig.model_validate(values), out, force=force, command="arm-lens demo")
     finish(results, out, show_subsets)
+    _end(results)
 
 
 @app.command()
@@ -270,6 +278,7 @@ def benchmark(
     ] = None,
     model: Annotated[str, typer.Option(help="Hub name, folder or GGUF file, instead of CONFIG's model.")] = "",
     workers: Annotated[int | None, typer.Option(min=1, help="Processes, instead of the file's.")] = None,
+    ray: Ray = "",
     allow_key: Annotated[
         list[str],
         typer.Option(help="NAME=HOST: let CONFIG send the environment variable NAME to HOST as a key. Repeatable."),
@@ -314,13 +323,20 @@ def benchmark(
             say("", "no model is asked" if shown.text is None else shown.text)
         return
     with resumable(out):
-        results = run_benchmark(settings, out, force=force)
+        results = run_benchmark(settings, out, force=force, ray=ray or None)
     finish(results, out, show_standings)
     if images:
         try:
             save_figures(results, out / "figures")
         except RuntimeError as error:
             say("No images: ", error, to=errors)
+    _end(results)
+
+
+def _end(results: BenchmarkResults) -> None:
+    """End with an error if parts are missing; which ones, `finish` has printed."""
+    if len(results.missing):
+        raise typer.Exit(1)
 
 
 def _print_prompt(judge: GenerativeJudge, example: Preference) -> None:
