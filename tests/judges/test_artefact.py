@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 
 import pytest
@@ -14,12 +15,15 @@ from arm_lens import ActivationRewardModel, HeadSet, LabelledResponse, steer
 from arm_lens.judges import artefact
 from arm_lens.judges.artefact import ArtefactError, read_artefact, write_artefact
 from arm_lens.judges.fingerprint import fingerprint_of
+from arm_lens.judges.model_card import CARD
 from arm_lens.judges.options import ReadingOptions
 from arm_lens.storage import LOCK, digest_of, digest_of_bytes
 
 pytestmark = pytest.mark.tl4
 
 KIND = "reward model"
+KILLS = int(os.environ.get("ARM_LENS_KILLS", "40"))
+"""How often a save is killed."""
 
 
 def fitted(model, criterion, heads):
@@ -68,7 +72,7 @@ def test_saving_over_an_older_one_may_be_killed_at_any_moment(folder_of, model_o
         write_artefact(
             folder, KIND, model_of("llama"), {"means": torch.full((3, 4, 12), -1.0)}, {"heads": [], "criterion": "-1"}
         )
-        for number in victims.kill_at_random(40, 0.12, str(folder)):
+        for number in victims.kill_at_random(KILLS, 0.12, str(folder)):
             _, record, tensors = artefact._whole(folder, KIND)
             assert (tensors["means"] == float(record["criterion"])).all(), f"kill {number}"
             if record["criterion"] != "-1":
@@ -79,7 +83,7 @@ def test_saving_over_an_older_one_may_be_killed_at_any_moment(folder_of, model_o
     assert len(set(seen)) > 3, "the kills came too early to tell anything"
     read_artefact(folder, KIND, model_of("llama"))
     write_artefact(folder, KIND, model_of("llama"), {"means": torch.ones(3, 4, 12)}, {})
-    assert len(files(folder)) == 3  # with the lock; what the killed left is gone
+    assert len(files(folder)) == 4  # with the lock and the card; what the killed left is gone
 
 
 @pytest.mark.any_tl
@@ -94,8 +98,6 @@ def test_an_older_one_survives_every_step_of_a_save_that_fails(model_of, tmp_pat
 
         class Died(BaseException):
             pass
-
-        import os
 
         real = getattr(os, at)
 
@@ -117,7 +119,7 @@ def test_an_older_one_survives_every_step_of_a_save_that_fails(model_of, tmp_pat
         expected = {"warm": one, "a list": two}[loaded.record.criterion]
         assert loaded.heads == expected.heads and torch.equal(loaded.means.values, expected.means.values)
         one.save(tmp_path)
-        assert len(files(tmp_path)) == 3
+        assert len(files(tmp_path)) == 4
 
 
 def test_a_reader_that_is_overtaken_reads_the_new_one(model_of, tmp_path, monkeypatch):
@@ -166,7 +168,7 @@ def test_the_same_judge_has_the_same_files(model_of, tmp_path):
     first, second = one.save(tmp_path / "a"), one.save(tmp_path / "b")
     one.save(tmp_path / "b")
     names = files(first)
-    assert names == files(second) and names[0] == LOCK and names[1] == "judge.json" and len(names) == 3
+    assert names == files(second) and names[:3] == [LOCK, CARD, "judge.json"] and len(names) == 4
     assert all((first / name).read_bytes() == (second / name).read_bytes() for name in names)
     (tensors,) = first.glob("tensors-*.safetensors")
     assert tensors.stem.removeprefix("tensors-") == digest_of_bytes(tensors.read_bytes())[:16]
@@ -179,7 +181,7 @@ def test_the_same_judge_has_the_same_files(model_of, tmp_path):
 def test_no_changed_or_missing_byte_passes(model_of, saved, generator):
     model, whole = model_of("llama"), ActivationRewardModel.load(saved, model_of("llama"))
     refused = 0
-    for path in (one for one in saved.iterdir() if one.name != LOCK):
+    for path in (one for one in saved.iterdir() if one.name not in (LOCK, CARD)):
         content = path.read_bytes()
         places = torch.randint(len(content), (40,), generator=generator).tolist()
         changes = [
@@ -219,11 +221,14 @@ def forged(folder, **changes):
         (b"\xff\xfe\x00", "is damaged, or no JSON"),
         ("[1, 2]", "is no record of a fitted judge"),
         ("{}", "is no record of a fitted judge"),
-        ('{"format": 99}', "has format 99; this arm_lens reads format"),
-        ('{"format": 4}', "was changed or damaged"),
+        ('{"format": 99}', "has format 99 \\(int\\); this arm_lens reads formats 4 to 5; upgrade arm_lens"),
+        ('{"format": 3}', "has format 3 .*fit and save the judge again"),
+        ('{"format": 5.0}', "has format 5.0"),
+        ('{"format": true}', "has format True"),
+        ('{"format": 5}', "was changed or damaged"),
         ('{"format": 4, "digest": [1]}', "was changed or damaged"),
     ],
-    ids=["text", "nested", "bytes", "list", "empty", "newer", "no digest", "odd digest"],
+    ids=["text", "nested", "bytes", "list", "empty", "newer", "older", "float", "truth", "no digest", "odd digest"],
 )
 def test_a_record_that_is_none_is_one_error_that_names_the_file(model_of, saved, content, reason):
     (saved / "judge.json").write_bytes(content if isinstance(content, bytes) else content.encode())

@@ -3,8 +3,8 @@
 `fit_judge` makes one by its name, `load_judge` reads one that was saved.
 """
 
-from arm_lens.judges.artefact import ArtefactError, HooksNotSavedWarning, WrongModelError
-from arm_lens.judges.base import Comparison, FittedJudge, Judge
+from arm_lens.judges.artefact import ArtefactError, HooksNotSavedWarning, UnconfirmedModelError, WrongModelError
+from arm_lens.judges.base import Comparison, FittedJudge, Judge, SavableJudge
 from arm_lens.judges.by_name import fit_judge, load_judge
 from arm_lens.judges.calibrated import CalibratedJudge
 from arm_lens.judges.chat import ChatTemplateError
@@ -14,6 +14,7 @@ from arm_lens.judges.endpoint import EndpointJudge, EndpointOptions
 from arm_lens.judges.endpoint.answers import AnswersFileError
 from arm_lens.judges.endpoint.errors import BudgetReachedError, EndpointError
 from arm_lens.judges.generative import GenerativeJudge
+from arm_lens.judges.head_picture import NoPictureWarning
 from arm_lens.judges.likelihood import LikelihoodJudge
 from arm_lens.judges.options import Denoise, QuestionOptions, ReadingOptions
 from arm_lens.judges.position_bias import PositionBias
@@ -44,6 +45,7 @@ __all__ = [
     "Judge",
     "LengthJudge",
     "LikelihoodJudge",
+    "NoPictureWarning",
     "OwnAnswerWarning",
     "PositionBias",
     "QuestionOptions",
@@ -51,8 +53,10 @@ __all__ = [
     "RatingJudge",
     "Rationale",
     "ReadingOptions",
+    "SavableJudge",
     "SkippedWarning",
     "SparseAttentionVectors",
+    "UnconfirmedModelError",
     "UnknownTokensWarning",
     "VerdictMassWarning",
     "VotingJudge",

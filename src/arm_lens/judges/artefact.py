@@ -8,7 +8,10 @@ differs in template, tokenizer, activations or verdicts is refused, and the erro
 Two files cannot be renamed at once. So the tensors get a new name, ``tensors-DIGEST.safetensors``; the JSON, which names
 its tensors by that digest, replaces the older one in one step; and only then the older tensors are deleted. A process that
 is killed in between leaves the old judge or the new one, never one's heads with another's means. The JSON also contains a
-digest of itself: a changed byte is an error, not another number.
+digest of itself: a changed byte is an error, not another number. Last comes the model card (`arm_lens.judges.model_card`),
+which is for people: it is in no digest, and nothing is read from it.
+
+Format 5 added the data's digest, the verdicts' tokens and metrics. Folders of format 4 are read as judges without them.
 
 A folder may come from a stranger, who can compute digests too. So nothing in it is trusted: sizes and depth are bounded,
 every field has its type and no other field is accepted, every tensor its shape, and every number is finite. Whatever is
@@ -19,14 +22,15 @@ from __future__ import annotations
 
 import contextlib
 import json
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 from jinja2 import TemplateError
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
@@ -37,9 +41,15 @@ from arm_lens.engine.language_model import ModelLike, describe, language_model
 from arm_lens.engine.loading import load_model
 from arm_lens.engine.model_info import BUNDLED_NAME, ModelClass
 from arm_lens.engine.precision import DtypeName
+from arm_lens.engine.verdict_tokens import VerdictPieceWarning
 from arm_lens.judges.fingerprint import Fingerprint, fingerprint_of
+from arm_lens.judges.metrics import Metric
+from arm_lens.judges.model_card import card_of, write_card
 from arm_lens.judges.options import QuestionOptions
-from arm_lens.judges.questions import Question
+from arm_lens.judges.questions import Question, render_question, verdict_tokens_of
+from arm_lens.judges.records import Printable, Record
+from arm_lens.judges.template import JudgeTemplate
+from arm_lens.preferences.messages import short_repr
 from arm_lens.storage import (
     DamagedFileError,
     digest_of,
@@ -51,7 +61,8 @@ from arm_lens.storage import (
     write_text,
 )
 
-FORMAT = 4
+FORMAT, OLDEST = 5, 4
+"""The format that is written, and the oldest that is read."""
 RECORD = "judge.json"
 RECORDED_VERSIONS = ("arm-lens", "torch", "transformer-lens", "transformers")
 ACTIVATIONS, LOGITS = "fingerprint_activations", "fingerprint_logits"
@@ -76,32 +87,8 @@ class WrongModelError(ValueError):
     """A fitted judge cannot be loaded onto a model that it was not fitted on."""
 
 
-RecordType = TypeVar("RecordType", bound="Record")
-
-
-class Record(BaseModel):
-    """Fields of a record, each of exactly its type; a record with another field, or without one of these, is refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    @classmethod
-    def parse(cls: type[RecordType], values: Mapping[str, Any]) -> RecordType:
-        """From JSON.
-
-        Raises:
-            ValueError: naming the field.
-        """
-        try:
-            text = json.dumps(values)
-            found = cls.model_validate_json(text)
-        except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(map(str, first["loc"]))
-            raise ValueError(f"{field}: {first['msg']}" if field else first["msg"]) from None
-        changed = _first_difference(found.model_dump(mode="json"), json.loads(text))
-        if changed is not None:
-            raise ValueError(f"{changed} is unknown, missing, or not of its type")
-        return found
+class UnconfirmedModelError(WrongModelError):
+    """A judge from the hub names a language model, which is not loaded unless the user names it too."""
 
 
 class QuestionRecord(Record):
@@ -109,10 +96,6 @@ class QuestionRecord(Record):
 
     question: QuestionOptions
     demonstrations: list[Question]
-
-
-Printable = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f]{0,4096}$")]
-"""Text that does nothing to a terminal in which an error shows it."""
 
 
 class _Model(Record):
@@ -139,28 +122,64 @@ class _Fingerprint(Record):
     weights: str
 
 
+class _Token(Record):
+    """A token with which a verdict is spelled."""
+
+    id: int
+    text: str
+
+
+class _Verdicts(Record):
+    """The tokens of a verdict and of its opposite."""
+
+    positive: list[_Token]
+    negative: list[_Token]
+
+
 class _Header(Record):
     """What every record has, whatever the judge."""
 
-    format: Literal[4]
+    format: Literal[4, 5]
     kind: Annotated[str, Field(pattern=r"^[\w .-]{1,80}$")]
     tensors: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     model: _Model
     fingerprint: _Fingerprint
     hook: str
     token_position: str
+    verdict_tokens: _Verdicts | None
+    metrics: list[Metric]
     versions: dict[str, str]
     digest: str
 
 
+class Artefact(NamedTuple):
+    """What was read of a fitted judge."""
+
+    model: ModelLike
+    tensors: dict[str, Tensor]
+    """The judge's own."""
+    record: dict[str, Any]
+    """The judge's own."""
+    metrics: list[Metric]
+
+
 def write_artefact(
-    path: str | Path, kind: str, model: ModelLike, tensors: Mapping[str, Tensor], record: Mapping[str, Any]
+    path: str | Path,
+    kind: str,
+    model: ModelLike,
+    tensors: Mapping[str, Tensor],
+    record: Mapping[str, Any],
+    *,
+    metrics: Sequence[Metric] = (),
+    picture: bytes | None = None,
+    repository: str | None = None,
 ) -> Path:
     """Write a fitted judge to a folder, with all that identifies its language model.
 
     The folder is made if missing; an older judge in it is replaced as a whole or not at all. ``kind`` is the judge's, in
     words (``reward model``); the model is recorded as it is without steering and hooks; ``record`` is everything else, as
-    JSON: if it has the fields of `QuestionRecord`, the model is identified by the judge's own questions.
+    JSON: if it has the fields of `QuestionRecord`, the model is identified by the judge's own questions. ``picture`` is a
+    PNG for the model card, and ``repository`` where on the hub its code loads the judge from.
 
     Warns:
         HooksNotSavedWarning: if hooks that are not arm_lens's are on the model.
@@ -169,7 +188,8 @@ def write_artefact(
         NotFiniteError: naming the tensor or field, if a number is infinite or not a number.
         StoreBusyError: if another process is saving to the folder, and is not done in a minute.
     """
-    folder, fingerprint = Path(path), _fingerprint(model, record)
+    folder, asks = Path(path), _asks(record)
+    fingerprint = _fingerprint(model, asks)
     if language_model(model).has_foreign_hooks():
         caution(
             f"hooks are on the model, and are not saved with this {kind}: loaded, it answers as the model without them",
@@ -190,6 +210,8 @@ def write_artefact(
         "fingerprint": {name: getattr(fingerprint, name) for name in _Fingerprint.model_fields},
         "hook": "blocks.{layer}.attn.hook_z",
         "token_position": "last token of the prompt, where the verdict is due",
+        "verdict_tokens": _verdicts(model, asks),
+        "metrics": [one.model_dump() for one in metrics],
         "versions": {name: version(name) for name in RECORDED_VERSIONS},
         **record,
     }
@@ -197,49 +219,75 @@ def write_artefact(
         whole["digest"] = digest_of(json.loads(json.dumps(whole, allow_nan=False)))
     except ValueError as error:
         raise NotFiniteError(f"the record of this {kind} cannot be saved to {folder}: {error}") from error
+    card = card_of(
+        whole,
+        question=None if asks is None else _as_read(model, asks.question),
+        soft="gates" in tensors,
+        picture=picture is not None,
+        repository=repository,
+    )
     with locked(folder, wait=BUSY_SECONDS, deep=False):
         own = write_bytes(folder / _tensors_file(whole["tensors"]), content)
         write_text(folder / RECORD, json.dumps(whole, indent=1) + "\n")  # from here on it is the new one
         for other in folder.glob(f"tensors-{'[0-9a-f]' * 16}.safetensors"):  # and nobody else's files
             if other != own:
                 other.unlink(missing_ok=True)
+        write_card(folder, card, picture)
     return folder
 
 
 def read_artefact(
-    path: str | Path, kind: str, model: ModelLike | None = None, *, device: str | None = None
-) -> tuple[ModelLike, dict[str, Tensor], dict[str, Any]]:
-    """The model, and the judge's own tensors and record, of a folder that `write_artefact` wrote.
+    path: str | Path,
+    kind: str,
+    model: ModelLike | str | Path | None = None,
+    *,
+    device: str | None = None,
+    confirmed: bool = True,
+) -> Artefact:
+    """What a folder has that `write_artefact` wrote, and the language model.
 
-    ``kind`` is the expected kind of judge; `arm_lens.judges.base.FittedJudge.load` describes the rest, and the errors.
+    ``kind`` is the expected kind of judge, and ``confirmed`` says whether the recorded model may be loaded if no model is
+    given; `arm_lens.judges.saving.Savable.load` describes the rest, and the errors.
     """
     folder = Path(path)
     header, own, tensors = _whole(folder, kind)
-    info = header.model
     with decoding(folder):
-        _asks(own)
+        asks = _asks(own)
         expected = _recorded_fingerprint(header, tensors)
-    if model is None and info.weight_processing != "raw":
-        raise WrongModelError(
-            f"{folder} was fitted on {info.name!r} with processed weights ({info.weight_processing}); load and process the "
-            "model as you did then, and pass it"
+    if model is None and not confirmed and header.model.name != BUNDLED_NAME:
+        raise UnconfirmedModelError(
+            f"{folder} was fitted on {header.model.name!r}, and a judge from the hub loads no model that you do not name: "
+            f"pass model={header.model.name!r} to load that one, or the model that you have loaded"
         )
-    if model is None:
-        try:
-            model = load_model(
-                None if info.name == BUNDLED_NAME else info.name,
-                model_class=info.model_class,
-                device=device,
-                dtype=info.dtype,
-                revision=info.revision,
-            )
-        except (OSError, ValueError, KeyError) as error:
-            raise WrongModelError(
-                f"{folder} was fitted on {info.name!r}, which cannot be loaded here; load that model yourself and pass it as "
-                f"model=... ({' '.join(str(error).split())[:300]})"
-            ) from error
-    _check_model(model, info, expected, own, folder)
-    return model, tensors, own
+    if model is None or isinstance(model, (str, Path)):
+        model = _loaded(header.model, model, device, folder)
+    _check_model(model, header.model, expected, asks, folder)
+    if header.verdict_tokens is not None and header.verdict_tokens.model_dump() != _verdicts(model, asks):
+        raise ArtefactError(f"{folder / RECORD} names other tokens for the verdicts than its own questions have")
+    return Artefact(model, tensors, own, header.metrics)
+
+
+def _loaded(fitted_on: _Model, name: str | Path | None, device: str | None, folder: Path) -> ModelLike:
+    """The recorded model, or the one with the given name, in the recorded form; no code of a repository is run."""
+    if fitted_on.weight_processing != "raw":
+        raise WrongModelError(
+            f"{folder} was fitted on {fitted_on.name!r} with processed weights ({fitted_on.weight_processing}); load and "
+            "process the model as you did then, and pass it"
+        )
+    found = fitted_on.name if name is None else str(name)
+    try:
+        return load_model(
+            None if found == BUNDLED_NAME else found,
+            model_class=fitted_on.model_class,
+            device=device,
+            dtype=fitted_on.dtype,
+            revision=fitted_on.revision if found == fitted_on.name else None,
+        )
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        raise WrongModelError(
+            f"{folder} was fitted on {fitted_on.name!r}, and {found!r} cannot be loaded here; load that model yourself and "
+            f"pass it as model=... ({' '.join(str(error).split())[:300]})"
+        ) from error
 
 
 def digest_of_artefact(path: str | Path) -> str:
@@ -255,6 +303,11 @@ def kind_of_artefact(path: str | Path) -> str:
 def dtype_of_artefact(path: str | Path) -> DtypeName:
     """The dtype of the model on which the judge in a folder was fitted; errors as `read_artefact`."""
     return _record(Path(path), None)[0].model.dtype
+
+
+def tensors_file_of(path: str | Path) -> str:
+    """The name of the file of tensors that the record in a folder names; errors as `read_artefact`."""
+    return _tensors_file(_record(Path(path), None)[0].tensors)
 
 
 def check_tensors(
@@ -335,14 +388,17 @@ def _record(folder: Path, kind: str | None) -> tuple[_Header, dict[str, Any]]:
         raise ArtefactError(f"{file} is damaged, or no JSON: {error}") from error
     if not isinstance(record, dict) or "format" not in record:
         raise ArtefactError(f"{file} is no record of a fitted judge")
-    if record["format"] != FORMAT:
-        found = record["format"]
+    found = record["format"]
+    if type(found) is not int or not OLDEST <= found <= FORMAT:
         newer = isinstance(found, int) and found > FORMAT
         remedy = "upgrade arm_lens: pip install -U arm-lens" if newer else "fit and save the judge again"
-        raise ArtefactError(f"{file} has format {str(found)[:20]}; this arm_lens reads format {FORMAT}; {remedy}")
+        known = f"formats {OLDEST} to {FORMAT}"
+        raise ArtefactError(f"{file} has format {short_repr(found)[:60]}; this arm_lens reads {known}; {remedy}")
     digest = digest_of({key: value for key, value in record.items() if key != "digest"})
     if record.get("digest") != digest:
         raise ArtefactError(f"{file} was changed or damaged since it was written; save the {expected} again")
+    if found == 4:
+        record = _as_format_5(record)
     own = {key: value for key, value in record.items() if key not in _Header.model_fields}
     with decoding(folder):
         header = _Header.parse({key: value for key, value in record.items() if key in _Header.model_fields})
@@ -351,25 +407,20 @@ def _record(folder: Path, kind: str | None) -> tuple[_Header, dict[str, Any]]:
     return header, own
 
 
+def _as_format_5(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record of format 4 with the fields that format 5 added, which say that nothing is known."""
+    new: dict[str, Any] = {"verdict_tokens": None, "metrics": []}
+    if clashing := new.keys() & record.keys():
+        return {**record, min(clashing): "a field of a later format"}  # which no type accepts
+    fit = record.get("fit")
+    found = {**record, **new, **({"fit": {**fit, "data": ""}} if isinstance(fit, dict) else {})}
+    return found | (
+        {"data": ""} if record.get("kind") in ("sparse attention vectors", "head probe", "calibrated judge") else {}
+    )
+
+
 def _tensors_file(digest: str) -> str:
     return f"tensors-{digest[:16]}.safetensors"
-
-
-def _first_difference(one: Any, other: Any, at: str = "") -> str | None:
-    """The first place at which a value that was parsed differs from the JSON that it was parsed from."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        for key in (*other, *one):
-            inner = f"{at}.{key}".lstrip(".")
-            if key not in one or key not in other:
-                return inner
-            if found := _first_difference(one[key], other[key], inner):
-                return found
-        return None
-    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
-        pairs = enumerate(zip(one, other, strict=True))
-        return next((found for index, pair in pairs if (found := _first_difference(*pair, f"{at}.{index}"))), None)
-    same_type = type(one) is type(other) or (isinstance(one, float) and type(other) is int)
-    return None if same_type and one == other else at or "it"
 
 
 def _asks(own: Mapping[str, Any]) -> QuestionRecord | None:
@@ -378,9 +429,31 @@ def _asks(own: Mapping[str, Any]) -> QuestionRecord | None:
     return QuestionRecord.parse(fields) if fields else None
 
 
-def _fingerprint(model: ModelLike, own: Mapping[str, Any]) -> Fingerprint:
-    asks = _asks(own)
+def _fingerprint(model: ModelLike, asks: QuestionRecord | None) -> Fingerprint:
     return fingerprint_of(model) if asks is None else fingerprint_of(model, asks.question, asks.demonstrations)
+
+
+def _verdicts(model: ModelLike, asks: QuestionRecord | None) -> dict[str, list[dict[str, Any]]] | None:
+    """The tokens by which a judge that asks reads its verdicts, as ids and as text."""
+    if asks is None:
+        return None
+    tokenizer = language_model(model).tokenizer
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", VerdictPieceWarning)  # the judge itself has warned
+        found = verdict_tokens_of(tokenizer, asks.question)
+    sides = {"positive": found.positive, "negative": found.negative}
+    return {side: [{"id": one, "text": tokenizer.decode([one])} for one in ids] for side, ids in sides.items()}
+
+
+def _as_read(model: ModelLike, options: QuestionOptions) -> str:
+    """The text that the model reads, without demonstrations, and with names for the texts that are judged."""
+    template = options.template or JudgeTemplate()
+    prompt = "{prompt}" if template.takes_prompt(options.layout) else ""
+    if options.layout == "scalar":
+        text = template.question(prompt, "{response}")
+    else:
+        text = template.ranked_question(prompt, "{response_a}", "{response_b}")
+    return str(render_question(language_model(model).tokenizer, options, Question(text, True, "an example")))
 
 
 def _recorded_fingerprint(header: _Header, tensors: dict[str, Tensor]) -> Fingerprint:
@@ -395,7 +468,7 @@ def _recorded_fingerprint(header: _Header, tensors: dict[str, Tensor]) -> Finger
 
 
 def _check_model(
-    model: ModelLike, fitted_on: _Model, expected: Fingerprint, own: Mapping[str, Any], folder: Path
+    model: ModelLike, fitted_on: _Model, expected: Fingerprint, asks: QuestionRecord | None, folder: Path
 ) -> None:
     here = describe(model)
     for what in ("n_layers", "n_heads", "d_head", "dtype"):
@@ -406,7 +479,7 @@ def _check_model(
                 f"{here.name!r} has {what} = {getattr(here, what)}{remedy}"
             )
     try:
-        difference = expected.difference(_fingerprint(model, own))
+        difference = expected.difference(_fingerprint(model, asks))
     except (ValueError, TypeError, LookupError, ArithmeticError, TemplateError) as error:
         difference = f"cannot be asked this judge's questions: {error}"
     if difference is not None:

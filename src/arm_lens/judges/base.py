@@ -24,7 +24,6 @@ from torch import Tensor
 from arm_lens.display.caution import caution
 from arm_lens.engine.language_model import ModelLike
 from arm_lens.engine.verdict_tokens import VerdictScores
-from arm_lens.judges.artefact import decoding, read_artefact, write_artefact
 from arm_lens.judges.checks import (
     SkippedWarning,
     Texts,
@@ -39,6 +38,7 @@ from arm_lens.judges.checks import (
 )
 from arm_lens.judges.options import Layout, QuestionOptions, ReadingOptions
 from arm_lens.judges.questions import Question, listed_names
+from arm_lens.judges.saving import Savable
 from arm_lens.judges.template import JudgeTemplate
 from arm_lens.judges.verdict_mass import VerdictMass
 from arm_lens.preferences import Preference, PreferenceFieldError, Prompt
@@ -238,11 +238,14 @@ class RewardFunction:
 FittedType = TypeVar("FittedType", bound="FittedJudge")
 
 
-class FittedJudge(Judge):
+class SavableJudge(Savable, Judge):
+    """A judge that can be saved, shared and loaded."""
+
+
+class FittedJudge(SavableJudge):
     """A judge that is fitted to labelled preferences, and can be saved.
 
-    A class of its own options takes them as further keywords of `fit`. ``_artefact`` and ``_from_artefact`` say what is
-    saved: the language model (only described, not saved), tensors by name, and a record for JSON.
+    A class of its own options takes them as further keywords of `fit`.
     """
 
     @classmethod
@@ -267,39 +270,6 @@ class FittedJudge(Judge):
             ValueError: naming the example, if a single labelled response is to be ranked.
             PromptTooLongError: naming the example whose prompt exceeds the model's context.
         """
-
-    def save(self, path: str | Path) -> Path:
-        """Write the judge, without the language model, to a folder; see `arm_lens.judges.artefact`."""
-        return write_artefact(path, self.kind, *self._artefact())
-
-    @classmethod
-    def load(
-        cls: type[FittedType], path: str | Path, model: ModelLike | None = None, *, device: str | None = None
-    ) -> FittedType:
-        """Read what `save` wrote.
-
-        Args:
-            path: the folder.
-            model: what to load it onto; by default the recorded model is loaded, by its recorded name and class.
-            device: where the recorded model goes, if none is given.
-
-        Raises:
-            FileNotFoundError: if the folder has no judge in it.
-            ArtefactError: if the judge is of another kind, or damaged.
-            WrongModelError: if the model is not the one that the judge was fitted on; the message says how they differ.
-        """
-        found = read_artefact(path, cls.kind, model, device=device)
-        with decoding(Path(path)):
-            return cls._from_artefact(*found)
-
-    @abstractmethod
-    def _artefact(self) -> tuple[ModelLike, dict[str, Tensor], dict[str, Any]]: ...
-
-    @classmethod
-    @abstractmethod
-    def _from_artefact(
-        cls: type[FittedType], model: ModelLike, tensors: dict[str, Tensor], record: dict[str, Any]
-    ) -> FittedType: ...
 
 
 class VerdictJudge(Judge):

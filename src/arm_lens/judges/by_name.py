@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from inspect import isabstract
 from pathlib import Path
 from typing import Any
 
 from arm_lens.engine.language_model import ModelLike
 from arm_lens.judges.artefact import ArtefactError, kind_of_artefact
-from arm_lens.judges.base import FitContext, FittedJudge, Judge
+from arm_lens.judges.base import FitContext, Judge, SavableJudge
+from arm_lens.judges.hub import source_of
 from arm_lens.judges.options import QuestionOptions, ReadingOptions, question_options
 from arm_lens.preferences import Preference
 from arm_lens.registry import JUDGES
@@ -49,23 +51,40 @@ def fit_judge(
     return judge
 
 
-def load_judge(path: str | Path, model: ModelLike | None = None, *, device: str | None = None) -> FittedJudge:
-    """Read a judge of any kind that was saved; otherwise as `FittedJudge.load`.
+def load_judge(
+    path: str | Path,
+    model: ModelLike | str | None = None,
+    *,
+    device: str | None = None,
+    revision: str | None = None,
+    token: str | bool | None = None,
+) -> SavableJudge:
+    """Read a judge of any kind that was saved or pushed to the hub; otherwise as `SavableJudge.load`.
 
     Raises:
         ArtefactError: also if no installed judge is of the saved kind.
     """
-    kind = kind_of_artefact(path)
-    try:
-        judge = judge_class(kind)
-    except ValueError as error:
-        raise ArtefactError(f"{path} holds a {kind}, and {error}") from error
-    return judge.load(path, model, device=device)
+    source = source_of(path, revision=revision, token=token)
+    with source.naming():
+        kind = kind_of_artefact(source.folder)
+        try:
+            judge = judge_class(kind)
+        except ValueError as error:
+            raise ArtefactError(f"{source.folder} has a {kind}, and {error}") from error
+    return judge._read(source, model, device)
 
 
-def judge_class(kind: str) -> type[FittedJudge]:
-    """The class of the fitted judges of a kind; a ValueError if no installed judge is of that kind."""
-    for spec in JUDGES.values():
-        if issubclass(spec.judge, FittedJudge) and spec.judge.kind == kind:
-            return spec.judge
+def judge_class(kind: str) -> type[SavableJudge]:
+    """The class of the saved judges of a kind; a ValueError if no installed judge is of that kind."""
+    registered = [spec.judge for spec in JUDGES.values() if issubclass(spec.judge, SavableJudge)]
+    others = [one for base in SavableJudge.__subclasses__() for one in _with_subclasses(base)]
+    for one in (*registered, *others):  # a weighted sum is made of others, and not asked for by name
+        if one.kind == kind and not isabstract(one):
+            return one
     raise ValueError("no judge that is installed is of that kind")
+
+
+def _with_subclasses(judge: type[SavableJudge]) -> Iterator[type[SavableJudge]]:
+    yield judge
+    for one in judge.__subclasses__():
+        yield from _with_subclasses(one)

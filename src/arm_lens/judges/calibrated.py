@@ -47,15 +47,15 @@ from torch.nn.functional import logsigmoid
 from arm_lens.engine.language_model import ModelLike
 from arm_lens.engine.protocol import LanguageModel
 from arm_lens.engine.verdict_tokens import VerdictScores
-from arm_lens.judges.artefact import Record
 from arm_lens.judges.base import FitContext, FittedJudge, VerdictJudge
 from arm_lens.judges.by_name import judge_class
 from arm_lens.judges.checks import Texts, checked
 from arm_lens.judges.generative import GenerativeJudge, GenerativeOptions
 from arm_lens.judges.options import QuestionOptions, ReadingOptions
 from arm_lens.judges.questions import Question, questions_of
+from arm_lens.judges.records import Record
 from arm_lens.preferences import Preference
-from arm_lens.preferences.overlap import known_among, text_digests
+from arm_lens.preferences.overlap import data_digest, known_among, text_digests
 from arm_lens.registry import JudgeSpec, Style
 
 Calibration: TypeAlias = Literal["threshold", "contextual", "batch"]
@@ -74,6 +74,7 @@ class CalibrationRecord(Record):
     calibration: Calibration
     offset: Annotated[float, Field(allow_inf_nan=False)]
     fitted_on: list[str]
+    data: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +94,8 @@ class CalibratedJudge(VerdictJudge, FittedJudge):
     """What is subtracted, in nats: the log-odds at which the other judge's verdict turns to Yes."""
     fitted_on: tuple[str, ...] = ()
     """Digests of the texts with whose labels the offset was found."""
+    data: str = ""
+    """The SHA-256 of those examples, with their labels; empty if the offset was found without labels."""
 
     def __post_init__(self) -> None:
         if self.calibration not in get_args(Calibration):
@@ -151,7 +154,7 @@ class CalibratedJudge(VerdictJudge, FittedJudge):
         labels = np.array([one.positive for one in questions], dtype=bool)
         check_both_kinds(labels)
         offset = fitted_threshold(gaps_without_own(judge, questions, progress=progress).numpy(), labels)
-        return replace(uncalibrated, offset=offset, fitted_on=text_digests(examples))
+        return replace(uncalibrated, offset=offset, fitted_on=text_digests(examples), data=data_digest(examples))
 
     @classmethod
     def of_batch(
@@ -217,7 +220,11 @@ class CalibratedJudge(VerdictJudge, FittedJudge):
         assert isinstance(self.judge, FittedJudge)
         model, tensors, record = self.judge._artefact()
         own = CalibrationRecord(
-            judge=self.judge.kind, calibration=self.calibration, offset=self.offset, fitted_on=list(self.fitted_on)
+            judge=self.judge.kind,
+            calibration=self.calibration,
+            offset=self.offset,
+            fitted_on=list(self.fitted_on),
+            data=self.data,
         )
         return model, tensors, {**record, **own.model_dump()}
 
@@ -227,7 +234,7 @@ class CalibratedJudge(VerdictJudge, FittedJudge):
         found = CalibrationRecord.parse({name: value for name, value in record.items() if name in names})
         others = {name: value for name, value in record.items() if name not in names}
         judge: Any = judge_class(found.judge)._from_artefact(model, tensors, others)
-        return cls(judge, found.calibration, found.offset, tuple(found.fitted_on))
+        return cls(judge, found.calibration, found.offset, tuple(found.fitted_on), found.data)
 
     def __repr__(self) -> str:
         return f"CalibratedJudge({self.calibration}, offset {self.offset:+.3g}, {self.judge!r})"

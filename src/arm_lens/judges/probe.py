@@ -24,7 +24,7 @@ from arm_lens.judges.options import QuestionOptions
 from arm_lens.judges.questions import questions_of
 from arm_lens.judges.sav import ActivationJudge, ActivationRecord, question_activations
 from arm_lens.preferences import Preference
-from arm_lens.preferences.overlap import text_digests
+from arm_lens.preferences.overlap import data_digest, text_digests
 from arm_lens.registry import JudgeSpec, OptionsModel, Style
 
 ROUNDING = 1e-5
@@ -66,7 +66,7 @@ class HeadProbe(ActivationJudge):
             raise ValueError(f"a probe is trained on examples of both kinds; all {len(labels)} are of one")
         z = question_activations(judge, questions, progress=progress)
         weights, bias = _regression(z, labels, inverse_penalty)
-        return cls(judge, weights, bias, fitted_on=text_digests(examples))
+        return cls(judge, weights, bias, fitted_on=text_digests(examples), data=data_digest(examples))
 
     @property
     def log_odds(self) -> bool:
@@ -99,7 +99,8 @@ class HeadProbe(ActivationJudge):
 
     def _artefact(self) -> tuple[ModelLike, dict[str, Tensor], dict[str, Any]]:
         tensors = {"weights": self.weights, "bias": torch.tensor([self.bias], dtype=torch.float64)}
-        return self.model, tensors, {**self.judge.record(), "fitted_on": list(self.fitted_on)}
+        fitted = {"fitted_on": list(self.fitted_on), "data": self.data}
+        return self.model, tensors, {**self.judge.record(), **fitted}
 
     @classmethod
     def _from_artefact(cls, model: ModelLike, tensors: dict[str, Tensor], record: dict[str, Any]) -> HeadProbe:
@@ -107,7 +108,8 @@ class HeadProbe(ActivationJudge):
         judge = GenerativeJudge.of_record(model, found)
         shape = (judge.model.n_layers, judge.model.n_heads, judge.model.d_head)
         check_tensors(tensors, {"weights": shape, "bias": (1,)}, dtypes=(torch.float64,))
-        return cls(judge, tensors["weights"], float(tensors["bias"][0]), fitted_on=tuple(found.fitted_on))
+        own = judge, tensors["weights"], float(tensors["bias"][0])
+        return cls(*own, fitted_on=tuple(found.fitted_on), data=found.data)
 
     def __repr__(self) -> str:
         n_layers, n_heads, _ = self.weights.shape

@@ -33,7 +33,7 @@ from arm_lens.judges.generative import AskingJudge, GenerativeJudge, bare_prompt
 from arm_lens.judges.options import QuestionOptions, question_options
 from arm_lens.judges.questions import Question, questions_of
 from arm_lens.preferences import Preference
-from arm_lens.preferences.overlap import known_among, text_digests
+from arm_lens.preferences.overlap import data_digest, known_among, text_digests
 from arm_lens.registry import JudgeSpec, OptionsModel, Style
 
 ALIKE = 1e-6
@@ -47,6 +47,8 @@ class ActivationJudge(AskingJudge):
 
     fitted_on: tuple[str, ...] = field(default=(), kw_only=True)
     """Digests of the texts that it was fitted on (`arm_lens.preferences.overlap.text_digests`)."""
+    data: str = field(default="", kw_only=True)
+    """The SHA-256 of the examples, with their labels (`arm_lens.preferences.overlap.data_digest`); empty if not recorded."""
 
     def fitted_among(self, examples: Sequence[Preference]) -> tuple[str, ...]:
         """The ids of the examples with a text that it was fitted on."""
@@ -76,6 +78,7 @@ class ActivationRecord(QuestionRecord):
     """What is saved of a judge that reads activations, in addition to tensors."""
 
     fitted_on: list[str]
+    data: str
 
 
 class VectorsRecord(ActivationRecord):
@@ -120,7 +123,7 @@ class SparseAttentionVectors(ActivationJudge):
         scores = HeadScores("leave-one-out accuracy", leave_one_out_accuracy(z, labels))
         chosen = scores.top(min(heads, scores.values.numel()))
         means = z[labels].mean(dim=0), z[~labels].mean(dim=0)
-        return cls(judge, *means, chosen, scores, fitted_on=text_digests(examples))
+        return cls(judge, *means, chosen, scores, fitted_on=text_digests(examples), data=data_digest(examples))
 
     @property
     def states_probability(self) -> bool:
@@ -153,7 +156,7 @@ class SparseAttentionVectors(ActivationJudge):
     def _artefact(self) -> tuple[ModelLike, dict[str, Tensor], dict[str, Any]]:
         tensors = {"positive": self.positive, "negative": self.negative, "head_scores": self.head_scores.values}
         record = {**self.judge.record(), "heads": self.heads.to_list(), "head_scores": self.head_scores.name}
-        return self.model, tensors, record | {"fitted_on": list(self.fitted_on)}
+        return self.model, tensors, record | {"fitted_on": list(self.fitted_on), "data": self.data}
 
     @classmethod
     def _from_artefact(
@@ -166,7 +169,7 @@ class SparseAttentionVectors(ActivationJudge):
         check_tensors(tensors, {**means, "head_scores": shape}, dtypes=DTYPES)
         scores = HeadScores(found.head_scores, tensors["head_scores"])
         own = tensors["positive"], tensors["negative"], HeadSet.of(*shape, found.heads), scores
-        return cls(judge, *own, fitted_on=tuple(found.fitted_on))
+        return cls(judge, *own, fitted_on=tuple(found.fitted_on), data=found.data)
 
     def __repr__(self) -> str:
         model = self.model.info.name

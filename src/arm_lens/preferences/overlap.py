@@ -7,6 +7,7 @@ classified have no prompt, or one for all, which says nothing about a text: betw
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import Literal
 
 from arm_lens.preferences.splits import words_of
 from arm_lens.preferences.types import Preference, responses_of
-from arm_lens.storage import digest_of
+from arm_lens.storage import digest_of, digest_of_bytes
 
 MAX_LISTED = 5
 """How many overlapping ids a message names."""
@@ -78,6 +79,15 @@ def text_digests(examples: Iterable[Preference]) -> tuple[str, ...]:
     A judge that has them recognises a text that it was fitted on (`known_among`), and reveals none.
     """
     return tuple(sorted({_digest(text) for texts in _texts(list(examples)) for text in texts}))
+
+
+def data_digest(examples: Iterable[Preference]) -> str:
+    """The SHA-256 of examples in their order, of their texts, labels and criteria: the same for the same data only."""
+    content = [
+        [one.prompt, *responses_of(one), getattr(one, "label", None), one.criterion]  # a pair has no label
+        for one in examples
+    ]
+    return digest_of_bytes(json.dumps(content, sort_keys=True).encode())
 
 
 def known_among(test: Sequence[Preference], digests: Collection[str]) -> tuple[str, ...]:

@@ -1,6 +1,8 @@
-"""Activation Reward Models: fitting, denoised means, the reward model itself."""
+"""Activation Reward Models: fitting, denoised means, the reward model itself, and sums of reward models."""
 
 from arm_lens.judges.options import Denoise
-from arm_lens.reward.model import ActivationRewardModel, FitRecord, FitWarning
+from arm_lens.reward.algebra import RewardSum
+from arm_lens.reward.model import ActivationRewardModel, FitWarning
+from arm_lens.reward.records import FitRecord
 
-__all__ = ["ActivationRewardModel", "Denoise", "FitRecord", "FitWarning"]
+__all__ = ["ActivationRewardModel", "Denoise", "FitRecord", "FitWarning", "RewardSum"]

@@ -14,15 +14,15 @@ own, and the steered prompt has none; and no example takes part in choosing head
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import pandas as pd
 import torch
 from jaxtyping import Float
-from pydantic import PositiveInt, model_validator
 from torch import Tensor
 
 from arm_lens.display import card, code_line, counted, first_and_last, listed, score_map, set_map, size
@@ -34,17 +34,20 @@ from arm_lens.engine.sharing import sharing
 from arm_lens.engine.steering import Injection, steer
 from arm_lens.engine.verdict_tokens import VerdictScores
 from arm_lens.heads import PROBABILITIES, HeadScores, HeadSet
-from arm_lens.judges.artefact import QuestionRecord, Record, check_tensors
+from arm_lens.judges.artefact import check_tensors
 from arm_lens.judges.base import VerdictJudge
+from arm_lens.judges.calibrated import CalibratedJudge
 from arm_lens.judges.fingerprint import fingerprint_of
 from arm_lens.judges.generative import AskingJudge, GenerativeJudge
 from arm_lens.judges.options import QuestionOptions, ReadingOptions, TooLong, seeds_of
 from arm_lens.judges.questions import Question, clusters_behind, listed_names, questions_of
 from arm_lens.preferences import Preference
-from arm_lens.preferences.overlap import OverlapWarning, find_overlap, known_among, text_digests
+from arm_lens.preferences.overlap import OverlapWarning, data_digest, find_overlap, known_among, text_digests
 from arm_lens.preferences.types import responses_of
+from arm_lens.reward.algebra import Weighable, check_same_model, means_of_both
 from arm_lens.reward.checkpoint import FitCheckpoint
 from arm_lens.reward.fitting import judging_objective, means_and_objective, read_means
+from arm_lens.reward.records import FitRecord, RewardRecord
 from arm_lens.selection import (
     COIN,
     JudgingObjective,
@@ -57,10 +60,6 @@ from arm_lens.selection import (
     selector_of,
 )
 
-SELECTION_COLUMNS = ("step", "reward", "expected_heads")
-"""The columns that the history of every search has."""
-
-
 NO_NAME = "the criterion has no name, by which reward models are told apart in tables and logs; pass criterion=..."
 NO_HEAD = (
     "the search ended with no head, so that the reward model judges as the model does without it: no set of heads was worth "
@@ -72,68 +71,8 @@ class FitWarning(UserWarning):
     """A reward model was fitted, but it is probably not what was meant."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class FitRecord:
-    """How a reward model was fitted."""
-
-    criterion: str
-    """The criterion's name, for the record; the model reads the criterion text."""
-    seed: int
-    """The seed of the folds and the demonstrations."""
-    search_seed: int | None = None
-    """The seed of the search for heads; None if the heads were given."""
-    demonstrations: int
-    """Demonstrations in each prompt that was read."""
-    readings: int
-    """Prompts that were read for the means."""
-    n_read: int
-    """Questions in the readings."""
-    n_validation: int
-    """Questions on which the heads were chosen."""
-    folds: int | None = None
-    """Folds of the cross-fitting; None if heads were chosen on other questions, or given."""
-    reward: RewardKind
-    search: dict[str, Any] | None
-    """The options of the search for heads, with its ``kind``; None if the heads were given."""
-    denoise: dict[str, Any] | None = None
-    """The options of the denoising; None if the means are plain."""
-    notes: tuple[str, ...] = ()
-    """What was warned of (`FitWarning`)."""
-    fitted_on: tuple[str, ...] = ()
-    """Digests of the texts of all examples (`arm_lens.preferences.overlap.text_digests`), so that a test is recognised that
-    has one of them."""
-
-
-class SearchRecord(Record):
-    """What is saved of a search for heads, in addition to tensors."""
-
-    scores: str
-    """What the scores are."""
-    passes: float | None = None
-    history: dict[str, list[int | float | str | bool | None]]
-
-    @model_validator(mode="after")
-    def _columns(self) -> SearchRecord:
-        if len({len(column) for column in self.history.values()}) != 1:
-            raise ValueError("the columns of the history differ in length, or there are none")
-        for name in SELECTION_COLUMNS:
-            if not all(isinstance(one, (int, float)) for one in self.history.get(name, [None])):
-                raise ValueError(f"the history has no column {name!r} of numbers")
-        return self
-
-
-class RewardRecord(QuestionRecord):
-    """What is saved of a reward model, in addition to tensors."""
-
-    heads: list[tuple[int, int]]
-    means_count: PositiveInt
-    injection: Injection
-    fit: FitRecord
-    search: SearchRecord | None
-
-
 @dataclass(frozen=True, eq=False)
-class ActivationRewardModel(VerdictJudge, AskingJudge):
+class ActivationRewardModel(Weighable, VerdictJudge, AskingJudge):
     """A fitted reward model: heads, what to write at them, and the question that the steered model is asked."""
 
     kind: ClassVar[str] = "reward model"
@@ -253,6 +192,7 @@ class ActivationRewardModel(VerdictJudge, AskingJudge):
             denoise=None if reading.denoise is None else reading.denoise.model_dump(),
             notes=tuple(notes),
             fitted_on=text_digests([*examples, *(validation or ())]),
+            data=data_digest([*examples, *(validation or ())]),
         )
         for note in notes:
             caution(note, FitWarning)
@@ -299,6 +239,67 @@ class ActivationRewardModel(VerdictJudge, AskingJudge):
         """
         _check_size(heads, self.info)
         return ActivationRewardModel(self.judge, heads, self.means, self.injection, None, self.record)
+
+    def with_injection(
+        self, *, strength: float | None = None, mode: Literal["replace", "add"] | None = None
+    ) -> ActivationRewardModel:
+        """The same reward model whose means are written with another strength or in another mode, without a refit."""
+        changes: dict[str, Any] = {"strength": strength, "mode": mode}
+        given = {name: value for name, value in changes.items() if value is not None}
+        return replace(self, injection=replace(self.injection, **given))
+
+    def with_threshold(self, probability: float) -> CalibratedJudge:
+        """A judge for which a response meets the criterion if this one's ``two_way`` score is above another number than 1/2.
+
+        Its log-odds are less by those of the number, so that scores and thresholds of all kinds fit together; which of
+        two responses is better does not change.
+
+        Raises:
+            ValueError: if it is not a probability between 0 and 1, or the layout is ranked.
+        """
+        if not 0 < probability < 1:
+            raise ValueError(f"a threshold is a probability between 0 and 1, not {probability}")
+        return CalibratedJudge(self, "threshold", math.log(probability / (1 - probability)))
+
+    def __or__(self, other: ActivationRewardModel) -> ActivationRewardModel:
+        """The heads of either, each written with its own mean, and with the average of both where both have it."""
+        return self._with_means_of(other, "|", HeadSet.__or__)
+
+    def __and__(self, other: ActivationRewardModel) -> ActivationRewardModel:
+        """The heads of both, written with the average of both means."""
+        return self._with_means_of(other, "&", HeadSet.__and__)
+
+    def _with_means_of(
+        self, other: ActivationRewardModel, sign: str, heads: Callable[[HeadSet, HeadSet], HeadSet]
+    ) -> ActivationRewardModel:
+        """A reward model with heads and means of both, and the question of this one; see `arm_lens.reward.algebra`."""
+        if not isinstance(other, ActivationRewardModel):
+            return NotImplemented
+        check_same_model(self, other)
+        names = [one.record.criterion or "unnamed" for one in (self, other)]
+        for one, name in zip((self, other), names, strict=True):
+            one.check_heads(name)
+        if self.injection != other.injection or self.layout != other.layout:
+            raise ValueError(
+                f"{names[0]!r} and {names[1]!r} are written or put differently ({self.injection}, {self.layout}; "
+                f"{other.injection}, {other.layout}): use with_injection(...), and fit both in one layout"
+            )
+        record = replace(
+            self.record,
+            criterion=f"{names[0]} {sign} {names[1]}",
+            search=None,
+            search_seed=None,
+            folds=None,
+            notes=(
+                *self.record.notes,
+                *other.record.notes,
+                f"made of {names[0]} and {names[1]}, with the question of the first",
+            ),
+            fitted_on=tuple(sorted({*self.record.fitted_on, *other.record.fitted_on})),
+            data="",
+        )
+        means = means_of_both(self.means, self.heads, other.means, other.heads)
+        return ActivationRewardModel(self.judge, heads(self.heads, other.heads), means, self.injection, None, record)
 
     def fitted_among(self, examples: Sequence[Preference]) -> tuple[str, ...]:
         """The ids of the examples with a text that it was fitted on, or that heads were chosen on."""
