@@ -28,6 +28,7 @@ from arm_lens.benchmark.data import Task, TestSet, plan
 from arm_lens.benchmark.items import singles_name, singles_of
 from arm_lens.engine.protocol import LanguageModel
 from arm_lens.judges.fingerprint import fingerprint_of
+from arm_lens.judges.model_card import CARD, PICTURE
 from arm_lens.judges.template import default_template
 from arm_lens.reward.model import NO_HEAD
 from arm_lens.selection.reinforce import SCORE
@@ -200,8 +201,12 @@ def remove_other_reward_models(out: Path, kept: Collection[str]) -> None:
 
 
 def digest_of_files(path: Path) -> str | None:
-    """A digest of the names and bytes of all files in a folder that are not hidden; None if there are none."""
-    files = sorted(one for one in path.rglob("*") if one.is_file() and not one.name.startswith("."))
+    """A digest of the names and bytes of all files in a folder, except hidden ones and model cards; None if there are none."""
+    files = sorted(
+        one
+        for one in path.rglob("*")
+        if one.is_file() and not one.name.startswith(".") and one.name not in (CARD, PICTURE)
+    )
     known = [[one.relative_to(path).as_posix(), digest_of_bytes(one.read_bytes())] for one in files]
     return digest_of(known) if known else None
 
