@@ -5,6 +5,8 @@ arm-lens fit        a reward model from labelled preferences, on any model
 arm-lens score      rewards for prompts and responses in a file
 arm-lens evaluate   a fitted reward model beside its controls, on labelled preferences
 arm-lens benchmark  every judge side by side, under a configuration
+arm-lens sweep      the same over models, selectors, layers and other options, here or on a cluster
+arm-lens serve      saved reward models behind HTTP
 
 What the library is for is imported by the commands when they run, so that ``arm-lens --help`` is quick.
 """
@@ -22,9 +24,14 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 from arm_lens.cli.commands import app
 from arm_lens.cli.output import errors, say
+from arm_lens.cli.serve import serve
 from arm_lens.cli.spelling import OPTIONS, as_fields, as_options
+from arm_lens.cli.sweep import sweep
 
 __all__ = ["app", "main"]
+
+app.command()(serve)
+app.command()(sweep)
 
 USERS_ERRORS = (ValueError, OSError, ImportError, ArithmeticError)
 """What goes wrong by what was given. Any other exception is a defect of arm_lens, and is shown with its traceback."""
@@ -32,7 +39,7 @@ USERS_ERRORS = (ValueError, OSError, ImportError, ArithmeticError)
 
 def main() -> None:
     """Run the command line, with errors and warnings in one line and without a traceback."""
-    spelled = as_fields if sys.argv[1:2] == ["benchmark"] else as_options
+    spelled = as_fields if sys.argv[1:2] in (["benchmark"], ["sweep"]) else as_options
     warnings.showwarning = lambda message, *_: say("[yellow]Warning:[/] ", spelled(str(message)), to=errors)
     _prepare_streams()
     try:

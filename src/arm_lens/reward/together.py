@@ -29,9 +29,6 @@ from arm_lens.judges.questions import Question
 from arm_lens.preferences import Prompt
 from arm_lens.reward.model import ActivationRewardModel
 
-PROMPTS_PER_PASS = 64
-"""The most prompts that are read together."""
-
 
 @dataclass(frozen=True, eq=False)
 class Asked:
@@ -118,10 +115,12 @@ def verdicts_together(asked: Sequence[Asked], *, progress: bool = False) -> Verd
     numbers = {tokens: number for number, tokens in enumerate(variants)}
     count = max(map(len, variants.values()))
     whose = torch.tensor([[*asking, *[next(iter(asking))] * (count - len(asking))] for asking in variants.values()])
+    # Prompts without demonstrations are several times shorter than those that batch_size was chosen for.
+    prompts_per_pass = max(one.reward_model.judge.batch_size for one in asked) * 4
     logs, gaps = torch.empty(len(variants), count, 2), torch.empty(len(variants), count)
     with naming_examples(list(names.values())):
         replay = Replay(
-            writing.model, list(variants), writing.every_token, batch_size=PROMPTS_PER_PASS, progress=progress
+            writing.model, list(variants), writing.every_token, batch_size=prompts_per_pass, progress=progress
         )
         for piece in pieces(replay, count, vocabulary=True):
             here = whose[piece.examples][:, piece.variants]
