@@ -201,7 +201,7 @@ def remove_other_reward_models(out: Path, kept: Collection[str]) -> None:
 
 
 def digest_of_files(path: Path) -> str | None:
-    """A digest of the names and bytes of all files in a folder, except hidden ones and model cards; None if there are none."""
+    """A digest of the names and bytes of a folder's files, except hidden ones and model cards; None if there are none."""
     files = sorted(
         one
         for one in path.rglob("*")
