@@ -12,7 +12,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
@@ -53,7 +53,7 @@ def _file_path(path: str, info: Any) -> str:
     return path if info.context is None or "://" in path else str((info.context.data / path).resolve())
 
 
-def _model_path(name: str, info: Any) -> str:
+def model_path(name: str, info: Any) -> str:
     """A model's folder or file next to the configuration if there is one; otherwise a name on the hub."""
     folder = None if info.context is None else info.context.own / name
     return str(folder.resolve()) if folder is not None and (folder.is_dir() or folder.is_file()) else name
@@ -100,7 +100,7 @@ class JudgeChoice(BaseModel):
     @classmethod
     def _normalised(cls, value: Any, info: Any) -> Any:
         if isinstance(value, dict) and isinstance(value.get("reference"), str):
-            return {**value, "reference": _model_path(value["reference"], info)}
+            return {**value, "reference": model_path(value["reference"], info)}
         return {"judge": value} if isinstance(value, str) else value
 
     @property
@@ -247,7 +247,7 @@ class BenchmarkConfig(Strict):
     """A benchmark run."""
 
     title: str = "Few-shot judges, side by side"
-    model: Annotated[str, AfterValidator(_model_path)] | None = None
+    model: Annotated[str, AfterValidator(model_path)] | None = None
     """Hub name, local folder or GGUF file; by default the bundled judge model."""
     model_class: ModelClass = "TransformerBridge"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -288,24 +288,26 @@ class BenchmarkConfig(Strict):
     def _unique(self) -> BenchmarkConfig:
         names = [study.name for study in self.studies]
         for index in _repeated(names):
-            raise _wrong(
+            raise inconsistent(
                 f"two studies are called {names[index]!r}; give each a name of its own", "studies", index, "name"
             )
         for index, name in enumerate(names):
             if name.endswith(VERDICTS) and (of := name.removesuffix(VERDICTS)) in names:
-                raise _wrong(
+                raise inconsistent(
                     f"no study may be called {name!r}: so are the verdicts of {of!r}", "studies", index, "name"
                 )
         kinds: dict[str, str] = {}
         for where, of, judges in self._lists:
             labels = [choice.label for choice in judges]
             for index in _repeated(labels):
-                raise _wrong(f"two judges of {of} are called {labels[index]!r}; give one a name", *where, index)
+                raise inconsistent(f"two judges of {of} are called {labels[index]!r}; give one a name", *where, index)
             for index, choice in enumerate(judges):
                 if (kind := kinds.setdefault(choice.label, choice.judge)) != choice.judge:
-                    raise _wrong(f"{choice.label!r} is {kind} in one study, {choice.judge} in another", *where, index)
+                    raise inconsistent(
+                        f"{choice.label!r} is {kind} in one study, {choice.judge} in another", *where, index
+                    )
         if "lead" in self.model_fields_set and self.lead not in kinds:
-            raise _wrong(f"lead is {self.lead!r}, but no judge is called that; {meant(self.lead, kinds)}", "lead")
+            raise inconsistent(f"lead is {self.lead!r}, but no judge is called that; {meant(self.lead, kinds)}", "lead")
         return self
 
     @property
@@ -342,12 +344,19 @@ class BenchmarkConfig(Strict):
         )
 
 
+ConfigType = TypeVar("ConfigType", bound=BenchmarkConfig)
+
+
 def read_config(
-    path: str | Path, *, allow_keys: Collection[str] = (), data: str | Path | None = None
-) -> BenchmarkConfig:
+    path: str | Path,
+    *,
+    allow_keys: Collection[str] = (),
+    data: str | Path | None = None,
+    kind: type[ConfigType] = BenchmarkConfig,  # type: ignore[assignment]
+) -> ConfigType:
     """Read a run's YAML file; the paths in it start from its folder, and so does a model if there is such a folder.
 
-    If ``data`` is given, the paths of data start from that folder instead.
+    If ``data`` is given, the paths of data start from that folder instead. ``kind`` is the class of the configuration.
 
     A file may come from somebody else, and could name any environment variable as the key for a host of theirs. So a key is
     sent only if ``allow_keys`` names both, ``NAME=HOST``; but ``OPENAI_API_KEY`` may be sent to OpenAI, and to the host in
@@ -366,16 +375,16 @@ def read_config(
         raise BenchmarkConfigError(str(error)) from error
     try:
         folders = _Folders(path.parent, path.parent if data is None else Path(data))
-        config = BenchmarkConfig.model_validate(file.values, context=folders)
+        config = kind.model_validate(file.values, context=folders)
     except ValidationError as error:
-        raise BenchmarkConfigError(listed(path, _problems(file, error))) from error
+        raise BenchmarkConfigError(listed(path, _problems(file, error, kind))) from error
     if problems := list(_wrong_options(file, config)) or list(_wrong_kinds(file, config)):
         raise BenchmarkConfigError(listed(path, problems))
     _check_keys(path, config, allow_keys)
     return config
 
 
-def _problems(file: YamlFile, error: ValidationError) -> list[tuple[int, Place, str]]:
+def _problems(file: YamlFile, error: ValidationError, kind: type[BaseModel]) -> list[tuple[int, Place, str]]:
     """Line, key and reason of each of pydantic's errors."""
     found = {one["loc"]: one for one in error.errors()}
     # If every entry of a list is wrong, pydantic also reports that the list is empty.
@@ -386,15 +395,28 @@ def _problems(file: YamlFile, error: ValidationError) -> list[tuple[int, Place, 
             continue
         place, what = one.get("ctx", {}).get("place", loc), one["msg"].removeprefix("Value error, ")
         if one["type"] == "extra_forbidden":
-            what = f"there is no such field; {meant(str(loc[-1]), _fields(loc[:-1]))}"
+            what = f"there is no such field; {meant(str(loc[-1]), _fields(loc[:-1], kind))}"
         problems.append((file.line(place), place, what))
     return problems
 
 
-def _fields(loc: Place) -> Iterable[str]:
+def _fields(loc: Place, root: type[BaseModel]) -> Iterable[str]:
     """The fields that are known at a place of pydantic's, in which a study's kind stands behind its index."""
     kinds: dict[Any, type[BaseModel]] = {"world": WorldStudy, "hacking": HackingStudy, "preferences": PreferenceStudy}
-    return kinds.get(loc[2] if len(loc) > 2 else None, BenchmarkConfig).model_fields
+    if len(loc) > 2 and loc[2] in kinds:
+        return kinds[loc[2]].model_fields
+    annotation = root.model_fields[str(loc[0])].annotation if loc and loc[0] in root.model_fields else root
+    own = next(
+        (one for one in (annotation, *_inner(annotation)) if isinstance(one, type) and issubclass(one, BaseModel)), root
+    )
+    return own.model_fields
+
+
+def _inner(annotation: Any) -> Iterator[Any]:
+    """The types within a generic one."""
+    for one in get_args(annotation):
+        yield one
+        yield from _inner(one)
 
 
 def _wrong_options(file: YamlFile, config: BenchmarkConfig) -> Iterator[tuple[int, Place, str]]:
@@ -427,7 +449,7 @@ def _wrong_kinds(file: YamlFile, config: BenchmarkConfig) -> Iterator[tuple[int,
                 yield file.line(place), place, str(error)
 
 
-def _wrong(message: str, *place: str | int) -> PydanticCustomError:
+def inconsistent(message: str, *place: str | int) -> PydanticCustomError:
     """An error about a place in the configuration, for a validator to raise."""
     return PydanticCustomError("inconsistent", "{message}", {"message": message, "place": place})
 

@@ -45,6 +45,7 @@ class RayCluster(BackEnd):
     def __init__(self, out: Path, address: str) -> None:
         super().__init__(out)
         self.address, self._connected_here = address, False
+        self._idle: dict[tuple[Resources, int], Any] = {}  # a worker by resources and threads, which has planned
 
     def __enter__(self) -> RayCluster:
         ray = _ray()
@@ -56,6 +57,8 @@ class RayCluster(BackEnd):
         return self
 
     def __exit__(self, *error: object) -> None:
+        for actor in self._idle.values():
+            _ray().kill(actor)
         if self._connected_here:
             _ray().shutdown()
 
@@ -63,15 +66,16 @@ class RayCluster(BackEnd):
         """The same, by a worker: only workers need what it takes to load the model."""
         ray = _ray()
         for attempt in range(config.retries + 1):
-            actor = _actor(config)
+            actor = self._worker(config)
             try:
                 run: Run = _result(actor.plan.remote(config, list(tasks)))
-                return run
             except _lost(ray) as error:
+                ray.kill(actor)
                 if attempt == config.retries:
                     raise LostWorkerError(attempt + 1) from error
-            finally:
-                ray.kill(actor)
+            else:
+                self._idle[_kind(config)] = actor
+                return run
         raise AssertionError
 
     def run(self, batches: Sequence[Batch], tick: Tick) -> None:
@@ -101,7 +105,7 @@ class RayCluster(BackEnd):
     def _begin(self, batch: Batch, *, workers: int, actor: Any | None = None) -> _Turn:
         """Give a batch to a worker, by default a new one of so many, which share the limits of an endpoint."""
         batch = replace(batch, config=batch.config.model_copy(update={"workers": workers}))
-        actor = _actor(batch.config) if actor is None else actor
+        actor = self._worker(batch.config) if actor is None else actor
         actor.begin.remote(batch, dict(_files(self.out, [ANSWERS])))
         return _Turn(actor, batch)
 
@@ -113,10 +117,14 @@ class RayCluster(BackEnd):
             return self._begin(left, workers=workers) if turn.actor is None else turn
         if turn.actor is None:
             return None
-        if queue and (new := queue[0].config) and (new.resources, new.threads) == (old.resources, old.threads):
+        if queue and _kind(queue[0].config) == _kind(old):
             return self._begin(queue.popleft(), workers=workers, actor=turn.actor)
         _ray().kill(turn.actor)
         return None
+
+    def _worker(self, config: BenchmarkConfig) -> Any:
+        """A worker with a configuration's resources."""
+        return self._idle.pop(_kind(config), None) or _actor(config)
 
     def _lose(self, turn: _Turn, lost: Counter[str]) -> None:
         """Count a lost worker; its part is recorded as failed if it was tried often enough."""
@@ -203,6 +211,11 @@ def _actor(config: BenchmarkConfig) -> Any:
     environment = {"env_vars": {"OMP_NUM_THREADS": str(config.threads), "TOKENIZERS_PARALLELISM": "false"}}
     options = {"num_cpus": given.num_cpus, "num_gpus": given.num_gpus, "runtime_env": environment, **memory}
     return _ray().remote(_Worker).options(**options).remote()
+
+
+def _kind(config: BenchmarkConfig) -> tuple[Resources, int]:
+    """What a worker is made with."""
+    return config.resources, config.threads
 
 
 def _room(given: Resources) -> int:

@@ -201,11 +201,9 @@ def run_benchmark(
         StoreBusyError: if another process writes to the folder.
         ChildProcessError, BenchmarkConfigError, BenchmarkJudgeError, ValueError: see `run_parts`.
     """
-    if config.dtype == "auto":  # once, for all processes, and for the record
-        dtype = str(default_dtype(config.model, device=config.device)).removeprefix("torch.")
-        config = config.model_copy(update={"dtype": dtype})
+    config = with_dtype(config)
     with locked(out):
-        published = _published(config)
+        published = published_config(config)
         _make_way(Path(out), published, force)
         gathered = run_parts(config, out, progress=progress, ray=ray)
         results = results_of(_meta(config, command, published), gathered, missing_checks(gathered.missing))
@@ -216,6 +214,14 @@ def run_benchmark(
     if len(results.missing):
         warnings.warn(MissingPartsWarning(missing_text(results.missing, Path(out))), stacklevel=2)
     return results
+
+
+def with_dtype(config: BenchmarkConfig) -> BenchmarkConfig:
+    """The configuration with the dtype that ``auto`` stands for, once, for all processes and for the record."""
+    if config.dtype != "auto":
+        return config
+    dtype = str(default_dtype(config.model, device=config.device)).removeprefix("torch.")
+    return config.model_copy(update={"dtype": dtype})
 
 
 def missing_text(missing: pd.DataFrame, out: Path) -> str:
@@ -357,7 +363,7 @@ def _about(study: Study) -> dict[str, str]:
     return {study.name: pairs, study.name + VERDICTS: singles}
 
 
-def _published(config: BenchmarkConfig) -> dict[str, Any]:
+def published_config(config: BenchmarkConfig) -> dict[str, Any]:
     """The configuration, with file names for absolute paths, digests of the data, and no passwords in addresses."""
     published: dict[str, Any] = _without_passwords(json.loads(config.model_dump_json(exclude=HOW_IT_RUNS)))
     paths = {study.name: [getattr(study, name, None) for name in ("path", "examples")] for study in config.studies}
@@ -367,7 +373,7 @@ def _published(config: BenchmarkConfig) -> dict[str, Any]:
     }
     if any(digests.values()):
         published["data"] = {name: some for name, some in digests.items() if some}
-    for where in (published, *published["studies"]):
+    for where in (published, *published["studies"], *published.get("models", ())):
         for key in ("model", "path", "examples"):
             if where.get(key) is not None:
                 where[key] = _shown(where[key])

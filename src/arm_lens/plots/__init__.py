@@ -13,6 +13,7 @@ the screen; for a paper make them within ``with themed(COLUMN):`` or ``themed(PA
 them with `save_figure`.
 """
 
+from arm_lens.plots.axes import accuracy_by_axis
 from arm_lens.plots.bias_grid import bias_grid
 from arm_lens.plots.calibration import reliability
 from arm_lens.plots.comparison_matrices import (
@@ -54,6 +55,7 @@ __all__ = [
     "TEMPLATE",
     "NoRoomError",
     "Theme",
+    "accuracy_by_axis",
     "accuracy_by_examples",
     "accuracy_by_heads",
     "accuracy_by_judge",

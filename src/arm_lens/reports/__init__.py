@@ -3,9 +3,11 @@
 results = run_benchmark(config, "out")
 write_report(results, "out")  # out/report.html
 save_figures(results, "out/figures")
+write_sweep(sweep, "out")  # likewise, of a sweep
 """
 
 from arm_lens.reports.benchmark import write_report
 from arm_lens.reports.figures import figures_of_run, save_figures
+from arm_lens.reports.sweep import write_sweep
 
-__all__ = ["figures_of_run", "save_figures", "write_report"]
+__all__ = ["figures_of_run", "save_figures", "write_report", "write_sweep"]
