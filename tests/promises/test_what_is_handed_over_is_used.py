@@ -245,6 +245,22 @@ def test_a_hugging_face_model_is_used_as_it_is_now(folder_of, tokenizer, family,
         torch.testing.assert_close(last_logits(same, pad(SEQUENCES[:1])), computed(), atol=1e-4, rtol=1e-4)
 
 
+def test_a_forward_that_a_trainer_has_put_in_place_does_not_lead_past_the_hooks(folder_of, tokenizer):
+    raw = AutoModelForCausalLM.from_pretrained(folder_of("llama")).eval()
+    found = language_model((raw, tokenizer))
+    heads, values, batch = HeadSet.of(3, 4, [(0, 1), (2, 3)]), torch.ones(3, 4, 12), pad(SEQUENCES)
+    with steer(found, heads, values):
+        before = last_logits(found, batch)
+    own = raw.forward
+    raw.forward = lambda *args, **kwargs: own(*args, **kwargs)  # which refers to the user's model, as that of TRL does
+    for weight in raw.parameters():
+        weight.data = weight.data.clone()  # as a move to another device does: the bridge is made anew
+    with steer(found, heads, values):
+        assert last_logits(found, batch).equal(before)
+    assert not last_logits(found, batch).equal(before)
+    assert "forward" in raw.__dict__
+
+
 def test_a_model_without_a_name_has_no_folder(tokenizer, tmp_path, monkeypatch):
     shape = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     raw = AutoModelForCausalLM.from_config(transformers.LlamaConfig(**shape, vocab_size=len(tokenizer)))

@@ -352,6 +352,11 @@ def bridge_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: 
     }
     memo |= {id(hooks): copy.copy(hooks) for hooks in _hooks_of(model)}
     inner = copy.deepcopy(model, memo)
+    for module in inner.modules():
+        # A function that a trainer has put in place of a module's own often refers to the user's model, past all hooks of the
+        # copy; accelerate's hooks, which place weights on devices, do not.
+        if "_hf_hook" not in module.__dict__:
+            module.__dict__.pop("forward", None)
     inner.train(False)
     inner.set_attn_implementation("eager")
     inner.config.architectures = inner.config.architectures or [type(model).__name__]
