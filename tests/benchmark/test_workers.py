@@ -13,8 +13,10 @@ import psutil
 import pytest
 import yaml
 
-from arm_lens.benchmark import BenchmarkResults, read_config, run_benchmark
+from arm_lens.benchmark import MissingPartsWarning, read_config, run_benchmark
+from arm_lens.benchmark.config import BenchmarkConfig
 from arm_lens.benchmark.parts import PARTS
+from arm_lens.registry import JUDGES
 
 CONFIG = {
     "judges": ["length", {"judge": "voting", "demonstrations": 0, "votes": 2, "seeds": 5}],
@@ -25,7 +27,8 @@ CONFIG = {
 }
 RUN = """
 import sys
-from arm_lens.benchmark import BenchmarkResults, read_config, run_benchmark
+from arm_lens.benchmark import MissingPartsWarning, read_config, run_benchmark
+from arm_lens.benchmark.config import BenchmarkConfig
 if __name__ == "__main__":
     run_benchmark(read_config(sys.argv[1]), sys.argv[2], progress=False)
 """
@@ -84,28 +87,23 @@ def test_a_worker_that_dies_costs_nothing_but_time(config, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_part_that_kills_each_worker_is_recorded_and_the_rest_goes_on(tmp_path):
+def test_a_part_that_kills_each_worker_is_recorded_and_the_rest_goes_on(tmp_path, monkeypatch):
     """The judge comes from an installed package, which workers find as well."""
-    package = tmp_path / "site" / "fatal.py"
-    package.parent.mkdir()
-    package.write_text(FATAL, encoding="utf-8")
-    entry = tmp_path / "site" / "fatal-1.dist-info"
-    entry.mkdir()
-    (entry / "METADATA").write_text("Metadata-Version: 2.1\nName: fatal\nVersion: 1\n", encoding="utf-8")
-    (entry / "entry_points.txt").write_text("[arm_lens.judges]\nfatal = fatal:SPEC\n", encoding="utf-8")
-    values = CONFIG | {"judges": ["length", "zero_shot", "fatal"], "test_items": 4, "retries": 1}
-    path, out = tmp_path / "run.yaml", tmp_path / "out"
-    found = [str(tmp_path / "site"), *filter(None, [os.environ.get("PYTHONPATH")])]
-    path.write_text(yaml.safe_dump(values | {"studies": [{"kind": "world", "criteria": ["polite", "safe"]}]}))
-    said = subprocess.run(
-        [sys.executable, "-c", "from arm_lens.cli import main; main()", "benchmark", path, "--out", out, "--no-images"],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(found)}, capture_output=True, text=True,
-    )  # fmt: skip
-    assert said.returncode == 1, said.stderr
-    results = BenchmarkResults.load(out)
-    assert set(results.items["judge"]) == {"length", "zero_shot"} and set(results.items["subset"]) == {"polite", "safe"}
-    assert set(results.missing["judge"]) == {"fatal"} and set(results.missing["subset"]) == {"polite", "safe"}
-    assert results.missing["error"].str.contains("its worker ended without an error 3 times").all()
+    package = tmp_path / "site"
+    (package / "fatal-1.dist-info").mkdir(parents=True)
+    (package / "fatal.py").write_text(FATAL, encoding="utf-8")
+    (package / "fatal-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: fatal\nVersion: 1\n")
+    (package / "fatal-1.dist-info" / "entry_points.txt").write_text("[arm_lens.judges]\nfatal = fatal:SPEC\n")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(package), *filter(None, [os.environ.get("PYTHONPATH")])]))
+    monkeypatch.syspath_prepend(package)
+    _ = JUDGES["length"]
+    monkeypatch.setitem(JUDGES._by_name, "fatal", __import__("fatal").SPEC)
+    values = {**CONFIG, "judges": ["length", "fatal"], "test_items": 4, "retries": 0}
+    config = BenchmarkConfig.model_validate(values | {"studies": [{"kind": "world", "criteria": ["polite"]}]})
+    with pytest.warns(MissingPartsWarning, match="a part is missing, 1 of them failed"):
+        results = run_benchmark(config, tmp_path / "out", progress=False)
+    assert set(results.items["judge"]) == {"length"} and list(results.missing["judge"]) == ["fatal"]
+    assert "its worker ended without an error 2 times" in results.missing["error"].iloc[0]
 
 
 @pytest.mark.slow

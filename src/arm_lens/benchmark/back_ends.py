@@ -127,7 +127,7 @@ class LocalProcesses(BackEnd):
             if alone:
                 queue.append(suspects.popleft())
             before = self._finished()
-            for batch in self._until_broken(queue, 1 if alone else self.count, tick):
+            for batch in self._until_broken(queue, min(self.count, len(queue)), tick):
                 if not (left := self.left_of(batch)):
                     continue
                 first, *rest = left

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import psutil
 import torch
@@ -55,11 +56,51 @@ MASKS_PER_PASS = 128
 out, so that more at once cost more than they save."""
 
 
+@runtime_checkable
+class Sized(Protocol):
+    """The numbers by which a model's passes take memory: those of a `LanguageModel`, or of one that nobody has loaded."""
+
+    @property
+    def n_layers(self) -> int:
+        """Layers."""
+        ...
+
+    @property
+    def n_heads(self) -> int:
+        """Heads of a layer."""
+        ...
+
+    @property
+    def n_key_value_heads(self) -> int:
+        """Heads of a layer with keys and values of their own."""
+        ...
+
+    @property
+    def d_head(self) -> int:
+        """Width of a head."""
+        ...
+
+    @property
+    def d_model(self) -> int:
+        """Width of the residual stream."""
+        ...
+
+    @property
+    def d_mlp(self) -> int:
+        """Width within a feed-forward layer."""
+        ...
+
+    @property
+    def d_vocab(self) -> int:
+        """Tokens of the vocabulary."""
+        ...
+
+
 @dataclass(frozen=True)
 class Footprint:
     """High estimates of the bytes that passes through a model take in addition to its weights."""
 
-    model: LanguageModel
+    model: Sized
     itemsize: int
     positions_per_pass: int
 

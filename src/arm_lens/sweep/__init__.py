@@ -9,6 +9,17 @@ Model with each selector and option, and its parts lie in one store. `arm_lens.r
 """
 
 from arm_lens.sweep.grid import SweepGrid, read_grid
+from arm_lens.sweep.needs import Fit, Needs, Shape, needs, needs_table
 from arm_lens.sweep.run import SweepResults, run_sweep
 
-__all__ = ["SweepGrid", "SweepResults", "read_grid", "run_sweep"]
+__all__ = [
+    "Fit",
+    "Needs",
+    "Shape",
+    "SweepGrid",
+    "SweepResults",
+    "needs",
+    "needs_table",
+    "read_grid",
+    "run_sweep",
+]
