@@ -7,7 +7,7 @@
 
 Further names are in the packages: `arm_lens.engine` reads and steers models, `arm_lens.judges` and `arm_lens.selection`
 have every judge and every way of choosing heads, `arm_lens.benchmark`, `arm_lens.attribution`, `arm_lens.comparison`,
-`arm_lens.study`, `arm_lens.plots` and `arm_lens.reports` work with the results.
+`arm_lens.study`, `arm_lens.sweep`, `arm_lens.plots` and `arm_lens.reports` work with the results.
 """
 
 from importlib.metadata import version

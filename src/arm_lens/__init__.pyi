@@ -14,6 +14,7 @@ from . import reports as reports
 from . import reward as reward
 from . import selection as selection
 from . import study as study
+from . import sweep as sweep
 from .engine import Injection, PromptTooLongError, load_model, steer
 from .heads import Head, HeadScores, HeadSet
 from .judges.artefact import WrongModelError
