@@ -57,6 +57,15 @@ def test_a_larger_grid_has_the_parts_of_a_smaller_one():
     assert len(small) == 2 and small < larger and len(larger) == 6
 
 
+def test_a_grid_is_read_from_its_file(tmp_path):
+    path = tmp_path / "grid.yaml"
+    path.write_text(
+        "selectors: [greedy]\nlayers: [0-2]\nstudies: [{kind: world, criteria: [safe]}]\n", encoding="utf-8"
+    )
+    grid = read_grid(path)
+    assert [label for label, _, _ in grid.combinations] == ["greedy, layers 0-2"] and grid.layers == ((0, 1, 2),)
+
+
 WRONG = {
     "models: [a, b]\nmodel: c\n": ["line 3", "a sweep has no field 'model'; list models: [...]"],
     "selectors: [reinforce, graedy]\n": ["line 2", "graedy"],

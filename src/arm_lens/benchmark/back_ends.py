@@ -163,8 +163,8 @@ class LocalProcesses(BackEnd):
         try:
             while queue or working:
                 while queue and len(working) < count:
-                    batch = queue.popleft()
-                    working[pool.submit(_work, batch)] = batch
+                    future = pool.submit(_work, queue[0])  # which a dead pool refuses
+                    working[future] = queue.popleft()
                 finished, _ = wait(working, timeout=PATIENCE, return_when=FIRST_COMPLETED)
                 tick([batch.title for batch in working.values()])
                 for future in finished:

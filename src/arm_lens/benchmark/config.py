@@ -333,7 +333,8 @@ class BenchmarkConfig(Strict):
     def settings(self, study: Settings) -> Settings:
         """A study's settings, each replaced by the run's if the study has none."""
         own = {name: getattr(study, name) for name in Settings.model_fields}
-        return Settings(**{name: getattr(self, name) if value is None else value for name, value in own.items()})
+        values = {name: getattr(self, name) if value is None else value for name, value in own.items()}
+        return Settings.model_construct(**values)  # which was validated where it stands
 
     def judges_of(self, study: Settings) -> tuple[JudgeChoice, ...]:
         """A study's judges, each with the kind of score that it is judged by there."""

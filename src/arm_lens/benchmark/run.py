@@ -116,10 +116,9 @@ def run_missing(runs: Sequence[Run], back_end: BackEnd, watch: Watch) -> None:
     """
     out, parts = back_end.out, {part.digest: (part, run.config) for run in runs for part in run.parts}
     missing = {part.digest for part in missing_parts([part for part, _ in parts.values()], out)}
-    for store in (store_in(out), failures_in(out)):  # failures, and parts that lack their reward model
-        for digest, path in store.found().items():
-            if digest in missing:
-                path.unlink()
+    lacking = [path for digest, path in store_in(out).found().items() if digest in missing]  # their reward models
+    for path in (*lacking, *failures_in(out).found().values()):
+        path.unlink()
     started, seen = time.monotonic(), [0.0]
 
     def tick(running: Iterable[str]) -> None:

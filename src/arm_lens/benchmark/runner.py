@@ -8,6 +8,7 @@ Such an entry is no part of the results, and is deleted when the part is run aga
 
 from __future__ import annotations
 
+import gc
 import json
 import traceback
 from collections.abc import Collection, Iterator, Sequence
@@ -129,6 +130,9 @@ class Workplace:
     def _leave(self) -> None:
         if self._config is not None:
             del self._model, self._readings
+            gc.collect()  # before another model is loaded
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
         self._config = None
         self._left.close()
 

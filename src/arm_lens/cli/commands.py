@@ -49,6 +49,10 @@ Ray = Annotated[
         help="Run on the Ray cluster at this address (auto, HOST:PORT, ray://HOST:PORT), or local for one here."
     ),
 ]
+AllowKey = Annotated[
+    list[str],
+    typer.Option(help="NAME=HOST: let the file send the environment variable NAME to HOST as a key. Repeatable."),
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace what OUT has already.")]
 
 
@@ -279,10 +283,7 @@ def benchmark(
     model: Annotated[str, typer.Option(help="Hub name, folder or GGUF file, instead of CONFIG's model.")] = "",
     workers: Annotated[int | None, typer.Option(min=1, help="Processes, instead of the file's.")] = None,
     ray: Ray = "",
-    allow_key: Annotated[
-        list[str],
-        typer.Option(help="NAME=HOST: let CONFIG send the environment variable NAME to HOST as a key. Repeatable."),
-    ] = [],  # noqa: B006
+    allow_key: AllowKey = [],  # noqa: B006
     images: Annotated[
         bool, typer.Option(help="Write the figures as PNG and SVG too, where there is a Chromium.")
     ] = True,
@@ -305,6 +306,7 @@ def benchmark(
     )
     from arm_lens.reports import save_figures
 
+    check_place(workers, ray)
     if not show_prompt:
         _writable(out)
     own = {"demo": DEMO, "real": REAL, "real-full": REAL_FULL}
@@ -331,6 +333,12 @@ def benchmark(
         except RuntimeError as error:
             say("No images: ", error, to=errors)
     _end(results)
+
+
+def check_place(workers: int | None, ray: str) -> None:
+    """Refuse two places to run parts in."""
+    if ray and workers is not None:
+        raise typer.BadParameter("--workers is for processes of this machine; give one of --workers and --ray")
 
 
 def _end(results: BenchmarkResults) -> None:

@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from arm_lens.cli.commands import Force, Ray, _writable
+from arm_lens.cli.commands import AllowKey, Force, Ray, _writable, check_place
 from arm_lens.cli.output import _plain, console, resumable, say
 from arm_lens.safe_text import printable
 
@@ -38,6 +38,7 @@ def sweep(
     report: Annotated[
         Path | None, typer.Option(help="Run nothing: write tables and page of this folder as they are now.")
     ] = None,
+    allow_key: AllowKey = [],  # noqa: B006
     force: Force = False,
 ) -> None:
     """Fit over models, selectors, layers and other options; write runs, tables and report.html.
@@ -57,10 +58,9 @@ def sweep(
         return
     if not grid:
         raise typer.BadParameter("name a GRID, or a folder with --report")
-    if ray and workers is not None:
-        raise typer.BadParameter("--workers is for processes here; give one of --workers and --ray")
+    check_place(workers, ray)
     _writable(out)
-    settings = read_grid(grid, data=data)
+    settings = read_grid(grid, allow_keys=allow_key, data=data)
     if workers is not None:
         settings = settings.model_copy(update={"workers": workers})
     with resumable(out), Live(console=console, auto_refresh=False, transient=True) as live:
