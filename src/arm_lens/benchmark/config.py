@@ -349,15 +349,11 @@ ConfigType = TypeVar("ConfigType", bound=BenchmarkConfig)
 
 
 def read_config(
-    path: str | Path,
-    *,
-    allow_keys: Collection[str] = (),
-    data: str | Path | None = None,
-    kind: type[ConfigType] = BenchmarkConfig,  # type: ignore[assignment]
-) -> ConfigType:
+    path: str | Path, *, allow_keys: Collection[str] = (), data: str | Path | None = None
+) -> BenchmarkConfig:
     """Read a run's YAML file; the paths in it start from its folder, and so does a model if there is such a folder.
 
-    If ``data`` is given, the paths of data start from that folder instead. ``kind`` is the class of the configuration.
+    If ``data`` is given, the paths of data start from that folder instead.
 
     A file may come from somebody else, and could name any environment variable as the key for a host of theirs. So a key is
     sent only if ``allow_keys`` names both, ``NAME=HOST``; but ``OPENAI_API_KEY`` may be sent to OpenAI, and to the host in
@@ -369,6 +365,13 @@ def read_config(
             YAML, or YAML reads it otherwise than it looks (`arm_lens.benchmark.strict_yaml`).
         UnconfirmedKeyError: naming variable and host, if the file would send a key that is not allowed.
     """
+    return read_as(BenchmarkConfig, path, allow_keys=allow_keys, data=data)
+
+
+def read_as(
+    kind: type[ConfigType], path: str | Path, *, allow_keys: Collection[str] = (), data: str | Path | None = None
+) -> ConfigType:
+    """`read_config` of a class of configurations."""
     path = Path(path)
     try:
         file = read_yaml(path)

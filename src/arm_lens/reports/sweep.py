@@ -66,7 +66,7 @@ def _line(row: dict[Any, Any]) -> dict[str, Any]:
     return {**row, **numbers, "n_heads": None if pd.isna(row["n_heads"]) else row["n_heads"]}
 
 
-def _failure(row: dict[str, Any]) -> str:
+def _failure(row: dict[Any, Any]) -> str:
     names = ("model", "judge", "selector", "layers", "benchmark", "subset", "n_examples", "noise", "sample", "seed")
     where = ", ".join(f"{name} {row[name]}" for name in names if row[name] != "")
     return f"{where}: {row['error']}"

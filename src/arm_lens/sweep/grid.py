@@ -26,7 +26,7 @@ from arm_lens.benchmark.config import (
     Strict,
     inconsistent,
     model_path,
-    read_config,
+    read_as,
 )
 from arm_lens.engine import ModelClass
 from arm_lens.engine.model_info import BUNDLED_NAME
@@ -172,7 +172,8 @@ class SweepGrid(BenchmarkConfig):
             place |= {name: value if isinstance(value, str) else json.dumps(value) for name, value in options.items()}
             parts = [entry.name, *([] if place["layers"] == ALL_LAYERS else [f"layers {place['layers']}"])]
             label = ", ".join([*parts, *(f"{name} {place[name]}" for name in options)])
-            yield label, place, JudgeChoice(judge=JUDGE, name=label, selector=selector, **options)
+            choice = {"judge": JUDGE, "name": label, "selector": selector, **options}
+            yield label, place, JudgeChoice.model_validate(choice)
 
     @property
     def configs(self) -> list[tuple[str, BenchmarkConfig]]:
@@ -195,7 +196,7 @@ COLUMNS = ("model", "layers", "benchmark", "subset", "unit", "judge", "n_example
 
 def read_grid(path: str | Path, *, allow_keys: Collection[str] = (), data: str | Path | None = None) -> SweepGrid:
     """Read the YAML file of a grid; arguments and errors as for `arm_lens.benchmark.read_config`."""
-    return read_config(path, allow_keys=allow_keys, data=data, kind=SweepGrid)
+    return read_as(SweepGrid, path, allow_keys=allow_keys, data=data)
 
 
 def _layers_text(layers: Any) -> str:
