@@ -138,14 +138,20 @@ def with_killed_drivers(
 def main() -> None:
     """Run all, and compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="a folder that is made anew")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        help="folder; a run in one process that it has goes on, all else is made anew",
+    )
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--kills", type=int, default=10, help="of workers")
     parser.add_argument("--drivers", type=int, default=3, help="kills of the driver")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    shutil.rmtree(given.out, ignore_errors=True)
-    given.out.mkdir(parents=True)
+    given.out.mkdir(parents=True, exist_ok=True)
+    for name in ("local", "ray", "workers", "drivers"):
+        shutil.rmtree(given.out / name, ignore_errors=True)
     grid, moments = given.out / "grid.yaml", random.Random(given.seed)
     grid.write_text(yaml.safe_dump(grid_of(given.runs)), encoding="utf-8")
     reference: dict[str, str] = {}

@@ -50,7 +50,7 @@ def test_an_axis_whose_values_have_no_setting_in_common_has_no_mean():
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     out = tmp_path_factory.mktemp("sweep")
-    grid = grid_of("polite", samples=2, layers=["all", "0-1"], judges=["length"])
+    grid = grid_of("polite", samples=2, layers=["all", "0-1"], judges=["length"], options={"reward": ["margin"]})
     results = run_sweep(grid, out)
     write_sweep(results, out)
     return grid, out, results
@@ -65,6 +65,7 @@ def test_runs_are_what_the_parts_say(finished):
     store = Store(out / PARTS)
     items = pd.concat([store.read_frame(digest)[0] for digest in store.found()])
     label = runs["selector"] + runs["layers"].map(lambda one: "" if one in ("all", "") else f", layers {one}")
+    label += ", reward " + runs["reward"]
     by = ["judge", "benchmark", "subset", "n_examples", "sample", "seed"]
     counted = items.groupby(by)["correct"].agg(["mean", "size"])
     named = runs.assign(judge=label.mask(runs["judge"] != "arm", runs["judge"])).set_index(by)
@@ -73,7 +74,9 @@ def test_runs_are_what_the_parts_say(finished):
     assert named["n"].to_dict() == counted["size"].to_dict()
     searched = runs[runs["selector"] == "reinforce"]
     assert (
-        (searched["steps"] > 0).all() and searched["n_heads"].between(1, 48).all() and searched["reward"].notna().all()
+        (searched["search_steps"] > 0).all()
+        and searched["n_heads"].between(1, 48).all()
+        and searched["search_reward"].notna().all()
     )
     assert runs.loc[runs["judge"] == "length", "n_heads"].isna().all()
     singles = results.summary["unit"] == "response"

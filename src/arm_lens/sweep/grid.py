@@ -190,7 +190,24 @@ class SweepGrid(BenchmarkConfig):
         return found
 
 
-COLUMNS = ("model", "layers", "benchmark", "subset", "unit", "judge", "n_examples", "noise", "sample", "seed")
+COLUMNS = (
+    *(
+        "model",
+        "layers",
+        "benchmark",
+        "subset",
+        "unit",
+        "judge",
+        "n_examples",
+        "noise",
+        "sample",
+        "seed",
+        "n",
+        "accuracy",
+    ),
+    *("ci_low", "ci_high", "auc", "auc_low", "auc_high", "fit_accuracy", "n_heads", "search_reward", "search_steps"),
+    *("n_samples", "n_seeds", "sd_samples", "sd_seeds", "digest", "label", "state", "error"),
+)
 """Columns of the results that no option may be called."""
 
 

@@ -16,7 +16,7 @@ from arm_lens.sweep.grid import JUDGE
 
 SETTING = ("benchmark", "subset", "n_examples", "noise")
 RUN = ["benchmark", "subset", "unit", "n_examples", "noise", "sample", "seed"]
-FACTS = ["fit_accuracy", "n_heads", "reward", "steps"]
+FACTS = ["fit_accuracy", "n_heads", "search_reward", "search_steps"]
 ESTIMATES = ("accuracy", "ci_low", "ci_high", "auc", "auc_low", "auc_high")
 
 
@@ -25,8 +25,8 @@ def runs_table(parts: pd.DataFrame, store: Store, axes: Sequence[str]) -> pd.Dat
 
     Returns:
         model, judge, the other axes; benchmark, subset, unit, n_examples, noise, sample, seed; n (items), accuracy, ci_low,
-        ci_high; auc, auc_low, auc_high (NaN for pairs); fit_accuracy, on the examples; n_heads; reward and steps, of the
-        end of the search. NaN if a judge has none.
+        ci_high; auc, auc_low, auc_high (NaN for pairs); fit_accuracy, on the examples; n_heads; search_reward and
+        search_steps, at the end of the search. NaN if a judge has none.
     """
     tables = []
     for _, own in parts[parts["state"] == "done"].groupby(["model", "label"], sort=False):
@@ -40,7 +40,7 @@ def runs_table(parts: pd.DataFrame, store: Store, axes: Sequence[str]) -> pd.Dat
         ]
         tables.append(_placed(pd.DataFrame(rows), own, facts, axes))
     columns = ["model", "judge", *axes[1:], "benchmark", "subset", "unit", "n_examples", "noise", "sample", "seed", "n"]
-    columns += [*ESTIMATES, "fit_accuracy", "n_heads", "reward", "steps"]
+    columns += [*ESTIMATES, *FACTS]
     return pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=columns)
 
 
@@ -48,7 +48,7 @@ def summary_table(parts: pd.DataFrame, store: Store, axes: Sequence[str]) -> pd.
     """One row per setting and unit, over samples and seeds, of the settings in which all of them are finished.
 
     Returns:
-        The columns of `runs_table` without sample, seed, reward and steps, averaged; n_samples, n_seeds, sd_samples and
+        The columns of `runs_table` without sample, seed and those of the search, averaged; n_samples, n_seeds, sd_samples and
         sd_seeds as in `arm_lens.evaluation.tables.summary_table`.
     """
     setting = parts.groupby(["model", "label", *SETTING], sort=False)["state"]
@@ -103,7 +103,7 @@ def _read(parts: pd.DataFrame, store: Store) -> tuple[pd.DataFrame, pd.DataFrame
         search = record.get("history") or {}
         rewards = search.get("reward") or [None]
         known = {name: record["fit"][name] for name in ("fit_accuracy", "n_heads")}
-        known |= {"reward": rewards[-1], "steps": len(rewards) - 1 if search else None}
+        known |= {"search_reward": rewards[-1], "search_steps": len(rewards) - 1 if search else None}
         facts.append(some[RUN].drop_duplicates().assign(**known))
     table = pd.concat(facts, ignore_index=True)
     return pd.concat(items, ignore_index=True), table.astype(dict.fromkeys(FACTS, float))
