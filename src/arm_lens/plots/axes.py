@@ -10,6 +10,8 @@ from arm_lens.plots.notation import HOVER, accuracy_text, whiskers
 from arm_lens.plots.panels import chance_line, facets
 from arm_lens.plots.theme import INK, MUTED, label
 
+LETTERS = 30
+"""Characters below a panel for which there is room side by side."""
 NAMES = {"n_examples": "labelled examples", "noise": "share of flipped labels", "subset": "criterion"}
 
 
@@ -26,7 +28,9 @@ def accuracy_by_axis(effects: pd.DataFrame) -> go.Figure:
     panels = {str(axis): rows for axis, rows in table.groupby("axis", sort=False)}
     notes = [f"over {rows['settings'].iloc[0]} settings" for rows in panels.values()]
     titles = [NAMES.get(axis, axis) for axis in panels]
-    figure, grid = facets(titles, height=230, notes=notes, y="accuracy", bottom=110, gap_x=48)
+    longest = max(len(str(value)) * len(rows) for rows in panels.values() for value in rows["value"])
+    bottom = 60 if longest < LETTERS else 110
+    figure, grid = facets(titles, height=230, notes=notes, y="accuracy", bottom=bottom, gap_x=48)
     low = min(0.45, float(table["ci_low"].min()) - 0.02)
     for index, (axis, rows) in enumerate(panels.items()):
         row, column = grid.cell(index)
@@ -47,7 +51,7 @@ def accuracy_by_axis(effects: pd.DataFrame) -> go.Figure:
         figure.add_trace(dots, row=row, col=column)
         span = (-0.5, len(values) - 0.5)
         chance_line(figure, y=0.5, span=span, **grid.place(index))
-        angle = 0 if grid.width / len(values) > 7 * max(map(len, map(str, rows["value"]))) else 40
+        angle = 0 if max(map(len, map(str, rows["value"]))) * len(values) < LETTERS else -40
         ticks = {"tickvals": list(range(len(values))), "ticktext": values, "tickangle": angle, "range": list(span)}
         figure.update_xaxes(**ticks, row=row, col=column)
     return figure.update_yaxes(range=[low, 1.02], tickformat=".1f", dtick=0.1 if low > 0.2 else 0.2)

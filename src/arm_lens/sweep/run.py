@@ -23,7 +23,7 @@ from arm_lens.benchmark.runner import Run, failure_of
 from arm_lens.safe_text import printable, without_formulas
 from arm_lens.storage import DamagedFileError, json_bytes, locked, parse_json, read_sealed, write_bytes, write_sealed
 from arm_lens.sweep.grid import JUDGE, SweepGrid
-from arm_lens.sweep.tables import effects_table, runs_table, summary_table
+from arm_lens.sweep.tables import effects_table, runs_and_summary
 
 PLAN = "sweep.json"
 """The file by which a folder of a sweep is recognised."""
@@ -41,7 +41,7 @@ class SweepResults:
     """One row per part: model, judge, selector, layers, options, the columns of `PART_FIELDS`; state (done, failed or
     missing) and error."""
     runs: pd.DataFrame
-    """One row per finished part, subset and unit; see `arm_lens.sweep.tables.runs_table`."""
+    """One row per finished part, subset and unit; see `arm_lens.sweep.tables.runs_and_summary`."""
     summary: pd.DataFrame
     """The same over samples and seeds, for what has all of them."""
     effects: pd.DataFrame
@@ -66,8 +66,7 @@ class SweepResults:
         failed = parts["error"] != ""
         parts["state"] = failed.map({True: "failed", False: "missing"}).mask(parts["digest"].isin(stored), "done")
         axes = list(known["meta"]["axes"])
-        runs = runs_table(parts, store_in(out), axes)
-        summary = summary_table(parts, store_in(out), axes)
+        runs, summary = runs_and_summary(parts, store_in(out), axes)
         counts = {state: int((parts["state"] == state).sum()) for state in ("done", "failed", "missing")}
         return cls(
             meta={**known["meta"], "parts": counts},

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 
 from arm_lens.evaluation.statistics import mean_estimate, roc_area
-from arm_lens.evaluation.tables import judged
-from arm_lens.evaluation.tables import summary_table as benchmark_summary
+from arm_lens.evaluation.tables import judged, summary_table
 from arm_lens.storage import Store
 from arm_lens.sweep.grid import JUDGE
 
@@ -20,46 +19,47 @@ FACTS = ["fit_accuracy", "n_heads", "search_reward", "search_steps"]
 ESTIMATES = ("accuracy", "ci_low", "ci_high", "auc", "auc_low", "auc_high")
 
 
-def runs_table(parts: pd.DataFrame, store: Store, axes: Sequence[str]) -> pd.DataFrame:
-    """One row per finished part, subset and unit.
+def runs_and_summary(parts: pd.DataFrame, store: Store, axes: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The table of finished runs, and the same over samples and seeds where all of them are finished.
 
     Returns:
-        model, judge, the other axes; benchmark, subset, unit, n_examples, noise, sample, seed; n (items), accuracy, ci_low,
-        ci_high; auc, auc_low, auc_high (NaN for pairs); fit_accuracy, on the examples; n_heads; search_reward and
-        search_steps, at the end of the search. NaN if a judge has none.
+        *Runs*, a row per finished part, subset and unit: model, judge, the other axes; benchmark, subset, unit, n_examples,
+        noise, sample, seed; n (items), accuracy, ci_low, ci_high; auc, auc_low, auc_high (NaN for pairs); fit_accuracy, on
+        the examples; n_heads; search_reward and search_steps, at the end of the search. NaN if a judge has none.
+
+        *Summary*, a row per setting and unit: the same averaged, without sample, seed and those of the search; n_samples,
+        n_seeds, sd_samples and sd_seeds as in `arm_lens.evaluation.tables.summary_table`.
     """
-    tables = []
+    states = parts.groupby(["model", "label", *SETTING], sort=False)["state"]
+    whole = states.transform(lambda some: (some == "done").all()).astype(bool)
+    runs, summary = [], []
     for _, own in parts[parts["state"] == "done"].groupby(["model", "label"], sort=False):
-        items, facts = _read(own, store)
-        rows = [
-            {**one.key, "sample": sample, "seed": seed, "n": len(correct)}
-            | mean_estimate(correct[None, None], one.bootstrap).columns("accuracy", "ci")
-            | roc_area(reward[None, None], one.label, one.bootstrap).columns("auc")
-            for one in judged(items)
-            for (sample, seed), correct, reward in zip(one.conditions, one.correct, one.reward, strict=True)
-        ]
-        tables.append(_placed(pd.DataFrame(rows), own, facts, axes))
-    columns = ["model", "judge", *axes[1:], "benchmark", "subset", "unit", "n_examples", "noise", "sample", "seed", "n"]
-    columns += [*ESTIMATES, *FACTS]
-    return pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=columns)
+        read = {digest: _read(digest, store) for digest in own["digest"]}
+        runs.append(_placed(_runs(_items(read.values())), own, read.values(), axes))
+        if some := [read[digest] for digest in own.loc[whole[own.index], "digest"]]:
+            summary.append(_placed(summary_table(judged(_items(some))), own, some, axes))
+    place = ["model", "judge", *axes[1:], "benchmark", "subset", "unit", "n_examples", "noise"]
+    return (
+        _joined(runs, [*place, "sample", "seed", "n", *ESTIMATES, *FACTS]),
+        _joined(
+            summary,
+            [*place, "n", "n_samples", "n_seeds", *ESTIMATES, "sd_samples", "sd_seeds", "fit_accuracy", "n_heads"],
+        ),
+    )
 
 
-def summary_table(parts: pd.DataFrame, store: Store, axes: Sequence[str]) -> pd.DataFrame:
-    """One row per setting and unit, over samples and seeds, of the settings in which all of them are finished.
+def _runs(items: pd.DataFrame) -> pd.DataFrame:
+    rows = [
+        {**one.key, "sample": sample, "seed": seed, "n": len(correct)}
+        | mean_estimate(correct[None, None], one.bootstrap).columns("accuracy", "ci")
+        | roc_area(reward[None, None], one.label, one.bootstrap).columns("auc")
+        for one in judged(items)
+        for (sample, seed), correct, reward in zip(one.conditions, one.correct, one.reward, strict=True)
+    ]
+    return pd.DataFrame(rows)
 
-    Returns:
-        The columns of `runs_table` without sample, seed and those of the search, averaged; n_samples, n_seeds, sd_samples and
-        sd_seeds as in `arm_lens.evaluation.tables.summary_table`.
-    """
-    setting = parts.groupby(["model", "label", *SETTING], sort=False)["state"]
-    whole = parts[setting.transform(lambda states: (states == "done").all()).astype(bool)]
-    tables = []
-    for _, own in whole.groupby(["model", "label"], sort=False):
-        items, facts = _read(own, store)
-        rows = benchmark_summary(judged(items))
-        tables.append(_placed(rows, own, facts, axes))
-    columns = ["model", "judge", *axes[1:], "benchmark", "subset", "unit", "n_examples", "noise", "n", "n_samples"]
-    columns += ["n_seeds", *ESTIMATES, "sd_samples", "sd_seeds", "fit_accuracy", "n_heads"]
+
+def _joined(tables: Sequence[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=columns)
 
 
@@ -94,23 +94,25 @@ def effects_table(summary: pd.DataFrame, axes: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def _read(parts: pd.DataFrame, store: Store) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The items of some parts, and what is known of each fit, once for each subset and unit that it was tested on."""
-    items, facts = [], []
-    for digest in parts["digest"]:
-        some, record = store.read_frame(digest)
-        items.append(some)
-        search = record.get("history") or {}
-        rewards = search.get("reward") or [None]
-        known = {name: record["fit"][name] for name in ("fit_accuracy", "n_heads")}
-        known |= {"search_reward": rewards[-1], "search_steps": len(rewards) - 1 if search else None}
-        facts.append(some[RUN].drop_duplicates().assign(**known))
-    table = pd.concat(facts, ignore_index=True)
-    return pd.concat(items, ignore_index=True), table.astype(dict.fromkeys(FACTS, float))
+Read: TypeAlias = tuple[pd.DataFrame, pd.DataFrame]
+"""The items of a part; and what is known of its fit, once for each subset and unit that it was tested on."""
 
 
-def _placed(rows: pd.DataFrame, parts: pd.DataFrame, facts: pd.DataFrame, axes: Sequence[str]) -> pd.DataFrame:
+def _read(digest: str, store: Store) -> Read:
+    items, record = store.read_frame(digest)
+    search = record.get("history") or {}
+    rewards = search.get("reward") or [None]
+    known = {name: record["fit"][name] for name in ("fit_accuracy", "n_heads")}
+    known |= {"search_reward": rewards[-1], "search_steps": len(rewards) - 1 if search else None}
+    return items, items[RUN].drop_duplicates().assign(**known).astype(dict.fromkeys(FACTS, float))
+
+
+def _items(read: Iterable[Read]) -> pd.DataFrame:
+    return pd.concat([items for items, _ in read], ignore_index=True)
+
+
+def _placed(rows: pd.DataFrame, parts: pd.DataFrame, read: Iterable[Read], axes: Sequence[str]) -> pd.DataFrame:
     """The rows of one judge with its place on the axes, and means of what is known of its fits."""
-    by = [name for name in RUN if name in rows]
+    facts, by = pd.concat([some for _, some in read], ignore_index=True), [name for name in RUN if name in rows]
     place = {name: parts[name].iloc[0] for name in ("judge", *axes)}
     return rows.merge(facts.groupby(by, sort=False)[FACTS].mean().reset_index(), on=by, how="left").assign(**place)
