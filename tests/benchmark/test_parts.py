@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -12,7 +13,7 @@ from arm_lens.benchmark import BenchmarkConfigError, run_benchmark
 from arm_lens.benchmark.config import BenchmarkConfig
 from arm_lens.benchmark.data import plan
 from arm_lens.benchmark.parts import PARTS, parts_of, save_part
-from arm_lens.benchmark.runner import Workplace
+from arm_lens.benchmark.runner import OtherModelError, Workplace, batches_of
 from arm_lens.engine.memory import default_budget
 
 WORLD = {"kind": "world", "criteria": ["polite"]}
@@ -128,3 +129,15 @@ def test_parts_are_run_with_the_threads_and_the_memory_that_were_given(tmp_path)
         workplace.plan(config, plan(config))
         assert default_budget(torch.device("cpu")) == 2**28 and torch.get_num_threads() == 2
     assert torch.get_num_threads() == before
+
+
+def test_a_worker_with_another_model_or_version_than_was_planned_ends_the_run(tmp_path):
+    config = config_of("length")
+    with Workplace(tmp_path) as workplace:
+        run = workplace.plan(config, plan(config))
+        (batch,) = batches_of(
+            replace(run, made_of=("weights of another model", *run.made_of[1:])), {run.parts[0].digest}
+        )
+        with pytest.raises(OtherModelError, match="is another one on a worker than where the run was planned"):
+            workplace.run(batch, batch.parts[0])
+    assert not list(tmp_path.rglob("*.*"))

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 from sweep.sweep_support import contents, count_parts, grid_of
 from typer.testing import CliRunner
 
 from arm_lens import cli
 from arm_lens.benchmark import OtherRunError
 from arm_lens.benchmark.parts import PARTS
+from arm_lens.benchmark.run import Progress
+from arm_lens.cli.sweep import _view
 from arm_lens.reports import write_sweep
 from arm_lens.storage import Store
 from arm_lens.sweep import SweepResults, run_sweep
@@ -45,6 +49,16 @@ def test_an_axis_whose_values_have_no_setting_in_common_has_no_mean():
     table = effects_table(summary_of(one=(0.5, np.nan), two=(np.nan, 0.8)), AXES)
     own = table[table["axis"] == "selector"]
     assert own["accuracy"].isna().all() and (own["settings"] == 0).all() and (own["left_out"] == 2).all()
+
+
+def test_the_live_table_counts_parts_and_names_what_runs():
+    parts = pd.DataFrame({"digest": ["a", "b", "c", "d"], "model": ["m", "m", "n", "n"], "label": ["x", "y", "x", "y"]})
+    progress = Progress(4, frozenset("ab"), frozenset("c"), ("a task [1]",), 75.4)
+    console = Console(width=60, record=True, file=io.StringIO())
+    console.print(_view(parts, progress))
+    lines = [line.replace("│", " ").split() for line in console.export_text().splitlines()]
+    assert ["m", "2", "0", "0"] in lines and ["n", "0", "1", "1"] in lines
+    assert "3 of 4, 0:01:15 left".split() in lines and "running: a task [1]".split() in lines
 
 
 @pytest.fixture(scope="module")
