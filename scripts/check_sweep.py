@@ -40,6 +40,7 @@ GRID = {
     "layers": ["all", "0-2"],
     "options": {"reward": ["two_way", "margin"]},
 }
+STAGES = ("local", "ray", "workers", "drivers")
 COMMAND = "from arm_lens.cli import main; main()"
 
 
@@ -147,10 +148,11 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--kills", type=int, default=10, help="of workers")
     parser.add_argument("--drivers", type=int, default=3, help="kills of the driver")
+    parser.add_argument("--stages", nargs="*", choices=STAGES, default=STAGES)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
-    for name in ("local", "ray", "workers", "drivers"):
+    for name in given.stages:
         shutil.rmtree(given.out / name, ignore_errors=True)
     grid, moments = given.out / "grid.yaml", random.Random(given.seed)
     grid.write_text(yaml.safe_dump(grid_of(given.runs)), encoding="utf-8")
@@ -167,19 +169,23 @@ def main() -> None:
     finish(start(grid, given.out / "one"))
     total, reference = count_parts(given.out / "one"), files_in(given.out / "one")
     print(f"one process: {total} runs, {time.monotonic() - started:.0f} s, {len(reference)} files", flush=True)
-    started = time.monotonic()
-    finish(start(grid, given.out / "local", "--workers", "2"))
-    compared("local", started)
+    if "local" in given.stages:
+        started = time.monotonic()
+        finish(start(grid, given.out / "local", "--workers", "2"))
+        compared("local", started)
     with cluster() as address:
-        started = time.monotonic()
-        finish(start(grid, given.out / "ray", "--ray", address))
-        compared("ray", started)
-        started = time.monotonic()
-        killed = with_killed_workers(grid, given.out / "workers", address, given.kills, total, moments)
-        compared("workers", started, f"; {len(killed)} workers killed, at {killed} parts")
-        started = time.monotonic()
-        killed = with_killed_drivers(grid, given.out / "drivers", address, given.drivers, total, moments)
-        compared("drivers", started, f"; the driver killed {len(killed)} times, at {killed} parts")
+        if "ray" in given.stages:
+            started = time.monotonic()
+            finish(start(grid, given.out / "ray", "--ray", address))
+            compared("ray", started)
+        if "workers" in given.stages:
+            started = time.monotonic()
+            killed = with_killed_workers(grid, given.out / "workers", address, given.kills, total, moments)
+            compared("workers", started, f"; {len(killed)} workers killed, at {killed} parts")
+        if "drivers" in given.stages:
+            started = time.monotonic()
+            killed = with_killed_drivers(grid, given.out / "drivers", address, given.drivers, total, moments)
+            compared("drivers", started, f"; the driver killed {len(killed)} times, at {killed} parts")
 
 
 if __name__ == "__main__":

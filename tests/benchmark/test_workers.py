@@ -74,10 +74,10 @@ def parts_in(out):
 
 @pytest.mark.slow
 def test_a_worker_that_dies_costs_nothing_but_time(config, tmp_path):
-    alone, out = tmp_path / "alone", tmp_path / "out"
-    run_benchmark(read_config(config).model_copy(update={"workers": 1}), alone, progress=False)
+    alone, out, short = tmp_path / "alone", tmp_path / "out", read_config(config).model_copy(update={"test_items": 15})
+    run_benchmark(short.model_copy(update={"workers": 1}), alone, progress=False)
     with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(run_benchmark, read_config(config), out, progress=False)
+        running = pool.submit(run_benchmark, short, out, progress=False)
         wait_for(lambda: parts_in(out))
         workers_of(os.getpid())[0].kill()
         results = running.result()
