@@ -28,8 +28,9 @@ class WeightsMark:
     """The weights of a model as they are when it is made; `unchanged` compares them with the present ones."""
 
     def __init__(self, model: LanguageModel) -> None:
-        weights = _weights_of(model)
-        self._state, self._sample, self._bits = weights_state(weights), _sample_of(weights), _bits_of(weights)
+        with model.findings.lock:  # another thread's pass may have a part of the model elsewhere
+            weights = _weights_of(model)
+            self._state, self._sample, self._bits = weights_state(weights), _sample_of(weights), _bits_of(weights)
 
     @classmethod
     def of(cls, model: LanguageModel) -> WeightsMark:
@@ -41,15 +42,16 @@ class WeightsMark:
 
     def unchanged(self, model: LanguageModel) -> bool:
         """Whether the model has the same weights still, to the last bit; their device does not matter."""
-        weights = _weights_of(model)
-        if not torch.equal(self._sample, _sample_of(weights)):
-            return False
-        state = weights_state(weights)
-        if state != self._state:
-            if _bits_of(weights) != self._bits:
+        with model.findings.lock:
+            weights = _weights_of(model)
+            if not torch.equal(self._sample, _sample_of(weights)):
                 return False
-            self._state = state
-        return True
+            state = weights_state(weights)
+            if state != self._state:
+                if _bits_of(weights) != self._bits:
+                    return False
+                self._state = state
+            return True
 
 
 def _weights_of(model: LanguageModel) -> list[Tensor]:

@@ -115,7 +115,7 @@ class GenerativeJudge(VerdictJudge, FittedJudge):
         """
         if not questions:
             raise ValueError("there is nothing to judge")
-        self._check_weights()
+        self.check_weights()
         return encode_questions(self.model, self.question, questions, demonstrations=demonstrations)
 
     def prompt_of(self, example: Preference) -> str:
@@ -255,7 +255,8 @@ class GenerativeJudge(VerdictJudge, FittedJudge):
         judge.__dict__.pop("verdict_mass", None)
         return judge
 
-    def _check_weights(self) -> None:
+    def check_weights(self) -> None:
+        """Raise a `WrongModelError` if this judge's numbers were read from the model with other weights; see `bound`."""
         if self._bound and not self._bound[1].unchanged(self.model):
             raise WrongModelError(
                 f"the weights of {self.model.info.name} have changed since this {self._bound[0]} was fitted or loaded: its "
@@ -266,7 +267,7 @@ class GenerativeJudge(VerdictJudge, FittedJudge):
 
     def record(self) -> dict[str, Any]:
         """How it asks, for JSON."""
-        self._check_weights()
+        self.check_weights()
         return {
             "question": self.question.model_dump(mode="json"),
             "demonstrations": [asdict(one) for one in self.demonstrations],

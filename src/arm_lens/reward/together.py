@@ -25,7 +25,7 @@ from arm_lens.engine.verdict_tokens import VerdictScores, VerdictTokens
 from arm_lens.heads import HeadSet
 from arm_lens.judges.base import ScoreKind, of_kind
 from arm_lens.judges.checks import checked, checked_text, scattered_verdicts, warn_of_skipped
-from arm_lens.judges.questions import Question
+from arm_lens.judges.questions import Question, encode_questions
 from arm_lens.preferences import Prompt
 from arm_lens.reward.model import ActivationRewardModel
 
@@ -53,7 +53,8 @@ def encoded(questions: Sequence[tuple[ActivationRewardModel, Question]]) -> list
         judge = reward_model.judge
         key = (judge.question, judge.demonstrations, question.text, question.given)
         if key not in known:
-            known[key] = tuple(judge.encode([question], [judge.demonstrations])[0])
+            [tokens] = encode_questions(judge.model, judge.question, [question], demonstrations=[judge.demonstrations])
+            known[key] = tuple(tokens)
         asked.append(Asked(reward_model, question.name, known[key]))
     return asked
 
@@ -100,6 +101,7 @@ def verdicts_together(asked: Sequence[Asked], *, progress: bool = False) -> Verd
 
     Raises:
         ValueError: if the reward models are of several language models.
+        WrongModelError: if the model's weights have changed since a reward model was fitted or loaded.
         NotFiniteError: naming the question whose verdict is not a number.
     """
     writing = _Writing.of([one.reward_model for one in asked])
@@ -162,6 +164,8 @@ class _Writing:
     @classmethod
     def of(cls, reward_models: Sequence[ActivationRewardModel]) -> _Writing:
         judges = list({id(one): one for one in reward_models}.values())
+        for one in judges:
+            one.judge.check_weights()
         model = judges[0].model
         for other in judges:
             if other.model is not model:
