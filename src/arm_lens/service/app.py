@@ -120,7 +120,7 @@ class RewardModels(BaseModel):
     """All that is served, and the limits."""
 
     reward_models: list[RewardModelInfo]
-    limits: dict[str, float]
+    limits: dict[str, int | float]
 
 
 class FieldError(BaseModel):
@@ -311,7 +311,7 @@ class Service:
         try:
             self.batcher.reserve(count)
         except QueueFullError as error:
-            raise RefusedError(429, [("", str(error))], {"retry-after": str(error.seconds)}) from error
+            raise RefusedError(429, [("items", str(error))], {"retry-after": str(error.seconds)}) from error
         try:
             found = await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._encoder, units))
         except BaseException:
@@ -347,7 +347,8 @@ class Service:
 
         @app.exception_handler(HTTPException)
         async def refuse_http(_: Request, error: HTTPException) -> Response:
-            return RefusedError(error.status_code, [("", str(error.detail))], dict(error.headers or {})).response()
+            field = {404: "path", 405: "method"}.get(error.status_code, "body")
+            return RefusedError(error.status_code, [(field, str(error.detail))], dict(error.headers or {})).response()
 
         app.post("/v1/score", responses=REFUSALS, tags=["rewards"], response_model=ScoreResponse)(self.score)
         app.post("/v1/compare", responses=REFUSALS, tags=["rewards"], response_model=CompareResponse)(self.compare)
@@ -384,10 +385,11 @@ def _naming(field: str) -> Iterator[None]:
     """Within, a text that cannot be judged is a refusal that names the field."""
     try:
         yield
-    except PromptTooLongError as error:
-        raise RefusedError(422, [(field, f"{str(error).partition(';')[0]}; send shorter texts")]) from error
     except (PromptError, ValueError) as error:
-        raise RefusedError(422, [(field, str(error))]) from error
+        reason = str(error).removeprefix(f"{field}: ")
+        if isinstance(error, PromptTooLongError):  # its remedies are the server's
+            reason = f"{reason.partition(';')[0]}; send shorter texts"
+        raise RefusedError(422, [(field, reason)]) from error
 
 
 def _check(answers: Mapping[str, Sequence[scoring.Scores | Exception]]) -> None:
@@ -431,8 +433,11 @@ def _fields(error: RequestValidationError) -> list[tuple[str, str]]:
     """The fields that are wrong, each with the reasons; what was sent is not repeated."""
     found: dict[str, list[str]] = {}
     for one in error.errors():
-        path = [str(part) for part in one["loc"] if isinstance(part, int) or part in FIELDS]
-        unknown = one["type"] == "extra_forbidden"
-        field = ".".join([*path, str(one["loc"][-1])[:80]] if unknown else path) or "body"
-        found.setdefault(field, []).append("is not a known field" if unknown else one["msg"])
+        path = [str(part) for part in one["loc"][1:] if isinstance(part, int) or part in FIELDS]
+        reason = one["msg"]
+        if one["type"] == "json_invalid":
+            path, reason = [], f"is not JSON: {one['ctx']['error']} at character {one['loc'][-1]}"
+        elif one["type"] == "extra_forbidden":
+            path, reason = [*path, str(one["loc"][-1])[:80]], "is not a known field"
+        found.setdefault(".".join(path) or "body", []).append(reason)
     return [(field, "; or ".join(dict.fromkeys(reasons))) for field, reasons in found.items()]

@@ -128,24 +128,29 @@ class Guard:
                     401, [("Authorization", f"{said}; send 'Bearer TOKEN'")], {"www-authenticate": "Bearer"}
                 )
         length = headers.get("content-length", "")
-        if length.isdecimal() and int(length) > self._max_body:
-            self._too_large()
+        if (
+            length.isdecimal() and int(length) > self._max_body and "expect" in headers
+        ):  # the client waits before it sends
+            raise self._too_large()
 
     async def _body(self, receive: Receive) -> bytes | None:
-        body = bytearray()
+        body, size = bytearray(), 0
         while True:
             message = await receive()
             if message["type"] == "http.disconnect":
                 return None
-            body += message.get("body", b"")
-            if len(body) > self._max_body:
-                self._too_large()
+            size += len(message.get("body", b""))
+            if size <= self._max_body:
+                body += message.get("body", b"")
             if not message.get("more_body"):
-                return bytes(body)
+                break
+        if size > self._max_body:  # read to its end, without which the client would not see the answer
+            raise self._too_large()
+        return bytes(body)
 
-    def _too_large(self) -> None:
+    def _too_large(self) -> RefusedError:
         message = f"is larger than {self._max_body} bytes; send fewer items, or shorter texts"
-        raise RefusedError(413, [("body", message)], {"connection": "close"})
+        return RefusedError(413, [("body", message)], {"connection": "close"})
 
 
 def known_path(path: str, known: Sequence[str]) -> str:
