@@ -224,7 +224,7 @@ def _room(given: Resources) -> int:
     return max(1, sum(_fit(node["Resources"], wanted) for node in _ray().nodes() if node["Alive"]))
 
 
-def _fit(node: Mapping[str, float], wanted: Mapping[str, float]) -> int:
+def _fit(node: Mapping[str, float | int], wanted: Mapping[str, float | int]) -> int:
     return min(int(node.get(name, 0) // count) for name, count in wanted.items() if count)
 
 
