@@ -14,7 +14,7 @@ import transformers
 
 from arm_lens import HeadSet, steer
 from arm_lens.engine import last_logits, pad
-from arm_lens.engine.sampling import _choose, sample_tokens
+from arm_lens.engine.sampling import choose_tokens, sample_tokens
 
 pytestmark = pytest.mark.tl4
 
@@ -216,4 +216,4 @@ def test_a_token_without_probability_is_never_drawn(number):
     logits = torch.randn(2000, 40, generator=torch.Generator().manual_seed(0)).double()
     logits[:, :3] = logits[:, -3:] = -math.inf
     uniforms = torch.full((len(logits),), number, dtype=torch.float64)
-    assert (_choose(logits, uniforms, 1.0) == (3 if number == 0 else 36)).all()
+    assert (choose_tokens(logits, uniforms, 1.0) == (3 if number == 0 else 36)).all()

@@ -193,7 +193,7 @@ def test_a_chat_models_verdict_follows_the_reasons_in_the_same_turn(chat_model, 
     before = tokenizer.encode(f"{turn}<bos>{question} reply: why verdict:", add_special_tokens=False)
     after = tokenizer.encode(" so verdict:", add_special_tokens=False)
     ends = {tokenizer.eos_token_id, tokenizer.pad_token_id}
-    assert voting._ends_of_turn() == ends
+    assert voting.stop_tokens(Rationale()) == ends
     settings = {"votes": 3, "steps": 4, "temperature": 2.0, "stop": ends, "verdicts": spellings(tokenizer)}
     each = reasons_and_verdicts(raw, before, after, (8, question), **settings)
     chances = voting._after_reasons(questions.scalar_questions(PROMPTS[:1], RESPONSES[:1]), rationale, False)
@@ -225,7 +225,7 @@ def test_a_token_that_reaches_from_the_question_into_the_cue_is_no_hindrance(jud
     template = JudgeTemplate(header="", scalar="request: {prompt} reply: {response}", cue="ish verdict:", chat=False)
     questions = GenerativeJudge(judge, question=QuestionOptions(template=template))
     voting = VotingJudge(questions, votes=2, rationale=Rationale(max_tokens=2, cue=" verdict:"))
-    prompts = voting._reason_prompts(questions.scalar_questions(["garden"], ["mill"]), Rationale(cue=" verdict:"))
+    prompts = voting.reason_prompts(questions.scalar_questions(["garden"], ["mill"]), Rationale(cue=" verdict:"))
     assert prompts == [ids_of(judge.tokenizer, "request: garden reply: mill verdict:")]
     assert 0 <= float(voting.score(["garden"], ["mill"])) <= 1
 

@@ -6,6 +6,8 @@ import json
 import shutil
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from killing import Victims
@@ -336,3 +338,33 @@ def test_rows_are_scored_in_the_company_they_had(saved, data, load, tmp_path, mo
         score_file(saved, data, tmp_path / "out.jsonl", load=load)
     score_file(saved, data, tmp_path / "out.jsonl", load=load)
     assert calls[2] == calls[3] == list(range(2 * AT_A_TIME, 3 * AT_A_TIME)) and len(calls) == 5
+
+
+def test_conversations_in_parquet_are_scored_and_every_other_column_stays_as_it_was(saved, reward, load, tmp_path):
+    message = pa.struct([("role", pa.string()), ("content", pa.string())])
+    prompts = [
+        [{"role": "system", "content": "be warm"}, {"role": "user", "content": word}] if i % 2
+        else [{"role": "user", "content": word}]
+        for i, word in enumerate(WORDS[:5])
+    ]  # fmt: skip
+    responses = [[{"role": "assistant", "content": f"{word} is warm"}] for word in WORDS[:5]]
+    table = pa.table({
+        "turns": pa.array([[1, None], [], None, [2], [3]], pa.list_(pa.int16())),
+        "prompt": pa.array(prompts, pa.list_(message)),
+        "when": pa.array([0, 1, None, 3, 4], pa.timestamp("ns", tz="UTC")),
+        "response": pa.array(responses, pa.list_(message)),
+        "raw": pa.array([b"\x00\xff", None, b"", b"a", b"b"], pa.binary()),
+        "half": pa.array([0.1, float("nan"), None, -0.0, 1e-9], pa.float32()),
+        "kind": pa.array(["x", "y", "x", None, "y"]).dictionary_encode(),
+    })  # fmt: skip
+    pq.write_table(table, tmp_path / "data.parquet")
+    assert score_file(saved, tmp_path / "data.parquet", tmp_path / "out.parquet", load=load) == 5
+    found = pq.read_table(tmp_path / "out.parquet")
+    assert found.column_names == [*table.column_names, "reward", "two_way", "gap"]
+    for name in table.column_names:
+        before, after = (one[name].combine_chunks() for one in (table, found))
+        assert after.type == before.type, name
+        assert after.to_pylist() == before.to_pylist() or name == "half"
+    assert found["half"].to_numpy().tobytes() == table["half"].to_numpy().tobytes()
+    expected = reward.score(prompts, responses, kind="gap")
+    torch.testing.assert_close(torch.tensor(found["gap"].to_pylist()), expected, atol=1e-5, rtol=1e-4)

@@ -66,7 +66,7 @@ def sample_tokens(
             model.extend(NewTokens.following(new, past), keep=past)[:, -1] if reading_on else model.last_logits(new)
         )
         model.check_rows(has_maximum(logits), "the logits", None if reading_on else new)
-        chosen = _choose(logits.float(), uniforms[:, step], temperature).tolist()
+        chosen = choose_tokens(logits.float(), uniforms[:, step], temperature).tolist()
         going = [one and token not in stop for one, token in zip(going, chosen, strict=True)]
         if not any(going):
             break
@@ -78,9 +78,10 @@ def sample_tokens(
     return written
 
 
-def _choose(
-    logits: Float[Tensor, "row vocab"], uniforms: Float[Tensor, " row"], temperature: float
+def choose_tokens(
+    logits: Float[Tensor, "row vocab"], uniforms: Float[Tensor, " row"], temperature: float = 1.0
 ) -> Int[Tensor, " row"]:
+    """The token of each row at which the cumulative distribution passes the row's number in [0, 1)."""
     if temperature == 0:
         return logits.argmax(dim=-1)
     cumulative = (logits.double() / temperature).softmax(dim=-1).cumsum(dim=-1)

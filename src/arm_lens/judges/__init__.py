@@ -22,6 +22,7 @@ from arm_lens.judges.probe import HeadProbe
 from arm_lens.judges.questions import ClippedPromptWarning, OwnAnswerWarning, UnknownTokensWarning
 from arm_lens.judges.rating import RatingJudge
 from arm_lens.judges.sav import SparseAttentionVectors
+from arm_lens.judges.turns import turn_rewards
 from arm_lens.judges.verdict_mass import VerdictMassWarning
 from arm_lens.judges.voting import Rationale, VotingJudge
 
@@ -63,4 +64,5 @@ __all__ = [
     "WrongModelError",
     "fit_judge",
     "load_judge",
+    "turn_rewards",
 ]

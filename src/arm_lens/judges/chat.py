@@ -30,7 +30,7 @@ from typing import Any
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from arm_lens.engine.tokens import MarkedText
+from arm_lens.engine.tokens import MarkedText, control_tokens, encode_text
 
 FIXED_DATE = datetime.date(2025, 1, 1)
 """What a chat template that asks for the date is told, unless another is given."""
@@ -163,6 +163,17 @@ def chat_form(
     if key not in known:
         known[key] = _found_form(tokenizer, turns, roles, kwargs, date)
     return known[key]
+
+
+def ends_of_turn(
+    tokenizer: PreTrainedTokenizerBase, *, kwargs: Mapping[str, Any] | None = None, date: datetime.date = FIXED_DATE
+) -> set[int]:
+    """What ends a chat model's turn: the end of everything, or a control token that the template puts after answers."""
+    turns = [Turn("user", "", "a question"), Turn("assistant", "", "an answer")]
+    form = chat_form(tokenizer, turns, kwargs=kwargs or {}, date=date)
+    after = encode_text(tokenizer, form.end)[:1]
+    control = {tokenizer.convert_tokens_to_ids(token) for token in control_tokens(tokenizer)}
+    return ({*after} & control) | ({tokenizer.eos_token_id} - {None})
 
 
 def template_key(tokenizer: PreTrainedTokenizerBase) -> tuple[object, ...]:

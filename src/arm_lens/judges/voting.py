@@ -27,14 +27,12 @@ from arm_lens.engine.tokens import (
     PromptTooLongError,
     chunks,
     continuation,
-    control_tokens,
-    encode_text,
     pad,
 )
 from arm_lens.engine.verdict_tokens import VerdictTokens, resolve_verdicts, verdict_scores
 from arm_lens.judges.artefact import QuestionRecord, check_tensors
 from arm_lens.judges.base import FittedJudge, ScoreKind
-from arm_lens.judges.chat import Turn, chat_form
+from arm_lens.judges.chat import ends_of_turn
 from arm_lens.judges.checks import Texts, checked, scores_of_rest
 from arm_lens.judges.controls import uniform_of
 from arm_lens.judges.generative import GenerativeJudge, GenerativeOptions, shows_demonstrations
@@ -144,7 +142,7 @@ class VotingJudge(FittedJudge):
         for number, question in enumerate(self.judge.scalar_questions(prompts, responses)):
             if number not in found:
                 try:
-                    self._reason_prompts([question], self.rationale)
+                    self.reason_prompts([question], self.rationale)
                 except PromptError as error:
                     found[number] = str(error)
         return found
@@ -170,7 +168,7 @@ class VotingJudge(FittedJudge):
         if self.rationale is None:
             return self.judge.prompt_of(example)
         questions = questions_of([example], self.judge.template, self.judge.layout)[:1]
-        [tokens] = self._reason_prompts(questions, self.rationale)
+        [tokens] = self.reason_prompts(questions, self.rationale)
         text = self.judge.model.tokenizer.decode(tokens)
         return f"{text}\n{len(tokens)} tokens; the model's reasons follow, and then its verdict"
 
@@ -183,7 +181,7 @@ class VotingJudge(FittedJudge):
         else:
             chances = self._after_reasons(questions, self.rationale, progress)
         checked(chances, [question.name for question in questions])
-        uniforms = torch.tensor([[self._uniform(one, vote, -1) for vote in range(self.votes)] for one in questions])
+        uniforms = torch.tensor([[self.uniform(one, vote, -1) for vote in range(self.votes)] for one in questions])
         positive = (uniforms < chances[..., 0]).sum(dim=1)
         either = (uniforms < chances.sum(dim=-1)).sum(dim=1)
         return torch.where(either > 0, positive / either.clamp(min=1), 0.5).float()
@@ -209,25 +207,26 @@ class VotingJudge(FittedJudge):
         reasons = "" if self.rationale is None else " after reasons"
         return f"VotingJudge({self.votes} votes{reasons}, seed {self.seed}, {self.judge!r})"
 
-    def _uniform(self, question: Question, vote: int, step: int) -> float:
+    def uniform(self, question: Question, vote: int, step: int) -> float:
+        """The random number in [0, 1) by which a token of a vote is sampled; -1 is the step of the verdict."""
         return uniform_of(self.seed, question.text, vote, step)
 
     def _after_reasons(
         self, questions: Sequence[Question], rationale: Rationale, progress: bool
     ) -> Float[Tensor, "example vote verdict"]:
         """The probabilities of the two verdicts after each vote's own reasons."""
-        judge, tokenizer = self.judge, self.judge.model.tokenizer
+        judge = self.judge
         if not questions:
             raise ValueError("there is nothing to judge")
         rows = [(number, vote) for number in range(len(questions)) for vote in range(self.votes)]
-        sequences, (after, verdicts) = self._reason_prompts(questions, rationale), self._ending(rationale)
-        stop = self._ends_of_turn() if self._is_chat else _tokens_with(tokenizer, rationale.stop)
+        sequences, (after, verdicts) = self.reason_prompts(questions, rationale), self.ending(rationale)
+        stop = self.stop_tokens(rationale)
         chances = torch.empty(len(rows), 2)
         spans = list(chunks(len(rows), judge.batch_size))
         for span in tqdm(spans, desc="reasoning", unit="batch", disable=not progress, leave=False):
             here = rows[span]
             uniforms = torch.tensor(
-                [[self._uniform(questions[n], v, step) for step in range(rationale.max_tokens)] for n, v in here],
+                [[self.uniform(questions[n], v, step) for step in range(rationale.max_tokens)] for n, v in here],
                 dtype=torch.float64,
             )
             before = [sequences[number] for number, _ in here]
@@ -243,14 +242,21 @@ class VotingJudge(FittedJudge):
     def _is_chat(self) -> bool:
         return self.judge.template.is_chat(self.judge.model.tokenizer)
 
-    def _ending(self, rationale: Rationale) -> tuple[list[int], VerdictTokens]:
+    def stop_tokens(self, rationale: Rationale) -> set[int]:
+        """The tokens that end the reasons."""
+        question, tokenizer = self.judge.question, self.judge.model.tokenizer
+        if self._is_chat:
+            return ends_of_turn(tokenizer, kwargs=question.chat_template_kwargs, date=question.date)
+        return _tokens_with(tokenizer, rationale.stop)
+
+    def ending(self, rationale: Rationale) -> tuple[list[int], VerdictTokens]:
         """The tokens between the reasons and the verdict, and the verdict's tokens after them."""
         template, tokenizer = self.judge.template, self.judge.model.tokenizer
         cue = rationale.then if self._is_chat else template.cue
         verdicts = resolve_verdicts(tokenizer, template.yes, template.no, before=REASONS + cue)
         return continuation(tokenizer, REASONS, cue.removesuffix(verdicts.overlap))[1], verdicts
 
-    def _reason_prompts(self, questions: Sequence[Question], rationale: Rationale) -> list[list[int]]:
+    def reason_prompts(self, questions: Sequence[Question], rationale: Rationale) -> list[list[int]]:
         """Token ids of the prompts up to where the reasons begin; demonstrations keep their plain verdicts.
 
         Raises:
@@ -265,7 +271,7 @@ class VotingJudge(FittedJudge):
             texts = [render_question(model.tokenizer, judge.question, one, judge.demonstrations) for one in questions]
             texts = [one.between(0, len(one) - len(template.cue)) + rationale.cue for one in texts]
             sequences = model.encode(texts, chat=False, names=[one.name for one in questions])
-        more = rationale.max_tokens + len(self._ending(rationale)[0])
+        more = rationale.max_tokens + len(self.ending(rationale)[0])
         for question, sequence in zip(questions, sequences, strict=True):
             if len(sequence) + more > model.n_ctx:
                 raise PromptTooLongError(
@@ -273,15 +279,6 @@ class VotingJudge(FittedJudge):
                     f"{model.n_ctx}"
                 )
         return sequences
-
-    def _ends_of_turn(self) -> set[int]:
-        """What ends a chat model's turn: the end of everything, or a control token that the template puts after answers."""
-        tokenizer, question = self.judge.model.tokenizer, self.judge.question
-        turns = [Turn("user", "", "a question"), Turn("assistant", "", "an answer")]
-        form = chat_form(tokenizer, turns, kwargs=question.chat_template_kwargs, date=question.date)
-        after = encode_text(tokenizer, form.end)[:1]
-        control = {tokenizer.convert_tokens_to_ids(token) for token in control_tokens(tokenizer)}
-        return ({*after} & control) | ({tokenizer.eos_token_id} - {None})
 
 
 def _tokens_with(tokenizer: PreTrainedTokenizerBase, text: str) -> set[int]:
