@@ -228,10 +228,10 @@ def _fit(node: Mapping[str, float | int], wanted: Mapping[str, float | int]) -> 
     return min(int(node.get(name, 0) // count) for name, count in wanted.items() if count)
 
 
-def _result(reference: Any) -> Any:
+def _result(promised: Any) -> Any:
     """What a worker returned; its exceptions are raised as they were there."""
     ray = _ray()
     try:
-        return ray.get(reference)
+        return ray.get(promised)
     except ray.exceptions.RayTaskError as error:
         raise error.cause from error
