@@ -31,7 +31,11 @@ class Repository:
     branches: dict[str, str] = field(default_factory=dict)
 
     def commit(self, branch: str, files: dict[str, bytes]) -> str:
-        known = [sorted((name, hashlib.sha1(one).hexdigest()) for name, one in files.items()), len(self.commits), branch]
+        known = [
+            sorted((name, hashlib.sha1(one).hexdigest()) for name, one in files.items()),
+            len(self.commits),
+            branch,
+        ]
         oid = hashlib.sha1(json.dumps(known).encode()).hexdigest()
         self.commits[oid], self.branches[branch] = files, oid
         return oid
@@ -120,7 +124,7 @@ class HubServer:
     def _api(
         self, repository: Repository, name: str, parts: list[str], body: bytes
     ) -> tuple[int, dict[str, str], bytes]:
-        action, revision = (parts + ["", ""])[:2]
+        action, revision = [*parts, "", ""][:2]
         if action == "branch":
             if revision in repository.branches:
                 raise Refused(409, error="Reference already exists")
@@ -149,9 +153,7 @@ class HubServer:
         new = repository.commit(revision, changed)
         return _json({"success": True, "commitOid": new, "commitUrl": f"{self.url}/{name}/commit/{new}"})
 
-    def _file(
-        self, repository: Repository, path: str, revision: str, file: str
-    ) -> tuple[int, dict[str, str], bytes]:
+    def _file(self, repository: Repository, path: str, revision: str, file: str) -> tuple[int, dict[str, str], bytes]:
         found = repository.at(revision)
         if found is None:
             raise Refused(404, "RevisionNotFound", error="Invalid rev id")
@@ -183,7 +185,11 @@ def _handler_of(hub: HubServer) -> type[BaseHTTPRequestHandler]:
             try:
                 status, headers, content = hub.answer(method, path, body, token)
             except Refused as error:
-                status, headers, content = error.status, {"X-Error-Code": error.code}, json.dumps(error.content).encode()
+                status, headers, content = (
+                    error.status,
+                    {"X-Error-Code": error.code},
+                    json.dumps(error.content).encode(),
+                )
                 headers["X-Error-Message"] = str(error.content.get("error", ""))
             self.send_response(status)
             for name, value in {**headers, "Content-Length": str(len(content))}.items():

@@ -17,7 +17,7 @@ from . import study as study
 from . import sweep as sweep
 from .engine import Injection, PromptTooLongError, load_model, steer
 from .heads import Head, HeadScores, HeadSet
-from .judges.artefact import WrongModelError
+from .judges.artefact import UnconfirmedModelError, WrongModelError
 from .judges.base import Comparison, Judge
 from .judges.by_name import load_judge
 from .judges.generative import GenerativeJudge
@@ -57,6 +57,7 @@ __all__ = [
     "Reinforce",
     "Selection",
     "SparseAttentionVectors",
+    "UnconfirmedModelError",
     "WrongModelError",
     "load_judge",
     "load_model",

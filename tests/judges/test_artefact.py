@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +14,7 @@ from killing import Victims
 from safetensors.torch import load_file, save_file
 
 from arm_lens import ActivationRewardModel, HeadSet, LabelledResponse, steer
-from arm_lens.judges import artefact
+from arm_lens.judges import artefact, load_judge
 from arm_lens.judges.artefact import ArtefactError, read_artefact, write_artefact
 from arm_lens.judges.fingerprint import fingerprint_of
 from arm_lens.judges.model_card import CARD
@@ -53,7 +55,7 @@ SAVES = """
 import os, sys, torch
 torch.set_num_threads(1)
 from arm_lens import load_model
-from arm_lens.judges import artefact
+from arm_lens.judges import artefact, load_judge
 model = load_model(sys.argv[1])
 known = artefact.fingerprint_of(model)
 artefact.fingerprint_of = lambda model: known  # most kills are to come while files are written
@@ -316,3 +318,31 @@ def test_saving_beside_scoring_in_another_thread_harms_neither(model_of, tmp_pat
         other.join()
     assert found and set(prints) == {plain}
     assert all(torch.equal(one, expected) for one in found)
+
+
+# ------------------------------------------------------------------------------------------ older formats
+
+OLDER = Path(__file__).with_name("format_4")
+"""Folders that the last arm_lens of format 4 wrote, on the bundled model, and the scores that it gave."""
+
+
+@pytest.mark.any_tl
+@pytest.mark.parametrize("name", ["reward_model", "vectors"])
+def test_a_folder_of_the_older_format_is_read_as_it_was(judge, name, tmp_path):
+    prompts = ["Tell me about the garden."] * 2
+    responses = ["Thank you for asking. The garden is lovely.", "Get lost. The garden is lovely."]
+    loaded = load_judge(OLDER / name, judge)
+    expected = json.loads((OLDER / "scores.json").read_text())[name]
+    assert loaded.score(prompts, responses).tolist() == pytest.approx(expected, abs=1e-5) and loaded.metrics.empty
+    again = load_judge(loaded.save(tmp_path), judge)
+    assert torch.equal(again.score(prompts, responses), loaded.score(prompts, responses))
+    assert json.loads((tmp_path / "judge.json").read_text())["format"] == 5
+
+
+@pytest.mark.any_tl
+@pytest.mark.parametrize("field", ["metrics", "verdict_tokens"])
+def test_a_record_of_the_older_format_with_a_newer_field_is_refused(judge, tmp_path, field):
+    folder = shutil.copytree(OLDER / "vectors", tmp_path / "vectors")
+    forged(folder, **{field: None if field == "verdict_tokens" else []})
+    with pytest.raises(ArtefactError, match=f"{field}"):
+        load_judge(folder, judge)

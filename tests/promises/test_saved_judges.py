@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import os
 import random
 import shutil
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -19,6 +21,7 @@ import torch
 import transformers
 from safetensors.torch import load, save
 
+import arm_lens
 from arm_lens import (
     ActivationRewardModel,
     GenerativeJudge,
@@ -305,14 +308,26 @@ def every_kind(folder_of, tmp_path_factory):
         "voting": VotingJudge.fit(model, EXAMPLES, reading=READING, votes=2, rationale=Rationale(max_tokens=2)),
         "vectors": SparseAttentionVectors.fit(model, EXAMPLES, heads=3),
         "probe": HeadProbe.fit(model, EXAMPLES),
+        "sum": 2 * reward_on(model) - 0.5 * reward_on(model, selector=HeadSet.of(3, 4, [(2, 3)])),
+        "threshold": reward_on(model).with_threshold(0.7),
     }
-    saved = {name: judge.save(folder.parent / name) for name, judge in judges.items()}
+    metrics = [{"metric": "accuracy", "value": 0.5, "low": 0.25, "high": 0.75, "n": 8}]
+    saved = {name: judge.save(folder.parent / name, metrics=metrics) for name, judge in judges.items()}
+    judges["format 4"] = judges["given heads"]
+    saved["format 4"] = shutil.copytree(saved["given heads"], folder.parent / "format 4")
+    record = json.loads((saved["format 4"] / RECORD).read_bytes())
+    for newer in ("digest", "metrics", "verdict_tokens"):
+        del record[newer]
+    del record["fit"]["data"]
+    record["format"] = 4
+    (saved["format 4"] / RECORD).write_text(json.dumps(record | {"digest": digest_of(record)}))
     return model, saved, {name: judge.score(PROMPTS, RESPONSES) for name, judge in judges.items()}
 
 
 VALUES: list[Any] = [
     None, True, False, -1, 0, 1, 7, 10**15, 10**30, 10**400, -0.0, 0.5, 1e308, "", "x", "\x00", "\x1b[2J", "\ud800",
-    "x" * 5000, [], {}, [[]], [0], {"a": 1}, [[0, 1]], [None], "float32", "yes", ["yes"], [3, 3],
+    "x" * 5000, "../../judge", "/etc/passwd", "..\\..\\x",
+    [], {}, [[]], [0], {"a": 1}, [[0, 1]], [None], "float32", "yes", ["yes"], [3, 3],
 ]  # fmt: skip
 
 
@@ -373,7 +388,23 @@ def mutated_tensors(content: bytes, order: random.Random) -> bytes:
     tensors = load(content)
     name = order.choice(sorted(tensors))
     one = tensors[name]
-    kind = order.choice(["nan", "inf", "shape", "dtype", "drop", "add", "transpose", "scalar", "bytes", "size"])
+    kind = order.choice(
+        [
+            "nan",
+            "inf",
+            "shape",
+            "dtype",
+            "drop",
+            "add",
+            "transpose",
+            "scalar",
+            "bytes",
+            "size",
+            "swap",
+            "name",
+            "header",
+        ]
+    )
     if kind in ("nan", "inf"):
         one.reshape(-1)[order.randrange(one.numel())] = float(kind)
     elif kind == "shape":
@@ -388,6 +419,14 @@ def mutated_tensors(content: bytes, order: random.Random) -> bytes:
         del tensors[name]
     elif kind == "add":
         tensors["more"] = torch.ones(1)
+    elif kind == "swap":
+        other = order.choice(sorted(tensors))
+        tensors[name], tensors[other] = tensors[other].clone(), one.clone()
+    elif kind == "name":
+        tensors[order.choice(["../", "/", "0.", "x" * 10_000]) + name] = tensors.pop(name)
+    elif kind == "header":
+        length = order.choice([0, 1, 2**20, 2**40, 2**63, 2**64 - 1])
+        return length.to_bytes(8, "little") + (b" " * 2**20 if length == 2**20 else b"") + content[8:]
     elif kind == "scalar":
         tensors[name] = torch.tensor(1.0)
     elif kind == "size":
@@ -395,8 +434,72 @@ def mutated_tensors(content: bytes, order: random.Random) -> bytes:
     return mutated_bytes(content, order) if kind == "bytes" else save(tensors)
 
 
+OPENED: list[str] | None = None
+"""The files that are opened while a judge is loaded."""
+
+
+def watch(event: str, arguments: tuple[Any, ...]) -> None:
+    if OPENED is not None and event == "pickle.find_class":
+        OPENED.append("a pickle")
+    if OPENED is not None and event in ("open", "os.remove", "os.rename", "os.mkdir", "os.listdir", "os.scandir"):
+        OPENED.extend(str(one) for one in arguments[: 2 if event == "os.rename" else 1] if isinstance(one, (str, Path)))
+
+
+@pytest.fixture
+def opened():
+    """A context within which the names of opened, listed and changed files are recorded, except Python's own."""
+    sys.addaudithook(watch)  # which stays, and does nothing outside of the context
+    own = tuple(map(str, (sys.prefix, sys.base_prefix, Path(arm_lens.__file__).parent, "/proc", "/sys", "/dev")))
+
+    @contextlib.contextmanager
+    def record() -> Iterator[list[str]]:
+        global OPENED
+        OPENED, found = [], []
+        try:
+            yield found
+        finally:
+            found += [one for one in OPENED if not one.startswith(own)]
+            OPENED = None
+
+    return record
+
+
+def mutate(folder: Path, others: Path, order: random.Random) -> str:
+    """Damage or forge what is in a folder; what was done."""
+    (tensors,) = folder.glob("tensors-*")
+    record, content = json.loads((folder / RECORD).read_bytes()), tensors.read_bytes()
+    kinds = [
+        "bytes of the record",
+        "bytes of the tensors",
+        "record",
+        "record",
+        "tensors",
+        "another's tensors",
+        "format",
+    ]
+    kind = order.choice(kinds)
+    if kind == "bytes of the record":
+        (folder / RECORD).write_bytes(mutated_bytes((folder / RECORD).read_bytes(), order))
+    elif kind == "bytes of the tensors":
+        tensors.write_bytes(mutated_bytes(content, order))
+    elif kind == "record":
+        (folder / RECORD).write_bytes(mutated_json(record, order))
+    else:
+        del record["digest"]
+        if kind == "format":
+            record["format"] = order.choice([0, 3, 4, 5, 6, 10**6, "5", 5.0, None, True, [5]])
+        else:
+            content = next(others.glob("tensors-*")).read_bytes() if kind.startswith("another") else content
+            content = content if kind.startswith("another") else mutated_tensors(content, order)
+            tensors.unlink()
+            record["tensors"] = digest_of_bytes(content)
+            (folder / f"tensors-{record['tensors'][:16]}.safetensors").write_bytes(content)
+        (folder / RECORD).write_text(json.dumps(record | {"digest": digest_of(record)}))
+    return kind
+
+
 @pytest.mark.slow
-def test_a_damaged_or_forged_artefact_gives_the_right_answers_or_one_of_two_errors(every_kind, tmp_path):
+def test_a_damaged_or_forged_artefact_gives_the_right_answers_or_one_of_two_errors(every_kind, tmp_path, opened):
     model, saved, expected = every_kind
     refused = 0
     for number in range(MUTATIONS):
@@ -404,24 +507,11 @@ def test_a_damaged_or_forged_artefact_gives_the_right_answers_or_one_of_two_erro
         name = sorted(saved)[number % len(saved)]
         folder = tmp_path / str(number)
         shutil.copytree(saved[name], folder)
-        (tensors,) = folder.glob("tensors-*")
-        record, content = json.loads((folder / RECORD).read_bytes()), tensors.read_bytes()
-        kind = order.choice(["bytes of the record", "bytes of the tensors", "record", "record", "tensors"])
-        if kind == "bytes of the record":
-            (folder / RECORD).write_bytes(mutated_bytes((folder / RECORD).read_bytes(), order))
-        elif kind == "bytes of the tensors":
-            tensors.write_bytes(mutated_bytes(content, order))
-        elif kind == "record":
-            (folder / RECORD).write_bytes(mutated_json(record, order))
-        else:
-            content = mutated_tensors(content, order)
-            tensors.unlink()
-            del record["digest"]
-            record["tensors"] = digest_of_bytes(content)
-            (folder / f"tensors-{record['tensors'][:16]}.safetensors").write_bytes(content)
-            (folder / RECORD).write_text(json.dumps(record | {"digest": digest_of(record)}))
+        kind = mutate(folder, saved[order.choice(sorted(saved))], order)
+        before = {one.name: one.read_bytes() for one in folder.iterdir()}
         try:
-            judge = load_judge(folder, model)
+            with opened() as files:
+                judge = load_judge(folder, model)
             scores = judge.score(PROMPTS, RESPONSES)
         except (ArtefactError, WrongModelError) as error:
             refused += 1
@@ -435,5 +525,7 @@ def test_a_damaged_or_forged_artefact_gives_the_right_answers_or_one_of_two_erro
             assert scores.isfinite().all(), (number, kind)
             if kind.startswith("bytes"):
                 assert torch.equal(scores, expected[name]), (number, kind)
+        assert {str(Path(one).parent) for one in files} <= {str(folder)}, (number, kind, files)
+        assert {one.name: one.read_bytes() for one in folder.iterdir()} == before
         shutil.rmtree(folder)
     assert refused > MUTATIONS / 2

@@ -219,20 +219,20 @@ def write_artefact(
         whole["digest"] = digest_of(json.loads(json.dumps(whole, allow_nan=False)))
     except ValueError as error:
         raise NotFiniteError(f"the record of this {kind} cannot be saved to {folder}: {error}") from error
-    card = card_of(
-        whole,
-        question=None if asks is None else _as_read(model, asks.question),
-        soft="gates" in tensors,
-        picture=picture is not None,
-        repository=repository,
-    )
     with locked(folder, wait=BUSY_SECONDS, deep=False):
         own = write_bytes(folder / _tensors_file(whole["tensors"]), content)
         write_text(folder / RECORD, json.dumps(whole, indent=1) + "\n")  # from here on it is the new one
         for other in folder.glob(f"tensors-{'[0-9a-f]' * 16}.safetensors"):  # and nobody else's files
             if other != own:
                 other.unlink(missing_ok=True)
-        write_card(folder, card, picture)
+        card = card_of(
+            whole,
+            question=None if asks is None else _as_read(model, asks.question),
+            soft="gates" in tensors,
+            picture=picture is not None,
+            repository=repository,
+        )
+        write_card(folder, card, picture)  # when the judge is safe
     return folder
 
 

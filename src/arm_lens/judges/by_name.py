@@ -53,7 +53,7 @@ def fit_judge(
 
 def load_judge(
     path: str | Path,
-    model: ModelLike | str | None = None,
+    model: ModelLike | str | Path | None = None,
     *,
     device: str | None = None,
     revision: str | None = None,

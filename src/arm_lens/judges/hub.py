@@ -94,7 +94,7 @@ def push(folder: Path, repository: str, *, private: bool | None, token: str | bo
         api.create_repo(repository, private=private, exist_ok=True)
         if revision is not None:
             api.create_branch(repository, branch=revision, exist_ok=True)
-        there = _sizes(api, repository, revision)[1]
+        there = _sizes(api, repository, revision)
         files = {one.name: one for one in sorted(folder.iterdir()) if not one.name.startswith(".")}
         stale = {name for name in there if TENSORS.fullmatch(name) or name == PICTURE} - files.keys()
         if CARD in there and _edited(repository, there[CARD], revision, token):
@@ -118,9 +118,9 @@ def _edited(repository: str, size: int | None, revision: str | None, token: str 
 
 def _downloaded(repository: str, revision: str | None, token: str | bool | None) -> Source:
     with _in_words(repository, revision):
-        commit, sizes = revision, dict[str, int | None]()
+        sizes: dict[str, int | None] = {}
         try:
-            commit, sizes = _sizes(HfApi(token=token), repository, revision)
+            sizes = _sizes(HfApi(token=token), repository, revision)
         except HfHubHTTPError:
             raise
         except NO_ANSWER:  # offline; what was downloaded before is in the cache
@@ -129,7 +129,7 @@ def _downloaded(repository: str, revision: str | None, token: str | bool | None)
             most = MOST_RECORD if name == RECORD else MOST_TENSORS if TENSORS.fullmatch(name) else None
             if most is not None and size is not None and size > most:
                 raise ArtefactError(f"{repository} on the hub: {name} has {size:,} bytes, more than a judge's {most:,}")
-        record = Path(hf_hub_download(repository, RECORD, revision=commit, token=token))
+        record = Path(hf_hub_download(repository, RECORD, revision=revision, token=token))
         source = Source(record.parent, repository)
         commit = record.parent.name  # so that all files are of one commit
         with source.naming():
@@ -145,10 +145,10 @@ def _downloaded(repository: str, revision: str | None, token: str | bool | None)
     return source
 
 
-def _sizes(api: HfApi, repository: str, revision: str | None) -> tuple[str | None, dict[str, int | None]]:
-    """The commit behind a revision, and the files in it with their sizes, where the hub knows them."""
+def _sizes(api: HfApi, repository: str, revision: str | None) -> dict[str, int | None]:
+    """The files in a revision with their sizes, where the hub knows them."""
     found = api.model_info(repository, revision=revision, files_metadata=True)
-    return found.sha or revision, {one.rfilename: one.size for one in found.siblings or ()}
+    return {one.rfilename: one.size for one in found.siblings or ()}
 
 
 @contextlib.contextmanager

@@ -56,8 +56,8 @@ Metrics: TypeAlias = HasTables | BenchmarkTables | pd.DataFrame | Sequence[Mappi
 rows of metric, value, low, high, n and, if there are any, benchmark and subset."""
 
 
-def metrics_of(given: Metrics) -> list[Metric]:
-    """The numbers in results, to be saved.
+def metrics_of(given: object) -> list[Metric]:
+    """The numbers in results, `Metrics`, to be saved.
 
     Raises:
         ValueError: naming the row and the field, if a number, its interval or its n is missing or not finite, or if the

@@ -89,7 +89,7 @@ class Savable(ABC):
     def load(
         cls: type[SavableType],
         path: str | Path,
-        model: ModelLike | str | None = None,
+        model: ModelLike | str | Path | None = None,
         *,
         device: str | None = None,
         revision: str | None = None,
@@ -117,7 +117,7 @@ class Savable(ABC):
 
     @classmethod
     def _read(
-        cls: type[SavableType], source: hub.Source, model: ModelLike | str | None, device: str | None
+        cls: type[SavableType], source: hub.Source, model: ModelLike | str | Path | None, device: str | None
     ) -> SavableType:
         with source.naming():
             found = read_artefact(source.folder, cls.kind, model, device=device, confirmed=source.repository is None)

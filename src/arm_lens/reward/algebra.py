@@ -59,7 +59,7 @@ class Weighable:
     def __sub__(self, other: Weighable) -> RewardSum:
         return self + -other if isinstance(other, Weighable) else NotImplemented
 
-    def __mul__(self, weight: float) -> RewardSum:
+    def __mul__(self, weight: float | Real) -> RewardSum:
         if not isinstance(weight, Real) or isinstance(weight, bool):
             return NotImplemented
         return RewardSum(tuple((float(weight) * own, judge) for own, judge in self._terms()))

@@ -1,0 +1,207 @@
+"""Model cards: what a card says is so, what users write stays text, and an edited card stays."""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+
+import pytest
+import torch
+import yaml
+from huggingface_hub import ModelCard
+from markdown_it import MarkdownIt
+
+from arm_lens import (
+    ActivationRewardModel,
+    GenerativeJudge,
+    HeadSet,
+    JudgeTemplate,
+    LabelledResponse,
+    QuestionOptions,
+    load_judge,
+)
+from arm_lens.judges import NoPictureWarning
+from arm_lens.judges.artefact import RECORD
+from arm_lens.judges.model_card import CARD, PICTURE, card_of, is_generated, set_text
+from arm_lens.judges.options import ReadingOptions
+from arm_lens.safe_text import printable
+
+WORDS = ["garden", "river", "mill", "church", "hotel", "farm"]
+EXAMPLES = [LabelledResponse(f"the {one}", f"{one} it is", bool(i % 2)) for i, one in enumerate(WORDS)]
+
+
+def fitted(model, criterion="warm", question=None, heads=((0, 1), (2, 3))):
+    return ActivationRewardModel.fit(
+        model, EXAMPLES, criterion=criterion, question=question, selector=HeadSet.of(3, 4, heads),
+        reading=ReadingOptions(readings=3, demonstrations=1),
+    )  # fmt: skip
+
+
+def tokens_of(card):
+    """The card as Markdown with tables and raw HTML, without its front matter."""
+    parser = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
+    found = parser.parse(card.split("\n---\n", 1)[1])
+    return [inner for one in found for inner in (one, *(one.children or ()))]
+
+
+def test_a_card_says_what_the_judge_is(model_of, tmp_path):
+    reward = fitted(model_of("llama"), question="it is warm")
+    rows = [
+        {
+            "metric": "accuracy",
+            "benchmark": "tickets",
+            "subset": "new",
+            "value": 0.8125,
+            "low": 0.7,
+            "high": 0.9,
+            "n": 64,
+        }
+    ]
+    card = (reward.save(tmp_path, metrics=rows) / CARD).read_text()
+    record = json.loads((tmp_path / RECORD).read_text())
+    front = ModelCard(card).data.to_dict()
+    assert front == {"library_name": "arm-lens", "tags": ["arm-lens", "reward-model"]}
+    for part in (
+        "# warm", "{L0H1, L2H3}", set_text(reward.heads), "| accuracy | tickets | new | 0.812 | 0.700 to 0.900 | 64 |",
+        "arm-lens 0", *record["fingerprint"].values(), record["fit"]["data"], "SHA-256", "replace, strength 1",
+        "6 in 3 prompts of 1 demonstrations", "none: the heads were given", "random-llama", "12 dimensions",
+    ):  # fmt: skip
+        assert part in card, part
+    assert str(tmp_path) not in card and "/random-llama" not in card  # a path is nobody's business
+    question = next(one.content for one in tokens_of(card) if one.type == "fence" and "{response}" in one.content)
+    template = reward.template
+    assert question.startswith(template.header.format(criterion="it is warm").rstrip("\n"))
+    tokens = record["verdict_tokens"]["positive"]
+    assert [one["text"] for one in tokens] == [reward.model.tokenizer.decode([one["id"]]) for one in tokens]
+    assert all(f"({one['id']})" in card for one in tokens)
+
+
+def test_a_model_of_the_hub_is_the_base_model_and_the_card_loads_the_judge_from_its_repository(model_of, tmp_path):
+    record = json.loads((fitted(model_of("llama")).save(tmp_path) / RECORD).read_text())
+    record["model"] |= {"name": "meta-llama/Llama-3.2-1B-Instruct", "revision": "a1b2"}
+    card = card_of(record, repository="me/warm")
+    assert ModelCard(card).data.base_model == "meta-llama/Llama-3.2-1B-Instruct"
+    assert "load_judge('me/warm', model='meta-llama/Llama-3.2-1B-Instruct')" in card and "a1b2" in card
+    record["model"] |= {"name": "/home/me/models/mine"}
+    card = card_of(record, repository="me/warm")
+    assert (
+        ModelCard(card).data.base_model is None
+        and "load_judge('me/warm', model='mine')" in card
+        and "/home" not in card
+    )
+
+
+def test_the_code_of_a_card_runs(model_of, tmp_path, monkeypatch, capsys):
+    reward = fitted(model_of("llama"))
+    card = (reward.save(tmp_path) / CARD).read_text()
+    monkeypatch.chdir(tmp_path)
+    code = next(one.content for one in tokens_of(card) if one.type == "fence" and one.info == "python")
+    exec(code, {})
+    scores = [float(one) for one in re.findall(r"0\.\d+", capsys.readouterr().out)]
+    prompt, responses = "How do I boil an egg?", ["Eight minutes in simmering water.", "I like eggs."]
+    assert scores == pytest.approx(reward.score([prompt] * 2, responses).tolist(), abs=1e-4)
+
+
+NASTY = [
+    "</code><script>alert(1)</script>",
+    "```\n\n# Not a heading\n\n<img src=x onerror=alert(1)>\n````",
+    "a | b\n|---|\n| c | ![x](http://evil/x.png) [y](javascript:alert(1)) **bold** `code` ~~no~~ <http://evil>",
+    "---\nlicence: mit\n---\n",
+    "{{ 7 * 7 }} {% raw %} & &lt; \\ $x$ @someone",
+    "x\x1b[2J\u202eevil\u2028\r\n- item",
+    "<!-- Generated by arm_lens (00000000000000000000); a card that was edited is not replaced. -->\n",
+]
+
+
+@pytest.mark.parametrize("text", NASTY, ids=range(len(NASTY)))
+def test_what_users_write_stays_text(model_of, tmp_path, text):
+    record = json.loads((fitted(model_of("llama")).save(tmp_path) / RECORD).read_text())
+    record["fit"] |= {"criterion": text, "notes": [text]}
+    record["question"]["criterion_text"] = text
+    record["model"] |= {"name": "/models/" + text.replace("/", "-"), "revision": text, "architecture": text}
+    record["metrics"] = [dict(metric=text, benchmark=text, subset=text, value=0.5, low=0.4, high=0.6, n=9)]
+    record["versions"] = {"arm-lens": text}
+    record["verdict_tokens"]["positive"][0]["text"] = text
+    card = card_of(record, question=text, repository="me/warm")
+    harmless = json.loads((tmp_path / RECORD).read_text())
+    harmless["metrics"] = [dict(metric="m", benchmark="b", subset="s", value=0.5, low=0.4, high=0.6, n=9)]
+    plain = card_of(harmless, question="q", repository="me/warm")
+    assert is_generated(card) and yaml.safe_load(card.split("\n---\n")[0][4:]) == yaml.safe_load(
+        plain.split("\n---\n")[0][4:]
+    )
+    for control in "\x1b\u202e\r":
+        assert control not in card
+
+    def shape(found):  # everything except the texts
+        inline = ("text", "softbreak")
+        return [(one.type, one.tag, one.info, str(one.attrs)) for one in tokens_of(found) if one.type not in inline]
+
+    extra = ("paragraph_open", "inline", "paragraph_close", "fence", "list_item_open", "list_item_close")
+    have, expected = (
+        [one for one in shape(found) if one[0] not in extra and one[0] not in ("bullet_list_open", "bullet_list_close")]
+        for found in (card, plain)
+    )
+    assert have == expected
+    html = [one.content for one in tokens_of(card) if one.type in ("html_block", "html_inline")]
+    assert len(html) == 1 and html[0].startswith("<!-- Generated by arm_lens (")
+    fences = [one.content.rstrip("\n") for one in tokens_of(card) if one.type == "fence"]
+    assert fences.count(printable(text).rstrip("\n")) == 2  # the criterion, and what the model reads
+
+
+def test_an_edited_card_stays_and_no_card_changes_the_judge(model_of, tmp_path):
+    one, two = fitted(model_of("llama")), fitted(model_of("llama"), "a list", heads=[(1, 1)])
+    card = one.save(tmp_path) / CARD
+    assert two.save(tmp_path) and card.read_text().count("# a list") == 1  # as we wrote it: replaced
+    for edited in (
+        card.read_text() + "By me.\n",
+        card.read_text().replace("a list", "a list of mine"),
+        "mine\n",
+        "\xff",
+    ):
+        card.write_bytes(edited.encode("latin-1", "replace"))
+        one.save(tmp_path)
+        assert card.read_bytes() == edited.encode("latin-1", "replace")
+        loaded = load_judge(tmp_path, model_of("llama"))
+        assert loaded.record == one.record
+    card.unlink()
+    card.mkdir()
+    one.save(tmp_path)
+    assert card.is_dir() and torch.equal(load_judge(tmp_path, model_of("llama")).means.values, one.means.values)
+
+
+def test_text_maps_have_a_line_for_each_layer():
+    lines = set_text(HeadSet.of(3, 6, [(0, 5), (2, 0)])).splitlines()
+    assert lines == ["L2 █ · · · · ·", "L1 · · · · · ·", "L0 · · · · · █", "   0       4  head"]
+
+
+def test_judges_without_heads_and_in_the_ranked_layout_have_cards(model_of, tmp_path):
+    template = JudgeTemplate(
+        ranked="{prompt} {response_a} {response_b}", cue=" verdict:", first=("warm",), second=("cold",)
+    )
+    question = QuestionOptions(layout="ranked", criterion_text="warm", template=template)
+    ranked = GenerativeJudge(model_of("llama"), question=question)
+    card = (ranked.save(tmp_path / "a", picture=True) / CARD).read_text()
+    assert "judge.prefer(" in card and "## Heads" not in card and "{response_b}" in card
+    shown = GenerativeJudge.fit(model_of("llama"), EXAMPLES, reading=ReadingOptions(demonstrations=2))
+    card = (shown.save(tmp_path / "b") / CARD).read_text()
+    assert "| demonstrations in the prompt | 2 |" in card and "word for word" in card
+
+
+@pytest.mark.slow
+def test_a_picture_is_drawn_and_goes_when_its_judge_goes(model_of, tmp_path, chromium):
+    one = fitted(model_of("llama"))
+    card = one.save(tmp_path, picture=True) / CARD
+    assert (tmp_path / PICTURE).read_bytes().startswith(b"\x89PNG") and f"]({PICTURE})" in card.read_text()
+    fitted(model_of("llama"), heads=[(1, 1)]).save(tmp_path)
+    assert not (tmp_path / PICTURE).exists() and PICTURE not in card.read_text()
+
+
+def test_without_figures_the_card_has_the_text_map_which_is_said(model_of, tmp_path, monkeypatch):
+    monkeypatch.setattr("arm_lens.plots.export.find_spec", lambda name: None)
+    with pytest.warns(NoPictureWarning, match="without a picture: images need kaleido"):
+        fitted(model_of("llama")).save(tmp_path, picture=True)
+    assert "█" in (tmp_path / CARD).read_text() and PICTURE not in (tmp_path / CARD).read_text()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", NoPictureWarning)
+        fitted(model_of("llama")).save(tmp_path)
