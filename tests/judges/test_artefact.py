@@ -344,5 +344,5 @@ def test_a_folder_of_the_older_format_is_read_as_it_was(judge, name, tmp_path):
 def test_a_record_of_the_older_format_with_a_newer_field_is_refused(judge, tmp_path, field):
     folder = shutil.copytree(OLDER / "vectors", tmp_path / "vectors")
     forged(folder, **{field: None if field == "verdict_tokens" else []})
-    with pytest.raises(ArtefactError, match=f"{field}"):
+    with pytest.raises(ArtefactError, match=f"{field} is a field of a later format"):
         load_judge(folder, judge)

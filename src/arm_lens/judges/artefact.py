@@ -398,7 +398,8 @@ def _record(folder: Path, kind: str | None) -> tuple[_Header, dict[str, Any]]:
     if record.get("digest") != digest:
         raise ArtefactError(f"{file} was changed or damaged since it was written; save the {expected} again")
     if found == 4:
-        record = _as_format_5(record)
+        with decoding(folder):
+            record = _as_format_5(record)
     own = {key: value for key, value in record.items() if key not in _Header.model_fields}
     with decoding(folder):
         header = _Header.parse({key: value for key, value in record.items() if key in _Header.model_fields})
@@ -411,7 +412,7 @@ def _as_format_5(record: Mapping[str, Any]) -> dict[str, Any]:
     """A record of format 4 with the fields that format 5 added, which say that nothing is known."""
     new: dict[str, Any] = {"verdict_tokens": None, "metrics": []}
     if clashing := new.keys() & record.keys():
-        return {**record, min(clashing): "a field of a later format"}  # which no type accepts
+        raise ValueError(f"{min(clashing)} is a field of a later format")
     fit = record.get("fit")
     found = {**record, **new, **({"fit": {**fit, "data": ""}} if isinstance(fit, dict) else {})}
     return found | (
