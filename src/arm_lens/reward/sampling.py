@@ -29,7 +29,7 @@ from arm_lens.judges.checks import Texts
 from arm_lens.judges.controls import uniform_of
 from arm_lens.judges.questions import listed_names
 from arm_lens.preferences import Prompt
-from arm_lens.preferences.messages import as_prompts, text_of
+from arm_lens.preferences.messages import as_prompt, as_prompts, text_of
 
 Generator: TypeAlias = Callable[[Any, int], Sequence[str]]
 """Gives as many responses to a prompt as it is asked for."""
@@ -59,13 +59,14 @@ class Sampler:
     batch_size: int = 16
     """Responses that are sampled together."""
 
-    def __call__(self, prompt: Prompt, count: int, *, first: int = 0) -> list[str]:
-        """Responses to a prompt, those with the numbers from ``first`` on.
+    def __call__(self, prompt: object, count: int, *, first: int = 0) -> list[str]:
+        """Responses to a prompt (a text, or messages), those with the numbers from ``first`` on.
 
         Raises:
             PromptTooLongError: if the prompt exceeds the model's context.
-            ValueError: if prompt and response could exceed the context together.
+            ValueError: if it is not a prompt, or if prompt and response could exceed the context together.
         """
+        prompt = as_prompt("the prompt", prompt)
         model = language_model(self.model)
         tokenizer, chat = model.tokenizer, bool(model.tokenizer.chat_template)
         stop = {tokenizer.eos_token_id} - {None}
@@ -191,7 +192,8 @@ def rejection_sampling(
     rows: list[dict[str, Any]] = []
     seen: Counter[str] = Counter()
     for item, prompt in enumerate(tqdm(texts, desc="sampling", unit="prompt", disable=not progress)):
-        first, row = tries * seen[text_of(prompt)], {"response": None, "reward": float("nan"), "tries": tries}
+        row: dict[str, Any] = {"response": None, "reward": float("nan"), "tries": tries}
+        first = tries * seen[text_of(prompt)]
         seen[text_of(prompt)] += 1
         for span in chunks(tries, at_a_time):
             responses = sample(prompt, span.stop - span.start, first + span.start)
@@ -226,12 +228,10 @@ def _checked(prompts: Texts, count: int, name: str) -> list[Prompt]:
 
 def _sampling(generator: Sampler | Generator | ModelLike) -> Callable[[Prompt, int, int], list[str]]:
     """A function of a prompt, of how many responses are wanted, and of the number of the first."""
-    if not isinstance(generator, Sampler) and _is_model(generator):
-        generator = Sampler(model=generator)
-    if isinstance(generator, Sampler):
-        sampler = generator
-        return lambda prompt, count, first: sampler(prompt, count, first=first)
     function: Any = generator
+    if isinstance(generator, Sampler) or _is_model(generator):
+        sampler = generator if isinstance(generator, Sampler) else Sampler(model=function)
+        return lambda prompt, count, first: sampler(prompt, count, first=first)
 
     def sample(prompt: Prompt, count: int, first: int) -> list[str]:
         found = list(function(prompt, count))
