@@ -24,7 +24,9 @@ PROMPTS, RESPONSES = ["garden", "river"], ["warm and bright", "cold"]
 HEADS = HeadSet.of(3, 4, [(0, 1), (2, 3)])
 READING = ReadingOptions(readings=2, demonstrations=1)
 FITS = {
-    "reward model": lambda model: ActivationRewardModel.fit(model, EXAMPLES, selector=HEADS, reading=READING),
+    "reward model": lambda model: ActivationRewardModel.fit(
+        model, EXAMPLES, criterion="warm", selector=HEADS, reading=READING
+    ),
     "sparse attention vectors": lambda model: SparseAttentionVectors.fit(model, EXAMPLES, heads=3),
     "head probe": lambda model: HeadProbe.fit(model, EXAMPLES),
     "calibrated judge": lambda model: CalibratedJudge.fit(model, EXAMPLES, reading=READING),

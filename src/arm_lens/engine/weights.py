@@ -1,13 +1,10 @@
 """The weights of a model at one moment, by which a later change is noticed.
 
-Means and coefficients that were read from a model belong to its weights as they were then. Three things are compared, each
-only if the one before it does not decide:
-
-1. where the weights are, with torch's counts of their changes in place (`weights_state`), and a few numbers of each weight:
-   writes through ``.data``, by which some trainers update and merge, are not counted by torch;
-2. if a few numbers have changed, or there are other weights, they are other weights;
-3. if only places and counts have changed, the bits of all weights decide. So a model that was moved to another device, or
-   written with the same numbers, has the same weights, and one of another dtype has others. The answer is remembered.
+Means and coefficients that were read from a model belong to its weights as they were then. Every time, two cheap things are
+compared: where the weights are, with torch's counts of their changes in place (`weights_state`), and a few numbers of each
+weight, because writes through ``.data``, by which some trainers update and merge, are not counted by torch. Only if either
+differs do the bits of all weights decide, and their places are remembered anew. So a model that was moved to another
+device, or written with the same numbers, has the same weights, and one of another dtype or with adapters has others.
 """
 
 from __future__ import annotations
@@ -30,7 +27,8 @@ class WeightsMark:
     def __init__(self, model: LanguageModel) -> None:
         with model.findings.lock:  # another thread's pass may have a part of the model elsewhere
             weights = _weights_of(model)
-            self._state, self._sample, self._bits = weights_state(weights), _sample_of(weights), _bits_of(weights)
+            self._bits = _bits_of(weights)
+            self._look_at(weights)
 
     @classmethod
     def of(cls, model: LanguageModel) -> WeightsMark:
@@ -44,14 +42,20 @@ class WeightsMark:
         """Whether the model has the same weights still, to the last bit; their device does not matter."""
         with model.findings.lock:
             weights = _weights_of(model)
-            if not torch.equal(self._sample, _sample_of(weights)):
+            if weights_state(weights) == self._state and all(map(torch.equal, _bytes_of(self._views), self._sample)):
+                return True
+            if _bits_of(weights) != self._bits:
                 return False
-            state = weights_state(weights)
-            if state != self._state:
-                if _bits_of(weights) != self._bits:
-                    return False
-                self._state = state
+            self._look_at(weights)
             return True
+
+    def _look_at(self, weights: Sequence[Tensor]) -> None:
+        """Note where the weights are, and some of their numbers."""
+        self._state = weights_state(weights)
+        self._views: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
+        for one in weights:
+            self._views.setdefault((one.device, one.dtype), []).append(_view_of(one))
+        self._sample = _bytes_of(self._views)
 
 
 def _weights_of(model: LanguageModel) -> list[Tensor]:
@@ -59,17 +63,21 @@ def _weights_of(model: LanguageModel) -> list[Tensor]:
     return [one for one in model.raw.parameters() if not one.is_meta]
 
 
-def _sample_of(weights: Sequence[Tensor]) -> Tensor:
-    """The bits, as float64, of a few numbers of each weight, one after the other, on the CPU."""
-    together = len({one.device for one in weights}) == 1
-    parts = []
-    for one in weights:
-        step = max(1, one.numel() // SAMPLED) | 1  # odd, so that a matrix gives numbers of several columns
-        part = one.detach().flatten()[::step][:SAMPLED].double()
-        parts.append(part if together else part.cpu())
-    return torch.cat(parts).cpu().view(torch.int64) if parts else torch.zeros(0, dtype=torch.int64)
+def _view_of(weight: Tensor) -> Tensor:
+    """A few numbers of a weight, in its own memory."""
+    here = weight.detach()
+    row = here.view(-1) if here.is_contiguous() else here[(0,) * (here.ndim - 1)]
+    step = max(1, len(row) // SAMPLED) | 1  # odd, so that a matrix gives numbers of several columns
+    return row[::step][:SAMPLED]
 
 
-def _bits_of(weights: Sequence[Tensor]) -> tuple[tuple[torch.dtype, tuple[int, ...], int], ...]:
-    """The dtype, the shape and the sum of the bits of each weight."""
-    return tuple((one.dtype, tuple(one.shape), sum_of_bits(one)) for one in weights)
+def _bytes_of(views: dict[tuple[torch.device, torch.dtype], list[Tensor]]) -> list[Tensor]:
+    return [torch.cat(some).view(torch.uint8) for some in views.values()]
+
+
+def _bits_of(weights: Sequence[Tensor]) -> list[tuple[object, ...]]:
+    """The dtype, the shape, the sum of the bits and a few numbers of each weight."""
+    return [
+        (one.dtype, tuple(one.shape), sum_of_bits(one), _view_of(one).contiguous().cpu().view(torch.uint8).tolist())
+        for one in weights
+    ]
