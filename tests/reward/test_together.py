@@ -159,6 +159,6 @@ def test_requests_that_cannot_be_scored_together_are_errors(judge, model_of):
         score_together([(one, "a", "b"), (elsewhere, "a", "b")])
     with pytest.raises(ValueError, match="compares two"):
         score_together([(ranked, "a", "b")])
-    with pytest.raises(ValueError, match="request 1: the response is None"):
-        score_together([(one, "a", "b"), (one, "a", None)])
+    with pytest.raises(ValueError, match="request 1: the response has"):
+        score_together([(one, "a", "b"), (one, "a", "\ud800")])
     assert score_together([]).shape == (0,)
