@@ -117,6 +117,8 @@ def test_health_metrics_and_pages(client, texts):
         assert "default-src 'none'" in page.headers["content-security-policy"]
         assert "http" not in page.text.replace("http://www.w3.org/2000/svg", "")
     assert "/v1/score" in one.get("/docs").text
+    described = one.get("/openapi.json").json()["paths"]["/v1/score"]["post"]["responses"]["200"]
+    assert described["content"]["application/json"]["schema"]["$ref"].endswith("/ScoreResponse")
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from arm_lens.service.options import is_loopback
@@ -39,10 +39,8 @@ class RefusedError(Exception):
         return StrictJSONResponse({"errors": errors}, self.status, self.headers)
 
 
-class StrictJSONResponse(Response):
+class StrictJSONResponse(JSONResponse):
     """JSON of ASCII characters without NaN or infinity: half of a character in what was sent cannot break the answer."""
-
-    media_type = "application/json"
 
     def render(self, content: Any) -> bytes:
         """The content as JSON."""
