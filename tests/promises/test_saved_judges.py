@@ -441,13 +441,13 @@ OPENED: list[str] | None = None
 def watch(event: str, arguments: tuple[Any, ...]) -> None:
     if OPENED is not None and event == "pickle.find_class":
         OPENED.append("a pickle")
-    if OPENED is not None and event in ("open", "os.remove", "os.rename", "os.mkdir", "os.listdir", "os.scandir"):
+    if OPENED is not None and event in ("open", "os.remove", "os.rename", "os.mkdir"):
         OPENED.extend(str(one) for one in arguments[: 2 if event == "os.rename" else 1] if isinstance(one, (str, Path)))
 
 
 @pytest.fixture
 def opened():
-    """A context within which the names of opened, listed and changed files are recorded, except Python's own."""
+    """A context within which the names of opened and changed files are recorded, except Python's own."""
     sys.addaudithook(watch)  # which stays, and does nothing outside of the context
     own = tuple(map(str, (sys.prefix, sys.base_prefix, Path(arm_lens.__file__).parent, "/proc", "/sys", "/dev")))
 
