@@ -5,6 +5,7 @@ from __future__ import annotations
 import hypothesis
 import pytest
 import schemathesis
+from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
@@ -25,13 +26,23 @@ def description(served_judges):
     service.close()
 
 
-schema = schemathesis.pytest.from_fixture("description")
+SETTINGS = hypothesis.settings(
+    max_examples=25, deadline=None, derandomize=True, database=None, suppress_health_check=list(hypothesis.HealthCheck)
+)
 
 
 @pytest.mark.slow
-@schema.parametrize()
-@hypothesis.settings(
-    max_examples=25, deadline=None, derandomize=True, database=None, suppress_health_check=list(hypothesis.HealthCheck)
-)
-def test_whatever_is_sent_is_answered_as_described(case):
-    case.call_and_validate(checks=CHECKS)
+def test_whatever_is_sent_is_answered_as_described(description):
+    answered = []
+    for found in description.get_all_operations():
+        operation = found.ok()
+        modes = (GenerationMode.POSITIVE, GenerationMode.NEGATIVE) if operation.method == "post" else ()
+        for mode in modes or (GenerationMode.POSITIVE,):
+
+            @SETTINGS
+            @hypothesis.given(case=operation.as_strategy(generation_mode=mode))
+            def check(case):
+                answered.append(case.call_and_validate(checks=CHECKS).status_code)
+
+            check()
+    assert {200, 422} <= set(answered)
