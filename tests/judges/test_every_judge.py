@@ -159,6 +159,8 @@ def test_it_is_a_reward_function_of_trl(fitted, name):
     turns = [[{"role": role, "content": text}] for role, text in zip(["user"] * 3, PROMPTS, strict=True)]
     replies = [[{"role": "assistant", "content": text}] for text in A]
     assert judge(prompts=turns, completions=replies) == pytest.approx(found, abs=1e-5)
+    with torch.autocast("cpu", dtype=torch.bfloat16):  # as in a trainer with bf16=True
+        assert judge(prompts=PROMPTS, completions=A) == pytest.approx(found, abs=1e-6)
     with pytest.raises(TypeError):
         judge(PROMPTS, A)
 

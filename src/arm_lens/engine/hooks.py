@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from typing import Any, TypeAlias
 
+import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -33,6 +34,16 @@ def silenced() -> Iterator[None]:
         yield
     finally:
         _SILENCE.reset(token)
+
+
+@contextlib.contextmanager
+def without_autocast() -> Iterator[None]:
+    """Within, everything is computed in the dtype that it has, also inside a trainer's ``torch.autocast``."""
+    with contextlib.ExitStack() as disabled:
+        for kind in ("cpu", "cuda", "mps", "xpu"):
+            if torch.is_autocast_enabled(kind):
+                disabled.enter_context(torch.autocast(kind, enabled=False))
+        yield
 
 
 @contextlib.contextmanager

@@ -22,7 +22,17 @@ from transformer_lens.hook_points import HookPoint
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from arm_lens.engine.finite import NotFiniteError, cause_in, has_maximum
-from arm_lens.engine.hooks import OURS, Hook, MLPHook, as_lens_hook, as_mlp_hook, evaluating, foreign_hooks, silenced
+from arm_lens.engine.hooks import (
+    OURS,
+    Hook,
+    MLPHook,
+    as_lens_hook,
+    as_mlp_hook,
+    evaluating,
+    foreign_hooks,
+    silenced,
+    without_autocast,
+)
 from arm_lens.engine.kv_segments import KVSegment, NewTokens
 from arm_lens.engine.model_info import (
     BUNDLED_NAME,
@@ -246,15 +256,16 @@ class LanguageModel(ABC):
 
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Within, this thread alone uses the model, and the model is in evaluation mode; nested use is free.
+        """Within, this thread alone uses the model, in evaluation mode and in its own dtype; nested use is free.
 
-        Each module's own mode is restored on exit. Another thread that uses the model waits, so do not wait for one within.
+        Each module's own mode is restored on exit, and so is a trainer's ``torch.autocast``. Another thread that uses the
+        model waits, so do not wait for one within.
         """
         with self.findings.lock:
             depth = self.findings.depth
             try:
                 self.findings.depth = depth + 1
-                with evaluating(() if depth else self.modules()):
+                with without_autocast(), evaluating(() if depth else self.modules()):
                     yield
             finally:
                 self.findings.depth = depth

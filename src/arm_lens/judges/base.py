@@ -22,6 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from arm_lens.display.caution import caution
+from arm_lens.engine.hooks import without_autocast
 from arm_lens.engine.language_model import ModelLike
 from arm_lens.engine.verdict_tokens import VerdictScores
 from arm_lens.judges.checks import (
@@ -229,7 +230,8 @@ class RewardFunction:
         rewards: list[float | None] = [None] * len(prompts)
         if usable:
             kind: dict[str, Any] = {} if self.kind == "reward" else {"kind": self.kind}
-            scores = self.judge.score([one for _, one, _ in usable], [one for _, _, one in usable], **kind)
+            with without_autocast():  # of the trainer
+                scores = self.judge.score([one for _, one, _ in usable], [one for _, _, one in usable], **kind)
             for (row, _, _), score in zip(usable, scores.tolist(), strict=True):
                 rewards[row] = score
         return rewards
