@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformer_lens
 import transformers
 from safetensors.torch import load, save
 
@@ -449,7 +450,11 @@ def watch(event: str, arguments: tuple[Any, ...]) -> None:
 def opened():
     """A context within which the names of opened and changed files are recorded, except Python's own."""
     sys.addaudithook(watch)  # which stays, and does nothing outside of the context
-    own = tuple(map(str, (sys.prefix, sys.base_prefix, Path(arm_lens.__file__).parent, "/proc", "/sys", "/dev")))
+    packages = (
+        Path(transformer_lens.__file__).parents[1],
+        Path(arm_lens.__file__).parent,
+    )  # one may be outside of sys.prefix
+    own = tuple(map(str, (sys.prefix, sys.base_prefix, *packages, "/proc", "/sys", "/dev")))
 
     @contextlib.contextmanager
     def record() -> Iterator[list[str]]:
