@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from killing import Victims
 
@@ -161,6 +161,7 @@ def test_names_may_be_long_and_writers_that_go_by_the_extension_see_it(tmp_path)
 
 
 @settings(max_examples=60, deadline=None)
+@example(content=b"", place=80, change=1)  # the newline alone is missing
 @given(content=st.binary(max_size=200), place=st.integers(min_value=0), change=st.integers(1, 255))
 def test_a_sealed_file_is_read_back_and_any_changed_or_missing_byte_is_refused(
     tmp_path_factory, content, place, change

@@ -140,8 +140,8 @@ def read_sealed(path: str | Path) -> bytes:
         FileNotFoundError: if there is no such file.
         DamagedFileError: if its content is anything else.
     """
-    head, _, content = Path(path).read_bytes().partition(b"\n")
-    if head != SEAL + digest_of_bytes(content).encode():
+    head, newline, content = Path(path).read_bytes().partition(b"\n")
+    if head + newline != SEAL + digest_of_bytes(content).encode() + b"\n":
         raise DamagedFileError(f"{path} was changed or damaged since it was written, or is another program's file")
     return content
 

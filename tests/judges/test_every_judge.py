@@ -40,6 +40,7 @@ OPTIONS = {
     "arm_reinforce": {"selector": QUICK},
     "arm_reinforce_denoised": {"selector": QUICK},
     "arm_reinforce_add": {"selector": QUICK},
+    "arm_published": {"selector": QUICK},
     "arm_greedy": {"selector": {"max_heads": 1}},
     "arm_soft_gate": {"selector": {"steps": 2}},
     "arm_hard_concrete": {"selector": {"steps": 2}},

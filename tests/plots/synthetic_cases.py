@@ -143,6 +143,24 @@ def first(table: pd.DataFrame, count: int = 1, column: str = "criterion") -> pd.
     return table[table[column].isin(list(table[column].unique())[:count])]
 
 
+def effects(axes: dict[str, tuple[str, ...]]) -> pd.DataFrame:
+    """Means of a sweep at each value of each axis."""
+    rows = [
+        (axis, value, mean := 0.55 + 0.4 * (index + 1) / len(values), mean - 0.07, min(1.0, mean + 0.05), 12)
+        for axis, values in axes.items()
+        for index, value in enumerate(values)
+    ]
+    return pd.DataFrame(rows, columns=["axis", "value", "accuracy", "ci_low", "ci_high", "settings"])
+
+
+AXES = {
+    "model": ("0.5B", "7B"),
+    "selector": ("reinforce", "greedy"),
+    "layers": ("all", "0-11"),
+    "n_examples": ("5", "20", "80"),
+}
+LONG_AXES = {"model": LONG, "demonstrations": tuple(map(str, range(8)))}
+
 CASES: dict[str, Callable[[], go.Figure]] = {
     "accuracy_by_subset": lambda: plots.accuracy_by_subset(results.make_summary(rows()), rows=rows()),
     "accuracy_by_subset: long names": lambda: plots.accuracy_by_subset(
@@ -151,6 +169,8 @@ CASES: dict[str, Callable[[], go.Figure]] = {
     "accuracy_by_subset: far below chance": lambda: plots.accuracy_by_subset(
         first(results.make_summary(rows()), column="subset").assign(accuracy=0.1, ci_low=0.02, ci_high=0.2)
     ),
+    "accuracy_by_axis": lambda: plots.accuracy_by_axis(effects(AXES)),
+    "accuracy_by_axis: long names": lambda: plots.accuracy_by_axis(effects(LONG_AXES)),
     "accuracy_by_judge": lambda: plots.accuracy_by_judge(of("criteria")),
     "accuracy_by_judge: few judges": lambda: plots.accuracy_by_judge(of("criteria", FEW)),
     "accuracy_by_examples": lambda: plots.accuracy_by_examples(study()),
