@@ -22,13 +22,14 @@ from typing import Any
 
 import pandas as pd
 import torch
-from measuring import kept, machine
+from measuring import claim, kept, machine
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from tqdm import tqdm
 
 from arm_lens.benchmark import REAL_FULL, BenchmarkConfig, JudgeChoice, read_config, real_model
 from arm_lens.benchmark.data import Task, plan
 from arm_lens.benchmark.judging import context_of, model_of, verdicts_by
+from arm_lens.benchmark.parts import name_of_weights
 from arm_lens.benchmark.run import settled
 from arm_lens.engine.protocol import LanguageModel
 from arm_lens.judges.base import Judge
@@ -95,11 +96,12 @@ def main() -> None:
     (task,) = plan(config)
     with settled(config):
         model = model_of(config)
+        meta = machine(str(model.device), str(model.dtype).removeprefix("torch."))
+        claim(options.out, {**meta, "weights": name_of_weights(model), "task": task.digest})
         rows = [
             kept(options.out, label, lambda choice=choice: cost_of(choice, task, model, config))
             for label, choice in tqdm(own.items(), desc="judges")
         ]
-    meta = machine(str(model.device), str(model.dtype).removeprefix("torch."))
     table = with_passes(pd.DataFrame(rows))
     print(table.to_string(index=False, float_format=lambda x: f"{x:.3g}"))
     result = {"meta": meta, "rows": table.to_dict(orient="records")}

@@ -20,12 +20,13 @@ from typing import Any
 
 import pandas as pd
 import plotly.express as px
-from measuring import kept, machine
+from measuring import claim, digest_of_files, kept, machine
 from sklearn.metrics import roc_auc_score
 from tqdm import tqdm
 
 from arm_lens import GenerativeJudge, load_model, read_preferences, split_preferences
 from arm_lens.benchmark import real_model
+from arm_lens.benchmark.parts import name_of_weights
 from arm_lens.engine.language_model import language_model
 from arm_lens.engine.protocol import LanguageModel
 from arm_lens.judge_model import labelled_responses
@@ -131,6 +132,10 @@ def main() -> None:
     if unknown := [task for task in tasks if task not in known]:
         parser.error(f"there is no task {unknown[0]!r}; there are {', '.join(known)}")
     model = language_model(load_model() if bundled else load_model(options.model or real_model(), dtype=options.dtype))
+    meta = machine(str(model.device), str(model.dtype).removeprefix("torch."))
+    data = None if bundled else digest_of_files(options.data / "tweets")
+    sizes = {"examples": options.examples, "held_out": options.held_out}
+    claim(options.out, {**meta, "weights": name_of_weights(model), "data": data, **sizes})
     rows = []
     for draw, task in tqdm(list(itertools.product(range(options.draws), tasks)), desc="searches"):
         objectives = functools.cache(functools.partial(problem, model, task, draw, options))  # read if needed
@@ -145,7 +150,6 @@ def main() -> None:
     print(summary.to_string(index=False, float_format=lambda x: f"{x:.3f}"))
     by_task = table.pivot_table(index="search", columns="task", values=["held_out", "auc"], sort=False)
     print(by_task.to_string(float_format=lambda x: f"{x:.3f}"))
-    meta = machine(str(model.device), str(model.dtype).removeprefix("torch."))
     result = {"meta": meta, "rows": rows, "summary": summary.to_dict(orient="records")}
     write_text(options.out / "bench_searches.json", json.dumps(result, indent=1).replace("NaN", "null") + "\n")
     figure = px.scatter(

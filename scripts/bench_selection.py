@@ -28,7 +28,7 @@ from typing import Any
 
 import pandas as pd
 import torch
-from measuring import SHAPES, free, kept, machine, peak_mib, random_model, seconds
+from measuring import SHAPES, claim, free, kept, machine, peak_mib, random_model, seconds
 from published_loop import full_pass, published_loop
 from tqdm import tqdm
 
@@ -344,6 +344,8 @@ def main() -> None:
     out = options.out
     out.mkdir(parents=True, exist_ok=True)
     result: dict[str, Any] = {"meta": machine(options.device, options.dtype)}
+    settings = {"examples": options.examples, "repeats": options.repeats, "masks": options.masks}
+    claim(out, {**result["meta"], **settings})
     if "speed" in options.only:
         result["rows"] = run_speed(out, options)
     if "end_to_end" in options.only:

@@ -21,7 +21,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from arm_lens import load_model
 from arm_lens.judge_model.tokenizer import build_tokenizer
-from arm_lens.storage import read_sealed, write_sealed
+from arm_lens.storage import digest_of, digest_of_bytes, read_sealed, write_sealed
 
 SHAPES: dict[str, dict[str, int]] = {
     "6 layers of 512": dict(
@@ -136,13 +136,35 @@ def free(device: str) -> None:
         torch.cuda.empty_cache()
 
 
+def claim(out: Path, made_of: dict[str, Any]) -> None:
+    """Make a folder for the parts of one run; what they depend on, except what stands in their names, is ``made_of``.
+
+    Raises:
+        SystemExit: naming the difference, if the folder has parts that were made of something else.
+    """
+    path, now = out / "parts" / "made_of.json", json.loads(json.dumps(made_of))
+    if not path.exists() and any((out / "parts").glob("*")):
+        raise SystemExit(f"{out} has parts, but no record of what they were made of; choose another --out")
+    known = json.loads(read_sealed(path)) if path.exists() else now
+    for name in sorted({*known, *now}):
+        if known.get(name) != now.get(name):
+            change = f"{name} was {known.get(name)!r}, and is {now.get(name)!r}"
+            raise SystemExit(f"{out} has parts of another run: {change}; choose another --out")
+    write_sealed(path, json.dumps(now).encode())
+
+
 def kept(out: Path, name: str, make: Callable[[], Any]) -> Any:
-    """What ``make`` returns, from DIR/parts if an earlier run got that far."""
+    """What ``make`` returns, from DIR/parts if an earlier run got that far; `claim` says which runs may go on there."""
     path = out / "parts" / f"{name}.json"
     if not path.exists():
         made = make()
         write_sealed(path, json.dumps(made).encode())
     return json.loads(read_sealed(path))
+
+
+def digest_of_files(folder: Path) -> str:
+    """A digest of the data files in a folder."""
+    return digest_of([[one.name, digest_of_bytes(one.read_bytes())] for one in sorted(folder.glob("*.jsonl"))])
 
 
 def machine(device: str, dtype: str) -> dict[str, Any]:

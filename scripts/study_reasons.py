@@ -17,27 +17,23 @@ Writes study_reasons.json and study_reasons.png. A stopped run goes on where it 
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import functools
 import json
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import plotly.express as px
 import torch
-from measuring import kept, machine
-from study_turns import CRITERION, estimates, tweets
+from measuring import kept
+from study_turns import CRITERION, arguments, by_measure, estimates, material
 from torch import Tensor
 from tqdm import tqdm
 
-from arm_lens import ActivationRewardModel, GenerativeJudge, LabelledResponse, load_model, split_preferences, steer
-from arm_lens.benchmark import real_model
+from arm_lens import ActivationRewardModel, GenerativeJudge, LabelledResponse, split_preferences, steer
 from arm_lens.engine.kv_segments import NewTokens
-from arm_lens.engine.language_model import language_model
 from arm_lens.engine.protocol import LanguageModel
 from arm_lens.engine.sampling import choose_tokens
 from arm_lens.engine.tokens import pad
@@ -137,22 +133,11 @@ def fitted(model: LanguageModel, few: list[LabelledResponse], draw: int, selecto
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder with the tweets")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--model", default=None, help="hub name, folder or GGUF file; by default SmolLM2-135M-Instruct")
-    parser.add_argument("--dtype", default="auto")
-    parser.add_argument("--draws", type=int, default=2, help="fits on other examples")
-    parser.add_argument("--examples", type=int, default=20)
-    parser.add_argument("--held-out", type=int, default=100)
+    parser = arguments(__doc__)
     parser.add_argument("--votes", type=int, default=4, help="reasons for each tweet")
     parser.add_argument("--max-tokens", type=int, default=48, help="of the reasons")
-    parser.add_argument("--selector", default="reinforce")
     options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
-    model = language_model(load_model(options.model or real_model(), dtype=options.dtype))
-    train = tweets(options.data, "train")
-    many = split_preferences(tweets(options.data, "test"), {"many": options.held_out}, seed=0)["many"]
+    model, train, many, meta = material(options)
     labels = np.array([one.label for one in many])
     rationale = Rationale(max_tokens=options.max_tokens)
     found: dict[str, list[list[float]]] = {}
@@ -197,14 +182,10 @@ def main() -> None:
         rows.append(row)
     table = pd.DataFrame(rows)
     print(table.drop(columns="example").to_string(index=False, float_format=lambda x: f"{x:.3f}"))
-    meta = machine(str(model.device), str(model.dtype).removeprefix("torch.")) | {"votes": options.votes}
+    meta["votes"] = options.votes
     content = json.dumps({"meta": meta, "rows": rows}, indent=1).replace("NaN", "null")
     write_text(options.out / "study_reasons.json", content + "\n")
-    long = pd.concat([
-        table.assign(measure=name, value=table[name], up=table[f"{name}_high"] - table[name],
-                     down=table[name] - table[f"{name}_low"])
-        for name in ("accuracy", "AUC")
-    ])  # fmt: skip
+    long = by_measure(table)
     figure = px.scatter(
         long, x="value", y="steered at", error_x="up", error_x_minus="down", facet_col="measure",
         template="plotly_white", labels={"value": "held-out tweets", "steered at": ""},

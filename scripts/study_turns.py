@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import plotly.express as px
-from measuring import kept, machine
+from measuring import claim, digest_of_files, kept, machine
 from tqdm import tqdm
 
 from arm_lens import (
@@ -35,6 +35,7 @@ from arm_lens import (
     split_preferences,
 )
 from arm_lens.benchmark import real_model
+from arm_lens.benchmark.parts import name_of_weights
 from arm_lens.engine.language_model import language_model
 from arm_lens.engine.protocol import LanguageModel
 from arm_lens.engine.sharing import shared_readings
@@ -121,9 +122,9 @@ def estimates(table: np.ndarray, labels: np.ndarray) -> dict[str, Estimate]:
     return {"accuracy": accuracy(right), "AUC": roc_area(table[:, None], labels, clusters)}
 
 
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def arguments(description: str | None) -> argparse.ArgumentParser:
+    """The options of a study."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with the tweets")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--model", default=None, help="hub name, folder or GGUF file; by default SmolLM2-135M-Instruct")
@@ -131,14 +132,42 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=2, help="fits on other examples")
     parser.add_argument("--examples", type=int, default=20)
     parser.add_argument("--held-out", type=int, default=100)
+    parser.add_argument("--selector", default="reinforce")
+    return parser
+
+
+def material(
+    options: argparse.Namespace,
+) -> tuple[LanguageModel, list[LabelledResponse], list[LabelledResponse], dict[str, Any]]:
+    """The model, the tweets to fit on and the held-out ones, and what a study ran on; the folder is its own from here on."""
+    model = language_model(load_model(options.model or real_model(), dtype=options.dtype))
+    meta = machine(str(model.device), str(model.dtype).removeprefix("torch."))
+    data = {
+        "data": digest_of_files(options.data / "tweets"),
+        "examples": options.examples,
+        "held_out": options.held_out,
+    }
+    claim(options.out, {**meta, "weights": name_of_weights(model), "selector": options.selector, **data})
+    many = split_preferences(tweets(options.data, "test"), {"many": options.held_out}, seed=0)["many"]
+    return model, tweets(options.data, "train"), many, meta
+
+
+def by_measure(table: pd.DataFrame) -> pd.DataFrame:
+    """A row for each measure of each row, with its value and how far its interval reaches up and down."""
+    return pd.concat([
+        table.assign(measure=name, value=table[name], up=table[f"{name}_high"] - table[name],
+                     down=table[name] - table[f"{name}_low"])
+        for name in ("accuracy", "AUC")
+    ])  # fmt: skip
+
+
+def main() -> None:
+    """Command line."""
+    parser = arguments(__doc__)
     parser.add_argument("--turns", type=int, nargs="*", default=list(TURNS))
     parser.add_argument("--tokens", type=int, nargs="*", default=list(TOKENS))
-    parser.add_argument("--selector", default="reinforce")
     options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
-    model = language_model(load_model(options.model or real_model(), dtype=options.dtype))
-    train = tweets(options.data, "train")
-    many = split_preferences(tweets(options.data, "test"), {"many": options.held_out}, seed=0)["many"]
+    model, train, many, meta = material(options)
     labels = np.array([one.label for one in many])
     conditions = [{"turns": one} for one in options.turns] + [{"tokens": one} for one in options.tokens]
     rows, found = [], {}
@@ -177,13 +206,9 @@ def main() -> None:
         rows.append(row)
     table = pd.DataFrame(rows)
     print(table.to_string(index=False, float_format=lambda x: f"{x:.3f}"))
-    meta = machine(str(model.device), str(model.dtype).removeprefix("torch.")) | {"draws": options.draws}
+    meta["draws"] = options.draws
     write_text(options.out / "study_turns.json", json.dumps({"meta": meta, "rows": rows}, indent=1) + "\n")
-    long = pd.concat([
-        table.assign(measure=name, value=table[name], up=table[f"{name}_high"] - table[name],
-                     down=table[name] - table[f"{name}_low"])
-        for name in ("accuracy", "AUC")
-    ])  # fmt: skip
+    long = by_measure(table)
     figure = px.line(
         long[long["kind"] == "tokens"], x="size", y="value", error_y="up", error_y_minus="down", color="judge",
         facet_col="measure", markers=True, log_x=True, template="plotly_white",
