@@ -90,19 +90,30 @@ def steered_at(reward: ActivationRewardModel, places: Tensor) -> Iterator[None]:
         yield
 
 
-def verdicts(reward: ActivationRewardModel, voting: VotingJudge, some: list[Any], place: str) -> dict[str, Any]:
-    """The two-way probability of Yes after the reasons of each vote on each tweet; the mass of the verdicts; lengths."""
-    judge, rationale = voting.judge, voting.rationale
+def sampled(reward: ActivationRewardModel, voting: VotingJudge, some: list[Any], place: str) -> list[list[int]]:
+    """The tokens of the reasons of each vote on each tweet."""
+    prompts, rationale, uniforms = reason_prompts(voting, some), voting.rationale, []
     assert rationale is not None
-    questions = questions_of(some, judge.template)
-    prompts = [one for one in voting.reason_prompts(questions, rationale) for _ in range(voting.votes)]
-    uniforms = torch.tensor(
-        [[voting.uniform(one, vote, step) for step in range(rationale.max_tokens)]
-         for one in questions for vote in range(voting.votes)],
-        dtype=torch.float64,
-    )  # fmt: skip
-    after, tokens = voting.ending(rationale)
-    written = reasons(reward, prompts, uniforms, place, voting.stop_tokens(rationale))
+    for one in questions_of(some, voting.judge.template):
+        for vote in range(voting.votes):
+            uniforms.append([voting.uniform(one, vote, step) for step in range(rationale.max_tokens)])
+    return reasons(reward, prompts, torch.tensor(uniforms, dtype=torch.float64), place, voting.stop_tokens(rationale))
+
+
+def reason_prompts(voting: VotingJudge, some: list[Any]) -> list[list[int]]:
+    """The prompt of each vote on each tweet."""
+    assert voting.rationale is not None
+    questions = questions_of(some, voting.judge.template)
+    return [one for one in voting.reason_prompts(questions, voting.rationale) for _ in range(voting.votes)]
+
+
+def verdicts(
+    reward: ActivationRewardModel, voting: VotingJudge, some: list[Any], written: list[list[int]], place: str
+) -> dict[str, Any]:
+    """The two-way probability of Yes after the reasons of each vote on each tweet; the mass of the verdicts; lengths."""
+    judge, prompts = voting.judge, reason_prompts(voting, some)
+    assert voting.rationale is not None
+    after, tokens = voting.ending(voting.rationale)
     whole = pad(
         [[*prompt, *reason, *after] for prompt, reason in zip(prompts, written, strict=True)],
         device=reward.model.device,
@@ -160,11 +171,14 @@ def main() -> None:
             for key, values in kept(options.out, f"{name} no reasons", lambda s=some, d=direct: d(s)).items():
                 rewards.setdefault(key, []).extend(values)
             for place in PLACES:
+                begun = "none" if place == "verdict" else place  # the reasons are the same
 
-                def judged(some: list[Any] = some, place: str = place, fit: Any = fit) -> dict[str, Any]:
+                def judged(some: list[Any] = some, begun: str = begun, place: str = place, fit: Any = fit,
+                           many: str = f"{name} {options.votes} x {options.max_tokens}") -> dict[str, Any]:  # fmt: skip
                     plain = GenerativeJudge(model, question=fit().question)
                     voting = VotingJudge(plain, votes=options.votes, rationale=rationale)
-                    return verdicts(fit(), voting, some, place)
+                    written = kept(options.out, f"{many} reasons {begun}", lambda: sampled(fit(), voting, some, begun))
+                    return verdicts(fit(), voting, some, written, place)
 
                 part = kept(options.out, f"{name} {options.votes} x {options.max_tokens} {place}", judged)
                 rewards.setdefault(place, []).extend(np.mean(part["two_way"], axis=1).tolist())

@@ -392,6 +392,13 @@ def test_a_file_of_other_origin_is_refused_and_left_alone(tmp_path):
     assert path.read_bytes() == b"new\n"
 
 
+def test_a_file_in_which_nothing_was_made_is_anybodys(tmp_path):
+    path = tmp_path / "out"
+    Growing(path, {"seed": 1})
+    Growing(path, {"seed": 2}).append(b"first\n")
+    assert Growing(path, {"seed": 2}).pieces == 1 and path.read_bytes() == b"first\n"
+
+
 def test_nobody_else_adds_meanwhile(tmp_path):
     with growing(tmp_path / "out", {}) as file, growing(tmp_path / "other", {}):
         file.append(b"x")

@@ -379,7 +379,8 @@ class Growing:
 
     Args:
         path: the file.
-        made_of: everything that the content depends on, JSON-like; a file made of something else is not continued.
+        made_of: everything that the content depends on, JSON-like; a file made of something else is not continued, unless
+            it has no piece yet.
 
     Raises:
         FileExistsError: if the file has no record of what it is made of: it is somebody else's.
@@ -423,6 +424,9 @@ class Growing:
         if min(self.pieces, self._length) < 0:
             made_of = {}
         if made_of != self._made_of:
+            if made_of and not (self.pieces or self._length or self.path.stat().st_size):  # nothing was made
+                self._write_record()
+                return
             differing = sorted(
                 key for key in {**made_of, **self._made_of} if made_of.get(key) != self._made_of.get(key)
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,12 +11,15 @@ import warnings
 import pytest
 import torch
 from hub_server import HubServer
+from typer.testing import CliRunner
 
 from arm_lens import ActivationRewardModel, GenerativeJudge, HeadSet, LabelledResponse
+from arm_lens.cli.commands import app
 from arm_lens.judges import NoPictureWarning, load_judge
 from arm_lens.judges.artefact import ArtefactError, UnconfirmedModelError, WrongModelError
 from arm_lens.judges.model_card import CARD
 from arm_lens.judges.options import ReadingOptions
+from arm_lens.service.served import load_served
 
 PROMPTS, RESPONSES = ["the garden", "a mill"], ["it is warm", "cold ."]
 NAME = "somebody/polite-judge"
@@ -122,6 +126,33 @@ def test_no_model_is_loaded_that_the_user_did_not_name(pushed, folder_of, model_
         load_judge(NAME, str(folder_of("gpt2")))
     with pytest.raises(WrongModelError, match="cannot be loaded here"):
         load_judge(NAME, "./no-such-model")
+
+
+@pytest.mark.filterwarnings("ignore::arm_lens.judges.head_picture.NoPictureWarning")
+def test_commands_and_services_take_a_name_on_the_hub_and_load_no_model_that_the_user_did_not_name(
+    hub, model_of, folder_of, tmp_path
+):
+    reward = ActivationRewardModel.fit(
+        model_of("llama"), EXAMPLES, criterion="warm", selector=HeadSet.of(3, 4, [(0, 1), (2, 3)]),
+        reading=ReadingOptions(readings=2, demonstrations=1),
+    )  # fmt: skip
+    reward.push_to_hub(NAME, token="hf_secret")
+    data, out = tmp_path / "data.jsonl", tmp_path / "out.jsonl"
+    rows = [{"prompt": one, "response": other} for one, other in zip(PROMPTS, RESPONSES, strict=True)]
+    data.write_text("".join(json.dumps(one) + "\n" for one in rows))
+    command = ["score", NAME, str(data), "--out", str(out)]
+    refused = CliRunner().invoke(app, command)
+    assert refused.exit_code and isinstance(refused.exception, UnconfirmedModelError) and not out.read_bytes()
+    done = CliRunner().invoke(app, [*command, "--model", str(folder_of("llama"))], catch_exceptions=False)
+    assert not done.exit_code, done.output
+    scored = [json.loads(line)["reward"] for line in out.read_text().splitlines()]
+    assert scored == pytest.approx(reward.score(PROMPTS, RESPONSES).tolist(), abs=1e-5)
+
+    with pytest.raises(UnconfirmedModelError, match=NAME):
+        load_served([NAME])
+    [served] = load_served([f"hf://{NAME}"], model_of("llama"))
+    assert served.name == "warm"
+    assert torch.equal(served.judge.score(PROMPTS, RESPONSES), reward.score(PROMPTS, RESPONSES))
 
 
 @pytest.mark.slow

@@ -27,6 +27,7 @@ app = typer.Typer(
 )
 
 Model = Annotated[str, typer.Option(help="Hugging Face hub name or local folder; by default the bundled judge model.")]
+Saved = Annotated[str, typer.Argument(help="A folder that fit wrote, or owner/name on the hub.")]
 SameModel = Annotated[
     str,
     typer.Option(help="Hub name or local folder; by default the one it was fitted on, as class and dtype were then."),
@@ -169,7 +170,7 @@ def fit(
 @app.command()
 @with_flags
 def score(
-    reward_model: Annotated[Path, typer.Argument(help="A folder that fit wrote.")],
+    reward_model: Saved,
     data: Annotated[str, typer.Argument(help="Prompts and responses: a file, or hf://owner/name.")],
     out: Annotated[
         Path,
@@ -195,7 +196,7 @@ def score(
             out,
             **rows.arguments,
             score_kind=score_kind,
-            load=lambda folder: loading.reward_model(folder, model).asking(**vars(asking)),
+            load=lambda saved: loading.reward_model(saved, model).asking(**vars(asking)),
             options={"model": model, **vars(loading), **vars(asking)},
             progress=True,
         )
@@ -205,7 +206,7 @@ def score(
 @app.command()
 @with_flags
 def evaluate(
-    reward_model: Annotated[Path, typer.Argument(help="A folder that fit wrote.")],
+    reward_model: Saved,
     test: Annotated[str, typer.Argument(help="Labelled preferences it was not fitted on.")],
     out: Out,
     examples: Annotated[

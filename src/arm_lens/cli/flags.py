@@ -157,15 +157,23 @@ class Loading:
 
         return load_model(name or None, model_class=self.model_class, device=self.device or None, dtype=self.dtype)
 
-    def reward_model(self, folder: Path, name: str) -> ActivationRewardModel:
-        """A saved reward model, on the model that it names itself unless another is given; in its dtype unless one is."""
+    def model_of(self, judge: str | Path, name: str) -> ModelLike | None:
+        """The model of a name for a saved judge, by default in the dtype that it was fitted in; None without a name."""
         from arm_lens.judges.artefact import dtype_of_artefact
+        from arm_lens.judges.hub import source_of
+
+        if not name:
+            return None
+        source = source_of(judge)
+        with source.naming():
+            dtype = dtype_of_artefact(source.folder) if self.dtype == "auto" else self.dtype
+        return replace(self, dtype=dtype).load(name)
+
+    def reward_model(self, saved: str | Path, name: str) -> ActivationRewardModel:
+        """A saved reward model, on the model that it names itself unless another is given."""
         from arm_lens.reward.model import ActivationRewardModel
 
-        if name:
-            dtype = dtype_of_artefact(folder) if self.dtype == "auto" else self.dtype
-            return ActivationRewardModel.load(folder, replace(self, dtype=dtype).load(name))
-        return ActivationRewardModel.load(folder, device=self.device or None)
+        return ActivationRewardModel.load(saved, self.model_of(saved, name), device=self.device or None)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,7 +15,8 @@ _EXTRA = "serving needs the extra serve: pip install 'arm-lens[serve]'"
 @with_flags
 def serve(
     reward_models: Annotated[
-        list[str], typer.Argument(help="Folders that fit wrote, of one language model; or NAME=FOLDER.")
+        list[str],
+        typer.Argument(help="Folders that fit wrote or owner/name on the hub, of one language model; or NAME=FOLDER."),
     ],
     loading: Loading,
     asking: Asking,
@@ -53,15 +53,10 @@ def serve(
         from arm_lens.service.run import run
     except ModuleNotFoundError as error:
         raise ImportError(f"{_EXTRA} ({error})") from error
-    from arm_lens.judges.artefact import dtype_of_artefact
     from arm_lens.service.served import load_served, named_folders
 
-    folders = named_folders(reward_models)
-    loaded = None
-    if model:
-        first = Path(next(iter(folders.values())))
-        dtype = dtype_of_artefact(first) if loading.dtype == "auto" else loading.dtype
-        loaded = Loading(loading.model_class, loading.device, dtype).load(model)
+    first = next(iter(named_folders(reward_models).values()))
+    loaded = loading.model_of(first, model)
     served = load_served(reward_models, loaded, device=loading.device or None, options=vars(asking))
     service = Service(served, options, token=token, local=not insecure)
 

@@ -23,7 +23,15 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from arm_lens.judges.artefact import MOST_RECORD, MOST_TENSORS, RECORD, ArtefactError, WrongModelError, tensors_file_of
+from arm_lens.judges.artefact import (
+    MOST_RECORD,
+    MOST_TENSORS,
+    RECORD,
+    ArtefactError,
+    WrongModelError,
+    digest_of_artefact,
+    tensors_file_of,
+)
 from arm_lens.judges.model_card import CARD, LARGEST_CARD, PICTURE, is_generated
 
 SCHEME = "hf://"
@@ -80,6 +88,13 @@ def source_of(path: str | Path, *, revision: str | None = None, token: str | boo
     if revision is not None:
         raise ValueError(f"a revision is one of a repository on the hub, and {path} is not; leave revision out")
     return Source(Path(path), None)
+
+
+def digest_of_judge(path: str | Path) -> str:
+    """The digest of a judge in a folder or on the hub; errors as `source_of`."""
+    source = source_of(path)
+    with source.naming():
+        return digest_of_artefact(source.folder)
 
 
 def push(folder: Path, repository: str, *, private: bool | None, token: str | bool | None, revision: str | None) -> str:

@@ -21,8 +21,9 @@ from typing import Any, Literal
 
 from tqdm.auto import tqdm
 
-from arm_lens.judges.artefact import ArtefactError, digest_of_artefact
+from arm_lens.judges.artefact import ArtefactError
 from arm_lens.judges.base import ScoreKind, of_kind
+from arm_lens.judges.hub import digest_of_judge
 from arm_lens.preferences import ResponseTable, read_responses
 from arm_lens.preferences.files import file_format
 from arm_lens.preferences.readers import Columns
@@ -50,14 +51,14 @@ def score_file(
     on_error: Literal["raise", "skip"] = "raise",
     limit: int | None = None,
     score_kind: ScoreKind | None = None,
-    load: Callable[[Path], ActivationRewardModel] = ActivationRewardModel.load,
+    load: Callable[[str | Path], ActivationRewardModel] = ActivationRewardModel.load,
     options: Mapping[str, Any] | None = None,
     progress: bool = False,
 ) -> int:
     """Write each row of a file with the scores of its response: its cells as they were, and a column for each kind of score.
 
     Args:
-        reward_model: the folder of a saved reward model.
+        reward_model: the folder of a saved reward model, or its name on the hub.
         data: a file that `read_preferences` reads, or ``hf://`` and a hub name, with columns ``prompt`` (none for texts
             that are classified) and ``response``, ``completion`` or ``text``.
         out: a ``.jsonl``, ``.json``, ``.csv``, ``.tsv`` or ``.parquet`` file, also compressed; lines of JSON if its name has
@@ -82,7 +83,7 @@ def score_file(
         DamagedFileError: if ``out`` was changed since it was written.
         StoreBusyError: if another process is writing to ``out``.
     """
-    folder, out, made_with = Path(reward_model), Path(out), digest_of_artefact(Path(reward_model))
+    out, made_with = Path(out), digest_of_judge(reward_model)
     extension = ".jsonl" if file_format(out) in NO_FORMAT else check_extension(out)
     columns = dict(columns or {})
     table = read_responses(data, columns=columns, split=split, on_error=on_error, limit=limit)
@@ -107,9 +108,9 @@ def score_file(
     with growing(scores, made_of) as file:
         starts = range(0, len(table), AT_A_TIME)
         if file.pieces < len(starts):
-            reward = load(folder)
-            if digest_of_artefact(folder) != made_with:
-                raise ArtefactError(f"{folder} was replaced while it was being read")
+            reward = load(reward_model)
+            if digest_of_judge(reward_model) != made_with:
+                raise ArtefactError(f"{reward_model} was replaced while it was being read")
         for start in tqdm(starts[file.pieces :], desc="scoring", unit="chunk", disable=not progress):
             found = _scored(reward, table, range(start, min(start + AT_A_TIME, len(table))), kinds)
             if appendable:

@@ -9,11 +9,11 @@ from typing import Any
 
 from arm_lens.engine.language_model import ModelLike, describe
 from arm_lens.heads import HeadSet
-from arm_lens.judges.artefact import digest_of_artefact, kind_of_artefact
 from arm_lens.judges.base import Judge, VerdictJudge
 from arm_lens.judges.by_name import load_judge
 from arm_lens.judges.fingerprint import fingerprint_of
 from arm_lens.judges.generative import AskingJudge
+from arm_lens.judges.hub import digest_of_judge
 from arm_lens.reward.model import ActivationRewardModel
 
 
@@ -84,19 +84,21 @@ def load_served(
     """Load saved judges onto one language model, which is loaded once.
 
     Args:
-        texts: folders, or ``NAME=FOLDER``; without a name, a judge is called by its criterion, or else by its folder.
+        texts: folders or names on the hub, or ``NAME=FOLDER``; without a name, a judge is called by its criterion, or else by
+            its folder.
         model: what to load them onto; by default the model that the first one was fitted on.
         device: where that model goes.
         options: of `ActivationRewardModel.asking`, for all judges that have them.
 
     Raises:
-        FileNotFoundError: if a folder has no judge in it.
+        FileNotFoundError: if a folder or repository has no judge in it.
+        UnconfirmedModelError: if the first is from the hub, needs a model, and none is given.
         ValueError: if two judges have the same name, or one has no language model.
         WrongModelError: naming the folder and both models, if a judge was fitted on another model than the first.
     """
     folders = named_folders(texts)
     for folder in folders.values():
-        kind_of_artefact(folder)  # before a model is loaded
+        digest_of_judge(folder)  # before a model is loaded
     found: dict[str, Served] = {}
     sources: dict[str, str] = {}
     fingerprint = ""
@@ -112,5 +114,5 @@ def load_served(
         name = criterion or Path(folder).resolve().name if given.startswith("=") else given
         if name in found:
             raise ValueError(f"{sources[name]} and {folder} are both called {name!r}; name one, NAME={folder}")
-        found[name], sources[name] = Served(name, judge, digest_of_artefact(folder), fingerprint), folder
+        found[name], sources[name] = Served(name, judge, digest_of_judge(folder), fingerprint), folder
     return list(found.values())
