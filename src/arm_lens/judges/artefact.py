@@ -49,7 +49,7 @@ from arm_lens.judges.options import QuestionOptions
 from arm_lens.judges.questions import Question, render_question, verdict_tokens_of
 from arm_lens.judges.records import Printable, Record
 from arm_lens.judges.template import JudgeTemplate
-from arm_lens.preferences.messages import short_repr
+from arm_lens.preferences.fields import short_repr
 from arm_lens.storage import (
     DamagedFileError,
     digest_of,

@@ -25,10 +25,11 @@ it says.
 """
 
 from arm_lens.preferences.biases import BIASES, add_bias
+from arm_lens.preferences.fields import PreferenceFieldError
 from arm_lens.preferences.formats import known_formats
+from arm_lens.preferences.images import Image, UnknownImageError
 from arm_lens.preferences.messages import (
     Message,
-    PreferenceFieldError,
     Prompt,
     as_prompts,
     text_of,
@@ -43,6 +44,7 @@ from arm_lens.preferences.writers import write_preferences
 
 __all__ = [
     "BIASES",
+    "Image",
     "LabelledResponse",
     "Message",
     "Overlap",
@@ -58,6 +60,7 @@ __all__ = [
     "ResponseTable",
     "Stratify",
     "TiedPair",
+    "UnknownImageError",
     "add_bias",
     "as_prompts",
     "check_overlap",

@@ -23,7 +23,8 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
-from arm_lens.preferences.messages import Message, PreferenceFieldError, Prompt, as_prompt, as_response, text_of
+from arm_lens.preferences.fields import PreferenceFieldError
+from arm_lens.preferences.messages import Message, Prompt, as_prompt, as_response, text_of
 
 BIASES: tuple[str, ...] = ("length", "format", "positivity")
 """Properties of a response that have nothing to do with its correctness."""

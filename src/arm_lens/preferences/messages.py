@@ -21,6 +21,8 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias, TypedDict
 
+from arm_lens.preferences.fields import PreferenceFieldError, short_repr
+
 
 class Message(TypedDict):
     """One turn of a conversation."""
@@ -38,20 +40,6 @@ MAX_DEPTH = 64
 
 _CALLS = ("tool_calls", "function_call")
 _KNOWN_KEYS = frozenset({"role", "content", "name", "tool_call_id", *_CALLS})
-
-
-class PreferenceFieldError(ValueError):
-    """A field of a preference has an invalid value."""
-
-    def __init__(self, field: str, reason: str) -> None:
-        super().__init__(field, reason)
-        self.field = field
-        """Name of the invalid field."""
-        self.reason = reason
-        """What is wrong with it, phrased to follow the field's name."""
-
-    def __str__(self) -> str:
-        return f"{self.field} {self.reason}"
 
 
 def text_of(prompt: object, field: str = "the text") -> str:
@@ -250,13 +238,3 @@ def check_unicode(field: str, text: str) -> None:
         raise PreferenceFieldError(
             field, f"has {found} at character {error.start + 1}, half of a character that is not text"
         ) from error
-
-
-def short_repr(value: object) -> str:
-    """The value as error messages quote it: at most 80 characters, and the type where the value does not make it clear."""
-    if isinstance(value, str):
-        value = value[:100]  # the rest is cut off below, and a long text is slow to write out
-    text = repr(value)
-    text = text if len(text) <= 80 else text[:77] + "..."
-    type_is_clear = value is None or isinstance(value, (str, list, tuple, dict))
-    return text if type_is_clear else f"{text} ({type(value).__name__})"

@@ -11,12 +11,12 @@ from typing import Any, Literal, TypeAlias, overload
 import numpy as np
 import pandas as pd
 
+from arm_lens.preferences.fields import PreferenceFieldError
 from arm_lens.preferences.files import MAX_BYTES, file_format
 from arm_lens.preferences.formats.general import COLUMNS, EXPECTED, GENERAL, PAIR
 from arm_lens.preferences.formats.registry import Format, format_named, known_formats, recognise
 from arm_lens.preferences.formats.rows import Reading, Record, Row, Table
 from arm_lens.preferences.formats.undeclared import check_declared, check_recognised, proposal
-from arm_lens.preferences.messages import PreferenceFieldError
 from arm_lens.preferences.problems import PreferenceDataError, PreferenceDataWarning, PreferenceProblem, unreadable
 from arm_lens.preferences.sources import Opening, PreferenceSource, open_tables
 from arm_lens.preferences.types import Preference, TiedPair

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from arm_lens.preferences.fields import PreferenceFieldError
 from arm_lens.preferences.files import MAX_BYTES
 from arm_lens.preferences.formats.general import RESPONSES, response_column
 from arm_lens.preferences.formats.rows import Reading, Record, Row
 from arm_lens.preferences.formats.undeclared import prompt_elsewhere, twice_but_for_case
-from arm_lens.preferences.messages import PreferenceFieldError, Prompt, as_prompt, as_response
+from arm_lens.preferences.messages import Prompt, as_prompt, as_response
 from arm_lens.preferences.problems import PreferenceDataError, PreferenceDataWarning, PreferenceProblem, unreadable
 from arm_lens.preferences.readers import Columns, OnError, are_positions, cells_of, column_names, metadata_columns
 from arm_lens.preferences.sources import Opening, PreferenceSource, open_tables

@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
+from arm_lens.preferences.fields import PreferenceFieldError, short_repr
 from arm_lens.preferences.messages import (
     Message,
-    PreferenceFieldError,
     Prompt,
     as_prompt,
     as_response,
-    short_repr,
     text_of,
 )
 

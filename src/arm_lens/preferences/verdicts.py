@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from operator import ge, gt, le, lt
 from typing import Any, Literal, TypeAlias
 
-from arm_lens.preferences.messages import PreferenceFieldError, short_repr
+from arm_lens.preferences.fields import PreferenceFieldError, short_repr
 
 Labels: TypeAlias = Mapping[Any, bool | str] | str | None
 """From labels to True, False or ``"drop"``; or a threshold such as ``">= 4"``."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import Literal
 
+from arm_lens.preferences.fields import PreferenceFieldError, short_repr
 from arm_lens.preferences.formats.registry import Format
 from arm_lens.preferences.formats.rows import Part, Record
-from arm_lens.preferences.messages import PreferenceFieldError, short_repr
 from arm_lens.preferences.types import Preference, TiedPair
 from arm_lens.preferences.verdicts import TieError
 

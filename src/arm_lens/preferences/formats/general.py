@@ -20,10 +20,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import takewhile
 from typing import Any
 
+from arm_lens.preferences.fields import PreferenceFieldError, short_repr
 from arm_lens.preferences.files import JsonError, parse_json
 from arm_lens.preferences.formats.registry import Format
 from arm_lens.preferences.formats.rows import Part, Record
-from arm_lens.preferences.messages import Message, PreferenceFieldError, as_prompt, short_repr, text_of
+from arm_lens.preferences.messages import Message, as_prompt, text_of
 from arm_lens.preferences.types import Preference, TiedPair
 
 GENERAL = "trl"

@@ -18,10 +18,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from arm_lens.preferences.fields import PreferenceFieldError
 from arm_lens.preferences.files import JsonError, parse_json
 from arm_lens.preferences.formats.registry import Format
 from arm_lens.preferences.formats.rows import Record
-from arm_lens.preferences.messages import PreferenceFieldError
 from arm_lens.preferences.types import Preference, TiedPair
 
 _PAIR_ID = re.compile(r"(.+)/(\d+)-(\d+)")

@@ -13,8 +13,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
+from arm_lens.preferences.fields import PreferenceFieldError, short_repr
 from arm_lens.preferences.files import MAX_ROW_BYTES, JsonError, parse_json
-from arm_lens.preferences.messages import PreferenceFieldError, as_prompt, as_response, messages_of, short_repr
+from arm_lens.preferences.messages import as_prompt, as_response, messages_of
 from arm_lens.preferences.types import LabelledResponse, Preference, PreferencePair, TiedPair
 from arm_lens.preferences.verdicts import TieError, Verdicts
 
