@@ -14,7 +14,7 @@ import copy
 import inspect
 import math
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +28,7 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from arm_lens.engine.bridge_attention import natively
+from arm_lens.engine.images import ImageReader, processor_given, same_image
 from arm_lens.engine.kv_segments import KVSegment, NewTokens
 from arm_lens.engine.model_info import sum_of_bits
 from arm_lens.engine.protocol import STRETCHED, LanguageModel, MixedLengthsError
@@ -41,6 +42,10 @@ HOOKS = (
     "_forward_hooks_always_called",
 )
 """The attributes in which a torch module stores its hooks."""
+
+
+ALIKE = {"SmolVLMForConditionalGeneration": "Idefics3ForConditionalGeneration"}
+"""Architectures that TransformerLens lacks, with those whose modules have the same names and which it has."""
 
 
 class BridgeModel(LanguageModel):
@@ -82,7 +87,7 @@ class BridgeModel(LanguageModel):
         with super().exclusive():
             raw = self.raw if self.findings.depth == 1 else None
             if isinstance(raw, PreTrainedModel) and _MADE_OF[self._lens] != _made_of(raw, _MADE_OF[self._lens].copied):
-                self._lens = bridge_of(raw, self.tokenizer)
+                self._lens = bridge_of(raw, self.tokenizer, processor=getattr(self._lens, "processor", None))
                 self._cfg = self._lens.cfg
             yield
 
@@ -113,11 +118,65 @@ class BridgeModel(LanguageModel):
 
     def _pass(self, batch: TokenBatch, **options: int) -> Float[Tensor, "batch pos vocab"]:
         mask = {"attention_mask": batch.attention_mask} if batch.padded else {}
+        tokens, seen = self._seen(batch.tokens)
+        if self._has_axes:
+            seen |= {"position_ids": self._on_axes(tokens, batch.attention_mask, seen)}
         with self.exclusive(), self.attending(), self._unembedding_only(None):
             self._check_lengths(batch)
             self._forget_lengths()
-            logits: Tensor = self._lens(batch.tokens, **mask, **options)
+            logits: Tensor = self._lens(tokens, **mask, **seen, **options)
         return logits
+
+    # -------------------------------------------------------------------------------------------- images
+
+    @property
+    def images(self) -> ImageReader | None:
+        """As `LanguageModel.images`."""
+        processor = getattr(self._lens, "processor", None)
+        if processor is None or not getattr(self._cfg, "is_multimodal", False):
+            return None
+        known: ImageReader | None = self.findings.images
+        if known is None or known.processor is not processor or known.tokenizer is not self.tokenizer:
+            known = self.findings.images = ImageReader(processor, self.tokenizer, self._lens.original_model.config)
+        return known
+
+    def _seen(self, tokens: Int[Tensor, "row pos"]) -> tuple[Int[Tensor, "row pos"], dict[str, Tensor]]:
+        """Tokens as the model has them, and what it reads besides if some stand for images."""
+        if self.images is None:
+            return tokens, {}
+        tokens, seen = self.images.inputs(tokens)
+        return tokens, {name: one.to(self.dtype) if one.is_floating_point() else one for name, one in seen.items()}
+
+    @cached_property
+    def _has_axes(self) -> bool:
+        """Whether positions have several axes: an image's height and width too (Qwen-VL)."""
+        return hasattr(getattr(self._lens.original_model, "model", None), "get_rope_index")
+
+    def _on_axes(
+        self, tokens: Int[Tensor, "row pos"], real: Int[Tensor, "row pos"], seen: Mapping[str, Tensor]
+    ) -> Int[Tensor, "axis row pos"]:
+        """Rotary positions on each axis, from 0 at the first real token of each row."""
+        if not seen:
+            return (real.cumsum(dim=1) - 1).clamp(min=0).expand(3, -1, -1)
+        inner: Any = self._lens.original_model
+        grids = {name: one for name, one in seen.items() if name in ("image_grid_thw", "mm_token_type_ids")}
+        positions: Tensor = inner.model.get_rope_index(tokens, attention_mask=real, **grids)[0]
+        return positions
+
+    def _positions(
+        self, new: NewTokens, tokens: Int[Tensor, "row new"], seen: Mapping[str, Tensor]
+    ) -> tuple[Int[Tensor, "row new"] | Int[Tensor, "axis row new"], Int[Tensor, " row"] | None]:
+        """Rotary positions of new tokens; and by how much those of later tokens are shifted by images among the new."""
+        positions = new.positions.clamp(min=0)
+        if not self._has_axes:
+            return positions, None
+        if not seen:
+            return (positions + new.shift[:, None]).clamp(min=0).expand(3, -1, -1), None
+        real = (new.positions >= 0).long()
+        first = torch.where(real.bool(), positions, positions.amax() + 1).amin(dim=1)
+        on_axes = self._on_axes(tokens, real, seen)
+        shift = on_axes.amax(dim=(0, 2)) + 1 - real.sum(dim=1)
+        return (on_axes + (first + new.shift)[:, None]) * real, shift
 
     @cached_property
     def _stretched_beyond(self) -> float:
@@ -185,21 +244,24 @@ class BridgeModel(LanguageModel):
             _PastLayer([segment.keys[layer] for segment in new.past], [segment.values[layer] for segment in new.past])
             for layer in range(self.n_layers)
         ]
+        tokens, seen = self._seen(new.tokens)
+        positions, shift = self._positions(new, tokens, seen)
         with self.exclusive(), self.attending(), self._unembedding_only(rows) as done:
             self._forget_lengths()
             logits: Tensor = self._lens(
-                new.tokens,
+                tokens,
                 past_key_values=Cache(layers=list(layers)),
                 attention_mask=self._additive(new),
-                position_ids=new.positions.clamp(min=0),
+                position_ids=positions,
                 use_past_kv_cache=True,
+                **seen,
                 **({"logits_to_keep": 1} if last_only and self._keeps_logits else {}),
             )
         if keep is not None:
             own = [layer.new for layer in layers if layer.new is not None]
             if len(own) < self.n_layers:
                 raise NotImplementedError("a layer has no keys and values of its own")
-            keep.append(KVSegment([keys for keys, _ in own], [values for _, values in own], new.positions))
+            keep.append(KVSegment([keys for keys, _ in own], [values for _, values in own], new.positions, shift))
         logits = logits[:, -1:] if last_only else logits
         return logits if done or rows is None else logits[..., rows.to(logits.device)]
 
@@ -226,9 +288,11 @@ class BridgeModel(LanguageModel):
         window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
         kinds = set(getattr(config, "layer_types", None) or ())
         lowest = torch.finfo(dtype).min
+        # Gemma's processors mark the tokens of images by this name, and its models let them attend to each other.
+        together = same_image(new.tokens) if self.images is not None and self.images.both_ways else None
 
         def additive(window: int | None) -> Tensor:
-            seen = new.visible(window)
+            seen = new.visible(window, together)
             return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, lowest)
 
         if "sliding_attention" in kinds:
@@ -337,7 +401,9 @@ def rebuilt(inner: PreTrainedModel) -> nn.Module:
 
 
 @torch.inference_mode(False)  # what is made here may take part in gradients
-def bridge_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str | None = None) -> TransformerBridge:
+def bridge_of(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str | None = None, processor: Any = None
+) -> TransformerBridge:
     """A bridge that computes with a Hugging Face model's weights in memory, and leaves the model as it is.
 
     The copy inside is in evaluation mode and attends eagerly, like a model of `arm_lens.load_model`; hooks on the model's
@@ -360,14 +426,17 @@ def bridge_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: 
     inner.train(False)
     inner.set_attn_implementation("eager")
     inner.config.architectures = inner.config.architectures or [type(model).__name__]
+    if type(model).__name__ in ALIKE:
+        inner.config.original_architecture = ALIKE[type(model).__name__]
     name = str(model.name_or_path) if name is None else name
-    bridge = TransformerBridge.boot_transformers(
-        str(Path(name).resolve()) if name and Path(name).is_dir() else name,
-        hf_model=inner,
-        tokenizer=for_transformer_lens(tokenizer),
-        device=model.device,
-        dtype=model.dtype,
-    )
+    with processor_given(processor):
+        bridge = TransformerBridge.boot_transformers(
+            str(Path(name).resolve()) if name and Path(name).is_dir() else name,
+            hf_model=inner,
+            tokenizer=for_transformer_lens(tokenizer),
+            device=model.device,
+            dtype=model.dtype,
+        )
     shared = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
     copied = any(weight.untyped_storage().data_ptr() not in shared for weight in bridge.parameters())
     _MADE_OF[bridge] = _made_of(model, copied)

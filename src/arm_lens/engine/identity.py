@@ -93,7 +93,7 @@ def reference(module: nn.Module, vocabulary: int, dtype: torch.dtype) -> Referen
     if not all(bool(has_maximum(one).all()) for one in logits):
         raise NotFiniteError.of(f"the logits of {name} itself", None, None, cause_in(dtype))
     quantised = getattr(config, "quantization_config", None) is not None
-    if not _deviation(logits[1][: len(beginning)], beginning) <= tolerance(dtype, quantised=quantised):
+    if not deviation(logits[1][: len(beginning)], beginning) <= tolerance(dtype, quantised=quantised):
         raise UnsupportedModelError(
             f"{name} is not causal: its logits at a token depend on later tokens, so that there is no next-token verdict"
         )
@@ -134,8 +134,8 @@ def tolerance(dtype: torch.dtype, *, processed: bool = False, quantised: bool = 
     return min(TOLERANCE.get(dtype, 0.3) * (PROCESSED if processed else 1), LARGEST)
 
 
-def _deviation(found: Tensor, expected: Tensor) -> float:
-    """The largest difference in standard deviations; infinite where a number is not finite that should be."""
+def deviation(found: Tensor, expected: Tensor) -> float:
+    """The largest difference of logits in standard deviations; infinite where a number is not finite that should be."""
     if found.shape != expected.shape:
         return torch.inf
     ours, theirs = (logits < logits.amax(dim=-1, keepdim=True) - NEVER for logits in (found, expected))
@@ -163,14 +163,14 @@ def compare(model: LanguageModel, expected: Reference, *, quantised: bool = Fals
     def difference() -> str | None:
         for row, logits in zip(expected.rows, expected.logits, strict=True):
             found = model.unchecked_logits(pad([row], device=model.device))[0]
-            off = _deviation(centred(found[-len(logits) :]), centred(logits))
+            off = deviation(centred(found[-len(logits) :]), centred(logits))
             if not off <= allowed:
                 return f"the logits of {len(row)} tokens differ by {off:.2g} standard deviations"
         first = int(model.reads_alone(map(len, expected.rows)))  # 1: without the longest row
         last = centred(torch.stack([logits[-1] for logits in expected.logits[first:]]))
         for side in ("left", "right"):
             found = model.unchecked_last_logits(pad(expected.rows[first:], side=side, device=model.device))
-            off = _deviation(centred(found), last)
+            off = deviation(centred(found), last)
             if not off <= allowed:
                 return f"with padding on the {side}, logits differ by {off:.2g} standard deviations"
         return None
@@ -203,7 +203,7 @@ def _attends_natively(model: LanguageModel, difference: Callable[[], str | None]
         found = model.unchecked_last_logits(batch)
         model.findings.natively = False
         written = model.unchecked_last_logits(batch)
-    return _deviation(found.float().cpu(), written.float().cpu()) <= allowed
+    return deviation(found.float().cpu(), written.float().cpu()) <= allowed
 
 
 def _ramp(z: Tensor) -> Tensor:
@@ -383,6 +383,10 @@ def _compare_with_module(model: LanguageModel, module: nn.Module | None, quantis
         _warn(model, "has other weights than the model on disk from which it was loaded, with which it was compared")
         return
     model.findings.reference = expected.last_only()
+    if model.images is not None and model.findings.blind is None:
+        from arm_lens.engine.image_identity import image_problem
+
+        model.findings.blind = image_problem(model, model.images, module, quantised=quantised)
 
 
 def _warn(model: LanguageModel, what: str) -> None:

@@ -26,6 +26,8 @@ class KVSegment:
     values: list[Tensor]
     positions: Int[Tensor, "row slot"]
     """The position of each token in its prompt; -1 at padding."""
+    shift: Int[Tensor, " row"] | None = None
+    """By how much rotary positions of what follows are larger than its positions, on account of images in this segment."""
 
     def rows(self, rows: Int[Tensor, " row"]) -> KVSegment:
         """Select rows; a segment with one row, which all prompts share, stays as it is."""
@@ -38,7 +40,8 @@ class KVSegment:
         return self._with_each(torch.clone)
 
     def _with_each(self, change: Callable[[Tensor], Tensor]) -> KVSegment:
-        return KVSegment(list(map(change, self.keys)), list(map(change, self.values)), change(self.positions))
+        shift = None if self.shift is None else change(self.shift)
+        return KVSegment(list(map(change, self.keys)), list(map(change, self.values)), change(self.positions), shift)
 
     @property
     def nbytes(self) -> int:
@@ -78,8 +81,23 @@ class NewTokens:
         sees = torch.eye(tokens.shape[1], dtype=torch.bool, device=tokens.device).expand(len(tokens), -1, -1)
         return cls(tokens, past, positions, sees)
 
-    def visible(self, window: int | None) -> Bool[Tensor, "row 1 new slot"]:
-        """Which slots each new token attends to, those of the past first, as far back as a sliding window reaches."""
+    @property
+    def shift(self) -> Int[Tensor, " row"]:
+        """By how much rotary positions are larger than positions, on account of images in the past; may be negative."""
+        shift = torch.zeros(len(self.tokens), dtype=torch.long, device=self.positions.device)
+        for segment in self.past:
+            shift = shift if segment.shift is None else shift + segment.shift.to(shift.device)
+        return shift
+
+    def visible(
+        self, window: int | None, together: Bool[Tensor, "row new new"] | None = None
+    ) -> Bool[Tensor, "row 1 new slot"]:
+        """Which slots each new token attends to, those of the past first, as far back as a sliding window reaches.
+
+        Args:
+            window: how many tokens back, the new one included; None for all.
+            together: new tokens that attend to each other in both directions, whatever the window.
+        """
         positions = self.positions
         before = [segment.positions.to(positions.device).expand(len(positions), -1) for segment in self.past]
         slots = torch.cat([*before, positions], dim=1)
@@ -87,4 +105,7 @@ class NewTokens:
         seen = torch.cat([real.expand(-1, positions.shape[1], -1), self.sees], dim=2)
         if window is not None:
             seen = seen & (positions[:, :, None] - slots[:, None, :] < window)
+        if together is not None:
+            seen = seen.clone()
+            seen[..., -positions.shape[1] :] |= together
         return seen[:, None]

@@ -12,16 +12,17 @@ import threading
 import weakref
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from jaxtyping import Float
 from torch import Tensor, nn
 from transformer_lens.model_bridge import TransformerBridge
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
 from arm_lens.engine.bridge import BridgeModel, bridge_of, hooks_on
 from arm_lens.engine.hooked import HookedModel, HookedTransformer
 from arm_lens.engine.identity import verify
+from arm_lens.engine.images import NoImagesError, load_processor
 from arm_lens.engine.model_info import Findings, ModelInfo, weights_state
 from arm_lens.engine.protocol import LanguageModel
 from arm_lens.engine.tokens import TokenBatch
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
         | TransformerBridge
         | HookedTransformer
         | PreTrainedModel
-        | tuple[PreTrainedModel, PreTrainedTokenizerBase]
+        | tuple[PreTrainedModel, PreTrainedTokenizerBase | ProcessorMixin]
     )
     """The models that every function with a ``model`` accepts."""
 else:
@@ -40,7 +41,7 @@ else:
 
 ACCEPTED = (
     "a TransformerBridge, a HookedTransformer (arm_lens.load_model gives either), or a Hugging Face model together with its "
-    "tokenizer, as a tuple (model, tokenizer)"
+    "tokenizer or processor, as a tuple (model, tokenizer)"
 )
 
 
@@ -49,6 +50,8 @@ class _Wrapped:
     """What is known about a Hugging Face model; it shares the model's weights and has no reference to the model."""
 
     tokenizer: PreTrainedTokenizerBase
+    processor: Any
+    """What makes pixels of images; None if the model reads text only, or it is not to be had."""
     state: tuple[object, ...]
     """The model's weights and hooks."""
     findings: Findings = field(default_factory=Findings)
@@ -61,13 +64,15 @@ _FINDINGS: weakref.WeakKeyDictionary[nn.Module, Findings] = weakref.WeakKeyDicti
 _WRAPPED: weakref.WeakKeyDictionary[PreTrainedModel, _Wrapped] = weakref.WeakKeyDictionary()
 
 
-def language_model(model: ModelLike, tokenizer: PreTrainedTokenizerBase | None = None) -> LanguageModel:
+def language_model(
+    model: ModelLike, tokenizer: PreTrainedTokenizerBase | ProcessorMixin | None = None
+) -> LanguageModel:
     """The `LanguageModel` of a model; a `LanguageModel` is returned as it is.
 
     Args:
         model: a `TransformerBridge`, a `HookedTransformer`, a Hugging Face model, or a tuple (Hugging Face model, tokenizer).
-        tokenizer: the tokenizer of a Hugging Face model; by default the one that was given before, or else the one that is
-            found under the model's ``name_or_path``.
+        tokenizer: the tokenizer of a Hugging Face model, or its processor if it reads images; by default the one that was
+            given before, or else the one that is found under the model's ``name_or_path``.
 
     Raises:
         TypeError: if the model is anything else, if its tokenizer cannot be found, or if a tokenizer is given for a model
@@ -80,7 +85,7 @@ def language_model(model: ModelLike, tokenizer: PreTrainedTokenizerBase | None =
     if isinstance(model, tuple) and len(model) == 2 and isinstance(model[0], PreTrainedModel) and tokenizer is None:
         model, tokenizer = model
     if isinstance(model, PreTrainedModel) and tokenizer is not None:
-        if not isinstance(tokenizer, PreTrainedTokenizerBase):
+        if not isinstance(tokenizer, (PreTrainedTokenizerBase, ProcessorMixin)):
             raise TypeError(f"expected {ACCEPTED}; the second of the tuple is a {type(tokenizer).__name__}")
     elif tokenizer is not None:
         raise TypeError(f"only a Hugging Face model is given a tokenizer, not a {type(model).__name__}")
@@ -89,7 +94,7 @@ def language_model(model: ModelLike, tokenizer: PreTrainedTokenizerBase | None =
     return found
 
 
-def adapter_of(model: ModelLike, tokenizer: PreTrainedTokenizerBase | None = None) -> LanguageModel:
+def adapter_of(model: ModelLike, tokenizer: PreTrainedTokenizerBase | ProcessorMixin | None = None) -> LanguageModel:
     """As `language_model`, but the model is not compared with its Hugging Face module."""
     if isinstance(model, LanguageModel):
         return model
@@ -114,25 +119,39 @@ def _in_use(findings: Findings) -> LanguageModel | None:
     return None if findings.adapter is None else findings.adapter()
 
 
-def _of_hugging_face(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> LanguageModel:
+def _of_hugging_face(model: PreTrainedModel, given: PreTrainedTokenizerBase | ProcessorMixin | None) -> LanguageModel:
     hooks = hooks_on(model)
     state = (*weights_state((*model.parameters(), *model.buffers())), *hooks)
+    own: Any = given.tokenizer if isinstance(given, ProcessorMixin) else given
     with _BOOKKEEPING:
         known = _WRAPPED.get(model)
-        if known is not None and tokenizer is None:
-            tokenizer = known.tokenizer
+        tokenizer = known.tokenizer if known is not None and own is None else own
         if known is None or known.state != state or known.tokenizer is not tokenizer:
             if any(type(module).__module__.startswith("transformer_lens") for module in model.modules()):
                 raise TypeError(f"this {type(model).__name__} is part of a TransformerBridge: give that")
-            known = _WRAPPED[model] = _Wrapped(_tokenizer_of(model) if tokenizer is None else tokenizer, state)
+            processor, blind = (given, None) if isinstance(given, ProcessorMixin) else _processor_of(model)
+            if tokenizer is None:
+                tokenizer = _tokenizer_of(model)
+            known = _WRAPPED[model] = _Wrapped(tokenizer, processor, state)
+            known.findings.blind = blind
     with known.findings.lock:
         adapter = _in_use(known.findings)
         if adapter is None:
-            bridge = bridge_of(model, known.tokenizer) if known.bridge is None else known.bridge
+            bridge = known.bridge or bridge_of(model, known.tokenizer, processor=known.processor)
             if not hooks:  # a hook may refer to the model, which this table must not keep alive
                 known.bridge = bridge
             adapter = BridgeModel(model, bridge, known.findings, known.tokenizer)
         return adapter
+
+
+def _processor_of(model: PreTrainedModel) -> tuple[Any, str | None]:
+    """The processor under the name of a model that reads images; or why there is none."""
+    if getattr(model.config, "vision_config", None) is None:
+        return None, None
+    try:
+        return load_processor(str(model.name_or_path)), None
+    except NoImagesError as error:
+        return None, f"{error}; or give the model with its processor, as a tuple (model, processor)"
 
 
 def _tokenizer_of(model: PreTrainedModel) -> PreTrainedTokenizerBase:

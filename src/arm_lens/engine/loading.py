@@ -18,13 +18,21 @@ from typing import Any, Literal, get_args, overload
 
 import torch
 from transformer_lens.model_bridge import TransformerBridge
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from arm_lens.engine.bridge import bridge_of, for_transformer_lens
+from arm_lens.engine.bridge import ALIKE, bridge_of, for_transformer_lens
 from arm_lens.engine.gguf_files import GgufFile, gguf_path, read_gguf
 from arm_lens.engine.hooked import HookedTransformer
 from arm_lens.engine.identity import UnsupportedModelError, other_than, verify
+from arm_lens.engine.images import NoImagesError, load_processor, processor_given
 from arm_lens.engine.language_model import adapter_of
 from arm_lens.engine.model_info import ModelClass, bundled_model_path
 from arm_lens.engine.placement import DeviceMap, check_placement, quantised_model
@@ -117,6 +125,8 @@ def load_model(
             quantised = quantization_config is not None
             wanted = chosen_dtype(path, QUANTISED, place) if quantised else _default_dtype(path, file, place, **hub)
         bridge, own = model_class == "TransformerBridge", tokenizer
+        config = _config(path, **hub) if bridge and file is None else None
+        processor, blind = _processor(path, config, **hub)
         if file is not None:
             raw, own = file.model(wanted, device_map), file.tokenizer() if tokenizer is None else tokenizer
         elif quantization_config is not None:
@@ -127,10 +137,14 @@ def load_model(
             load = TransformerBridge.boot_transformers if bridge else HookedTransformer.from_pretrained_no_processing
             where = {"device": place} if device_map is None else {"device_map": device_map}
             spare = None if own is None else for_transformer_lens(own)
-            model = load(path, dtype=wanted, tokenizer=spare, **where, **hub)
+            alike = [ALIKE[one] for one in getattr(config, "architectures", None) or () if one in ALIKE]
+            overrides: dict[str, Any] = {"hf_config_overrides": {"original_architecture": alike[0]}} if alike else {}
+            with processor_given(processor):
+                model = load(path, dtype=wanted, tokenizer=spare, **where, **overrides, **hub)
         elif bridge:
             raw = raw if device_map is not None or quantization_config is not None else raw.to(place)
-            model = bridge_of(raw, AutoTokenizer.from_pretrained(path, **hub) if own is None else own, path)
+            own = AutoTokenizer.from_pretrained(path, **hub) if own is None else own
+            model = bridge_of(raw, own, path, processor)
         else:
             spare = AutoTokenizer.from_pretrained(path, **hub) if own is None else for_transformer_lens(own)
             model = _hooked_around(raw, spare, path, place)
@@ -143,8 +157,29 @@ def load_model(
         ) from error
     if tokenizer is not None:
         _use_tokenizer(model, tokenizer)
-    verify(adapter_of(model), raw)
+    found = adapter_of(model)
+    found.findings.blind = blind
+    verify(found, raw)
     return model
+
+
+def _config(path: str, **hub: Any) -> PretrainedConfig | None:
+    """The Hugging Face config; None for a name that only TransformerLens knows, or nobody: loading it says so."""
+    try:
+        found: PretrainedConfig = AutoConfig.from_pretrained(path, **hub)
+    except (OSError, ValueError):
+        return None
+    return found
+
+
+def _processor(path: str, config: PretrainedConfig | None, **hub: Any) -> tuple[Any, str | None]:
+    """The processor of a model that reads images; or why there is none."""
+    if getattr(config, "vision_config", None) is None:
+        return None, None
+    try:
+        return load_processor(path, **hub), None
+    except NoImagesError as error:
+        return None, str(error)
 
 
 def _on_disk(path: str) -> tuple[str, GgufFile | None]:
@@ -186,9 +221,8 @@ def _default_dtype(path: str, file: GgufFile | None, device: torch.device, **hub
     """The default for weights in a GGUF file, or as the config of a hub name or folder says what they are."""
     if file is not None:
         return chosen_dtype(path, file.weights, device)
-    try:
-        config = AutoConfig.from_pretrained(path, **hub)
-    except OSError:  # a name that only TransformerLens knows, or that nobody knows: loading it says so
+    config = _config(path, **hub)
+    if config is None:
         return torch.float32
     found = getattr(config, "dtype", None) or getattr(config.get_text_config(), "dtype", None)
     return chosen_dtype(path, getattr(torch, found, None) if isinstance(found, str) else found, device)

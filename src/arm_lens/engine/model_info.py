@@ -95,6 +95,10 @@ class Findings:
     """Where replays were exact: the longest prompt, masks in a pass, the most padding before prompts, and the most within."""
     extended: Reach | None = field(default_factory=Reach)
     """Where reading on was exact: the longest prompt, the most padding before prompts, the most within; None if nowhere."""
+    images: Any = None
+    """What reads its images, an `arm_lens.engine.images.ImageReader`."""
+    blind: str | None = None
+    """Why the model's images cannot be read; None if they can, or if it has no processor of images."""
     warned: bool = False
     """Whether the user was warned that the model cannot be replayed."""
     adapter: weakref.ref[Any] | None = None

@@ -14,6 +14,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from arm_lens.engine.finite import NotFiniteError, naming_prompts
+from arm_lens.engine.images import has_images
 from arm_lens.engine.kv_segments import KVSegment
 from arm_lens.engine.language_model import ModelLike, language_model
 from arm_lens.engine.memory import Footprint
@@ -180,6 +181,11 @@ def shared_beginning(model: ModelLike, sequences: Sequence[Sequence[int]]) -> li
     return common if extends_exactly(model, sequences, len(common)) else []
 
 
+def most_telling(sequences: Sequence[Sequence[int]]) -> Sequence[int]:
+    """The longest prompt of those with images, if there are any."""
+    return max(sequences, key=lambda sequence: (has_images(sequence), len(sequence)))
+
+
 def extends_exactly(model: LanguageModel, sequences: Sequence[Sequence[int]], common: int | None = None) -> bool:
     """Whether prompts that are read in two parts give the logits of whole prompts, tried on the longest and the shortest.
 
@@ -190,9 +196,9 @@ def extends_exactly(model: LanguageModel, sequences: Sequence[Sequence[int]], co
         sequences: the prompts.
         common: length of the first part, which all prompts share; by default all tokens but the last.
     """
-    longest, shortest = max(sequences, key=len), min(sequences, key=len)
-    padding, known = len(longest) - len(shortest), model.findings.extended
-    case = (len(longest), padding, 0 if common is None else padding)
+    longest, shortest = most_telling(sequences), min(sequences, key=len)
+    padding, known = abs(len(longest) - len(shortest)), model.findings.extended
+    case = (max(map(len, sequences)), padding, 0 if common is None else padding, int(has_images(longest)))
     if known is None or case in known:
         return known is not None
     device = model.device

@@ -33,6 +33,7 @@ from arm_lens.engine.hooks import (
     silenced,
     without_autocast,
 )
+from arm_lens.engine.images import ImageReader, NoImagesError
 from arm_lens.engine.kv_segments import KVSegment, NewTokens
 from arm_lens.engine.model_info import (
     BUNDLED_NAME,
@@ -43,6 +44,7 @@ from arm_lens.engine.model_info import (
     weights_state,
 )
 from arm_lens.engine.tokens import PromptTooLongError, TokenBatch, UnreadableTextError, encode_text
+from arm_lens.preferences.images import marks_in
 
 STRETCHED = "its positions are stretched by the length of the prompt"
 """Why some models cannot go on from KV segments."""
@@ -130,6 +132,11 @@ class LanguageModel(ABC):
         lens: Any = self._lens
         tokenizer: PreTrainedTokenizerBase = lens.tokenizer if self._tokenizer is None else self._tokenizer
         return tokenizer
+
+    @property
+    def images(self) -> ImageReader | None:
+        """What reads images; None if the model reads text only, or its processor is not to be had."""
+        return None
 
     @property
     def reads_text(self) -> bool:
@@ -340,6 +347,7 @@ class LanguageModel(ABC):
 
         Raises:
             PromptTooLongError: naming the first text that has more tokens than the model's context.
+            NoImagesError: naming the text, if there is an image in it that the model cannot read.
             UnreadableTextError: naming the text and the token, if the tokenizer has a token that the model does not have.
         """
         bos = self.tokenizer.bos_token_id
@@ -347,9 +355,9 @@ class LanguageModel(ABC):
         prefix = [bos] if wanted and bos is not None else []
         sequences = []
         for number, text in enumerate(texts):
-            ids = encode_text(self.tokenizer, text)
-            ids = ids if prefix and ids[:1] == prefix else prefix + ids
             name = names[number] if names is not None else f"text {number}"
+            ids = self._ids_of(text, name)
+            ids = ids if prefix and ids[:1] == prefix else prefix + ids
             self.check_tokens(ids, name)
             if len(ids) > self.n_ctx:
                 raise PromptTooLongError(
@@ -358,6 +366,17 @@ class LanguageModel(ABC):
                 )
             sequences.append(ids)
         return sequences
+
+    def _ids_of(self, text: str, name: str) -> list[int]:
+        """The token ids of a text, those that stand for images negative."""
+        self.check_images(text, name)
+        return encode_text(self.tokenizer, text) if self.images is None else self.images.encode(text)
+
+    def check_images(self, text: str, name: str) -> None:
+        """Raise a `NoImagesError` if there is an image in the text and the model cannot read it; ``name`` is the text's."""
+        if marks_in(text) and (self.images is None or self.findings.blind is not None):
+            reason = self.findings.blind or f"{self.info.architecture} reads text only"
+            raise NoImagesError(f"{name} has an image in it, and {self.info.name} cannot read it: {reason}")
 
     def check_tokens(self, ids: Sequence[int], name: str) -> None:
         """Raise an `UnreadableTextError` if the tokenizer has given one of the tokens and the model does not have it."""

@@ -9,6 +9,7 @@ never pass through the template: no text can change what it does, and it is know
 or written by the template (`arm_lens.engine.tokens.MarkedText`).
 
 - A text is stripped if the template strips texts.
+- Images are parts of a message's content, ``{"type": "image"}``, and stand where the template writes the token for one.
 - If texts are lost, messages are rendered again with a list of parts, ``[{"type": "text", "text": ...}]``, as the templates
   of multimodal models want it.
 - If the template has no place for a system message, that message begins the first turn of the user.
@@ -30,7 +31,9 @@ from typing import Any
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
+from arm_lens.engine.images import image_token_of, pieces_of
 from arm_lens.engine.tokens import MarkedText, control_tokens, encode_text
+from arm_lens.preferences.images import Image, marks_in
 
 FIXED_DATE = datetime.date(2025, 1, 1)
 """What a chat template that asks for the date is told, unless another is given."""
@@ -79,7 +82,8 @@ class Turn:
 class Place:
     """Where a text belongs, and what is stripped of it."""
 
-    turn: int
+    text: int
+    """The number of the text: that of its turn, if there are no images, which divide turns into several texts."""
     strip_left: bool
     strip_right: bool
 
@@ -91,10 +95,32 @@ class Place:
 
 
 @dataclass(frozen=True)
-class ChatForm:
-    """What a chat template makes of a conversation with these roles: its own words, and the places of the texts."""
+class ImagePlace:
+    """Where an image belongs."""
 
-    pieces: tuple[str | Place, ...]
+    image: int
+    token: str
+    """What the template writes for it."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a template sees of a turn: its role, and the kinds of its parts, ``text`` and ``image``."""
+
+    role: str
+    parts: tuple[str, ...] = ("text",)
+
+    @property
+    def texts(self) -> int:
+        """The number of its texts."""
+        return self.parts.count("text")
+
+
+@dataclass(frozen=True)
+class ChatForm:
+    """What a chat template makes of a conversation of this shape: its own words, and the places of texts and images."""
+
+    pieces: tuple[str | Place | ImagePlace, ...]
     before_answer: str | None
     """What stands between the last text and an answer in a conversation that has one; None if that cannot be found out."""
 
@@ -103,9 +129,17 @@ class ChatForm:
         """What follows the last text."""
         return self.pieces[-1] if isinstance(self.pieces[-1], str) else ""
 
-    def fill(self, texts: Sequence[str]) -> MarkedText:
-        """The conversation with these texts."""
-        return MarkedText.joined([one if isinstance(one, str) else one.fill(texts[one.turn]) for one in self.pieces])
+    def fill(self, texts: Sequence[str], images: Sequence[Image] = ()) -> MarkedText:
+        """The conversation with these texts, and the marks of these images; by default with what the template writes."""
+
+        def filled(piece: str | Place | ImagePlace) -> str:
+            if isinstance(piece, Place):
+                return piece.fill(texts[piece.text])
+            if isinstance(piece, ImagePlace):
+                return images[piece.image].mark if images else piece.token
+            return piece
+
+        return MarkedText.joined(map(filled, self.pieces))
 
 
 def chat_text(
@@ -138,7 +172,9 @@ def chat_text(
         turns = [replace(turns[1], text=joined), *turns[2:]]
         form = chat_form(tokenizer, turns, kwargs=kwargs, date=date)
     _check_end(form, prefill)
-    return form.fill([one.text for one in turns]) + prefill
+    pieces = [piece for one in turns for piece in (pieces_of(one.text) if marks_in(one.text) else [one.text])]
+    texts = [one for one in pieces if isinstance(one, str)]
+    return form.fill(texts, [one for one in pieces if isinstance(one, Image)]) + prefill
 
 
 _FORMS: weakref.WeakKeyDictionary[PreTrainedTokenizerBase, dict[object, ChatForm]] = weakref.WeakKeyDictionary()
@@ -151,18 +187,25 @@ def chat_form(
     kwargs: Mapping[str, Any],
     date: datetime.date,
 ) -> ChatForm:
-    """Where a tokenizer's chat template puts the texts of a conversation; only their roles matter.
+    """Where a tokenizer's chat template puts the texts of a conversation; only roles matter, and where images are.
 
     Raises:
         ChatTemplateError: naming the text that has no place, or the error of the template.
     """
-    roles = [one.role for one in turns]
+    shapes = tuple(map(_shape, turns))
     settings = json.dumps(dict(kwargs), sort_keys=True, default=repr)
-    key = (str(tokenizer.chat_template), repr(tokenizer.special_tokens_map), tuple(roles), settings, date)
+    image_token = image_token_of(tokenizer)
+    key = (str(tokenizer.chat_template), repr(tokenizer.special_tokens_map), shapes, image_token, settings, date)
     known = _FORMS.setdefault(tokenizer, {})
     if key not in known:
-        known[key] = _found_form(tokenizer, turns, roles, kwargs, date)
+        known[key] = _found_form(_Template(tokenizer, kwargs, date, image_token), turns, shapes)
     return known[key]
+
+
+def _shape(turn: Turn) -> Shape:
+    if not marks_in(turn.text):
+        return Shape(turn.role)
+    return Shape(turn.role, tuple("image" if isinstance(one, Image) else "text" for one in pieces_of(turn.text)))
 
 
 def ends_of_turn(
@@ -181,74 +224,77 @@ def template_key(tokenizer: PreTrainedTokenizerBase) -> tuple[object, ...]:
     return (str(tokenizer.chat_template), repr(tokenizer.special_tokens_map), len(tokenizer))
 
 
-def _found_form(
-    tokenizer: PreTrainedTokenizerBase,
-    turns: Sequence[Turn],
-    roles: Sequence[str],
-    kwargs: Mapping[str, Any],
-    date: datetime.date,
-) -> ChatForm:
-    refusals: list[str] = []
-    for parts in (False, True):
+@dataclass(frozen=True)
+class _Template:
+    """A chat template as it is run."""
+
+    tokenizer: PreTrainedTokenizerBase
+    kwargs: Mapping[str, Any]
+    date: datetime.date
+    image_token: str | None
+    """What it writes for an image; None if the model reads text only."""
+
+    def pieces(self, shapes: Sequence[Shape], edge: str, *, parts: bool, end: bool) -> list[str | Place | ImagePlace]:
+        """What it writes of marks in place of texts, cut at the marks and at the images."""
+        count = sum(one.texts for one in shapes)
+        text = self.rendered(
+            shapes, [f"{edge}\ue000{number}\ue001{edge}" for number in range(count)], parts=parts, end=end
+        )
+        token = self.image_token if any("image" in one.parts for one in shapes) else None
+        return _numbered(_pieces(text), token)
+
+    def rendered(self, shapes: Sequence[Shape], texts: Sequence[str], *, parts: bool, end: bool) -> str:
+        """What it writes of a conversation of this shape; ``parts`` makes contents lists of parts."""
+        left, messages = iter(texts), []
+        for one in shapes:
+            of_turn = [{"type": kind} | ({"text": next(left)} if kind == "text" else {}) for kind in one.parts]
+            messages.append({"role": one.role, "content": of_turn if parts else of_turn[0]["text"]})
+        template = _on_day(self.tokenizer.get_chat_template(), self.date)
+        untyped: Any = self.tokenizer.apply_chat_template
+        kwargs = dict(self.kwargs)
+        return str(untyped(messages, chat_template=template, tokenize=False, add_generation_prompt=end, **kwargs))
+
+
+def _found_form(template: _Template, turns: Sequence[Turn], shapes: Sequence[Shape]) -> ChatForm:
+    turn_of = [number for number, one in enumerate(shapes) for _ in range(one.texts)]
+    images, refusals = sum(one.parts.count("image") for one in shapes), list[str]()
+    for parts in (True,) if images else (False, True):
         try:
-            bare, pieces = (
-                _pieces(_rendered(tokenizer, roles, _marks(len(roles), edge), kwargs, date, parts=parts, end=True))
-                for edge in ("", EDGE)
-            )
+            bare, pieces = (template.pieces(shapes, edge, parts=parts, end=True) for edge in ("", EDGE))
         except FAILURES as error:
             refusals.append(f"the chat template refuses the conversation: {error}")
             continue
-        places = [one.turn for one in pieces if isinstance(one, Place)]
-        missing = [one.name for number, one in enumerate(turns) if number not in places]
+        places = [one.text for one in pieces if isinstance(one, Place)]
+        missing = dict.fromkeys(turns[turn].name for text, turn in enumerate(turn_of) if text not in places)
+        seen = sum(isinstance(one, ImagePlace) for one in pieces)
         if missing:
-            refusals.append(f"the chat template leaves out {', '.join(missing[:3])}")
-        elif places[-1] != len(turns) - 1:
-            refusals.append(f"the chat template puts {turns[-1].name} before {turns[places[-1]].name}")
+            refusals.append(f"the chat template leaves out {', '.join([*missing][:3])}")
+        elif turn_of[places[-1]] != len(turns) - 1:
+            refusals.append(f"the chat template puts {turns[-1].name} before {turns[turn_of[places[-1]]].name}")
+        elif seen != images:
+            refusals.append(f"the chat template writes {seen} of {images} images")
         elif [one for one in pieces if isinstance(one, str)] != [one for one in bare if isinstance(one, str)]:
             refusals.append("the chat template rewrites texts")
-        elif (reason := _rewriting(tokenizer, pieces, roles, kwargs, date, parts=parts)) is not None:
+        elif (reason := _rewriting(template, pieces, shapes, parts=parts)) is not None:
             refusals.append(reason)
         else:
-            return ChatForm(tuple(pieces), _before_answer(tokenizer, roles, kwargs, date, parts))
+            return ChatForm(tuple(pieces), _before_answer(template, shapes, parts))
     raise ChatTemplateError(
         f"{refusals[0]}; use a tokenizer with another chat template, or ask without it, by a judge template with chat=False"
     )
 
 
 def _rewriting(
-    tokenizer: PreTrainedTokenizerBase,
-    pieces: Sequence[str | Place],
-    roles: Sequence[str],
-    kwargs: Mapping[str, Any],
-    date: datetime.date,
-    *,
-    parts: bool,
+    template: _Template, pieces: Sequence[str | Place | ImagePlace], shapes: Sequence[Shape], *, parts: bool
 ) -> str | None:
     """Why texts cannot be put in place of the marks: the template changes, shortens or refuses them; None if they can."""
-    samples = [SAMPLE.format(number=number) for number in range(len(roles))]
+    samples = [SAMPLE.format(number=number) for number in range(sum(one.texts for one in shapes))]
     try:
-        rendered = _rendered(tokenizer, roles, samples, kwargs, date, parts=parts, end=True)
+        rendered = template.rendered(shapes, samples, parts=parts, end=True)
     except FAILURES as error:
         return f"the chat template refuses texts: {error}"
     expected = ChatForm(tuple(pieces), None).fill(samples)
     return None if rendered == expected else "the chat template rewrites texts"
-
-
-def _rendered(
-    tokenizer: PreTrainedTokenizerBase,
-    roles: Sequence[str],
-    texts: Sequence[str],
-    kwargs: Mapping[str, Any],
-    date: datetime.date,
-    *,
-    parts: bool,
-    end: bool,
-) -> str:
-    contents = [[{"type": "text", "text": text}] for text in texts] if parts else texts
-    messages = [{"role": role, "content": content} for role, content in zip(roles, contents, strict=True)]
-    template = _on_day(tokenizer.get_chat_template(), date)
-    untyped: Any = tokenizer.apply_chat_template
-    return str(untyped(messages, chat_template=template, tokenize=False, add_generation_prompt=end, **dict(kwargs)))
 
 
 def _on_day(template: str, date: datetime.date) -> str:
@@ -264,10 +310,6 @@ def _on_day(template: str, date: datetime.date) -> str:
     return fixed
 
 
-def _marks(count: int, edge: str = EDGE) -> list[str]:
-    return [f"{edge}\ue000{number}\ue001{edge}" for number in range(count)]
-
-
 def _pieces(text: str) -> list[str | Place]:
     """A rendered text, cut at the marks."""
     pieces: list[str | Place] = []
@@ -280,21 +322,27 @@ def _pieces(text: str) -> list[str | Place]:
     return [one for one in [*pieces, text[start:]] if one]
 
 
-def _before_answer(
-    tokenizer: PreTrainedTokenizerBase,
-    roles: Sequence[str],
-    kwargs: Mapping[str, Any],
-    date: datetime.date,
-    parts: bool,
-) -> str | None:
+def _numbered(pieces: Sequence[str | Place], token: str | None) -> list[str | Place | ImagePlace]:
+    """The pieces, with the template's words cut at what it writes for images."""
+    if token is None:
+        return [*pieces]
+    found: list[str | Place | ImagePlace] = []
+    for piece in pieces:
+        for number, words in enumerate(piece.split(token) if isinstance(piece, str) else ()):
+            images = sum(isinstance(one, ImagePlace) for one in found)
+            found += [*([ImagePlace(images, token)] if number else []), *([words] if words else [])]
+        found += [] if isinstance(piece, str) else [piece]
+    return found
+
+
+def _before_answer(template: _Template, shapes: Sequence[Shape], parts: bool) -> str | None:
     try:
-        marks = _marks(len(roles) + 1)
-        text = _rendered(tokenizer, [*roles, "assistant"], marks, kwargs, date, parts=parts, end=False)
+        pieces = template.pieces([*shapes, Shape("assistant")], EDGE, parts=parts, end=False)
     except FAILURES:
         return None
-    pieces = _pieces(text)
-    order = [one.turn if isinstance(one, Place) else one for one in pieces]
-    question, answer = len(roles) - 1, len(roles)
+    order = [one.text if isinstance(one, Place) else one for one in pieces]
+    answer = sum(one.texts for one in shapes)
+    question = answer - 1
     if answer not in order or question not in order[: order.index(answer)]:
         return None
     between = pieces[order.index(answer) - 1]

@@ -271,6 +271,8 @@ class _Encoder:
     options: QuestionOptions
 
     def __call__(self, question: Question, context: Sequence[Question]) -> list[int]:
+        for one in (question, *context):
+            self.model.check_images(one.text, one.name)
         text = render_question(self.model.tokenizer, self.options, question, context)
         text = text.between(0, len(text) - len(self.overlap))
         return self.model.encode([text], chat=self.chat, names=[question.name])[0]
