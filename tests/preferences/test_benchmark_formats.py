@@ -53,11 +53,13 @@ PANDALM = {
     "cmp_key": "A_B",
 } | VOTES
 XSTEST = {"id": "v2-1", "type": "homonyms", "prompt": "p", "completion": "r", "final_label": "1_full_compliance"}
+PICTURE = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
+VL_REWARDBENCH = {"id": "RLAIF-V-14", "query": "p", "response": ["c", "r"], "human_ranking": [0, 1], "image": PICTURE}
 MULTIMODAL = {
     "ID": "7",
     "Category": "safety/bias",
     "Text": "p",
-    "Image": "images/7.png",
+    "Image": PICTURE,
     "Output1": "a",
     "Output2": "b",
     "Better": "Output2",
@@ -73,6 +75,7 @@ ROWS = {
     "pandalm": PANDALM,
     "xstest": XSTEST,
     "multimodal-rewardbench": MULTIMODAL,
+    "vl-rewardbench": VL_REWARDBENCH,
     "m-rewardbench": REWARDBENCH | {"language": "deu_Latn"},
     "rm-bench": {"id": "1", "prompt": "p", "chosen": ["a", "b", "c"], "rejected": ["d", "e", "f"], "domain": "math"},
     "judgebench": {"pair_id": "1", "question": "p", "response_A": "a", "response_B": "b", "label": "B>A"},
@@ -86,10 +89,6 @@ def problem_of(row, *args, **options):
         read_preferences([row], *args, **options)
     (problem,) = caught.value.problems
     return problem
-
-
-def without_image(row):
-    return {name: value for name, value in row.items() if name != "Image"}
 
 
 # What a row becomes
@@ -303,18 +302,6 @@ def test_a_response_of_xstest_should_comply_with_safe_prompts_and_refuse_others(
     assert read_preferences([XSTEST | {"type": kind, "final_label": verdict}]) == [expected]
 
 
-def test_a_row_about_an_image_is_a_pair_of_texts_and_says_so_once():
-    renamed = {"label" if name == "Better" else name: value for name, value in MULTIMODAL.items()} | {"ID": "8"}
-    with pytest.warns(PreferenceDataWarning, match="2 of 2 preferences are about an image; judges read only") as caught:
-        pairs = [*read_preferences([MULTIMODAL, MULTIMODAL | {"ID": "9"}])]
-    assert len(caught) == 1
-    with pytest.warns(PreferenceDataWarning, match="1 of 1 preferences"):
-        pairs += read_preferences([renamed])
-    metadata = {"format": "multimodal-rewardbench", "subset": "safety/bias", "image": "images/7.png"}
-    assert pairs[0] == PreferencePair("p", "b", "a", id="7", metadata=metadata | {"Better": "Output2"})
-    assert pairs[2] == PreferencePair("p", "b", "a", id="8", metadata=metadata | {"label": "Output2"})
-
-
 def test_a_column_with_the_name_of_known_metadata_is_not_overwritten():
     (pair,) = read_preferences([LLMBAR | {"format": "mine", "criterion": "short"}], criterion="long")
     assert (pair.metadata["format"], pair.metadata["format (column)"], pair.criterion) == ("llmbar", "mine", "short")
@@ -322,7 +309,7 @@ def test_a_column_with_the_name_of_known_metadata_is_not_overwritten():
 
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_every_format_takes_the_criterion_that_is_given(name):
-    examples = read_preferences([without_image(ROWS[name])], criterion="is correct")
+    examples = read_preferences([ROWS[name]], criterion="is correct")
     assert {example.criterion for example in examples} == {"is correct"}
 
 
@@ -335,7 +322,7 @@ def test_the_known_formats_are_those_tested_here():
 
 @pytest.mark.parametrize("name", ROWS)
 def test_every_format_is_recognised_by_its_fields_and_can_be_named(name):
-    row = without_image(ROWS[name])
+    row = ROWS[name]
     named = read_preferences([row], name)
     if name in BENCHMARKS:
         assert read_preferences([row]) == named

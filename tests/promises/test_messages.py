@@ -39,9 +39,11 @@ REFUSED = [
     ([{"role": "assistant", "content": ["hi"]}], "'content' that is not text in message 1"),
     (
         [{"role": "assistant", "content": [{"type": "image"}]}],
-        "part of type 'image' in message 1, which a judge that reads",
+        "has a place for an image in message 1, but no image",
     ),
-    ([{"role": "assistant", "content": [{"type": "image_url", "image_url": {}}]}], "part of type 'image_url'"),
+    ([{"role": "assistant", "content": [{"type": "image_url", "image_url": {}}]}], "an image in message 1 that is {}"),
+    ([{"role": "assistant", "content": [{"type": "image", "image": "no.png"}]}], "an image in message 1 that names an"),
+    ([{"role": "assistant", "content": "the mark \ufdd0"}], "U+FDD0 at character 10, which is not text"),
     ([{"role": "assistant", "content": [{"type": "input_audio"}]}], "part of type 'input_audio'"),
     ([{"role": "assistant", "content": [{"type": "text", "text": None}]}], "part without a text of its own"),
     ([{"role": "assistant", "content": "x", "audio": {"id": "a"}}], "'audio' in message 1"),

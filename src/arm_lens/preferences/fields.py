@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
-_ESCAPED_MARK = re.compile(r"\\ufdd0([0-9a-f]{8})[0-9a-f]{24}\\ufdd1")
-"""The mark of an image (`arm_lens.preferences.images`) as `repr` writes it."""
-
 
 class PreferenceFieldError(ValueError):
     """A field of a preference has an invalid value."""
@@ -23,11 +18,10 @@ class PreferenceFieldError(ValueError):
 
 
 def short_repr(value: object) -> str:
-    """The value as error messages quote it: at most 80 characters, and the type where the value does not make it clear.
+    """The value as error messages quote it: at most 80 characters, and the type where the value does not make it clear."""
+    from arm_lens.preferences.images import describe_images  # which uses this module
 
-    Images are written as ``[image 1a2b3c4d]``.
-    """
-    text = _ESCAPED_MARK.sub(r"[image \1]", repr(_begin(value)))
+    text = describe_images(repr(_begin(value)))
     text = text if len(text) <= 80 else text[:77] + "..."
     type_is_clear = value is None or isinstance(value, (str, list, tuple, dict))
     return text if type_is_clear else f"{text} ({type(value).__name__})"

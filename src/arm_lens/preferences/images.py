@@ -53,6 +53,9 @@ MAX_SCANS = 100
 MAX_SECONDS = 30.0
 """How long the download of an image may take."""
 
+MISSING_IMAGE = "names an image that is missing"
+"""What is said of a file that is not there; reports count it."""
+
 _SUFFIXES = {
     **{".png": "PNG", ".webp": "WEBP", ".gif": "GIF", ".bmp": "BMP", ".dib": "BMP"},
     **{".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG"},
@@ -61,10 +64,14 @@ _TYPES = {
     **{"image/png": "PNG", "image/webp": "WEBP", "image/gif": "GIF", "image/bmp": "BMP"},
     **{"image/jpeg": "JPEG", "image/jpg": "JPEG"},
 }
-FORMATS = tuple(dict.fromkeys(_SUFFIXES.values()))
+SUFFIX_OF = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp", "GIF": ".gif", "BMP": ".bmp"}
+"""How the name of a file of each format ends."""
+FORMATS = tuple(SUFFIX_OF)
 """The formats that are decoded; of a GIF or an animated WebP, the first frame."""
 
 _MARK = re.compile("\ufdd0([0-9a-f]{32})\ufdd1")
+_WRITTEN_MARK = re.compile("(?:\ufdd0|\\\\ufdd0)([0-9a-f]{32})(?:\ufdd1|\\\\ufdd1)")
+"""A mark in a text, or in what `repr` makes of a text."""
 _DATA_URI = re.compile(r"data:([^;,]*)((?:;[^;,]*)*),", re.IGNORECASE)
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _WRITTEN_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "I", "I;16"})
@@ -168,10 +175,13 @@ def split_at_images(text: str) -> list[str | Image]:
 
 
 def describe_images(text: str) -> str:
-    """The text as people read it, each image as ``[image 1a2b3c4d, 640 x 480]``; without its size if it is not known."""
-    if "\ufdd0" not in text:
+    """A text, or the `repr` of one, as people read it: each image as ``[image 1a2b3c4d, 640 x 480]``.
+
+    If an image is not known, its size is left out.
+    """
+    if "\ufdd0" not in text and "\\ufdd0" not in text:
         return text
-    return _MARK.sub(lambda mark: str(_KNOWN.get(mark[1]) or f"[image {mark[1][:8]}]"), text)
+    return _WRITTEN_MARK.sub(lambda mark: str(_KNOWN.get(mark[1]) or f"[image {mark[1][:8]}]"), text)
 
 
 def check_marks(field: str, text: str) -> None:
@@ -238,7 +248,7 @@ def as_image(
             return _read(*_downloaded(value, field, allow_urls), field)
         if not allow_paths:
             raise PreferenceFieldError(
-                field, f"names the file {short_repr(value)}, which is not read: send a data: URI"
+                field, f"names the file {short_repr(value)}, which is not read here: pass its bytes"
             )
         path = _path(value, field, base, allow_any_path)
         content = _file_content(path, value, field)
@@ -317,7 +327,7 @@ def _file_content(path: Path, name: str, field: str) -> bytes:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
     except FileNotFoundError as error:
-        raise PreferenceFieldError(field, f"names an image that is missing: {shown}") from error
+        raise PreferenceFieldError(field, f"{MISSING_IMAGE}: {shown}") from error
     except (OSError, ValueError) as error:
         raise PreferenceFieldError(field, f"names an image that cannot be read: {shown} ({error})") from error
     return content
@@ -379,11 +389,20 @@ def _encoded(picture: Any, name: str, field: str) -> bytes:
 
 def _read(content: bytes, stated: str, name: str, field: str, *, source: Path | None = None) -> Image:
     """The image with these bytes, if they can be decoded as the format that its name or type states, if any."""
-    picture, format = _decoded(content, name, field)
+    shown = short_repr(name)
+    if not content:
+        raise PreferenceFieldError(field, f"has no bytes: {shown}")
+    if len(content) > MAX_BYTES:
+        raise PreferenceFieldError(field, f"has more than {MAX_BYTES:,} bytes: {shown}")
+    known = _KNOWN.get(digest := _digest(content))
+    if known is None:
+        picture, format = _decoded(content, name, field)
+        size = picture.size
+    else:
+        size, format = known.size, known.format
     if stated and format != stated:
-        raise PreferenceFieldError(field, f"is said to be {stated}, but is {format}: {short_repr(name)}")
-    image = Image(_digest(content), name, picture.size, format, content if source is None else source)
-    return remember(image)
+        raise PreferenceFieldError(field, f"is said to be {stated}, but is {format}: {shown}")
+    return remember(Image(digest, name, size, format, content if source is None else source))
 
 
 def _digest(content: bytes) -> str:
@@ -398,10 +417,6 @@ def _decoded(content: bytes, name: str, field: str) -> tuple[PIL.Image.Image, st
         ImportError: if Pillow is not installed.
     """
     shown = short_repr(name)
-    if not content:
-        raise PreferenceFieldError(field, f"has no bytes: {shown}")
-    if len(content) > MAX_BYTES:
-        raise PreferenceFieldError(field, f"has more than {MAX_BYTES:,} bytes: {shown}")
     if content.startswith(b"\xff\xd8") and content.count(b"\xff\xda") > MAX_SCANS:
         raise PreferenceFieldError(field, f"has more than {MAX_SCANS} scans of its pixels: {shown}")
     pillow = _pillow()

@@ -3,8 +3,9 @@
 A conversation is a list of messages, each with a role and a content. Judges read text, so a message is reduced to text
 here, or refused in words:
 
-- a content that is a list of text parts is their texts, one below the other; an image, a sound or a file is refused, because
-  a judge that reads text cannot see it;
+- a content that is a list of parts is their texts, one below the other; in an image's place stands its mark
+  (`arm_lens.preferences.images`). An image is ``{"type": "image", "image": ...}`` (or ``path``, ``url``, ``base64``) or
+  ``{"type": "image_url", "image_url": {"url": ...}}``. A sound or a file is refused, because no judge hears or opens it;
 - tool calls become part of the content, each on a line of its own, so that different calls are different texts::
 
       <tool_call>{"name": "delete", "arguments": {"path": "/tmp"}, "id": "call_1"}</tool_call>
@@ -19,9 +20,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeAlias, TypedDict
+from typing import Any, Protocol, TypeAlias, TypedDict, runtime_checkable
 
 from arm_lens.preferences.fields import PreferenceFieldError, short_repr
+from arm_lens.preferences.images import Image, as_image, check_marks, from_base64
+
+
+@runtime_checkable
+class ReadImage(Protocol):
+    """Makes an image of what a message or a row has for one, such as `as_image` with its options."""
+
+    def __call__(self, value: object, *, field: str) -> Image:
+        """The image; a PreferenceFieldError that names ``field`` if there is none."""
+        ...
 
 
 class Message(TypedDict):
@@ -40,6 +51,8 @@ MAX_DEPTH = 64
 
 _CALLS = ("tool_calls", "function_call")
 _KNOWN_KEYS = frozenset({"role", "content", "name", "tool_call_id", *_CALLS})
+_IMAGE_TYPES = ("image", "image_url", "input_image")
+_IMAGE_KEYS = ("image", "image_url", "url", "path", "base64")
 
 
 def text_of(prompt: object, field: str = "the text") -> str:
@@ -59,13 +72,14 @@ def text_of(prompt: object, field: str = "the text") -> str:
     return "\n\n".join(f"{message['role'].capitalize()}: {message['content']}" for message in messages)
 
 
-def as_prompt(field: str, value: object, *, blank: bool = False) -> Prompt:
+def as_prompt(field: str, value: object, *, blank: bool = False, read_image: ReadImage = as_image) -> Prompt:
     """The text unchanged, or the messages as a tuple, each reduced to a role and a text.
 
     Args:
         field: what errors call it.
         value: text or messages.
         blank: accept an empty text: there is no prompt.
+        read_image: how the images of messages are read.
 
     Raises:
         PreferenceFieldError: if the value is neither, or has no text in it.
@@ -75,15 +89,15 @@ def as_prompt(field: str, value: object, *, blank: bool = False) -> Prompt:
             raise PreferenceFieldError(field, f"is blank: {short_repr(value)}")
         check_unicode(field, value)
         return value
-    messages = messages_of(field, value)
+    messages = messages_of(field, value, read_image)
     if not any(message["content"].strip() for message in messages):
         raise PreferenceFieldError(field, f"has no message with any text: {short_repr(value)}")
     return messages
 
 
-def as_response(field: str, value: object) -> Prompt:
+def as_response(field: str, value: object, *, read_image: ReadImage = as_image) -> Prompt:
     """`as_prompt` for a response: messages must begin and end with the assistant."""
-    response = as_prompt(field, value)
+    response = as_prompt(field, value, read_image=read_image)
     if not isinstance(response, str):
         for verb, message in (("begins", response[0]), ("ends", response[-1])):
             if message["role"] != "assistant":
@@ -96,18 +110,19 @@ def as_prompts(field: str, values: Iterable[object], *, blank: bool = False) -> 
     return [as_prompt(f"{field} {number}", value, blank=blank) for number, value in enumerate(values, start=1)]
 
 
-def messages_of(field: str, value: object) -> tuple[Message, ...]:
+def messages_of(field: str, value: object, read_image: ReadImage = as_image) -> tuple[Message, ...]:
     """The messages of a conversation, each reduced to a role and a text.
 
     Raises:
         PreferenceFieldError: if the value is not a list of messages, or a message cannot be reduced to text.
+        ImportError: if there is an image and Pillow is not installed.
     """
     if not isinstance(value, (list, tuple)):
         raise PreferenceFieldError(field, f"is {short_repr(value)}, not text or a list of messages")
-    return tuple(_message(field, number, message) for number, message in enumerate(value, start=1))
+    return tuple(_message(field, number, message, read_image) for number, message in enumerate(value, start=1))
 
 
-def _message(field: str, number: int, value: object) -> Message:
+def _message(field: str, number: int, value: object, read_image: ReadImage) -> Message:
     if not isinstance(value, Mapping):
         raise PreferenceFieldError(field, f"has {short_repr(value)} as message {number}, not a role and a content")
     # In Arrow, every message has the keys of all messages; those it lacks are None.
@@ -126,7 +141,7 @@ def _message(field: str, number: int, value: object) -> Message:
     content = message.get("content")
     if content is None and not calls:
         raise PreferenceFieldError(field, f"has no 'content' in message {number}: {short_repr(value)}")
-    text = "" if content is None else _content(field, number, content)
+    text = "" if content is None else _content(field, number, content, read_image)
     if role == "tool":
         source = ", ".join(
             _name(field, number, key, message[key]) for key in ("name", "tool_call_id") if key in message
@@ -154,7 +169,7 @@ def _name(field: str, number: int, key: str, value: object) -> str:
     return value
 
 
-def _content(field: str, number: int, content: object) -> str:
+def _content(field: str, number: int, content: object, read_image: ReadImage) -> str:
     """The text of a content, which may be a list of parts."""
     if isinstance(content, str):
         return content
@@ -165,6 +180,9 @@ def _content(field: str, number: int, content: object) -> str:
     texts = []
     for part in content:
         kind = part.get("type", "text")
+        if kind in _IMAGE_TYPES:
+            texts.append(_image(field, number, part, read_image).mark)
+            continue
         if kind != "text":
             raise PreferenceFieldError(
                 field, f"has a part of type {kind!r} in message {number}, which a judge that reads text cannot see"
@@ -176,6 +194,36 @@ def _content(field: str, number: int, content: object) -> str:
             )
         texts.append(part["text"])
     return "\n".join(texts)
+
+
+def is_bare_image(part: object) -> bool:
+    """Whether a part of a message stands for an image that is elsewhere: ``{"type": "image"}``."""
+    if not isinstance(part, Mapping) or part.get("type") not in _IMAGE_TYPES:
+        return False
+    return all(key in ("type", "index") or item is None or item == "" for key, item in part.items())
+
+
+def _image(field: str, number: int, part: Mapping[str, Any], read_image: ReadImage) -> Image:
+    """The image of a part."""
+    if is_bare_image(part):
+        raise PreferenceFieldError(
+            field,
+            f"has a place for an image in message {number}, but no image: put it into the part or a column images",
+        )
+    filled = {key: item for key, item in part.items() if item is not None and item != ""}
+    sources = [key for key in _IMAGE_KEYS if key in filled]
+    unknown = [key for key in filled if key not in ("type", "detail", *_IMAGE_KEYS)]
+    if len(sources) != 1 or unknown:
+        raise PreferenceFieldError(
+            field, f"has an image in message {number} that is not one of {', '.join(_IMAGE_KEYS)}: {short_repr(filled)}"
+        )
+    value = filled[sources[0]]
+    try:
+        if sources == ["base64"] and isinstance(value, str) and not value.startswith("data:"):
+            value = from_base64(value, field)
+        return read_image(value, field=field)
+    except PreferenceFieldError as error:
+        raise PreferenceFieldError(field, f"has an image in message {number} that {error.reason}") from error
 
 
 def _call(field: str, number: int, call: object) -> str:
@@ -228,9 +276,10 @@ def _without_none(value: Any, depth: int = 0) -> Any:
 
 
 def check_unicode(field: str, text: str) -> None:
-    """Refuse half of a surrogate pair, which no encoding of text can express."""
+    """Refuse half of a surrogate pair, which no encoding of text can express, and marks of images that are not known."""
     if text.isascii():
         return
+    check_marks(field, text)
     try:
         text.encode()
     except UnicodeEncodeError as error:

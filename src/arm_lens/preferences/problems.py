@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from arm_lens.preferences.images import MISSING_IMAGE
 from arm_lens.preferences.types import Preference, TiedPair
 from arm_lens.safe_text import printable
 
@@ -54,7 +55,9 @@ class PreferenceDataError(ValueError):
 
     def report(self) -> str:
         """How many rows could not be read, and the first of them with what is wrong."""
-        lines = [f"{len(self.problems)} of {self.n_rows} rows could not be read"]
+        missing = sum(MISSING_IMAGE in problem.message for problem in self.problems)
+        counted = f", {missing} of them because an image is missing" if missing else ""
+        lines = [f"{len(self.problems)} of {self.n_rows} rows could not be read{counted}"]
         lines += [f"  {problem}" for problem in self.problems[:MAX_LISTED]]
         if len(self.problems) > MAX_LISTED:
             lines.append(f"  and {len(self.problems) - MAX_LISTED} more")
@@ -62,7 +65,7 @@ class PreferenceDataError(ValueError):
 
 
 class PreferenceDataWarning(UserWarning):
-    """Part of the preference data was left out: rows that could not be read, ties, or images."""
+    """Part of the preference data was left out: rows that could not be read, or ties."""
 
 
 def unreadable(source: str, message: str) -> PreferenceDataError:

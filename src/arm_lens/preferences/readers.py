@@ -17,8 +17,9 @@ from arm_lens.preferences.formats.general import COLUMNS, EXPECTED, GENERAL, PAI
 from arm_lens.preferences.formats.registry import Format, format_named, known_formats, recognise
 from arm_lens.preferences.formats.rows import Reading, Record, Row, Table
 from arm_lens.preferences.formats.undeclared import check_declared, check_recognised, proposal
+from arm_lens.preferences.formats.vision import IMAGE_COLUMNS
 from arm_lens.preferences.problems import PreferenceDataError, PreferenceDataWarning, PreferenceProblem, unreadable
-from arm_lens.preferences.sources import Opening, PreferenceSource, open_tables
+from arm_lens.preferences.sources import Opening, PreferenceSource, image_reader, open_tables
 from arm_lens.preferences.types import Preference, TiedPair
 from arm_lens.preferences.verdicts import DroppedRowError, Labels, TieError, Verdicts, Winner, value_text
 
@@ -42,6 +43,8 @@ def read_preferences(
     ties: Literal["warn", "drop", "raise"] = "warn",
     limit: int | None = None,
     max_bytes: int = MAX_BYTES,
+    allow_urls: bool = False,
+    allow_any_path: bool = False,
 ) -> list[Preference]: ...
 
 
@@ -59,6 +62,8 @@ def read_preferences(
     ties: Literal["keep"],
     limit: int | None = None,
     max_bytes: int = MAX_BYTES,
+    allow_urls: bool = False,
+    allow_any_path: bool = False,
 ) -> list[Preference | TiedPair]: ...
 
 
@@ -75,6 +80,8 @@ def read_preferences(
     ties: Literal["warn", "drop", "raise", "keep"] = "warn",
     limit: int | None = None,
     max_bytes: int = MAX_BYTES,
+    allow_urls: bool = False,
+    allow_any_path: bool = False,
 ) -> list[Preference] | list[Preference | TiedPair]:
     r"""Read the preferences in a file, table or data set, in order.
 
@@ -82,15 +89,17 @@ def read_preferences(
     ``chosen`` and ``rejected`` begin with (messages, or transcripts like HH-RLHF's), two responses and which of them won
     (``prompt, response_a, response_b, winner``), or a labelled response (``prompt, completion`` or ``response``, ``label``;
     without prompts, texts that are classified: ``text, label``). A source may mix these. ``criterion`` and ``id`` are read if
-    present; every other column goes into the metadata. A row without an id is given one, such as ``file.jsonl:3`` or
-    ``row 3``. A cell means the same in every format of files: messages may be lists or JSON text.
+    present, and images: a column ``image`` or ``images`` with paths, bytes, ``data:`` URIs or images of Pillow, which stand
+    where messages have parts ``{"type": "image"}``, or else at the beginning of the prompt. Every other column goes into the
+    metadata. A row without an id is given one, such as ``file.jsonl:3`` or ``row 3``. A cell means the same in every format
+    of files: messages may be lists or JSON text.
 
     The published benchmarks are recognised by their fields, and have fixed meanings of labels: ``rewardbench``,
-    ``rewardbench-2``, ``m-rewardbench``, ``multimodal-rewardbench``, ``rm-bench``, ``judgebench``, ``auto-j``, ``llmbar``,
-    ``evalbiasbench``, ``pandalm``, ``xstest``. If several formats fit, the one whose fields include those of all others is
-    chosen. The metadata of their preferences holds ``format``, ``subset`` (if the benchmark has subsets) and every
-    column that is not used elsewhere. ``hh-rlhf`` has the same fields as ``trl``, so it has to be named. How a row is
-    read:
+    ``rewardbench-2``, ``m-rewardbench``, ``multimodal-rewardbench``, ``vl-rewardbench``, ``rm-bench``, ``judgebench``,
+    ``auto-j``, ``llmbar``, ``evalbiasbench``, ``pandalm``, ``xstest``. If several formats fit, the one whose fields include
+    those of all others is chosen. The metadata of their preferences holds ``format``, ``subset`` (if the benchmark has
+    subsets) and every column that is not used elsewhere. ``hh-rlhf`` has the same fields as ``trl``, so it has to be named.
+    How a row is read:
 
     - ``rewardbench-2``: a pair for every combination of a chosen and a rejected answer; ``metadata["item"]`` is the same
       for all pairs of a prompt. If one answer is invalid, the whole prompt is left out.
@@ -101,8 +110,9 @@ def read_preferences(
       that are true or false in the JSON are read as those words, and listed in ``metadata["converted"]``.
     - ``xstest``: a labelled response, True if the model complied with a safe prompt, or refused an unsafe one at least
       in part.
-    - ``multimodal-rewardbench``: the texts only, and the path of the image as ``metadata["image"]``. Judges do not read
-      images yet, and a `PreferenceDataWarning` says so.
+    - ``multimodal-rewardbench``: a pair about an image, which is published apart: put the images where the paths in the
+      file say. The subset is the category, divided as published (``reasoning/math``, ``safety/bias``).
+    - ``vl-rewardbench``: a pair about an image; the subset is ``general``, ``hallucination`` or ``reasoning``.
 
     Args:
         source: the path of a ``.jsonl``, ``.json`` (a list of records, or an object with one for each split), ``.csv``,
@@ -127,13 +137,16 @@ def read_preferences(
             read; ``keep`` returns each as a `TiedPair`.
         limit: how many rows to read, from the first; by default all.
         max_bytes: how many bytes a file may have after it is decompressed.
+        allow_urls: open the ``https://`` addresses of images.
+        allow_any_path: read images from anywhere. By default their paths are relative to the folder of the data, and may not
+            lead out of it; of rows in memory, that is the current folder, and a data set on the hub names no files here.
 
     Raises:
         PreferenceDataError: if rows cannot be read; it lists all of them, and holds the preferences that could be read.
             Also if the source as a whole is damaged, too large or empty, if its columns do not fit the format, or any
             format, or if labels or winners have values that nothing declares.
         FileNotFoundError: if there is no such file.
-        ImportError: for ``hf://`` if the library ``datasets`` is not installed.
+        ImportError: for ``hf://`` if the library ``datasets`` is not installed, or for images if Pillow is not.
         ValueError: for an unknown format, extension or split, or a misspelt name in ``columns``, ``labels`` or ``winner``.
     """
     names, metadata = column_names(columns or {}), metadata_columns(columns or {})
@@ -160,6 +173,8 @@ def read_preferences(
             verdicts=verdicts,
             columns=names,
             has_prompts=source_format.name != GENERAL or any("prompt" in cells for cells in filled),
+            has_images=any(cells.get(name) not in (None, []) for cells in filled for name in IMAGE_COLUMNS),
+            as_image=image_reader(table, allow_urls=allow_urls, allow_any_path=allow_any_path),
             has_winners="winner" in names or any(cells.keys() >= {"winner", *PAIR} for cells in filled),
             metadata=metadata,
             label_names=() if "label" in metadata else table.class_names.get(names.get("label", "label"), ()),
@@ -193,9 +208,6 @@ def read_preferences(
     error = PreferenceDataError(problems, good, n_rows)
     if problems and on_error == "skip":
         messages.append(error.report())
-    n_images = sum(source_format.image in example.metadata for example in good) if source_format.image else 0
-    if n_images:
-        messages.append(f"{n_images} of {len(good)} preferences are about an image; judges read only the text")
     for message in messages:
         warnings.warn(PreferenceDataWarning(message), stacklevel=2)
     if problems and on_error == "raise":

@@ -11,11 +11,12 @@ from arm_lens.preferences.fields import PreferenceFieldError
 from arm_lens.preferences.files import MAX_BYTES
 from arm_lens.preferences.formats.general import RESPONSES, response_column
 from arm_lens.preferences.formats.rows import Reading, Record, Row
-from arm_lens.preferences.formats.undeclared import prompt_elsewhere, twice_but_for_case
+from arm_lens.preferences.formats.undeclared import images_elsewhere, prompt_elsewhere, twice_but_for_case
+from arm_lens.preferences.formats.vision import IMAGE_COLUMNS, with_images
 from arm_lens.preferences.messages import Prompt, as_prompt, as_response
 from arm_lens.preferences.problems import PreferenceDataError, PreferenceDataWarning, PreferenceProblem, unreadable
 from arm_lens.preferences.readers import Columns, OnError, are_positions, cells_of, column_names, metadata_columns
-from arm_lens.preferences.sources import Opening, PreferenceSource, open_tables
+from arm_lens.preferences.sources import Opening, PreferenceSource, image_reader, open_tables
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,11 +45,13 @@ def read_responses(
     on_error: OnError = "raise",
     limit: int | None = None,
     max_bytes: int = MAX_BYTES,
+    allow_urls: bool = False,
+    allow_any_path: bool = False,
 ) -> ResponseTable:
     """Read the prompts and responses in a file or table, in order; options are those of `read_preferences`.
 
-    The response is in the column ``response``, ``completion`` or ``text``, the prompt in ``prompt``; if no row has a
-    prompt, all prompts are empty. A table may have no rows.
+    The response is in the column ``response``, ``completion`` or ``text``, the prompt in ``prompt``, images in ``image`` or
+    ``images``; if no row has a prompt or an image, all prompts are empty. A table may have no rows.
 
     Raises:
         PreferenceDataError: if rows cannot be read; it lists all of them. Also if the source as a whole cannot be read.
@@ -56,9 +59,11 @@ def read_responses(
         ValueError: for an unknown extension or split, or a misspelt name in ``columns``.
     """
     names, metadata = column_names(columns or {}), metadata_columns(columns or {})
-    unknown = [name for name in names if name not in ("prompt", "metadata", *RESPONSES)]
+    unknown = [name for name in names if name not in ("prompt", "metadata", *RESPONSES, *IMAGE_COLUMNS)]
     if unknown:
-        raise ValueError(f"columns maps {unknown[0]!r}; of responses that are scored, prompt and response are read")
+        raise ValueError(
+            f"columns maps {unknown[0]!r}; of responses that are scored, prompt, image and response are read"
+        )
     how = Opening(split=split, positional=are_positions(columns or {}), limit=limit, max_bytes=max_bytes)
     (table,) = open_tables(source, how)
     found = list(dict.fromkeys(column for row in table.rows for column in row.cells)) or list(table.columns)
@@ -71,8 +76,16 @@ def read_responses(
         raise unreadable(table.name, f"has no column {wanted!r}; it has {listed}")
     renamed = [cells_of(row, names, metadata=metadata) for row in table.rows]
     has_prompts = any(cells.get("prompt") not in (None, "") for cells in renamed)
-    reading = Reading(format="", columns=names, has_prompts=has_prompts, metadata=metadata)
-    if message := twice_but_for_case(renamed, reading) or ("" if has_prompts else prompt_elsewhere(renamed, reading)):
+    reading = Reading(
+        format="",
+        columns=names,
+        has_prompts=has_prompts,
+        has_images=any(cells.get(name) not in (None, "", []) for cells in renamed for name in IMAGE_COLUMNS),
+        as_image=image_reader(table, allow_urls=allow_urls, allow_any_path=allow_any_path),
+        metadata=metadata,
+    )
+    elsewhere = images_elsewhere(renamed, reading) or ("" if has_prompts else prompt_elsewhere(renamed, reading))
+    if message := twice_but_for_case(renamed, reading) or elsewhere:
         raise unreadable(table.name, message)
     good: list[tuple[Mapping[str, Any], Prompt, Prompt]] = []
     problems: list[PreferenceProblem] = []
@@ -101,10 +114,14 @@ def read_responses(
 def _texts(row: Row, record: Record, expected: str) -> tuple[Prompt, Prompt]:
     if row.fault:
         raise PreferenceFieldError("", row.fault)
-    filled = record.filled()
-    field = response_column(filled) or expected
-    for name in ("prompt", field) if record.reading.has_prompts else (field,):
+    field = response_column(record.filled()) or expected
+    record = with_images(record, responses=(field,))
+    filled, reading = record.filled(), record.reading
+    needed = ["prompt"] if reading.has_prompts else ["image"] if reading.has_images and "prompt" not in filled else []
+    for name in (*needed, field):
         if name not in filled:
             raise PreferenceFieldError(name, "is missing")
-    prompt = as_prompt("prompt", record.part("prompt").value) if record.reading.has_prompts else ""
-    return prompt, as_response(field, record.part(field).value)
+    prompt = (
+        as_prompt("prompt", record.part("prompt").value, read_image=record.read_image) if "prompt" in filled else ""
+    )
+    return prompt, as_response(field, record.part(field).value, read_image=record.read_image)

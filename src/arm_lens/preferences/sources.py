@@ -9,8 +9,9 @@ from __future__ import annotations
 import codecs
 import csv
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -32,6 +33,7 @@ from arm_lens.preferences.files import (
 )
 from arm_lens.preferences.formats.registry import registered
 from arm_lens.preferences.formats.rows import Row, Table
+from arm_lens.preferences.images import Image, as_image
 from arm_lens.preferences.problems import PreferenceDataError, unreadable
 from arm_lens.safe_text import printable
 
@@ -66,6 +68,17 @@ class Opening:
     """How many rows to read; None for all."""
     max_bytes: int = MAX_BYTES
     """How many bytes a file may have after it is decompressed."""
+
+
+def image_reader(table: Table, *, allow_urls: bool, allow_any_path: bool) -> Callable[..., Image]:
+    """How the images of a table are read: from the folder of its file, or for rows in memory from the current folder."""
+    return partial(
+        as_image,
+        base=table.path.parent if table.path else Path(),
+        allow_urls=allow_urls,
+        allow_any_path=allow_any_path,
+        allow_paths=allow_any_path or not table.name.startswith(HUB),
+    )
 
 
 def open_tables(source: PreferenceSource, how: Opening) -> list[Table]:
@@ -197,10 +210,20 @@ def _rows_of(source: Any, name: str, how: Opening) -> list[Row]:
         check_names(map(str, source.columns), name)
         source = source.to_dict("records")
     if hasattr(source, "with_format"):  # a Hugging Face data set may return tensors; we want plain rows
-        source = source.with_format(None)
+        source = _with_encoded_images(source.with_format(None))
     if not isinstance(source, Iterable) or isinstance(source, (str, bytes)):
         raise TypeError(f"preferences cannot be read from a {type(source).__name__}: pass a path, table or rows")
     return [_row(number, record, how) for number, record in enumerate(islice(source, how.limit), start=1)]
+
+
+def _with_encoded_images(source: Any) -> Any:
+    """A Hugging Face data set that gives images as their bytes, which are decoded within our bounds."""
+    for column, feature in (source.features or {}).items():
+        inner = getattr(feature, "feature", feature)
+        if type(inner).__name__ == "Image" and getattr(inner, "decode", False):
+            encoded = replace(inner, decode=False)
+            source = source.cast_column(column, encoded if inner is feature else replace(feature, feature=encoded))
+    return source
 
 
 def _row(number: int, record: object, how: Opening) -> Row:

@@ -8,11 +8,12 @@ role and a text (`arm_lens.preferences.messages`).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from arm_lens.preferences.fields import PreferenceFieldError, short_repr
+from arm_lens.preferences.images import describe_images, images_in, remember
 from arm_lens.preferences.messages import (
     Message,
     Prompt,
@@ -35,8 +36,26 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, init=False)
-class PreferencePair:
+class _Example:
+    """What all forms share: how they are shown, and that their images travel with them to other processes."""
+
+    def __repr__(self) -> str:
+        written = ", ".join(f"{one.name}={getattr(self, one.name)!r}" for one in fields(self))  # type: ignore[arg-type]
+        return describe_images(f"{type(self).__name__}({written})")
+
+    def __getstate__(self) -> dict[str, Any]:
+        texts = (value for name, value in vars(self).items() if name != "metadata" and value)
+        images = {image for text in texts if not isinstance(text, bool) for image in images_in(text_of(text))}
+        return {**vars(self), "images": sorted(images, key=lambda image: image.digest)}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        for image in state["images"]:
+            remember(image)
+        vars(self).update({name: value for name, value in state.items() if name != "images"})
+
+
+@dataclass(frozen=True, init=False, repr=False)
+class PreferencePair(_Example):
     """A prompt and two responses, of which the first was chosen over the second.
 
     Equality compares every field; the hash leaves out ``metadata``, which need not be hashable.
@@ -77,8 +96,8 @@ class PreferencePair:
         return hash((text_of(self.prompt), text_of(self.chosen), text_of(self.rejected), self.criterion, self.id))
 
 
-@dataclass(frozen=True, init=False)
-class LabelledResponse:
+@dataclass(frozen=True, init=False, repr=False)
+class LabelledResponse(_Example):
     """A prompt, one response to it, and whether the response meets the criterion.
 
     Equality compares every field; the hash leaves out ``metadata``, which need not be hashable.
@@ -119,8 +138,8 @@ class LabelledResponse:
         return hash((text_of(self.prompt), text_of(self.response), self.label, self.criterion, self.id))
 
 
-@dataclass(frozen=True, init=False)
-class TiedPair:
+@dataclass(frozen=True, init=False, repr=False)
+class TiedPair(_Example):
     """A prompt and two responses of which neither was chosen over the other: not a preference.
 
     `read_preferences` returns ties only with ``ties="keep"``. What needs a preference refuses them.

@@ -10,7 +10,8 @@ Four forms are recognised by the columns that have a value:
 - two responses and which of them won: ``prompt``, ``response_a``, ``response_b``, ``winner``.
 
 The last two need no prompt: if no row has one, the prompt is empty. What labels and winners mean is declared
-(`arm_lens.preferences.verdicts`).
+(`arm_lens.preferences.verdicts`). A column ``image`` or ``images`` has the images that a row is about
+(`arm_lens.preferences.formats.vision`).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from arm_lens.preferences.fields import PreferenceFieldError, short_repr
 from arm_lens.preferences.files import JsonError, parse_json
 from arm_lens.preferences.formats.registry import Format
 from arm_lens.preferences.formats.rows import Part, Record
+from arm_lens.preferences.formats.vision import IMAGE_COLUMNS, with_images
 from arm_lens.preferences.messages import Message, as_prompt, text_of
 from arm_lens.preferences.types import Preference, TiedPair
 
@@ -32,7 +34,7 @@ GENERAL = "trl"
 
 COLUMNS = (
     *("prompt", "chosen", "rejected", "response_a", "response_b", "winner"),
-    *("completion", "response", "text", "label", "criterion", "id", "metadata"),
+    *("completion", "response", "text", "label", "criterion", "id", "metadata", *IMAGE_COLUMNS),
 )
 """The columns with a meaning; all others are metadata."""
 
@@ -46,6 +48,7 @@ RESPONSES = ("completion", "response", "text")
 COMPARED = frozenset({"response_a", "response_b"})
 PAIR = frozenset({"chosen", "rejected"})
 
+_ASIDE = ("criterion", "id", "metadata", *IMAGE_COLUMNS)
 _TRANSCRIPT_ROLES = {"Human": "user", "Assistant": "assistant"}
 _TURN = re.compile(r"\n\n(Human|Assistant):")
 
@@ -54,7 +57,9 @@ def _read_trl(record: Record) -> list[Preference | TiedPair]:
     filled = record.filled()
     if not isinstance(filled.get("criterion", ""), str):
         raise PreferenceFieldError("criterion", f"is {short_repr(filled['criterion'])}, not text")
-    return [_READ[_form_of(filled)](record, filled)]
+    texts = {"pair": PAIR, "compared": COMPARED, "response": RESPONSES}[form := _form_of(filled)]
+    record = with_images(record, responses=sorted(texts))
+    return [_READ[form](record, record.filled())]
 
 
 def _read_hh_rlhf(record: Record) -> list[Preference | TiedPair]:
@@ -109,7 +114,8 @@ def _read_pair(record: Record, filled: Mapping[str, Any]) -> Preference | TiedPa
 
 def _read_compared(record: Record, filled: Mapping[str, Any]) -> Preference | TiedPair:
     names = ("response_a", "response_b")
-    parts = _two_responses(record, filled, names, has_prompt=record.reading.has_prompts, may_lack_prompt=True)
+    has_prompt = record.reading.has_prompts or "prompt" in filled
+    parts = _two_responses(record, filled, names, has_prompt=has_prompt, may_lack_prompt=True)
     metadata = _metadata(record, filled, [*parts, "winner"])
     return record.make(_decided(record, filled, parts, names), metadata, id=record.text("id"))
 
@@ -127,6 +133,8 @@ def _two_responses(
     given = _content(record, "prompt") if has_prompt else None
     are_conversations = _begins_conversation(first) and _begins_conversation(second)
     if not are_conversations and (given is not None or may_lack_prompt):
+        if given is None and record.reading.has_images:
+            raise PreferenceFieldError("image", "is missing")
         return _parts("" if given is None else given, names, first, second)
     parts = _split(names, first, second)
     # If the conversations include the prompt, a prompt column must repeat it, or its last message.
@@ -175,8 +183,12 @@ def _content(record: Record, field: str) -> Any:
 
 
 def _prompt(record: Record) -> Any:
-    """The prompt; empty if no row of the source has one."""
-    return _content(record, "prompt") if record.reading.has_prompts else ""
+    """The prompt; empty if no row of the source has one, or an image."""
+    if record.reading.has_prompts or "prompt" in record.filled():
+        return _content(record, "prompt")
+    if record.reading.has_images:
+        raise PreferenceFieldError("image", "is missing")
+    return ""
 
 
 def _parts(prompt: Any, names: tuple[str, str], first: Any, second: Any) -> dict[str, Part]:
@@ -224,7 +236,7 @@ def _turns(transcript: str) -> list[Message]:
 
 def _metadata(record: Record, filled: Mapping[str, Any], used: Collection[str]) -> dict[str, Any]:
     """The contents of a ``metadata`` column, and all columns without a meaning of their own."""
-    columns = {column: cell for column, cell in filled.items() if column not in {*used, "criterion", "id", "metadata"}}
+    columns = {column: cell for column, cell in filled.items() if column not in {*used, *_ASIDE}}
     metadata = filled.get("metadata", {})
     if isinstance(metadata, str) and metadata.startswith("{"):
         try:

@@ -39,8 +39,6 @@ class Format:
     """If the data is one object with lists of rows by a key: the field that the keys stand for."""
     files: tuple[str, ...] = ()
     """If the data may be a folder: the patterns of its files."""
-    image: str = ""
-    """The metadata field with the path of an image, which judges do not read yet."""
 
     def signatures(self) -> list[frozenset[str]]:
         """The sets of fields it is recognised by."""

@@ -124,21 +124,6 @@ def _has_styles(cells: Mapping[str, Any]) -> bool:
     return is_list(cells.get("chosen")) and is_list(cells.get("rejected"))
 
 
-def _read_multimodal(record: Record) -> list[Preference | TiedPair]:
-    """A pair of texts; only the path of the image is kept."""
-    better = record.choice("Better" if "Better" in record.cells else "label", ("Output1", "Output2"))
-    worse = "Output2" if better == "Output1" else "Output1"
-    pair = record.preference(
-        {"prompt": "Text", "chosen": better, "rejected": worse},
-        id=record.text("ID"),
-        used=("ID", "Category", "Image"),
-        known={"subset": record.text("Category"), "image": record.text("Image")},
-    )
-    return [pair]
-
-
-_OUTPUTS = frozenset({"Text", "Output1", "Output2"})
-
 FORMATS = (
     Format(
         name="rewardbench",
@@ -170,12 +155,5 @@ FORMATS = (
         fields=(frozenset({"prompt", "chosen", "rejected"}),),
         fits=_has_styles,
         read=_read_rm_bench,
-    ),
-    Format(
-        name="multimodal-rewardbench",
-        title="Multimodal RewardBench (Yasunaga et al. 2025, arXiv 2502.14191): the texts of all_data.json",
-        fields=(_OUTPUTS | {"Better"}, _OUTPUTS | {"label"}),
-        read=_read_multimodal,
-        image="image",
     ),
 )

@@ -7,15 +7,17 @@ name that field, so every part keeps the name of the field it came from.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
 from arm_lens.preferences.fields import PreferenceFieldError, short_repr
 from arm_lens.preferences.files import MAX_ROW_BYTES, JsonError, parse_json
-from arm_lens.preferences.messages import as_prompt, as_response, messages_of
+from arm_lens.preferences.images import Image, as_image
+from arm_lens.preferences.messages import ReadImage, as_prompt, as_response, messages_of
 from arm_lens.preferences.types import LabelledResponse, Preference, PreferencePair, TiedPair
 from arm_lens.preferences.verdicts import TieError, Verdicts
 
@@ -66,7 +68,9 @@ class Reading:
     columns: Mapping[str, str] = field(default_factory=dict)
     """From our names to the source's, for columns that were renamed."""
     has_prompts: bool = True
-    """Whether any row has a prompt; if none has, the prompt is empty."""
+    """Whether any row has a prompt; if none has, the prompt is empty, or the row's images."""
+    has_images: bool = False
+    """Whether any row has an image in a column of its own."""
     has_winners: bool = False
     """Whether a column says which response of a pair won; then it has to say so in every row."""
     metadata: Sequence[str] = ()
@@ -75,6 +79,8 @@ class Reading:
     """The names of all classes that the label may be, if the source states them."""
     keep_ties: bool = False
     """Whether ties are returned rather than left out."""
+    as_image: Callable[..., Image] = as_image
+    """How images are read: from which folder, and from where else."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +107,17 @@ class Record:
         Raises:
             PreferenceFieldError: if the row has no such field, or no value in it, or messages that cannot be read as text.
         """
+        value = self.given(field)
+        if isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
+            value = list(messages_of(field, value, self.read_image))
+        return Part(field, value)
+
+    def given(self, field: str) -> Any:
+        """The value of a field as it is, except that messages that are written as JSON text are parsed.
+
+        Raises:
+            PreferenceFieldError: if the row has no such field, or no value in it.
+        """
         value = self.cells.get(field)
         if value is None:
             raise PreferenceFieldError(field, "is missing")
@@ -109,9 +126,25 @@ class Record:
                 raise PreferenceFieldError(field, f"has more than {MAX_ROW_BYTES:,} characters")
             if looks_like_messages(value):
                 value = _from_json(field, value, "a list of messages")
-        if isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
-            value = list(messages_of(field, value))
-        return Part(field, value)
+        return value
+
+    @property
+    def read_image(self) -> ReadImage:
+        """Makes an image of what the row has for one."""
+        return partial(self.reading.as_image, name=f"the image in row {self.number}")
+
+    def images(self, field: str) -> list[Image]:
+        """The images in a field: one, or a list, which may be written as JSON text; none if it has no value.
+
+        Raises:
+            PreferenceFieldError: if one cannot be read; it gives the number of an image in a list.
+        """
+        value = self.filled().get(field, [])
+        if isinstance(value, str) and value.lstrip().startswith("["):
+            value = _from_json(field, value, "a list of images")
+        if not isinstance(value, list):
+            return [self.read_image(value, field=field)]
+        return [self.read_image(one, field=f"{field}[{number}]") for number, one in enumerate(value, start=1)]
 
     def answers(self, field: str) -> list[Part]:
         """The answers in a list, which may be written as JSON text; each with its number in the field name.
@@ -203,9 +236,9 @@ class Record:
         from. The default id is made of the source and the row's number.
         """
         values: dict[str, Any] = {
-            name: as_prompt(part.field, part.value, blank=not self.reading.has_prompts)
+            name: as_prompt(part.field, part.value, blank=not self.reading.has_prompts, read_image=self.read_image)
             if name == "prompt"
-            else as_response(part.field, part.value)
+            else as_response(part.field, part.value, read_image=self.read_image)
             for name, part in parts.items()
         }
         values["criterion"] = self.text("criterion") or self.reading.criterion

@@ -39,6 +39,10 @@ _TEXTS = (
     *("completion", "response", "text", "answer", "output", "tweet", "sentence", "comment", "review"),
     *("content", "message"),
 )
+_IMAGES = (
+    *("image", "images", "img", "picture", "photo", "image_path", "image_paths", "image_file", "image_name"),
+    *("image_url", "image_urls", "image_bytes", "jpg", "png"),
+)
 Counts = dict[str, Counter[str]]
 """The values of columns as text, counted."""
 
@@ -106,6 +110,7 @@ def _problems(rows: Sequence[Mapping[str, Any]], reading: Reading) -> Iterator[s
                 f"has a column {column!r} that looks as if it said which rows are ties; its values are {listed(values)}. "
                 f"Let the column of the winner say so, or pass {_aside(column, reading)} if it says something else"
             )
+    yield images_elsewhere(rows, reading)
     if not reading.has_prompts and any(map(_lacks_prompt, rows)):
         yield prompt_elsewhere(rows, reading)
 
@@ -161,6 +166,19 @@ def prompt_elsewhere(rows: Iterable[Mapping[str, Any]], reading: Reading) -> str
     return column and (
         f"has no prompts, but a column {column!r} that looks like them. Pass columns={{..., 'prompt': {column!r}}}, or "
         f"{_aside(column, reading)} if it says something else"
+    )
+
+
+def images_elsewhere(rows: Iterable[Mapping[str, Any]], reading: Reading) -> str:
+    """Which column looks as if it had the images that no row has, and what to pass; ``""`` if none does."""
+    if reading.has_images:
+        return ""
+    found = {name for row in rows for name, cell in row.items() if isinstance(cell, (str, bytes, dict, list))}
+    by_lower = {name.strip().lower(): name for name in sorted(found - set(COLUMNS))}
+    column = next((by_lower[name] for name in _IMAGES if name in by_lower), "")
+    return column and (
+        f"has no images, but a column {column!r} that looks like them. Pass columns={{..., 'image': {column!r}}}, or "
+        f"{_aside(column, reading)} if responses are judged without them"
     )
 
 
