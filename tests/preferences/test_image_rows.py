@@ -34,6 +34,7 @@ from arm_lens.preferences import (
 )
 from arm_lens.preferences.images import as_image, images_in
 from arm_lens.preferences.overlap import data_digest, text_digests
+from arm_lens.preferences.tables import encoded
 
 
 def png(colour: str, size: tuple[int, int] = (4, 3)) -> bytes:
@@ -597,6 +598,20 @@ def test_other_tools_find_trls_layout(tmp_path):
     write_preferences(WRITTEN[:2], tmp_path / "x.parquet")
     frame = pd.read_parquet(tmp_path / "x.parquet")
     assert [[cell["bytes"] for cell in cells] for cells in frame["images"]] == [[png("red")], [png("red"), png("blue")]]
+
+
+@pytest.mark.parametrize("extension", [".jsonl", ".json", ".csv", ".parquet"])
+def test_cells_with_the_bytes_of_images_are_written_in_every_format(extension, tmp_path):
+    rows = [{"prompt": "p", "response": "r", "images": [{"bytes": png(one), "path": None}]} for one in ("red", "blue")]
+    pd.DataFrame(rows).to_parquet(tmp_path / "x.parquet")
+    table = read_responses(tmp_path / "x.parquet")
+    path = tmp_path / f"y{extension}"
+    path.write_bytes(encoded(table.rows, table.columns, extension, schema=table.schema))
+    assert read_responses(path).prompts == table.prompts
+    pd.DataFrame([{"prompt": "p", "response": "r", "image": png("red")}]).to_parquet(tmp_path / "x.parquet")
+    table = read_responses(tmp_path / "x.parquet")
+    path.write_bytes(encoded(table.rows, table.columns, extension, schema=table.schema))
+    assert read_responses(path).prompts == table.prompts == (f"{RED.mark}\np",)
 
 
 def test_texts_without_images_are_written_as_before(tmp_path):

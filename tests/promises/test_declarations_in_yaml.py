@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import yaml
 from arm_lens.benchmark import BenchmarkConfigError, read_config
 from arm_lens.benchmark.data import plan
 from arm_lens.preferences import PreferenceDataError, read_preferences
+from arm_lens.preferences.images import images_in
 
 TWEETS = [{"text": f"Tweet number {n}.", "mood": ("joy", "anger", "fear")[n % 3]} for n in range(60)]
 PAIRS = [
@@ -100,6 +102,19 @@ def test_declarations_that_mean_nothing_are_refused_before_anything_runs(tmp_pat
     study = yaml.safe_load(TEXTS)[0] | changed
     with pytest.raises(BenchmarkConfigError, match=reason):
         config(tmp_path, yaml.safe_dump({**yaml.safe_load(HEAD + TEXTS), "studies": [study]}))
+
+
+def test_images_may_be_read_from_elsewhere_if_the_configuration_says_so(tmp_path):
+    (tmp_path / "data").mkdir()
+    gif = "R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
+    (tmp_path / "a.gif").write_bytes(base64.b64decode(gif))
+    rows = [{"image": "../a.gif", "text": f"text {n}", "label": n % 2} for n in range(40)]
+    (tmp_path / "data" / "x.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    study = "\n  - {kind: preferences, name: x, path: data/x.jsonl, pool: 10"
+    with pytest.raises(PreferenceDataError, match="leads out of the folder"):
+        plan(config(tmp_path, HEAD + study + "}\n"))
+    (task,) = plan(config(tmp_path, HEAD + study + ", allow_any_path: true}\n"))
+    assert {len(images_in(item.example.prompt)) for item in task.test.items} == {1}
 
 
 def test_a_limit_and_positions_are_read(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from dataclasses import fields
 
@@ -11,10 +12,11 @@ from typer.main import get_command
 
 from arm_lens.cli import app
 from arm_lens.cli.flags import Data, Rows
-from arm_lens.cli.spelling import as_options
+from arm_lens.cli.spelling import as_fields, as_options
 from arm_lens.preferences import PreferenceDataError, read_preferences
 
-SHARED = {"split", "column", "on_error", "limit"}
+GIF = "R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
+SHARED = {"split", "column", "on_error", "limit", "allow_urls", "allow_any_path"}
 
 
 @pytest.mark.parametrize(
@@ -79,6 +81,8 @@ def test_columns_by_position_and_splits_are_those_of_the_reader(tmp_path):
         "columns": {"text": 1},
         "on_error": "raise",
         "limit": None,
+        "allow_urls": False,
+        "allow_any_path": False,
     }
     (tmp_path / "x.json").write_text(json.dumps({name: [{"text": name, "label": 1}] for name in ("train", "test")}))
     assert [one.response for one in Data(split="test").read(str(tmp_path / "x.json"))] == ["test"]
@@ -118,6 +122,25 @@ def test_the_error_about_labels_can_be_followed_on_the_command_line(tmp_path):
     said = as_options(str(caught.value))
     assert """--label 'it'"'"'s=...' --label 'not so=...'""" in said
     assert [one.label for one in Data(label=["it's=yes", "not so=no"]).read(str(path))] == [True, False, True, False]
+
+
+def test_what_images_may_be_read_is_said_by_the_options_that_errors_name(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "a.gif").write_bytes(base64.b64decode(GIF))
+    path = tmp_path / "data" / "x.jsonl"
+    path.write_text(json.dumps({"image": "../a.gif", "text": "a box", "label": True}))
+    with pytest.raises(PreferenceDataError) as caught:
+        Data().read(str(path))
+    assert "pass --allow-any-path to read it" in as_options(str(caught.value))
+    assert "pass allow_any_path: true to read it" in as_fields(str(caught.value))
+    [example] = Data(allow_any_path=True).read(str(path))
+    assert example == read_preferences(path, allow_any_path=True)[0]
+    path.write_text(json.dumps({"image": "https://127.0.0.1/a.gif", "text": "a box", "label": True}))
+    with pytest.raises(PreferenceDataError) as caught:
+        Data().read(str(path))
+    assert "pass --allow-urls to open it" in as_options(str(caught.value))
+    with pytest.raises(PreferenceDataError, match="cannot be downloaded"):
+        Data(allow_urls=True).read(str(path))
 
 
 @pytest.mark.parametrize("flags", [Data(label=["joy"]), Data(label=["joy=maybe"]), Data(column=["prompt"])])

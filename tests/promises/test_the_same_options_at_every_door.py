@@ -20,7 +20,7 @@ IN_THE_FIT = {
     "selector", "selector_option", "readings", "demonstrations", "folds", "denoise", "reward", "injection", "strength",
     "seed", "template", "layout", "criterion_text", "system", "chat_template_kwarg", "on_too_long", "batch_size",
 }  # fmt: skip
-OF_THE_DATA = {"format", "split", "column", "label", "winner", "on_error", "limit"}
+OF_THE_DATA = {"format", "split", "column", "label", "winner", "on_error", "limit", "allow_urls", "allow_any_path"}
 IN_AN_EVALUATION = {"score_kind", "demonstrations", "on_too_long", "batch_size"}
 """What a reward model that is fitted already can still be told."""
 JUDGE = {

@@ -131,6 +131,8 @@ def test_health_metrics_and_pages(client, texts):
         ({"items": [{"prompt": "a", "response": "\ud800"}]}, "items.0.response", "half of a character"),
         ({"items": [{"prompt": [{"role": "user"}], "response": "b"}]}, "items.0.prompt", "content"),
         ({"items": [{"prompt": "a", "response": "b", "responce": "c"}]}, "items.0.responce", "not a known field"),
+        ({"items": [{"prompt": [{"role": "user", "content": [{"type": "image", "image": "/etc/passwd"}]}], "response": "b"}]},
+         "items.0.prompt", "image"),
         ({"items": [{"prompt": "a", "response": "b"}], "criteria": ["kind"]}, "criteria.0", "'kind' is not served"),
         ({"items": [{"prompt": "a", "response": "b"}], "criteria": []}, "criteria", "at least 1"),
         ({"items": [{"prompt": "a", "response": "b"}] * 65}, "items", "at most 64"),

@@ -185,6 +185,10 @@ class Source(Settings):
     """With ``skip``, rows that cannot be read are named and left out."""
     limit: Count | None = None
     """How many rows to read, from the first; by default all."""
+    allow_urls: bool = False
+    """Whether web addresses of images are opened."""
+    allow_any_path: bool = False
+    """Whether images are read from outside the folder of the data."""
     source: str = ""
     """Where the data can be got, in words: said if a file is missing, and on the page."""
 
@@ -197,7 +201,10 @@ class Source(Settings):
     def reading(self) -> dict[str, Any]:
         """The arguments of `read_preferences`, except the source and its split."""
         declared = Verdicts(self.labels, self.winner)
-        rest = {name: getattr(self, name) for name in ("format", "columns", "on_error", "limit")}
+        rest = {
+            name: getattr(self, name)
+            for name in ("format", "columns", "on_error", "limit", "allow_urls", "allow_any_path")
+        }
         return rest | {"labels": declared.labels, "winner": declared.winner}
 
 

@@ -79,6 +79,10 @@ class Rows:
         Literal["raise", "skip"], typer.Option(help="Refuse data with rows that cannot be read, or leave them out.")
     ] = "raise"
     limit: Annotated[int | None, typer.Option(min=1, help="Read only so many rows.")] = None
+    allow_urls: Annotated[bool, typer.Option("--allow-urls", help="Open the web addresses of images.")] = False
+    allow_any_path: Annotated[
+        bool, typer.Option("--allow-any-path", help="Read images from outside the folder of the data.")
+    ] = False
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -92,7 +96,8 @@ class Rows:
         ]
         columns: dict[str, Any] = {ours: _column(theirs) for ours, theirs in _pairs("column", named, first=True)}
         columns |= {"metadata": aside if len(aside) > 1 else aside[0]} if aside else {}
-        return {"split": self.split or None, "columns": columns, "on_error": self.on_error, "limit": self.limit}
+        rest = {name: getattr(self, name) for name in ("on_error", "limit", "allow_urls", "allow_any_path")}
+        return {"split": self.split or None, "columns": columns, **rest}
 
 
 @dataclass(frozen=True)

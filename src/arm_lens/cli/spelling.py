@@ -19,6 +19,8 @@ OPTIONS = {
     "format": "--format",
     "on_error": "--on-error",
     "limit": "--limit",
+    "allow_urls": "--allow-urls",
+    "allow_any_path": "--allow-any-path",
     "on_too_long": "--on-too-long",
     "chat_template_kwargs": "--chat-template-kwarg",
     "layout": "--layout",
@@ -82,6 +84,8 @@ def _value_at(text: str, start: int) -> str:
 def _field(name: str, source: str) -> str:
     if name in ON_THE_COMMAND_LINE:
         return _spelled(OPTIONS[name], source)
+    if source in ("True", "False"):
+        return f"{name}: {source.lower()}"
     plain = re.sub(r"(?<![\w])['\"]([\w./ -]+)['\"]", r"\1", source).replace("{..., ", "{")
     return f"{name}: {plain}"
 

@@ -14,7 +14,8 @@ from arm_lens.engine.finite import NotFiniteError
 from arm_lens.engine.verdict_tokens import VerdictScores
 from arm_lens.judges.questions import listed_names
 from arm_lens.preferences import Prompt
-from arm_lens.preferences.messages import check_unicode, messages_of
+from arm_lens.preferences.images import as_image
+from arm_lens.preferences.messages import ReadImage, check_unicode, messages_of
 
 if TYPE_CHECKING:
     Texts: TypeAlias = Sequence[Prompt | Sequence[Mapping[str, Any]]]
@@ -55,14 +56,19 @@ def _checked_texts(texts: Texts, field: str, row: str) -> list[Prompt]:
     return [checked_text(one, f"{row} {number}: the {field}") for number, one in enumerate(texts)]
 
 
-def checked_text(value: object, field: str) -> Prompt:
+def checked_text(value: object, field: str, read_image: ReadImage = as_image) -> Prompt:
     """The text, or the messages, each reduced to a role and a text (`arm_lens.preferences.messages`).
+
+    Args:
+        value: text or messages.
+        field: what errors call it.
+        read_image: how the images of messages are read.
 
     Raises:
         PreferenceFieldError: a ValueError that names the field, if it is neither, or has half of a character.
     """
     if not isinstance(value, str):
-        return messages_of(field, value)
+        return messages_of(field, value, read_image)
     check_unicode(field, value)
     return value
 

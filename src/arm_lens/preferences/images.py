@@ -267,8 +267,8 @@ def _of_mapping(value: Mapping[Any, Any], field: str, name: str) -> tuple[Any, s
     filled = {key: item for key, item in value.items() if item is not None and item != ""}
     if {"bytes"} <= filled.keys() <= {"bytes", "path"}:
         content = filled["bytes"]
-        content = from_base64(content, field) if isinstance(content, str) else content
-        return content, str(filled.get("path", name))
+        is_base64 = isinstance(content, str) and not content.startswith("data:")
+        return from_base64(content, field) if is_base64 else content, str(filled.get("path", name))
     if filled.keys() == {"path"} or {"url"} <= filled.keys() <= {"url", "detail"}:
         return filled.get("path", filled.get("url")), name
     raise PreferenceFieldError(field, f"is {short_repr(dict(value))}, not an image: it needs bytes, a path or a url")

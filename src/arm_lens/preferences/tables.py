@@ -8,6 +8,7 @@ what is not text is written as JSON.
 
 from __future__ import annotations
 
+import base64
 import bz2
 import csv
 import datetime
@@ -30,7 +31,7 @@ from arm_lens.preferences.sources import EXTENSIONS
 pa: Any = pyarrow  # its annotations are too incomplete to be checked against
 
 _DIALECTS: dict[str, type[csv.Dialect]] = {".csv": csv.excel, ".tsv": csv.excel_tab}
-_WRITTEN = (str, datetime.date, datetime.time, Decimal, UUID)
+_WRITTEN = (str, bytes, datetime.date, datetime.time, Decimal, UUID)
 """What is text, or is written as text in JSON."""
 _COMPRESS: dict[str, Callable[[bytes], bytes]] = {
     ".gz": lambda data: gzip.compress(data, mtime=0),
@@ -95,7 +96,7 @@ def encoded(
 
 
 def json_text(value: Any) -> str:
-    """A value as JSON: times in ISO 8601, decimal numbers and UUIDs as text.
+    """A value as JSON: times in ISO 8601, decimal numbers and UUIDs as text, bytes (of images) as ``data:`` URIs.
 
     Raises:
         ValueError: if it cannot be written, such as a number that is not finite, or half of a character.
@@ -111,6 +112,8 @@ def json_text(value: Any) -> str:
 def _plain(value: object) -> str:
     if isinstance(value, (datetime.date, datetime.time)):
         return value.isoformat()
+    if isinstance(value, bytes):
+        return f"data:;base64,{base64.b64encode(value).decode()}"
     if isinstance(value, _WRITTEN):
         return str(value)
     raise TypeError(f"a value is of type {type(value).__name__}")

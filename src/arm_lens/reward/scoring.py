@@ -24,8 +24,9 @@ from tqdm.auto import tqdm
 from arm_lens.judges.artefact import ArtefactError
 from arm_lens.judges.base import ScoreKind, of_kind
 from arm_lens.judges.hub import digest_of_judge
-from arm_lens.preferences import ResponseTable, read_responses
+from arm_lens.preferences import ResponseTable, read_responses, text_of
 from arm_lens.preferences.files import file_format
+from arm_lens.preferences.images import marks_in
 from arm_lens.preferences.readers import Columns
 from arm_lens.preferences.sources import HUB
 from arm_lens.preferences.tables import check_extension, compressed, encoded, is_appendable
@@ -50,6 +51,8 @@ def score_file(
     split: str | None = None,
     on_error: Literal["raise", "skip"] = "raise",
     limit: int | None = None,
+    allow_urls: bool = False,
+    allow_any_path: bool = False,
     score_kind: ScoreKind | None = None,
     load: Callable[[str | Path], ActivationRewardModel] = ActivationRewardModel.load,
     options: Mapping[str, Any] | None = None,
@@ -67,6 +70,8 @@ def score_file(
         split: which split to read, if there are several.
         on_error: with ``skip``, rows that cannot be read are listed in a warning and left out of the output.
         limit: how many rows to read, from the first.
+        allow_urls: open the web addresses of images.
+        allow_any_path: read images from outside the folder of the data.
         score_kind: the only kind of score to write, in a column of its name; by default `SCORES`.
         load: how the reward model is loaded.
         options: of loading, as JSON; an output that was made with others is refused.
@@ -86,7 +91,8 @@ def score_file(
     out, made_with = Path(out), digest_of_judge(reward_model)
     extension = ".jsonl" if file_format(out) in NO_FORMAT else check_extension(out)
     columns = dict(columns or {})
-    table = read_responses(data, columns=columns, split=split, on_error=on_error, limit=limit)
+    images = {"allow_urls": allow_urls, "allow_any_path": allow_any_path}
+    table = read_responses(data, columns=columns, split=split, on_error=on_error, limit=limit, **images)
     kinds = SCORES if score_kind is None else (score_kind,)
     clashing = [column for column in table.columns if column in kinds]
     if clashing:
@@ -141,7 +147,9 @@ def _scored(
 
 
 def _digest_of_data(data: str | Path, table: ResponseTable) -> str:
-    """The digest of a file's bytes; that of its rows for a data set on the hub."""
+    """The digest of a file's bytes, and of the images that it names; that of its rows for a data set on the hub."""
     if str(data).startswith(HUB):
         return digest_of([[str(cell) for cell in row.items()] for row in table.rows])
-    return digest_of_bytes(Path(data).read_bytes())
+    found = digest_of_bytes(Path(data).read_bytes())
+    images = [digest for text in (*table.prompts, *table.responses) for digest in marks_in(text_of(text))]
+    return digest_of([found, images]) if images else found

@@ -23,7 +23,7 @@ from arm_lens.engine.finite import NotFiniteError
 from arm_lens.engine.tokens import PromptError, PromptTooLongError
 from arm_lens.judges.base import Comparison
 from arm_lens.judges.checks import checked_text
-from arm_lens.preferences import PreferenceFieldError, Prompt, text_of
+from arm_lens.preferences import Image, PreferenceFieldError, Prompt, text_of
 from arm_lens.service import scoring
 from arm_lens.service.batching import Batcher, QueueFullError
 from arm_lens.service.guard import Guard, RefusedError, StrictJSONResponse, known_path
@@ -40,6 +40,11 @@ Criteria = Annotated[
     list[str] | None,
     Field(description="Names of reward models, see /v1/reward-models; by default all that can answer.", min_length=1),
 ]
+
+
+def _no_image(value: object, *, field: str) -> Image:
+    """Refuse an image: it could name a file of this machine, and would stay in memory."""
+    raise PreferenceFieldError(field, "is not read here: send texts only")
 
 
 class _Body(BaseModel):
@@ -298,7 +303,7 @@ class Service:
     def _text(self, value: object, field: str) -> Prompt:
         """A text that may be judged."""
         try:
-            text = checked_text(value, "it")
+            text = checked_text(value, "it", _no_image)
             count = len(text_of(text))
         except PreferenceFieldError as error:
             raise RefusedError(422, [(field, error.reason)]) from error
