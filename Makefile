@@ -12,8 +12,10 @@ JOBS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 # A TransformerLens beside the locked one, in a folder of its own.
 OVERLAY := .overlay/transformer-lens-4
+# What some families' processors of images need, in a folder of its own: a torchvision is made for one build of torch.
+VISION := .overlay/vision
 
-.PHONY: demo real check fast test test-4x lint lock clean
+.PHONY: demo real check fast test test-4x test-vision lint lock clean
 
 demo: $(VENV)/installed
 	$(BIN)/arm-lens demo --out $(OUT)
@@ -37,6 +39,10 @@ test-4x: $(VENV)/installed $(OVERLAY)
 		assert version('transformer-lens').startswith('4.'), version('transformer-lens')"
 	PYTHONPATH=$(OVERLAY) $(PYTEST) -m "tl4 and not any_tl" tests
 
+test-vision: $(VENV)/installed $(OVERLAY) $(VISION)
+	PYTHONPATH=$(VISION) $(PYTEST) tests/vision/test_vision_families.py
+	PYTHONPATH=$(OVERLAY):$(VISION) $(PYTEST) tests/vision/test_vision_families.py
+
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -51,6 +57,9 @@ $(VENV)/installed: requirements.lock pyproject.toml
 
 $(OVERLAY): | $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --no-compile --no-deps --target $@ 'transformer-lens>=4,<5'
+
+$(VISION): | $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --no-compile --no-deps --target $@ torchvision==0.28.0 num2words docopt
 
 # After changing dependencies: install what pyproject.toml asks for, then write down what that gave.
 lock:

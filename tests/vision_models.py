@@ -16,21 +16,25 @@ TEXT = {
 }  # fmt: skip
 TOWER = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "patch_size": 4}
 CHATML = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{% if message['content'] is string %}{{ message['content'] }}"
-    "{% else %}{% for part in message['content'] %}{% if part['type'] == 'image' %}IMAGE{% else %}{{ part['text'] }}"
-    "{% endif %}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{% if message['content'] is string %}"
+    "{{ message['content'] }}{% else %}{% for part in message['content'] %}{% if part['type'] == 'image' %}IMAGE{% else %}"
+    "{{ part['text'] }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 """Images stand where they are in the message; IMAGE is what the family writes for one."""
 IMAGES_FIRST = (
-    "<bos>{% for message in messages %}{{ message['role'].upper() }}: {% for part in message['content'] if part['type'] == 'image' %}"
-    "IMAGE{% endfor %}{% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] }}{% endfor %}\n{% endfor %}"
+    "<bos>{% for message in messages %}{{ message['role'].upper() }}: "
+    "{% for part in message['content'] if part['type'] == 'image' %}IMAGE{% endfor %}"
+    "{% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] }}{% endfor %}\n{% endfor %}"
     "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
 )
 """All images of a message stand before its text, as in the templates of LLaVA."""
 SPECIAL = [
-    "<pad>", "<bos>", "<eos>", "<unk>", "<|im_start|>", "<|im_end|>", "<image>", "<|vision_start|>", "<|image_pad|>", "<|vision_end|>",
-    "<|video_pad|>", "<start_of_image>", "<image_soft_token>", "<end_of_image>", "<fake_token_around_image>", "<global-img>",
-    "<end_of_utterance>", "<video>", *(f"<row_{row}_col_{column}>" for row in range(1, 7) for column in range(1, 7)),
+    "<pad>", "<bos>", "<eos>", "<unk>", "<|im_start|>", "<|im_end|>", "<image>", "<|vision_start|>", "<|image_pad|>",
+    "<|vision_end|>", "<|video_pad|>", "<start_of_image>", "<image_soft_token>",
+    "<end_of_image>", "<fake_token_around_image>",
+    "<global-img>", "<end_of_utterance>", "<video>",
+    *(f"<row_{row}_col_{column}>" for row in range(1, 7) for column in range(1, 7)),
 ]  # fmt: skip
 
 
@@ -148,7 +152,8 @@ def qwen3_vl() -> tuple[type, object, object]:
         text_config={"vocab_size": len(words), **TEXT, "head_dim": 8, "rope_parameters": rope},
         vision_config={
             "depth": 3, "hidden_size": 16, "intermediate_size": 24, "num_heads": 2, "patch_size": 4, "spatial_merge_size": 2,
-            "temporal_patch_size": 2, "out_hidden_size": 32, "num_position_embeddings": 64, "deepstack_visual_indexes": [0, 1],
+            "temporal_patch_size": 2, "out_hidden_size": 32, "num_position_embeddings": 64,
+            "deepstack_visual_indexes": [0, 1],
         },
         tie_word_embeddings=False, **_named(words),
     )  # fmt: skip
@@ -208,9 +213,16 @@ def smolvlm() -> tuple[type, object, object]:
     return transformers.SmolVLMForConditionalGeneration, config, processor
 
 
-NEED_TORCHVISION = {"llava_onevision": llava_onevision, "qwen2_5_vl": qwen2_5_vl, "qwen3_vl": qwen3_vl, "smolvlm": smolvlm}
+NEED_TORCHVISION = {
+    "llava_onevision": llava_onevision,
+    "qwen2_5_vl": qwen2_5_vl,
+    "qwen3_vl": qwen3_vl,
+    "smolvlm": smolvlm,
+}
 FAMILIES = {"llava": llava, "llava_next": llava_next, "gemma3": gemma3, "idefics3": idefics3}
-if find_spec("torchvision"):  # a folder of its own in the continuous integration, since torchvision is made for one build of torch
+if find_spec(
+    "torchvision"
+):  # a folder of its own in the continuous integration, since torchvision is made for one build of torch
     FAMILIES |= NEED_TORCHVISION
 
 

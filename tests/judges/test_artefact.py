@@ -223,11 +223,11 @@ def forged(folder, **changes):
         (b"\xff\xfe\x00", "is damaged, or no JSON"),
         ("[1, 2]", "is no record of a fitted judge"),
         ("{}", "is no record of a fitted judge"),
-        ('{"format": 99}', "has format 99 \\(int\\); this arm_lens reads formats 4 to 5; upgrade arm_lens"),
+        ('{"format": 99}', "has format 99 \\(int\\); this arm_lens reads formats 4 to 6; upgrade arm_lens"),
         ('{"format": 3}', "has format 3 .*fit and save the judge again"),
-        ('{"format": 5.0}', "has format 5.0"),
+        ('{"format": 6.0}', "has format 6.0"),
         ('{"format": true}', "has format True"),
-        ('{"format": 5}', "was changed or damaged"),
+        ('{"format": 6}', "was changed or damaged"),
         ('{"format": 4, "digest": [1]}', "was changed or damaged"),
     ],
     ids=["text", "nested", "bytes", "list", "empty", "newer", "older", "float", "truth", "no digest", "odd digest"],
@@ -336,7 +336,7 @@ def test_a_folder_of_the_older_format_is_read_as_it_was(judge, name, tmp_path):
     assert loaded.score(prompts, responses).tolist() == pytest.approx(expected, abs=1e-5) and loaded.metrics.empty
     again = load_judge(loaded.save(tmp_path), judge)
     assert torch.equal(again.score(prompts, responses), loaded.score(prompts, responses))
-    assert json.loads((tmp_path / "judge.json").read_text())["format"] == 5
+    assert json.loads((tmp_path / "judge.json").read_text())["format"] == 6
 
 
 @pytest.mark.any_tl

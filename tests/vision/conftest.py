@@ -10,7 +10,7 @@ import pytest
 import torch
 
 if find_spec("torchvision"):
-    # The wheel from the package index lacks these two operators beside a CPU build of torch, and is not imported without them.
+    # Beside a CPU build of torch, the wheel from the package index lacks these two operators, and is not imported without.
     LIBRARY = torch.library.Library("torchvision", "DEF")
     for operator in ("nms", "qnms"):
         LIBRARY.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
@@ -48,7 +48,9 @@ def seeing_of(tmp_path_factory):
     def make(family: str) -> Seeing:
         if family not in made:
             folder = save(family, tmp_path_factory.mktemp("vision") / family)
-            raw = FAMILIES[family]()[0].from_pretrained(folder, attn_implementation="eager").eval().requires_grad_(False)
+            raw = (
+                FAMILIES[family]()[0].from_pretrained(folder, attn_implementation="eager").eval().requires_grad_(False)
+            )
             processor = transformers.AutoProcessor.from_pretrained(folder)
             made[family] = Seeing(family, language_model(load_model(folder)), raw, processor)
         return made[family]

@@ -16,6 +16,7 @@ from arm_lens.engine.tokens import pad
 from arm_lens.judges.options import QuestionOptions
 from arm_lens.judges.questions import encode_questions, questions_of, verdict_tokens_of
 
+pytestmark = pytest.mark.tl4
 WRONG = {"gemma3"} if version("transformer-lens").startswith("3.") else set()
 """Families whose images the installed TransformerLens computes wrongly."""
 SEEING = [one for one in FAMILIES if one not in WRONG]
@@ -62,13 +63,17 @@ def raw_inputs(seeing):
             if isinstance(part, str) and content and content[-1]["type"] == "text":
                 content[-1]["text"] += part
             elif part != "":
-                content.append({"type": "text", "text": part} if isinstance(part, str) else {"type": "image", "image": part})
+                content.append(
+                    {"type": "text", "text": part} if isinstance(part, str) else {"type": "image", "image": part}
+                )
         images = [part["image"] for part in content if part["type"] == "image"]
         text = seeing.processor.apply_chat_template(
             [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
         )
         found.append(
-            seeing.processor(text=[text], images=[images] if images else None, add_special_tokens=False, return_tensors="pt")
+            seeing.processor(
+                text=[text], images=[images] if images else None, add_special_tokens=False, return_tensors="pt"
+            )
         )
     return found
 
@@ -155,10 +160,14 @@ def test_a_judge_gives_the_probability_that_the_raw_model_gives(family, seeing_o
     close(found, probabilities[:, yes].sum(dim=-1))
 
 
-@pytest.mark.parametrize("family", sorted(WRONG))
-def test_images_that_are_computed_wrongly_are_refused_in_words_and_text_is_not(family, seeing_of):
-    seeing = seeing_of(family)
-    with pytest.raises(NoImagesError, match="does not see what .* of transformers sees: logits after images differ by"):
+def test_images_that_are_computed_wrongly_are_refused_in_words_and_text_is_not(seeing_of):
+    seeing = seeing_of("gemma3")
+    if "gemma3" not in WRONG:
+        assert seeing.model.findings.blind is None
+        return
+    with pytest.raises(
+        NoImagesError, match=r"does not see what .* of transformers sees: logits after images differ by"
+    ):
         sequences(seeing.model)
     text = examples()[:1]
     GenerativeJudge(seeing.model, question=OPTIONS).score([text[0].prompt], [text[0].response])

@@ -35,6 +35,9 @@ TYPES = ("mm_token_type_ids", "token_type_ids")
 OF_TEXT = ("input_ids", "attention_mask", *TYPES)
 """What processors return for the tokens; the rest is for the pixels."""
 
+EDGES = frozenset("\ufdd0\ufdd1")
+"""The characters at the edges of marks."""
+
 _TOKENS: weakref.WeakKeyDictionary[PreTrainedTokenizerBase, str] = weakref.WeakKeyDictionary()
 """What stands for an image in the chat templates of tokenizers whose models read images."""
 
@@ -51,6 +54,17 @@ def image_token_of(tokenizer: PreTrainedTokenizerBase) -> str | None:
 def has_images(tokens: Sequence[int]) -> bool:
     """Whether some of the tokens stand for an image."""
     return min(tokens, default=0) < 0
+
+
+def beyond_image(text: str, at: int) -> int:
+    """The first place from ``at`` on where a text can be cut, which is not within the mark of an image."""
+    start = 0
+    for piece in split_at_images(text):
+        end = start + len(piece.mark if isinstance(piece, Image) else piece)
+        if isinstance(piece, Image) and start < at < end:
+            return end
+        start = end
+    return at
 
 
 def pieces_of(text: str) -> list[MarkedText | Image]:
@@ -107,6 +121,8 @@ class ImageReader:
     def encode(self, text: str) -> list[int]:
         """The token ids of a text with marks of images; negative ones stand for images."""
         pieces = pieces_of(text)
+        if cut := next((one for one in pieces if isinstance(one, str) and EDGES & {*one}), None):
+            raise PromptError(f"a part of an image's mark is in the text: {cut[:40]!r}")
         keys = self._keys_of([one for one in pieces if isinstance(one, Image)], text)
         places = iter(keys)
         written = [self._placed[next(places)].text if isinstance(one, Image) else one for one in pieces]
@@ -184,23 +200,36 @@ class ImageReader:
         stands = tokens < 0
         if not bool(stands.any()):
             return tokens, {}
-        rows = [self._images_in(row[row < 0].tolist()) for row in tokens]
+        rows = [self.images_in(row.tolist()) for row in tokens]
         found = self._processed([row for row in rows if row])
         pixels = {name: value.to(tokens.device) for name, value in found.items() if name not in OF_TEXT}
         types = {name: stands.long() for name in TYPES if _marks_images(found, name)}
         return tokens.masked_fill(stands, self.placeholder), pixels | types
 
-    def _images_in(self, negative: Sequence[int]) -> list[Image]:
-        """The images of a row, in their order, from its negative tokens."""
-        images, at = [], 0
+    def images_in(self, tokens: Sequence[int]) -> list[Image]:
+        """The images in a prompt, in order.
+
+        Raises:
+            ValueError: if one is cut.
+        """
+        negative, images, at = [one for one in tokens if one < 0], list[Image](), 0
         while at < len(negative):
-            key = _parts(negative[at])[0]
+            key = (-1 - negative[at]) >> PLACE_BITS
             placed = self._placed[key]
-            if list(negative[at : at + placed.count]) != [_token(key, place) for place in range(placed.count)]:
+            if negative[at : at + placed.count] != [_token(key, place) for place in range(placed.count)]:
                 raise ValueError(f"{placed.image.name} is cut: all tokens of an image are read together")
             images.append(placed.image)
             at += placed.count
         return images
+
+    def described(self, tokens: Sequence[int]) -> str:
+        """A prompt as text, each image as ``[image 1a2b3c4d, 640 x 480]`` in place of its placeholders."""
+        images, pieces = iter(self.images_in(tokens)), list[str]()
+        for stands, some in groupby(tokens, lambda one: one < 0):
+            part = list(some)
+            begun = sum(one & (1 << PLACE_BITS) - 1 == (1 << PLACE_BITS) - 1 for one in part) if stands else 0
+            pieces += [str(next(images)) for _ in range(begun)] if stands else [str(self.tokenizer.decode(part))]
+        return "".join(pieces)
 
 
 def _marks_images(processed: Mapping[str, Tensor], name: str) -> bool:
@@ -210,10 +239,6 @@ def _marks_images(processed: Mapping[str, Tensor], name: str) -> bool:
 
 def _token(key: int, place: int) -> int:
     return -1 - (key << PLACE_BITS | place)
-
-
-def _parts(token: int) -> tuple[int, int]:
-    return (-1 - token) >> PLACE_BITS, (-1 - token) & ((1 << PLACE_BITS) - 1)
 
 
 def same_image(tokens: Int[Tensor, "row pos"]) -> Bool[Tensor, "row pos pos"]:
@@ -231,7 +256,10 @@ def load_processor(name: str, **hub: Any) -> Any:
     """
     untyped: Any = AutoProcessor
     try:
-        return untyped.from_pretrained(name, **hub)
+        found = untyped.from_pretrained(name, **hub)
+        if not hasattr(found, "image_processor"):
+            raise ValueError(f"{type(found).__name__} reads no images")
+        return found
     except Exception as error:  # processors fail in many ways, most often because torchvision is missing
         reason = " ".join(str(error).split())[:300]
         raise NoImagesError(

@@ -92,9 +92,9 @@ class Findings:
     """What was found out about one model by trying, without a reference to the model."""
 
     replayed: Reach = field(default_factory=Reach)
-    """Where replays were exact: the longest prompt, masks in a pass, the most padding before prompts, and the most within."""
+    """Where replays were exact: the longest prompt, masks in a pass, the most padding before and within prompts, images."""
     extended: Reach | None = field(default_factory=Reach)
-    """Where reading on was exact: the longest prompt, the most padding before prompts, the most within; None if nowhere."""
+    """Where reading on was exact: the longest prompt, the most padding before and within prompts, images; None: nowhere."""
     images: Any = None
     """What reads its images, an `arm_lens.engine.images.ImageReader`."""
     blind: str | None = None

@@ -372,6 +372,10 @@ class LanguageModel(ABC):
         self.check_images(text, name)
         return encode_text(self.tokenizer, text) if self.images is None else self.images.encode(text)
 
+    def decode(self, tokens: Sequence[int]) -> str:
+        """A prompt as text, images described in words."""
+        return str(self.tokenizer.decode(list(tokens))) if self.images is None else self.images.described(tokens)
+
     def check_images(self, text: str, name: str) -> None:
         """Raise a `NoImagesError` if there is an image in the text and the model cannot read it; ``name`` is the text's."""
         if marks_in(text) and (self.images is None or self.findings.blind is not None):

@@ -32,11 +32,12 @@ from torch import Tensor
 
 from arm_lens.engine.finite import NotFiniteError, cause_in, has_maximum, naming_prompts
 from arm_lens.engine.hooks import Hook
+from arm_lens.engine.images import has_images
 from arm_lens.engine.kv_segments import KVSegment, NewTokens
 from arm_lens.engine.language_model import ModelLike, language_model
 from arm_lens.engine.late_start import block_inputs, starting_at
 from arm_lens.engine.memory import MASKS_PER_PASS, Footprint, default_budget
-from arm_lens.engine.prefix_cache import TOLERANCE, Prefixes, differs
+from arm_lens.engine.prefix_cache import TOLERANCE, Prefixes, differs, most_telling
 from arm_lens.engine.reading import read_batch
 from arm_lens.engine.steering import Injection, steer
 from arm_lens.engine.tokens import TokenBatch, chunks, pad
@@ -381,12 +382,15 @@ class Replay:
     def _is_exact(self, trial: _Trial) -> bool:
         """Compare the longest and the shortest prompt with full passes, unless the result is known.
 
+        If there are images, it is the longest with one, since text shows nothing about them.
+
         Models that count slots instead of positions (GPT-Neo's local layers) may be exact with masks as repeated rows.
         """
         longest, count = max(map(len, self.sequences)), min(len(trial.masks), MASKS_PER_PASS)
         if self._refusal is None and not self._masks_as_rows and count > self.checked:
             foreign, known = self.model.has_foreign_hooks(), self.model.findings.replayed
-            case = (longest, count, longest - min(map(len, self.sequences)), self.prefixes.gap)
+            images = int(any(map(has_images, self.sequences)))
+            case = (longest, count, longest - min(map(len, self.sequences)), self.prefixes.gap, images)
             if foreign or case not in known:
                 self._refusal = self._difference(count, trial.values)
                 if self._refusal is None and not foreign:
@@ -406,11 +410,12 @@ class Replay:
     def _difference(self, count: int, values: Tensor) -> str | None:
         """How the replay differs from full passes, with random masks at the first and the last of ``count`` positions."""
         lengths = [len(sequence) for sequence in self.sequences]
-        examples = sorted({lengths.index(min(lengths)), lengths.index(max(lengths))})
+        telling = self.sequences.index([*most_telling(self.sequences)])
+        examples = sorted({lengths.index(min(lengths)), telling})
         as_rows = self.masks_as_rows
         room, rows = self.memory_budget / 2, self._verdict_rows.to(self.device)
         prompts, count = self._sizes.cut(count, max(lengths), len(rows), room, as_rows)
-        examples = examples if prompts > 1 else [lengths.index(max(lengths))]
+        examples = examples if prompts > 1 else [telling]
         share = CHECKED if self.model.dtype in TOLERANCE else CHECKED_IN_HALF
         masks = torch.rand(count, *values.shape[:2], generator=torch.Generator().manual_seed(0)) < share
         masks = masks.to(self.device)

@@ -11,7 +11,8 @@ is killed in between leaves the old judge or the new one, never one's heads with
 digest of itself: a changed byte is an error, not another number. Last comes the model card (`arm_lens.judges.model_card`),
 which is for people: it is in no digest, and nothing is read from it.
 
-Format 5 added the data's digest, the verdicts' tokens and metrics. Folders of format 4 are read as judges without them.
+Format 5 added the data's digest, the verdicts' tokens and metrics; format 6 what made pixels of images. Older folders, from
+format 4 on, are read as judges without them. Images in demonstrations are tensors too: the bytes of their files.
 
 A folder may come from a stranger, who can compute digests too. So nothing in it is trusted: sizes and depth are bounded,
 every field has its type and no other field is accepted, every tensor its shape, and every number is finite. Whatever is
@@ -42,9 +43,17 @@ from arm_lens.engine.loading import load_model
 from arm_lens.engine.model_info import BUNDLED_NAME, ModelClass
 from arm_lens.engine.precision import DtypeName
 from arm_lens.engine.verdict_tokens import VerdictPieceWarning
+from arm_lens.judges.artefact_images import (
+    ImagesRecord,
+    image_tensors,
+    images_record,
+    remember_images,
+    warn_of_other_pixels,
+)
 from arm_lens.judges.fingerprint import Fingerprint, fingerprint_of
 from arm_lens.judges.metrics import Metric
 from arm_lens.judges.model_card import card_of, write_card
+from arm_lens.judges.older_formats import in_newest_format
 from arm_lens.judges.options import QuestionOptions
 from arm_lens.judges.questions import Question, render_question, verdict_tokens_of
 from arm_lens.judges.records import Printable, Record
@@ -61,7 +70,7 @@ from arm_lens.storage import (
     write_text,
 )
 
-FORMAT, OLDEST = 5, 4
+FORMAT, OLDEST = 6, 4
 """The format that is written, and the oldest that is read."""
 RECORD = "judge.json"
 RECORDED_VERSIONS = ("arm-lens", "torch", "transformer-lens", "transformers")
@@ -139,7 +148,7 @@ class _Verdicts(Record):
 class _Header(Record):
     """What every record has, whatever the judge."""
 
-    format: Literal[4, 5]
+    format: Literal[4, 5, 6]
     kind: Annotated[str, Field(pattern=r"^[\w .-]{1,80}$")]
     tensors: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     model: _Model
@@ -147,6 +156,7 @@ class _Header(Record):
     hook: str
     token_position: str
     verdict_tokens: _Verdicts | None
+    images: ImagesRecord | None
     metrics: list[Metric]
     versions: dict[str, str]
     digest: str
@@ -200,7 +210,7 @@ def write_artefact(
             raise NotFiniteError(
                 f"the {name} of this {kind} are not all finite numbers; it cannot be saved to {folder}"
             )
-    known = {ACTIVATIONS: fingerprint.activations, LOGITS: fingerprint.logits}
+    known = {ACTIVATIONS: fingerprint.activations, LOGITS: fingerprint.logits, **image_tensors(record)}
     content = save({name: one.detach().cpu().contiguous().clone() for name, one in {**tensors, **known}.items()})
     whole: dict[str, Any] = {
         "format": FORMAT,
@@ -211,6 +221,7 @@ def write_artefact(
         "hook": "blocks.{layer}.attn.hook_z",
         "token_position": "last token of the prompt, where the verdict is due",
         "verdict_tokens": _verdicts(model, asks),
+        "images": images_record(model),
         "metrics": [one.model_dump() for one in metrics],
         "versions": {name: version(name) for name in RECORDED_VERSIONS},
         **record,
@@ -252,6 +263,7 @@ def read_artefact(
     folder = Path(path)
     header, own, tensors = _whole(folder, kind)
     with decoding(folder):
+        remember_images(tensors, folder)
         asks = _asks(own)
         expected = _recorded_fingerprint(header, tensors)
     if model is None and not confirmed and header.model.name != BUNDLED_NAME:
@@ -264,6 +276,7 @@ def read_artefact(
     _check_model(model, header.model, expected, asks, folder)
     if header.verdict_tokens is not None and header.verdict_tokens.model_dump() != _verdicts(model, asks):
         raise ArtefactError(f"{folder / RECORD} names other tokens for the verdicts than its own questions have")
+    warn_of_other_pixels(model, header.images, folder)
     return Artefact(model, tensors, own, header.metrics)
 
 
@@ -397,27 +410,14 @@ def _record(folder: Path, kind: str | None) -> tuple[_Header, dict[str, Any]]:
     digest = digest_of({key: value for key, value in record.items() if key != "digest"})
     if record.get("digest") != digest:
         raise ArtefactError(f"{file} was changed or damaged since it was written; save the {expected} again")
-    if found == 4:
-        with decoding(folder):
-            record = _as_format_5(record)
+    with decoding(folder):
+        record = in_newest_format(record, found)
     own = {key: value for key, value in record.items() if key not in _Header.model_fields}
     with decoding(folder):
         header = _Header.parse({key: value for key, value in record.items() if key in _Header.model_fields})
     if kind is not None and header.kind != kind:
         raise ArtefactError(f"{folder} holds a {header.kind}, not a {kind}")
     return header, own
-
-
-def _as_format_5(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A record of format 4 with the fields that format 5 added, which say that nothing is known."""
-    new: dict[str, Any] = {"verdict_tokens": None, "metrics": []}
-    if clashing := new.keys() & record.keys():
-        raise ValueError(f"{min(clashing)} is a field of a later format")
-    fit = record.get("fit")
-    found = {**record, **new, **({"fit": {**fit, "data": ""}} if isinstance(fit, dict) else {})}
-    return found | (
-        {"data": ""} if record.get("kind") in ("sparse attention vectors", "head probe", "calibrated judge") else {}
-    )
 
 
 def _tensors_file(digest: str) -> str:

@@ -121,7 +121,7 @@ class GenerativeJudge(VerdictJudge, FittedJudge):
     def prompt_of(self, example: Preference) -> str:
         """The first question about an example as the model reads it, and then which tokens are read as its verdict."""
         [tokens] = self.encode(questions_of([example], self.template, self.layout)[:1], [self.demonstrations])
-        return f"{self.model.tokenizer.decode(tokens)}\n{self.verdict_note(len(tokens))}"
+        return f"{self.model.decode(tokens)}\n{self.verdict_note(len(tokens))}"
 
     def verdict_note(self, count: int) -> str:
         """A line about what is read after a prompt of so many tokens."""

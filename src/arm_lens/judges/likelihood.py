@@ -24,6 +24,7 @@ from transformers import PreTrainedTokenizerBase
 
 from arm_lens.display.caution import caution
 from arm_lens.engine.finite import naming_examples, naming_prompts
+from arm_lens.engine.images import NoImagesError, beyond_image
 from arm_lens.engine.language_model import ModelLike, language_model
 from arm_lens.engine.loading import load_model
 from arm_lens.engine.model_info import ModelClass
@@ -37,6 +38,7 @@ from arm_lens.judges.options import QuestionOptions, question_options
 from arm_lens.judges.questions import ClippedPromptWarning, fewest_left_out, with_template
 from arm_lens.judges.template import JudgeTemplate, checked_prompt
 from arm_lens.preferences import Preference, Prompt, text_of, unpair
+from arm_lens.preferences.images import marks_in
 from arm_lens.registry import JudgeSpec, OptionsModel, Style, never
 
 
@@ -106,7 +108,7 @@ class LikelihoodJudge(Judge):
         """What the model reads about an example, of a pair about the chosen response, and which tokens count."""
         single = unpair([example])[0]
         before, answer = self._tokens(single.prompt, single.response, single.id)
-        text = self.model.tokenizer.decode([*before, *answer])
+        text = self.model.decode([*before, *answer])
         return f"{text}\n{len(before) + len(answer)} tokens; the likelihood is that of the last {len(answer)}"
 
     def _scores(self, prompts: Texts, responses: Texts, progress: bool) -> Float[Tensor, " example"]:
@@ -131,7 +133,9 @@ class LikelihoodJudge(Judge):
             """The tokens, without characters at the beginning of the prompt; None if they exceed the context."""
             (role, text), *later = turns
             try:
-                found = self._split(self._before(prompt, [(role, text[count:]), *later]), answer, name)
+                found = self._split(
+                    self._before(prompt, [(role, text[beyond_image(text, count) :]), *later]), answer, name
+                )
             except PromptTooLongError:
                 return None
             return found if sum(map(len, found)) <= n_ctx else None
@@ -171,6 +175,10 @@ class LikelihoodJudge(Judge):
 
     def _split(self, before: MarkedText, answer: MarkedText, name: str) -> tuple[list[int], list[int]]:
         """The tokens before an answer, and the answer's as they are after them."""
+        if marks_in(answer):
+            raise NoImagesError(f"{name}: the response has an image in it, which has no likelihood")
+        if marks_in(before) and self.reference is not None:
+            raise NoImagesError(f"{name}: the prompt has an image in it; with a reference model, prompts are text only")
         changed, tokens = continuation(self.model.tokenizer, before, answer)
         prefix = self.model.encode([before], chat=self.template.is_chat(self.model.tokenizer), names=[name])[0]
         context = prefix[: len(prefix) - changed]

@@ -20,6 +20,7 @@ from typing import TypeVar
 from transformers import PreTrainedTokenizerBase
 
 from arm_lens.display.caution import caution
+from arm_lens.engine.images import beyond_image
 from arm_lens.engine.language_model import ModelLike, language_model
 from arm_lens.engine.protocol import LanguageModel
 from arm_lens.engine.tokens import MarkedText, PromptError, PromptTooLongError, Span
@@ -299,7 +300,7 @@ class _Encoder:
 
         def without(count: int) -> Question:
             text = question.marked
-            rest = [text.between(0, prompt.start), text.between(prompt.start + count, len(text))]
+            rest = [text.between(0, prompt.start), text.between(beyond_image(text, prompt.start + count), len(text))]
             return replace(question, text=MarkedText.joined(rest), given=None)
 
         count = prompt.end - prompt.start

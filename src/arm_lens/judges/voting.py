@@ -169,7 +169,7 @@ class VotingJudge(FittedJudge):
             return self.judge.prompt_of(example)
         questions = questions_of([example], self.judge.template, self.judge.layout)[:1]
         [tokens] = self.reason_prompts(questions, self.rationale)
-        text = self.judge.model.tokenizer.decode(tokens)
+        text = self.judge.model.decode(tokens)
         return f"{text}\n{len(tokens)} tokens; the model's reasons follow, and then its verdict"
 
     def _shares(self, questions: Sequence[Question], progress: bool) -> Float[Tensor, " example"]:
