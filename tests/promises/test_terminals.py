@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import sys
 import warnings
@@ -13,6 +14,7 @@ from arm_lens.benchmark import judge_preferences
 from arm_lens.cli import main, output
 from arm_lens.judge_model import labelled_responses
 from arm_lens.judges.controls import LengthJudge
+from arm_lens.preferences.images import as_image
 
 EVIL = "a\x1b[2J\x9b\u202e[bold]b"
 
@@ -82,3 +84,10 @@ def test_an_error_says_what_is_not_lost(monkeypatch, capfd):
     with pytest.raises(SystemExit):
         main()
     assert "answers are kept in [x]/answers" in " ".join(capfd.readouterr().err.split())
+
+
+def test_an_image_in_a_text_is_described():
+    console = Console(file=io.StringIO(), width=100)
+    image = as_image(base64.b64decode("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"))
+    output.say("prompt ", f"{image.mark}\nWhat is it?", to=console)
+    assert console.file.getvalue() == f"prompt [image {image.digest[:8]}, 1 x 1]\nWhat is it?\n"

@@ -27,6 +27,7 @@ from arm_lens.engine.loading import default_dtype
 from arm_lens.engine.model_info import BUNDLED_NAME
 from arm_lens.evaluation.health import Check, health
 from arm_lens.evaluation.main_setting import main_rows, main_settings
+from arm_lens.evaluation.multimodal import multimodal_rewardbench_scores, vl_rewardbench_scores
 from arm_lens.evaluation.rewardbench import rewardbench_2_scores, section_scores
 from arm_lens.evaluation.rm_bench import rm_bench_sections
 from arm_lens.evaluation.section_intervals import with_intervals, with_intervals_2
@@ -307,6 +308,8 @@ def _sections(config: BenchmarkConfig, items: pd.DataFrame, rows: pd.DataFrame) 
             columns={"subset": "section"}
         ),
         "rm-bench": lambda own: rm_bench_sections(own, by=by),
+        "multimodal-rewardbench": lambda own: multimodal_rewardbench_scores(_rows_of(own, rows), by=by),
+        "vl-rewardbench": lambda own: vl_rewardbench_scores(_rows_of(own, rows), by=by),
     }
     found = []
     for study in config.studies:
@@ -318,6 +321,11 @@ def _sections(config: BenchmarkConfig, items: pd.DataFrame, rows: pd.DataFrame) 
                 except ValueError as error:  # the verdicts and the scores of other judges are not lost
                     warnings.warn(f"study {study.name!r}: no section scores of {judge}: {error}", stacklevel=2)
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
+
+
+def _rows_of(items: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the benchmark and the judge of some items."""
+    return rows.merge(items[["benchmark", "judge"]].drop_duplicates(), on=["benchmark", "judge"])
 
 
 def _meta(config: BenchmarkConfig, command: str, published: Mapping[str, Any]) -> dict[str, Any]:

@@ -30,7 +30,12 @@ def say(markup: str, text: object = "", *, to: Console = console) -> None:
 
 def _plain(text: object) -> str:
     """A text as rich's markup, so that it is printed as it is."""
-    return escape(printable(str(text)))
+    plain = str(text)
+    if "\ufdd0" in plain:  # the mark of an image
+        from arm_lens.preferences.images import describe_images
+
+        plain = describe_images(plain)
+    return escape(printable(plain))
 
 
 @contextmanager

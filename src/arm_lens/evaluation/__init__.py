@@ -2,7 +2,8 @@
 
 From verdicts (one row per item and judge) `benchmark_tables` makes accuracies with intervals, paired comparisons and
 calibration, and `health` looks for failure signs. `hacking_items` makes counterbalanced reward-hacking items of any pairs;
-`section_scores` adds up RewardBench as published, `rm_bench_scores` RM-Bench. Verdicts come from `arm_lens.benchmark`.
+`section_scores` adds up RewardBench as published, `rm_bench_scores` RM-Bench, and `multimodal_rewardbench_scores` and
+`vl_rewardbench_scores` the benchmarks about images. Verdicts come from `arm_lens.benchmark`.
 """
 
 from arm_lens.evaluation.hacking import (
@@ -15,6 +16,7 @@ from arm_lens.evaluation.hacking import (
     world_hacking_items,
 )
 from arm_lens.evaluation.health import Check, health
+from arm_lens.evaluation.multimodal import multimodal_rewardbench_scores, vl_rewardbench_scores
 from arm_lens.evaluation.rewardbench import rewardbench_2_scores, section_scores
 from arm_lens.evaluation.rm_bench import rm_bench_scores, rm_bench_sections
 from arm_lens.evaluation.statistics import Estimate, accuracy
@@ -32,10 +34,12 @@ __all__ = [
     "hacking_examples",
     "hacking_items",
     "health",
+    "multimodal_rewardbench_scores",
     "rewardbench_2_scores",
     "rm_bench_scores",
     "rm_bench_sections",
     "section_scores",
+    "vl_rewardbench_scores",
     "world_hacking_examples",
     "world_hacking_items",
 ]

@@ -19,6 +19,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from arm_lens.display import counted, listed
 from arm_lens.engine.model_info import BUNDLED_NAME
 from arm_lens.heads import HeadSet
+from arm_lens.preferences.images import describe_images
 from arm_lens.safe_text import printable
 from arm_lens.storage import DamagedFileError, digest_of, read_regular, write_bytes, write_text
 
@@ -223,7 +224,7 @@ def _notes_on(parts: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _text(value: Any) -> str:
     """One line of text, to stand within Markdown."""
-    line = " ".join(printable(str(value)).split())
+    line = " ".join(printable(describe_images(str(value))).split())
     return re.sub(r"[&<>\\`*_{}\[\]#|~$@]", lambda found: f"&#{ord(found[0])};", line)
 
 
@@ -231,7 +232,7 @@ def _fenced(text: str, language: str = "") -> str:
     """A text of several lines, in a fence that it cannot close."""
     longest = max(map(len, re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
-    return f"{fence}{language}\n{printable(text)}\n{fence}"
+    return f"{fence}{language}\n{printable(describe_images(text))}\n{fence}"
 
 
 @cache
