@@ -26,8 +26,7 @@ from arm_lens.engine import (
     shared_readings,
 )
 from arm_lens.engine.prefix_cache import each_last_logits
-from arm_lens.engine.protocol import MixedLengthsError
-from arm_lens.engine.tokens import encode_text
+from arm_lens.engine.tokens import MixedLengthsError, encode_text
 from arm_lens.judges.options import QuestionOptions, ReadingOptions
 
 pytestmark = [pytest.mark.tl4, pytest.mark.filterwarnings("ignore::arm_lens.engine.replay.SlowReplayWarning")]

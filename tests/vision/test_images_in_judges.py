@@ -8,51 +8,21 @@ import sys
 
 import pytest
 import torch
+from vision_examples import EXAMPLES, OPTIONS, TEMPLATE, arm, asked
 from vision_models import picture, save
 
-from arm_lens import (
-    ActivationRewardModel,
-    GenerativeJudge,
-    HeadSet,
-    JudgeTemplate,
-    LabelledResponse,
-    SparseAttentionVectors,
-    load_judge,
-    load_model,
-)
+from arm_lens import GenerativeJudge, LabelledResponse, SparseAttentionVectors, load_judge, load_model
 from arm_lens.engine.images import NoImagesError
 from arm_lens.engine.language_model import language_model
 from arm_lens.engine.prefix_cache import common_prefix
 from arm_lens.judges.artefact import ArtefactError
 from arm_lens.judges.artefact_images import OtherPixelsWarning
 from arm_lens.judges.chat import ChatTemplateError
-from arm_lens.judges.options import QuestionOptions, ReadingOptions
+from arm_lens.judges.options import ReadingOptions
 from arm_lens.judges.questions import ClippedPromptWarning, encode_questions, questions_of
 from arm_lens.preferences.images import as_image
 
-TEMPLATE = JudgeTemplate(header="", scalar="Asked: {prompt} Said: {response} Good?", cue="")
-OPTIONS = QuestionOptions(template=TEMPLATE, batch_size=2)
-
-
-def asked(number, text="What is it?"):
-    """A prompt with an image."""
-    return [
-        {
-            "role": "user",
-            "content": [{"type": "image", "image": picture(number)}, {"type": "text", "text": text}],
-        }
-    ]
-
-
-EXAMPLES = [LabelledResponse(asked(number), f"answer {number}", bool(number % 2)) for number in range(4)]
 PROMPTS, RESPONSES = [asked(7), "no image at all", asked(8, "And this?")], ["a cat", "a dog", "it is"]
-
-
-def arm(model, **options):
-    return ActivationRewardModel.fit(
-        model, EXAMPLES, criterion="seen", question=OPTIONS, selector=HeadSet.of(3, 4, [(0, 1), (2, 3)]),
-        reading=ReadingOptions(readings=3, demonstrations=1), **options,
-    )  # fmt: skip
 
 
 LOADS = """

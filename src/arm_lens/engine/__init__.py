@@ -7,19 +7,20 @@ a `LanguageModel`.
 from arm_lens.engine.finite import NotFiniteError
 from arm_lens.engine.gates import gap_slopes, gated_slopes, gated_verdicts
 from arm_lens.engine.identity import ModelMismatchError, UncheckedModelWarning, UnsupportedModelError
+from arm_lens.engine.images import NoImagesError
 from arm_lens.engine.kv_segments import KVSegment
 from arm_lens.engine.language_model import ModelLike, describe, language_model, last_logits
 from arm_lens.engine.loading import load_model
 from arm_lens.engine.memory import memory_limit
 from arm_lens.engine.model_info import BUNDLED_NAME, ModelClass, ModelInfo, bundled_model_path
 from arm_lens.engine.prefix_cache import Prefixes
-from arm_lens.engine.protocol import LanguageModel, MixedLengthsError
+from arm_lens.engine.protocol import LanguageModel
 from arm_lens.engine.reading import HeadMeans, fingerprint, mean_heads, read_all, read_batch, read_heads
 from arm_lens.engine.replay import Replay, SlowReplayWarning
 from arm_lens.engine.sampling import sample_tokens
 from arm_lens.engine.sharing import shared_readings
 from arm_lens.engine.steering import Injection, steer
-from arm_lens.engine.tokens import PromptTooLongError, TokenBatch, chunks, pad
+from arm_lens.engine.tokens import MixedLengthsError, PromptTooLongError, TokenBatch, chunks, pad
 from arm_lens.engine.verdict_tokens import (
     VerdictPieceWarning,
     VerdictScores,
@@ -40,6 +41,7 @@ __all__ = [
     "ModelInfo",
     "ModelLike",
     "ModelMismatchError",
+    "NoImagesError",
     "NotFiniteError",
     "Prefixes",
     "PromptTooLongError",

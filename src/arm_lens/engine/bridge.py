@@ -31,8 +31,8 @@ from arm_lens.engine.bridge_attention import natively
 from arm_lens.engine.images import ImageReader, processor_given, same_image
 from arm_lens.engine.kv_segments import KVSegment, NewTokens
 from arm_lens.engine.model_info import sum_of_bits
-from arm_lens.engine.protocol import STRETCHED, LanguageModel, MixedLengthsError
-from arm_lens.engine.tokens import TokenBatch
+from arm_lens.engine.protocol import STRETCHED, LanguageModel
+from arm_lens.engine.tokens import MixedLengthsError, TokenBatch
 
 HOOKS = (
     "_forward_hooks",

@@ -6,11 +6,12 @@ Some models mask tokens that they never predict, so a logit of minus infinity is
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class NotFiniteError(ArithmeticError):
@@ -82,3 +83,22 @@ def cause_in(dtype: torch.dtype) -> str:
         return "float16 overflows beyond 65504; use bfloat16 or float32 (dtype=torch.float32)"
     kind = str(dtype).removeprefix("torch.")
     return f"in {kind} that is no overflow of float16: check the model's weights for NaN"
+
+
+def first_not_finite(blocks: Sequence[nn.Module], run: Callable[[], object], row: int, position: int) -> int | None:
+    """The first block whose output at a token is not finite while a function runs a pass; None if all are."""
+    found: list[int] = []
+
+    def noting(number: int) -> Callable[[nn.Module, Any, Any], None]:
+        def note(_: nn.Module, __: Any, output: Any) -> None:
+            stream = output[0] if isinstance(output, tuple) else output
+            if isinstance(stream, Tensor) and not bool(stream[row, position].isfinite().all()):
+                found.append(number)
+
+        return note
+
+    with contextlib.ExitStack() as handles:
+        for number, block in enumerate(blocks):
+            handles.enter_context(block.register_forward_hook(noting(number)))
+        run()
+    return min(found, default=None)

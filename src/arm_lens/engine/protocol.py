@@ -21,7 +21,7 @@ from transformer_lens.config import TransformerLensConfig
 from transformer_lens.hook_points import HookPoint
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
-from arm_lens.engine.finite import NotFiniteError, cause_in, has_maximum
+from arm_lens.engine.finite import NotFiniteError, cause_in, first_not_finite, has_maximum
 from arm_lens.engine.hooks import (
     OURS,
     Hook,
@@ -48,10 +48,6 @@ from arm_lens.preferences.images import marks_in
 
 STRETCHED = "its positions are stretched by the length of the prompt"
 """Why some models cannot go on from KV segments."""
-
-
-class MixedLengthsError(ValueError):
-    """Prompts of different lengths cannot be read together, because each would change the others' logits."""
 
 
 class LanguageModel(ABC):
@@ -438,22 +434,8 @@ class LanguageModel(ABC):
 
     def _first_layer(self, batch: TokenBatch, row: int) -> int | None:
         """The first block whose output at a row's last token is not finite."""
-        found: list[int] = []
-        last = int(batch.last[row])
-
-        def noting(layer: int) -> Any:
-            def note(module: nn.Module, args: Any, output: Any) -> None:
-                stream = output[0] if isinstance(output, tuple) else output
-                if isinstance(stream, Tensor) and not bool(stream[row, last].isfinite().all()):
-                    found.append(layer)
-
-            return note
-
-        with self.exclusive(), contextlib.ExitStack() as handles, torch.no_grad():
-            for layer, block in enumerate(self.blocks):
-                handles.enter_context(block.register_forward_hook(noting(layer)))
-            self.unchecked_last_logits(batch)
-        return min(found, default=None)
+        with self.exclusive(), torch.no_grad():
+            return first_not_finite(self.blocks, lambda: self.unchecked_last_logits(batch), row, int(batch.last[row]))
 
     @abstractmethod
     def unchecked_logits(self, batch: TokenBatch) -> Float[Tensor, "batch pos vocab"]:

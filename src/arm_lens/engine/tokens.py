@@ -43,6 +43,10 @@ class UnreadableTextError(PromptError):
     """A tokenizer or a model cannot read a text as it is: it has a token that the model has no embedding of, say."""
 
 
+class MixedLengthsError(ValueError):
+    """Prompts of different lengths cannot be read together, because each would change the others' logits."""
+
+
 @dataclass(frozen=True)
 class TokenBatch:
     """Token sequences of unequal length, padded on one side to one length."""

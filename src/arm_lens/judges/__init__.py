@@ -4,6 +4,7 @@
 """
 
 from arm_lens.judges.artefact import ArtefactError, HooksNotSavedWarning, UnconfirmedModelError, WrongModelError
+from arm_lens.judges.artefact_images import OtherPixelsWarning
 from arm_lens.judges.base import Comparison, FittedJudge, Judge, SavableJudge
 from arm_lens.judges.by_name import fit_judge, load_judge
 from arm_lens.judges.calibrated import CalibratedJudge
@@ -47,6 +48,7 @@ __all__ = [
     "LengthJudge",
     "LikelihoodJudge",
     "NoPictureWarning",
+    "OtherPixelsWarning",
     "OwnAnswerWarning",
     "PositionBias",
     "QuestionOptions",

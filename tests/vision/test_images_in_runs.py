@@ -1,0 +1,133 @@
+"""Benchmarks, scores and attribution of prompts with images, from files to tables."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+import pytest
+import torch
+from vision_examples import EXAMPLES, arm
+from vision_models import FAMILIES, picture, save
+
+from arm_lens.attribution import ablation, attribute, head_card
+from arm_lens.benchmark import BenchmarkConfig, run_benchmark
+from arm_lens.reward.scoring import score_file
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Pictures and a file of labelled responses about them, and a model."""
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "pictures").mkdir()
+    rows = []
+    for number in range(24):
+        picture(number).save(folder / "pictures" / f"{number}.png")
+        row = {"prompt": "What is it?", "image": f"pictures/{number}.png", "response": f"answer {number}"}
+        rows.append({**row, "label": number % 3 == 0})
+    (folder / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    save("llava", folder / "model")
+    return folder
+
+
+def config(folder, **changes):
+    return BenchmarkConfig.model_validate({
+        "model": str(folder / "model"), "judges": ["zero_shot", "few_shot", "sav", "probe", "arm_top_effect"],
+        "lead": "arm_top_effect", "demonstrations": 1, "readings": 3, "n_examples": [8], "samples": 1, "batch_size": 4,
+        "studies": [{"kind": "preferences", "name": "pictures", "path": str(folder / "data.jsonl"), "pool": 12}],
+        **changes,
+    })  # fmt: skip
+
+
+def test_a_benchmark_of_pictures_gives_the_same_in_one_process_and_in_workers(folder, tmp_path):
+    alone = run_benchmark(config(folder), tmp_path / "alone", progress=False)
+    both = run_benchmark(config(folder, workers=2), tmp_path / "both", progress=False)
+    assert not len(alone.missing) and not len(both.missing)
+    pd.testing.assert_frame_equal(alone.items, both.items)
+    shares = alone.items.groupby("judge")["reward"].nunique()
+    assert (shares.drop("few_shot", errors="ignore") > 1).all()  # the prompts differ in their pictures alone, or nearly
+
+
+def test_a_file_of_pictures_is_scored_as_the_reward_model_scores_them(folder, seeing_of, tmp_path):
+    reward = arm(seeing_of("llava").model)
+    saved = reward.save(tmp_path / "reward")
+    count = score_file(saved, folder / "data.jsonl", tmp_path / "out.jsonl", load=lambda _: reward, limit=5)
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    prompts = [[{"role": "user", "content": [
+        {"type": "image", "image": picture(number)}, {"type": "text", "text": "What is it?"},
+    ]}] for number in range(5)]  # fmt: skip
+    expected = reward.score(prompts, [f"answer {number}" for number in range(5)])
+    assert count == 5 and [row["reward"] for row in rows] == pytest.approx(expected.tolist(), abs=1e-6)
+    assert rows[0]["image"] == "pictures/0.png"
+
+
+def raw_gaps(seeing, reward, mask):
+    """Yes minus No of the raw model for each example, with zeros at some heads at the last token."""
+    handles = []
+    for layer, projection in enumerate(seeing.outputs()):
+
+        def write(_, inputs, layer=layer):
+            z = inputs[0].clone().unflatten(-1, (seeing.model.n_heads, seeing.model.d_head))
+            z[:, -1, mask[layer]] = 0
+            return (z.flatten(-2),)
+
+        handles.append(projection.register_forward_pre_hook(write))
+    try:
+        found = []
+        for example in EXAMPLES:
+            images = [part["image"] for part in asked_content(example) if part["type"] == "image"]
+            text = seeing.processor.apply_chat_template(
+                [{"role": "user", "content": asked_content(example)}], tokenize=False, add_generation_prompt=True
+            )
+            inputs = seeing.processor(text=[text], images=[images], add_special_tokens=False, return_tensors="pt")
+            with torch.no_grad():
+                found.append(seeing.raw(**inputs).logits[0, -1])
+    finally:
+        for handle in handles:
+            handle.remove()
+    verdicts = reward.judge.verdict_tokens
+    logits = torch.stack(found)
+    return torch.logsumexp(logits[:, list(verdicts.positive)], 1) - torch.logsumexp(
+        logits[:, list(verdicts.negative)], 1
+    )
+
+
+def asked_content(example):
+    """The parts of the question about an example, put by hand."""
+    number = int(example.response.split()[1])
+    return [
+        {"type": "text", "text": "Asked: "},
+        {"type": "image", "image": picture(number)},
+        {"type": "text", "text": f"\nWhat is it? Said: {example.response} Good?"},
+    ]
+
+
+@pytest.mark.parametrize("family", [one for one in ("llava", "qwen2_5_vl") if one in FAMILIES])
+def test_ablations_are_those_of_the_raw_model_and_every_measure_is_finite(family, seeing_of):
+    seeing = seeing_of(family)
+    reward = arm(seeing.model)
+    objective = reward.objective(EXAMPLES)
+    found = ablation(objective, "zero")
+    signs = torch.tensor([1.0 if one.label else -1.0 for one in EXAMPLES])
+    nothing = torch.zeros(seeing.model.n_layers, seeing.model.n_heads, dtype=torch.bool)
+    before = raw_gaps(seeing, reward, nothing)
+    for layer, head in ((0, 1), (2, 3)):
+        mask = nothing.clone()
+        mask[layer, head] = True
+        lost = (signs * (before - raw_gaps(seeing, reward, mask))).mean()
+        assert float(found.values["gap"][layer, head]) == pytest.approx(float(lost), abs=1e-4)
+    table = attribute(reward, EXAMPLES, standard_error=0.2)
+    assert table["score"].notna().all() and table["measure"].nunique() >= 10
+    everywhere = ablation(objective, "mean", positions="all", heads=[(1, 1)])
+    assert everywhere.values["gap"][1, 1].isfinite()
+
+
+def test_a_head_card_says_how_much_goes_to_images(seeing_of):
+    reward = arm(seeing_of("llava").model)
+    card = head_card(reward, (1, 2), EXAMPLES)
+    shares = card.attention.groupby("example")["weight"].sum()
+    assert shares.tolist() == pytest.approx([1.0] * len(shares), abs=1e-5)
+    patches = card.attention[card.attention["token"] == "▦"]
+    assert patches.groupby("example").size().tolist() == [16] * 4 and "▦" in repr(card)
