@@ -25,6 +25,7 @@ from arm_lens.preferences import (
     check_overlap,
     clusters,
     find_overlap,
+    marks,
     read_preferences,
     read_responses,
     split_preferences,
@@ -565,16 +566,21 @@ SINGLES = [
 ]
 
 
+@pytest.fixture
+def known():
+    """The images that are known now, and again after the test."""
+    before = dict(marks.KNOWN)
+    yield before
+    marks.KNOWN.update(before)
+
+
 @pytest.mark.parametrize("examples", [WRITTEN, MESSAGES, SINGLES])
 @pytest.mark.parametrize("name", ["x.jsonl", "x.json", "x.csv", "x.tsv", "x.parquet", "x.jsonl.gz"])
-def test_what_is_written_is_read_as_equal_examples_in_another_process(examples, name, tmp_path, monkeypatch):
-    from arm_lens.preferences import images
-
-    known = {digest: image for digest, image in images._KNOWN.items()}
+def test_what_is_written_is_read_as_equal_examples_in_another_process(examples, name, tmp_path, known):
     (tmp_path / "out").mkdir()
     write_preferences(examples, tmp_path / "out" / name)
     (tmp_path / "out").rename(tmp_path / "moved")
-    monkeypatch.setattr(images, "_KNOWN", {})  # as in a process that has read nothing
+    marks.KNOWN.clear()  # as in a process that has read nothing
     again = read_preferences(tmp_path / "moved" / name)
     assert again == examples
     for example in again:

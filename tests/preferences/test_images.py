@@ -21,16 +21,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image as Pillow
 
-from arm_lens.preferences import Image, PreferenceFieldError, UnknownImageError, images
+from arm_lens.preferences import Image, PreferenceFieldError, UnknownImageError, decoding
 from arm_lens.preferences.images import (
     as_image,
     check_marks,
-    describe_images,
     images_in,
     known_image,
     marks_in,
     split_at_images,
 )
+from arm_lens.preferences.marks import describe_images
 
 
 def encoded(
@@ -73,7 +73,7 @@ def test_the_mark_is_the_beginning_of_the_hash_of_the_bytes():
     assert known_image(image.digest) == image and image.content == content
 
 
-@pytest.mark.parametrize("format", images.FORMATS)
+@pytest.mark.parametrize("format", decoding.FORMATS)
 def test_every_way_to_give_an_image_is_the_same_image(format, folder):
     content = encoded(format)
     suffix = {"JPEG": ".jpeg"}.get(format, f".{format.lower()}")
@@ -148,6 +148,19 @@ def test_sixteen_bits_of_grey_are_not_cut_off():
     picture = Pillow.fromarray(np.array([[0, 128, 32768, 65535]], dtype=np.uint16))
     greys = [as_image(picture).open().getpixel((column, 0))[0] for column in range(4)]
     assert greys == [0, 0, 128, 255]
+    out = io.BytesIO()
+    picture.save(out, "PNG", transparency=128)
+    assert [as_image(out.getvalue()).open().getpixel((column, 0))[0] for column in range(4)] == [0, 255, 128, 255]
+
+
+def test_an_image_of_pillows_of_any_mode_is_white_where_it_is_transparent_or_refused():
+    known = {mode: Pillow.new(mode, (2, 2)) for mode in Pillow.MODES}
+    read = {
+        mode: as_image(picture).open().getpixel((0, 0)) for mode, picture in known.items() if mode in decoding._AS_PNG
+    }
+    assert {mode for mode in read if read[mode] == (255, 255, 255)} == {"LA", "RGBA", "PA", "RGBa", "CMYK"}
+    for mode in known.keys() - read.keys():
+        assert f"its mode is {mode}, numbers whose range is unknown" in fault_of(known[mode])
 
 
 def test_only_the_first_frame_is_read():
@@ -280,12 +293,12 @@ def test_a_file_that_is_damaged_or_of_another_kind_is_refused(content):
 
 
 def test_there_are_limits_to_bytes_pixels_and_scans(monkeypatch, folder):
-    assert "scans" in fault_of(b"\xff\xd8" + b"\xff\xda" * (images.MAX_SCANS + 1))
+    assert "scans" in fault_of(b"\xff\xd8" + b"\xff\xda" * (decoding.MAX_SCANS + 1))
     content = encoded(size=(20, 20))
-    monkeypatch.setattr(images, "MAX_PIXELS", 399)
+    monkeypatch.setattr(decoding, "MAX_PIXELS", 399)
     assert "has 20 x 20 pixels, more than 399" in fault_of(content)
     assert "has 20 x 20 pixels, more than 399" in fault_of(Pillow.new("RGB", (20, 20)))
-    monkeypatch.setattr(images, "MAX_BYTES", len(content) - 1)
+    monkeypatch.setattr(decoding, "MAX_BYTES", len(content) - 1)
     (folder / "a.png").write_bytes(content)
     for value in (content, "a.png", f"data:image/png;base64,{base64.b64encode(content).decode()}"):
         assert f"has more than {len(content) - 1:,} bytes" in fault_of(value, base=folder)
@@ -371,7 +384,7 @@ def test_an_address_is_opened_only_if_that_is_allowed(web, monkeypatch):
     reason = fault_of(f"http://user:secret@127.0.0.1:{port}/away", allow_urls=True)
     assert "cannot be downloaded" in reason and "secret" not in reason
     assert "cannot be downloaded" in fault_of("http://[::bad/a.png", allow_urls=True)
-    monkeypatch.setattr(images, "MAX_BYTES", 10)
+    monkeypatch.setattr(decoding, "MAX_BYTES", 10)
     assert "more than 10 bytes" in fault_of(url, allow_urls=True)
 
 

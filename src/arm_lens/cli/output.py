@@ -32,7 +32,7 @@ def _plain(text: object) -> str:
     """A text as rich's markup, so that it is printed as it is."""
     plain = str(text)
     if "\ufdd0" in plain:  # the mark of an image
-        from arm_lens.preferences.images import describe_images
+        from arm_lens.preferences.marks import describe_images
 
         plain = describe_images(plain)
     return escape(printable(plain))

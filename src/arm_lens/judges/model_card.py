@@ -19,7 +19,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from arm_lens.display import counted, listed
 from arm_lens.engine.model_info import BUNDLED_NAME
 from arm_lens.heads import HeadSet
-from arm_lens.preferences.images import describe_images
+from arm_lens.preferences.marks import describe_images
 from arm_lens.safe_text import printable
 from arm_lens.storage import DamagedFileError, digest_of, read_regular, write_bytes, write_text
 

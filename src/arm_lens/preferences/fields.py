@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from arm_lens.preferences.marks import describe_images
+
 
 class PreferenceFieldError(ValueError):
     """A field of a preference has an invalid value."""
@@ -19,8 +21,6 @@ class PreferenceFieldError(ValueError):
 
 def short_repr(value: object) -> str:
     """The value as error messages quote it: at most 80 characters, and the type where the value does not make it clear."""
-    from arm_lens.preferences.images import describe_images  # which uses this module
-
     text = describe_images(repr(_begin(value)))
     text = text if len(text) <= 80 else text[:77] + "..."
     type_is_clear = value is None or isinstance(value, (str, list, tuple, dict))

@@ -6,12 +6,12 @@ Whatever compares, hashes, clusters or stores examples works on text. So an imag
 
 (the two are noncharacters, which no text has). The same words with other pixels are therefore another text, and the same
 image under another name is the same text. Each process has one table of the images that it knows, by digest: `known_image`
-finds them, `split_at_images` cuts a text into texts and images, and `describe_images` writes marks for people.
+finds them, and `split_at_images` cuts a text into texts and images.
 
 `as_image` makes an image of what files and messages have for one. Images come from strangers: they are decoded once when
 they are read, by the decoders of five formats only, and every fault is a `PreferenceFieldError`:
 
-- how large the picture is, is known from its header before its pixels take memory (`MAX_PIXELS`, `MAX_BYTES`);
+- how large the picture is, is known from its header before its pixels take memory (`arm_lens.preferences.decoding`);
 - a path is relative to the folder of the data, and may not lead out of it unless that is allowed;
 - an address (``https://...``) is opened only if that is allowed.
 
@@ -24,32 +24,24 @@ import base64
 import binascii
 import hashlib
 import http.client
-import io
-import math
 import re
 import stat
-import struct
-import sys
 import time
 import urllib.error
 import urllib.request
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from arm_lens.preferences import decoding
+from arm_lens.preferences.decoding import decoded, encoded_as_png, in_rgb, is_picture
 from arm_lens.preferences.fields import PreferenceFieldError, short_repr
+from arm_lens.preferences.marks import KNOWN, MARK
 
 if TYPE_CHECKING:
     import PIL.Image
 
-MAX_BYTES = 2**26
-"""How many bytes an encoded image may have."""
-MAX_PIXELS = 2**26
-"""How many pixels an image may have; each takes up to four bytes while it is decoded."""
-MAX_SCANS = 100
-"""How many passes over its pixels a JPEG file may have; a photograph has about ten."""
 MAX_SECONDS = 30.0
 """How long the download of an image may take."""
 
@@ -64,18 +56,8 @@ _TYPES = {
     **{"image/png": "PNG", "image/webp": "WEBP", "image/gif": "GIF", "image/bmp": "BMP"},
     **{"image/jpeg": "JPEG", "image/jpg": "JPEG"},
 }
-SUFFIX_OF = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp", "GIF": ".gif", "BMP": ".bmp"}
-"""How the name of a file of each format ends."""
-FORMATS = tuple(SUFFIX_OF)
-"""The formats that are decoded; of a GIF or an animated WebP, the first frame."""
-
-_MARK = re.compile("\ufdd0([0-9a-f]{32})\ufdd1")
-_WRITTEN_MARK = re.compile("(?:\ufdd0|\\\\ufdd0)([0-9a-f]{32})(?:\ufdd1|\\\\ufdd1)")
-"""A mark in a text, or in what `repr` makes of a text."""
 _DATA_URI = re.compile(r"data:([^;,]*)((?:;[^;,]*)*),", re.IGNORECASE)
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
-_WRITTEN_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "I", "I;16"})
-"""The modes of Pillow's images that a PNG can have."""
 
 
 class UnknownImageError(ValueError):
@@ -118,20 +100,18 @@ class Image:
 
     def open(self) -> PIL.Image.Image:
         """The picture in RGB, the right way up, on white where it is transparent."""
-        return _decoded(self.content, self.name, "the image")[0]
+        picture: PIL.Image.Image = in_rgb(decoded(self.content, self.name, "the image")[0])
+        return picture
 
     def __str__(self) -> str:
         return f"[image {self.digest[:8]}, {self.size[0]} x {self.size[1]}]"
 
 
-_KNOWN: dict[str, Image] = {}
-
-
 def remember(image: Image) -> Image:
     """Make an image known in this process, so that its mark can stand in texts; returns the image."""
-    known = _KNOWN.get(image.digest)
+    known = KNOWN.get(image.digest)
     if known is None or isinstance(known.source, Path):  # a file may be gone since
-        _KNOWN[image.digest] = image
+        KNOWN[image.digest] = image
     return image
 
 
@@ -141,17 +121,18 @@ def known_image(digest: str) -> Image:
     Raises:
         UnknownImageError: if it was not read in this process.
     """
-    if digest not in _KNOWN:
+    if digest not in KNOWN:
         raise UnknownImageError(
             f"the image {digest[:8]} was not read in this process, and a text has only its mark: read the data that it is "
             "from, or pass the image itself in a message's content"
         )
-    return _KNOWN[digest]
+    image: Image = KNOWN[digest]
+    return image
 
 
 def marks_in(text: str) -> list[str]:
     """The digests of the images in a text, in order; of an image that occurs twice, twice."""
-    return _MARK.findall(text) if "\ufdd0" in text else []
+    return MARK.findall(text) if "\ufdd0" in text else []
 
 
 def images_in(text: str) -> list[Image]:
@@ -169,19 +150,9 @@ def split_at_images(text: str) -> list[str | Image]:
     Raises:
         UnknownImageError: if an image was not read in this process.
     """
-    pieces = _MARK.split(text) if "\ufdd0" in text else [text]
+    pieces = MARK.split(text) if "\ufdd0" in text else [text]
     found = (known_image(piece) if index % 2 else piece for index, piece in enumerate(pieces))
     return [piece for piece in found if piece != ""]
-
-
-def describe_images(text: str) -> str:
-    """A text, or the `repr` of one, as people read it: each image as ``[image 1a2b3c4d, 640 x 480]``.
-
-    If an image is not known, its size is left out.
-    """
-    if "\ufdd0" not in text and "\\ufdd0" not in text:
-        return text
-    return _WRITTEN_MARK.sub(lambda mark: str(_KNOWN.get(mark[1]) or f"[image {mark[1][:8]}]"), text)
 
 
 def check_marks(field: str, text: str) -> None:
@@ -192,12 +163,12 @@ def check_marks(field: str, text: str) -> None:
     """
     if "\ufdd0" not in text and "\ufdd1" not in text:
         return
-    for mark in _MARK.finditer(text):
+    for mark in MARK.finditer(text):
         try:
             known_image(mark[1])
         except UnknownImageError as error:
             raise PreferenceFieldError(field, f"has the mark of an image, but {error}") from error
-    rest = _MARK.sub(lambda mark: " " * len(mark[0]), text)
+    rest = MARK.sub(lambda mark: " " * len(mark[0]), text)
     found = re.search("[\ufdd0\ufdd1]", rest)
     if found:
         code = f"U+{ord(found[0]):04X}"
@@ -229,7 +200,7 @@ def as_image(
 
     Raises:
         PreferenceFieldError: if there is no such file, if it may not be read, or if it is not an image that can be decoded
-            within `MAX_BYTES` and `MAX_PIXELS`.
+            within the limits of `arm_lens.preferences.decoding`.
         ImportError: if Pillow is not installed.
     """
     name = name or "the image"
@@ -253,8 +224,8 @@ def as_image(
         path = _path(value, field, base, allow_any_path)
         content = _file_content(path, value, field)
         return _read(content, _SUFFIXES.get(path.suffix.lower(), ""), value, field, source=path)
-    if _is_picture(value):
-        value = _encoded(value, name, field)
+    if is_picture(value):
+        value = encoded_as_png(value, name, field)
     if isinstance(value, (bytes, bytearray, memoryview)):
         return _read(bytes(value), "", name, field)
     raise PreferenceFieldError(
@@ -291,8 +262,8 @@ def from_base64(text: str, field: str) -> bytes:
     Raises:
         PreferenceFieldError: if the text is not base64.
     """
-    if len(text) > 2 * MAX_BYTES:
-        raise PreferenceFieldError(field, f"has more than {MAX_BYTES:,} bytes")
+    if len(text) > 2 * decoding.MAX_BYTES:
+        raise PreferenceFieldError(field, f"has more than {decoding.MAX_BYTES:,} bytes")
     try:
         return base64.b64decode("".join(text.split()), validate=True)
     except (binascii.Error, ValueError) as error:
@@ -325,7 +296,7 @@ def _file_content(path: Path, name: str, field: str) -> bytes:
         if not stat.S_ISREG(mode):
             raise PreferenceFieldError(field, f"names {'a folder' if stat.S_ISDIR(mode) else 'no file'}: {shown}")
         with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
+            content = file.read(decoding.MAX_BYTES + 1)
     except FileNotFoundError as error:
         raise PreferenceFieldError(field, f"{MISSING_IMAGE}: {shown}") from error
     except (OSError, ValueError) as error:
@@ -355,7 +326,7 @@ def _downloaded(url: str, field: str, allow_urls: bool) -> tuple[bytes, str, str
     content, end = bytearray(), time.monotonic() + MAX_SECONDS
     try:
         with urllib.request.build_opener(_NoOtherScheme).open(url, timeout=MAX_SECONDS) as answer:
-            while (piece := answer.read1(2**16)) and len(content) <= MAX_BYTES:
+            while (piece := answer.read1(2**16)) and len(content) <= decoding.MAX_BYTES:
                 content += piece
                 if time.monotonic() > end:
                     raise TimeoutError(f"it took more than {MAX_SECONDS:.0f} seconds")
@@ -365,38 +336,16 @@ def _downloaded(url: str, field: str, allow_urls: bool) -> tuple[bytes, str, str
     return bytes(content), "", name
 
 
-def _is_picture(value: object) -> bool:
-    """Whether a value is an image of Pillow's, which cannot be if Pillow was not imported."""
-    module = sys.modules.get("PIL.Image")
-    return module is not None and isinstance(value, module.Image)
-
-
-def _encoded(picture: Any, name: str, field: str) -> bytes:
-    """An image of Pillow's as PNG, the right way up."""
-    pillow = _pillow()
-    if math.prod(picture.size) > MAX_PIXELS:
-        raise PreferenceFieldError(field, _too_large(name, picture.size))
-    out = io.BytesIO()
-    try:
-        picture = pillow.ImageOps.exif_transpose(picture)
-        if picture.mode == "F":
-            raise ValueError("its pixels are decimal numbers, whose range is unknown: convert it to RGB")
-        (picture if picture.mode in _WRITTEN_MODES else picture.convert("RGB")).save(out, "PNG")
-    except _faults(pillow) as error:
-        raise PreferenceFieldError(field, f"cannot be decoded: {name} ({_reason(error)})") from error
-    return out.getvalue()
-
-
 def _read(content: bytes, stated: str, name: str, field: str, *, source: Path | None = None) -> Image:
     """The image with these bytes, if they can be decoded as the format that its name or type states, if any."""
     shown = short_repr(name)
     if not content:
         raise PreferenceFieldError(field, f"has no bytes: {shown}")
-    if len(content) > MAX_BYTES:
-        raise PreferenceFieldError(field, f"has more than {MAX_BYTES:,} bytes: {shown}")
-    known = _KNOWN.get(digest := _digest(content))
+    if len(content) > decoding.MAX_BYTES:
+        raise PreferenceFieldError(field, f"has more than {decoding.MAX_BYTES:,} bytes: {shown}")
+    known = KNOWN.get(digest := _digest(content))
     if known is None:
-        picture, format = _decoded(content, name, field)
+        picture, format = decoded(content, name, field)
         size = picture.size
     else:
         size, format = known.size, known.format
@@ -407,80 +356,3 @@ def _read(content: bytes, stated: str, name: str, field: str, *, source: Path | 
 
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:32]
-
-
-def _decoded(content: bytes, name: str, field: str) -> tuple[PIL.Image.Image, str]:
-    """The picture in RGB, and its format.
-
-    Raises:
-        PreferenceFieldError: if it is too large, damaged, or not an image.
-        ImportError: if Pillow is not installed.
-    """
-    shown = short_repr(name)
-    if content.startswith(b"\xff\xd8") and content.count(b"\xff\xda") > MAX_SCANS:
-        raise PreferenceFieldError(field, f"has more than {MAX_SCANS} scans of its pixels: {shown}")
-    pillow = _pillow()
-    try:
-        if math.prod(size := _webp_size(content)) > MAX_PIXELS:
-            raise PreferenceFieldError(field, _too_large(name, size))
-        with pillow.Image.open(io.BytesIO(content), formats=FORMATS) as picture:
-            size, format = picture.size, picture.format
-            if math.prod(size) > MAX_PIXELS:
-                raise PreferenceFieldError(field, _too_large(name, size))
-            if 0 in size:
-                raise PreferenceFieldError(field, f"has no pixels: {shown}")
-            picture.verify()
-        with pillow.Image.open(io.BytesIO(content), formats=FORMATS) as picture:
-            picture.load()
-            turned = pillow.ImageOps.exif_transpose(picture)
-        return _in_rgb(turned, pillow), "JPEG" if format == "MPO" else format  # two photographs in one file
-    except pillow.UnidentifiedImageError as error:
-        known = ", ".join(FORMATS)
-        raise PreferenceFieldError(field, f"is not an image: {shown} (known are {known})") from error
-    except PreferenceFieldError:
-        raise
-    except _faults(pillow) as error:
-        raise PreferenceFieldError(field, f"cannot be decoded: {shown} ({_reason(error)})") from error
-
-
-def _in_rgb(picture: Any, pillow: Any) -> Any:
-    if picture.mode.startswith("I"):  # 16 bits of grey, which Pillow would cut off at 255
-        picture = picture.convert("I").point(lambda grey: grey / 256).convert("L")
-    if "A" not in picture.mode and "transparency" not in picture.info:
-        return picture.convert("RGB")
-    picture = picture.convert("RGBA")
-    white = pillow.Image.new("RGBA", picture.size, "white")
-    return pillow.Image.alpha_composite(white, picture).convert("RGB")
-
-
-def _webp_size(content: bytes) -> tuple[int, int]:
-    """The size that the header of a WebP file states, since its decoder takes memory for all of it when it is opened."""
-    if content[:4] != b"RIFF" or content[8:16] != b"WEBPVP8X" or len(content) < 30:
-        return (0, 0)
-    return 1 + int.from_bytes(content[24:27], "little"), 1 + int.from_bytes(content[27:30], "little")
-
-
-def _too_large(name: str, size: tuple[int, int]) -> str:
-    return f"has {size[0]:,} x {size[1]:,} pixels, more than {MAX_PIXELS:,}: {short_repr(name)}; make it smaller"
-
-
-def _pillow() -> Any:
-    """Pillow, with what is used of it."""
-    try:
-        import PIL
-        import PIL.Image
-        import PIL.ImageOps
-    except ImportError as error:
-        raise ImportError("images need Pillow, which is not installed: pip install 'arm-lens[vision]'") from error
-    return PIL
-
-
-def _faults(pillow: Any) -> tuple[type[BaseException], ...]:
-    """What Pillow raises for damaged files; which of it depends on which bytes are damaged."""
-    own = (pillow.Image.DecompressionBombError, pillow.Image.DecompressionBombWarning)
-    python = (OSError, SyntaxError, ValueError, ArithmeticError, LookupError, TypeError, AttributeError, MemoryError)
-    return (*own, *python, EOFError, NotImplementedError, AssertionError, struct.error, zlib.error)
-
-
-def _reason(error: BaseException) -> str:
-    return str(error).strip()[:200] or type(error).__name__

@@ -13,7 +13,8 @@ from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from arm_lens.preferences.fields import PreferenceFieldError, short_repr
-from arm_lens.preferences.images import describe_images, images_in, remember
+from arm_lens.preferences.images import images_in, remember
+from arm_lens.preferences.marks import describe_images
 from arm_lens.preferences.messages import (
     Message,
     Prompt,

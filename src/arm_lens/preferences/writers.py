@@ -9,9 +9,10 @@ from typing import Any
 
 import pyarrow
 
+from arm_lens.preferences.decoding import SUFFIX_OF
 from arm_lens.preferences.formats.rows import looks_like_messages
 from arm_lens.preferences.formats.vision import without_images
-from arm_lens.preferences.images import SUFFIX_OF, images_in, marks_in
+from arm_lens.preferences.images import images_in, marks_in
 from arm_lens.preferences.tables import check_extension, compressed, encoded, json_text
 from arm_lens.preferences.types import LabelledResponse, Preference, TiedPair, text_of
 from arm_lens.storage import write_bytes

@@ -24,7 +24,7 @@ from arm_lens.evaluation.standings import mean_over_subsets, measure_over_subset
 from arm_lens.plots.panels import balanced_columns
 from arm_lens.plots.studies import has_study
 from arm_lens.preferences import text_of
-from arm_lens.preferences.images import describe_images
+from arm_lens.preferences.marks import describe_images
 from arm_lens.registry import Style
 from arm_lens.reports.figures import of_benchmark, of_heads, part_of, settings_of
 from arm_lens.reports.page import facts, render_page
