@@ -404,7 +404,8 @@ SMALL = [
 ]
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@settings(max_examples=400, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from(SMALL), st.integers(0, 2**32))
 def test_any_mutation_is_an_image_or_a_clear_error(content, seed):
     rng = random.Random(seed)

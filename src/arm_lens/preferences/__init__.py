@@ -9,7 +9,8 @@ A *criterion* is what responses are judged by. It may be written out ("is polite
 examples. The same prompt under two criteria makes two different questions.
 
 Prompts and responses are plain text or conversations: messages with a role and a content. `text_of` gives the plain
-text of either. A prompt may be empty, for texts that are classified.
+text of either. A prompt may be empty, for texts that are classified. Messages may have images
+(``{"type": "image", "image": "cat.png"}``), which stand in texts as marks of their content (`Image`).
 
 `read_preferences` reads the common formats (TRL's prompt, chosen, rejected; its implicit prompts and unpaired labels; two
 responses and a winner; the transcripts of HH-RLHF) and the published benchmarks (`known_formats`) from files, data frames,
