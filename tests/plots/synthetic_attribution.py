@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 
 import numpy as np
@@ -201,3 +202,26 @@ def make_cosines(names=CRITERIA, n_layers=6, n_heads=8) -> pd.DataFrame:
         cosine = np.clip(middle + 0.05 * layers + random.normal(0, 0.15, layers.shape), -1, 1)
         frames.append(pd.DataFrame({"a": a, "b": b, "layer": layers, "head": heads, "cosine": cosine}))
     return pd.concat(frames, ignore_index=True)
+
+
+def make_patches(rows: int = 8, columns: int = 6) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Patches of three images, two of them in one prompt; and the images, which are smooth and coloured."""
+    rng, parts, pictures = np.random.default_rng(0), [], {}
+    down, across = (index.flatten() for index in np.indices((rows, columns)))
+    prompts = (("example 1", "Yes", 1, 30), ("example 1", "Yes", 2, 120), ("a prompt with a long name", "No", 1, 220))
+    for example, verdict, picture, hue in prompts:
+        weights = rng.gamma(0.5, size=rows * columns)
+        share = 0.2 * picture
+        digest = f"{hue:032x}"
+        svg = (
+            "<svg xmlns='http://www.w3.org/2000/svg' width='60' height='80'>"
+            f"<rect width='60' height='80' fill='hsl({hue},60%,80%)'/>"
+            f"<circle cx='20' cy='30' r='14' fill='hsl({hue},70%,40%)'/></svg>"
+        )
+        pictures[digest] = f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
+        parts.append(pd.DataFrame({
+            "setting": "zero-shot", "example": example, "verdict": verdict, "picture": picture, "image": digest, "width": 60,
+            "height": 80, "row": down, "column": across, "weight": share * weights / weights.sum(), "left": across / columns, "top": down / rows,
+            "right": (across + 1) / columns, "bottom": (down + 1) / rows,
+        }))  # fmt: skip
+    return pd.concat(parts, ignore_index=True), pictures

@@ -196,6 +196,9 @@ CASES: dict[str, Callable[[], go.Figure]] = {
     "depth_profile": lambda: plots.depth_profile(attribution.make_depth()),
     "differences": lambda: plots.differences(comparisons()),
     "differences: few judges": lambda: plots.differences(comparisons()[comparisons()["other"].isin(FEW)]),
+    "image_attention_figure": lambda: plots.image_attention_figure(
+        *attribution.make_patches(), title="layer 2, head 3"
+    ),
     "head_card_figure": lambda: plots.head_card_figure(*card(), title="layer 2, head 3"),
     "head_card_figure: a rank among thousands": lambda: plots.head_card_figure(
         *card()[:2], card()[2].assign(rank=4321, heads=5120), title="layer 2, head 3"

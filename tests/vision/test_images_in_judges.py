@@ -126,7 +126,7 @@ def test_a_prompt_that_is_too_long_loses_whole_images(seeing_of, monkeypatch):
     ]}]  # fmt: skip
     questions = questions_of([LabelledResponse(long, "a cat", True)], TEMPLATE)
     [whole] = encode_questions(model, OPTIONS, questions)
-    images = len(model.images.images_in(whole))
+    images = len(model.images.seen_in(whole))
     assert images == 2
     options = OPTIONS.model_copy(update={"on_too_long": "clip"})
     seen = set()
@@ -135,7 +135,7 @@ def test_a_prompt_that_is_too_long_loses_whole_images(seeing_of, monkeypatch):
         with pytest.warns(ClippedPromptWarning):
             [found] = encode_questions(model, options, questions)
         assert len(found) <= context
-        seen.add(len(model.images.images_in(found)))
+        seen.add(len(model.images.seen_in(found)))
     assert seen == {0, 1}
 
 

@@ -7,11 +7,14 @@ import json
 import pandas as pd
 import pytest
 import torch
+from PIL import Image as Pillow
 from vision_examples import EXAMPLES, arm
 from vision_models import FAMILIES, picture, save
 
 from arm_lens.attribution import ablation, attribute, head_card
 from arm_lens.benchmark import BenchmarkConfig, run_benchmark
+from arm_lens.plots import image_attention_figure
+from arm_lens.preferences.images import as_image
 from arm_lens.reward.scoring import score_file
 
 pytestmark = pytest.mark.slow
@@ -124,10 +127,63 @@ def test_ablations_are_those_of_the_raw_model_and_every_measure_is_finite(family
     assert everywhere.values["gap"][1, 1].isfinite()
 
 
-def test_a_head_card_says_how_much_goes_to_images(seeing_of):
-    reward = arm(seeing_of("llava").model)
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_a_head_card_says_how_much_goes_to_an_image_and_to_each_of_its_patches(family, seeing_of):
+    seeing = seeing_of(family)
+    if seeing.model.findings.blind is not None:
+        return
+    reward = arm(seeing.model)
     card = head_card(reward, (1, 2), EXAMPLES)
     shares = card.attention.groupby("example")["weight"].sum()
     assert shares.tolist() == pytest.approx([1.0] * len(shares), abs=1e-5)
-    patches = card.attention[card.attention["token"] == "▦"]
-    assert patches.groupby("example").size().tolist() == [16] * 4 and "▦" in repr(card)
+    images = card.attention[card.attention["token"] == "[image 1]"].set_index("example")["weight"]
+    assert len(images) == 4
+    grouped = card.patches.groupby("example")
+    whole = grouped["weight"].sum()
+    assert (whole <= images + 1e-6).all() and (whole > 0).all()
+    if family in ("llava", "gemma3", "qwen2_5_vl", "qwen3_vl"):  # no tiles: the patches are all that there is
+        assert whole.tolist() == pytest.approx(images[whole.index].tolist(), abs=1e-6)
+    for _, patches in grouped:
+        assert len(patches) == (patches["row"].max() + 1) * (patches["column"].max() + 1)
+        assert patches["left"].min() >= 0 and patches["right"].max() <= 1 + 1e-9
+    html, figure = card._repr_html_(), image_attention_figure(card)
+    assert html.count("<image href=") == 3 and html.count("data:image/png") == 3
+    assert len(figure.layout.images) == 4 and "[image 1]" in repr(card)
+
+
+def changed_tokens(family, before, after):
+    """The placeholders whose own pixels differ, among those of the picture of the whole image."""
+    if family.startswith("qwen"):  # four patches, one below the other in the tensor, become a token
+        off = (before - after).abs().mean(dim=1)
+        return set(((off > 0.5 * off.max()).nonzero().flatten() // 4).tolist())
+    one, other = (pixels.reshape(-1, *pixels.shape[-3:]) for pixels in (before, after))
+    place = -1 if family in ("idefics3", "smolvlm") else 0
+    side = {"llava": 4, "llava_next": 4, "llava_onevision": 4, "gemma3": 2, "idefics3": 2, "smolvlm": 2}[family]
+    blocks = (
+        (one[place] - other[place])
+        .abs()
+        .amax(dim=0)
+        .unfold(0, 16 // side, 16 // side)
+        .unfold(1, 16 // side, 16 // side)
+    )
+    return set((blocks.amax(dim=(2, 3)).flatten() > 0.5 * blocks.max()).nonzero().flatten().tolist())
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+@pytest.mark.parametrize("size", [(64, 64), (96, 64), (64, 128)])
+def test_a_patch_is_where_its_pixels_are(family, size, seeing_of):
+    reader = seeing_of(family).model.images
+    plain = Pillow.new("RGB", size, (128, 128, 128))
+    [seen] = reader.seen_in(reader.encode(as_image(plain).mark))
+    patches = seen.patches
+    left, top, right, bottom = patches.region
+    wide, high = (right - left) / patches.columns, (bottom - top) / patches.rows
+    for row, column in ((0, 0), (patches.rows - 1, 0), (patches.rows // 2, patches.columns - 1)):
+        marked = plain.copy()
+        edges = (left + column * wide, top + row * high, left + (column + 1) * wide, top + (row + 1) * high)
+        marked.paste((255, 255, 255), tuple(round(edge * size[axis % 2]) for axis, edge in enumerate(edges)))
+        before, after = (
+            reader.processor(text=[reader.token], images=[[one]], return_tensors="pt")["pixel_values"].float()
+            for one in (plain, marked)
+        )
+        assert changed_tokens(family, before, after) == {row * patches.columns + column}

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
@@ -19,10 +20,11 @@ from arm_lens.attribution.few_shot import few_shot_prompts, questions_about
 from arm_lens.attribution.head_card_views import FEW_SHOT, ZERO_SHOT, HeadCard
 from arm_lens.attribution.outcomes import Outcome
 from arm_lens.attribution.reading import attention_rows, direct_logits, token_texts
+from arm_lens.engine.images import SeenImage
 from arm_lens.engine.reading import mean_heads
 from arm_lens.engine.sharing import shared_readings
 from arm_lens.evaluation.trust import COLUMNS, with_trust
-from arm_lens.frames import ATTRIBUTIONS, checked
+from arm_lens.frames import ATTRIBUTIONS, PATCHES, checked
 from arm_lens.heads import Head, HeadSet, Named, ScoredLike, attributions_frame
 from arm_lens.judges.questions import Question, verdicts_of
 from arm_lens.preferences import Preference
@@ -86,7 +88,7 @@ def head_card(
         logits, gap = direct_logits(
             judge.model, sequences, *place, vector, judge.verdict_tokens, batch_size=judge.batch_size
         )
-    table = pd.concat(attention, ignore_index=True)
+    table, patches = (pd.concat(parts, ignore_index=True) for parts in zip(*attention, strict=True))
     return HeadCard(
         head=place,
         criterion=reward.record.criterion,
@@ -95,6 +97,7 @@ def head_card(
         n=len(questions),
         attention=table,
         attention_by_token=_by_token(table),
+        patches=patches,
         tokens=_extreme_tokens(reward, logits, top),
         gap_effect=gap,
         verdicts=(positive, negative),
@@ -122,24 +125,40 @@ def _attention(
     setting: str,
     right: Mapping[str, str],
     sequences: Sequence[Sequence[int]],
-) -> pd.DataFrame:
-    """One row for each token of each prompt, given the right verdict of each example."""
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """One row for each token of each prompt and for each image, and one for each patch of an image."""
     judge = reward.judge
     rows = attention_rows(judge.model, sequences, *head, batch_size=judge.batch_size)
-    parts = [
-        pd.DataFrame(
-            {
-                "setting": setting,
-                "example": name,
-                "verdict": verdict,
-                "position": range(len(sequence)),
-                "token": token_texts(judge.model.tokenizer, sequence),
-                "weight": row.double().numpy(),
-            }
-        )
-        for (name, verdict), sequence, row in zip(right.items(), sequences, rows, strict=True)
-    ]
-    return pd.concat(parts, ignore_index=True)
+    of_tokens, of_patches = [], [pd.DataFrame(columns=[*PATCHES.required, "setting"])]
+    for (name, verdict), sequence, row in zip(right.items(), sequences, rows, strict=True):
+        about = {"setting": setting, "example": name, "verdict": verdict}
+        weights, texts = row.double().numpy(), token_texts(judge.model.tokenizer, sequence)
+        seen, merged = ([] if judge.model.images is None else judge.model.images.seen_in(sequence)), list[int]()
+        for number, image in enumerate(seen, start=1):
+            first, *others = image.positions
+            weights[first], texts[first] = weights[image.positions].sum(), f"[image {number}]"
+            of_patches.append(_of_patches(image, row).assign(picture=number, **about))
+            merged += others
+        tokens = pd.DataFrame({**about, "position": range(len(sequence)), "token": texts, "weight": weights})
+        of_tokens.append(tokens.drop(index=merged))
+    return pd.concat(of_tokens, ignore_index=True), pd.concat(of_patches, ignore_index=True)
+
+
+def _of_patches(image: SeenImage, row: Float[Tensor, " pos"]) -> pd.DataFrame:
+    """How much goes to each patch of the picture of the whole image; no rows if it is not known which these are."""
+    patches = image.patches
+    if patches is None:
+        return pd.DataFrame()
+    places = image.positions[patches.start : patches.start + patches.rows * patches.columns]
+    down, across = (index.flatten() for index in np.indices((patches.rows, patches.columns)))
+    (width, height), (left, top, right, bottom) = image.image.size, patches.region
+    wide, high = (right - left) / patches.columns, (bottom - top) / patches.rows
+    return pd.DataFrame({
+        "image": image.image.digest, "width": width, "height": height, "row": down, "column": across,
+        "weight": row.double().numpy()[places],
+        "left": left + across * wide, "top": top + down * high, "right": left + (across + 1) * wide,
+        "bottom": top + (down + 1) * high,
+    })  # fmt: skip
 
 
 def _by_token(attention: pd.DataFrame) -> pd.DataFrame:

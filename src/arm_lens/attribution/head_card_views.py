@@ -6,8 +6,12 @@ which suit a light and a dark page.
 
 from __future__ import annotations
 
+import io
 import textwrap
+from base64 import b64encode
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import pandas as pd
 
@@ -18,12 +22,15 @@ from arm_lens.display.notebook import escaped
 from arm_lens.display.words import number
 from arm_lens.evaluation.trust import trust_notes
 from arm_lens.heads import Head
+from arm_lens.preferences.images import known_image
 
 ZERO_SHOT, FEW_SHOT = "zero-shot", "few-shot"
 """The two kinds of prompts: the bare question, and the question behind demonstrations."""
 HUES = {"promoted": POSITIVE, "suppressed": NEGATIVE}
 MOST_TOKENS = 8
 """In a list of tokens attended to."""
+MOST_PIXELS = 512
+"""Of an image in a view, on each side."""
 LONGEST = 24
 """Characters of a token in a table."""
 
@@ -41,10 +48,13 @@ class HeadCard:
     """Questions."""
     attention: pd.DataFrame
     """How much the last token attends to each token: setting (``zero-shot`` or ``few-shot``), example, verdict (the right
-    one), position, token, weight; one row for each token of each prompt."""
+    one), position, token, weight; one row for each token of each prompt, and one for each image (``[image 1]``)."""
     attention_by_token: pd.DataFrame
     """The same by the token's text: setting, token, share (of a prompt's attention, all its places together; mean over
     prompts), weight (mean over its places), places, prompts (that contain it), n (prompts); highest share first."""
+    patches: pd.DataFrame
+    """The same within images: setting, example, verdict, picture (its number in the prompt), image (its digest), width,
+    height, row, column, weight, and where the patch is (left, top, right, bottom, as shares of width and height)."""
     tokens: pd.DataFrame
     """What the mean does to logits by the direct path: direction (``promoted``, ``suppressed``), rank, token, token_id,
     effect (change of the logit)."""
@@ -75,6 +85,11 @@ class HeadCard:
         """The rows of `attention` for the examples that the card displays, both verdicts in turn."""
         rows = self.attention[self.attention["setting"] == setting]
         return rows[rows["example"].isin(of_each_verdict(rows, self.max_examples))]
+
+    @cached_property
+    def pictures(self) -> dict[str, str]:
+        """The images of `patches` by their digests, small, as ``data:`` URIs."""
+        return {digest: _data_uri(digest) for digest in self.patches["image"].unique()}
 
     def displayed_scores(self) -> pd.DataFrame:
         """The rows of `scores` that the card displays: one outcome of each measure."""
@@ -118,7 +133,10 @@ class HeadCard:
             rows = self.displayed_attention(setting)
             top = rows["weight"].max()
             parts.append(_heading(f"Attends to, from the last token ({setting})"))
-            parts += [_shaded(str(name), example, top) for name, example in rows.groupby("example", sort=False)]
+            for name, example in rows.groupby("example", sort=False):
+                seen = self.patches[(self.patches["setting"] == setting) & (self.patches["example"] == name)]
+                parts.append(_shaded(str(name), example, top))
+                parts += [_overlaid(one, self.pictures) for _, one in seen.groupby("picture")]
             shares = _most_attended(self, setting)
             parts.append(small_print(f"Darkest: weight {number(top)}. Mean share over {self.n} questions: {shares}."))
         tables = "".join(f'<div style="flex:0 1 auto">{_token_table(self, direction)}</div>' for direction in HUES)
@@ -190,6 +208,36 @@ def _shaded(name: str, rows: pd.DataFrame, top: float) -> str:
     title = f'<span style="opacity:.7">{escaped(name)}, right: {escaped(rows["verdict"].iloc[0])}</span>'
     style = "max-height:180px;overflow-y:auto;line-height:1.55;overflow-wrap:anywhere;white-space:pre-wrap"
     return f'<div style="margin:4px 0">{title}<div style="{style}">{gap.join(spans)}</div></div>'
+
+
+def _data_uri(digest: str) -> str:
+    """An image as a PNG of at most `MOST_PIXELS` on each side."""
+    picture, out = known_image(digest).open(), io.BytesIO()
+    picture.thumbnail((MOST_PIXELS, MOST_PIXELS))
+    picture.save(out, "PNG")
+    return f"data:image/png;base64,{b64encode(out.getvalue()).decode()}"
+
+
+def _overlaid(patches: pd.DataFrame, pictures: Mapping[str, str]) -> str:
+    """An image with its patches in darker shades of red the more attention they get."""
+    wide, high = 200.0, 200.0 * float(patches["height"].iloc[0] / patches["width"].iloc[0])
+    top = patches["weight"].max()
+    shades = "".join(
+        f'<rect x="{wide * left:.1f}" y="{high * upper:.1f}" width="{wide * (right - left):.1f}" '
+        f'height="{high * (lower - upper):.1f}" fill="rgb(200,30,30)" fill-opacity="{0.75 * weight / top:.2f}">'
+        f"<title>{weight:.3f}</title></rect>"
+        for left, upper, right, lower, weight in patches[["left", "top", "right", "bottom", "weight"]].to_numpy(
+            dtype=float
+        )
+        if top > 0 and weight >= 0.02 * top
+    )
+    source = escaped(pictures[patches["image"].iloc[0]])
+    text = f"image {patches['picture'].iloc[0]}: {patches['weight'].sum():.2f} of the attention, at most {top:.3f} to a patch"
+    return (
+        f'<div style="display:inline-block;margin:4px 12px 4px 0"><svg width="{wide:.0f}" height="{high:.0f}">'
+        f'<image href="{source}" width="{wide:.0f}" height="{high:.0f}" preserveAspectRatio="none"/>{shades}</svg>'
+        f"{small_print(text)}</div>"
+    )
 
 
 def _token_table(head: HeadCard, direction: str) -> str:

@@ -123,7 +123,7 @@ def direct_logits(
 def token_texts(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> list[str]:
     """Each token in readable form, with the space that it may begin with.
 
-    A line break is ⏎; a part of a character is as the tokenizer writes its bytes; a part of an image is ▦.
+    A line break is ⏎; a part of a character is as the tokenizer writes its bytes; a patch of an image is ▦.
     """
     pieces = tokenizer.convert_ids_to_tokens([max(one, 0) for one in tokens])
     texts = []

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import threading
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,6 +36,7 @@ TYPES = ("mm_token_type_ids", "token_type_ids")
 OF_TEXT = ("input_ids", "attention_mask", *TYPES)
 """What processors return for the tokens; the rest is for the pixels."""
 
+WHOLE = (0.0, 0.0, 1.0, 1.0)
 EDGES = frozenset("\ufdd0\ufdd1")
 """The characters at the edges of marks."""
 
@@ -78,6 +80,17 @@ def pieces_of(text: str) -> list[MarkedText | Image]:
 
 
 @dataclass(frozen=True)
+class Patches:
+    """Which of an image's placeholders are a picture of the whole, row by row; others are of tiles, or separate rows."""
+
+    start: int
+    rows: int
+    columns: int
+    region: tuple[float, float, float, float]
+    """Left, top, right and bottom of what they show, as shares of width and height."""
+
+
+@dataclass(frozen=True)
 class _Placed:
     """An image as it is read in a prompt."""
 
@@ -86,6 +99,18 @@ class _Placed:
     """What the processor writes for it."""
     count: int
     """How many of the tokens of this text are placeholders."""
+    patches: Patches | None
+    """None if it is not known how the processor cuts images."""
+
+
+@dataclass(frozen=True)
+class SeenImage:
+    """An image in a prompt of token ids."""
+
+    image: Image
+    positions: list[int]
+    """Those of its placeholders."""
+    patches: Patches | None
 
 
 class ImageReader:
@@ -160,7 +185,7 @@ class ImageReader:
             text = self._written(ids)
             if count >= 1 << PLACE_BITS or encode_text(self.tokenizer, text) != ids:
                 raise PromptError(f"{image.name}: the tokenizer does not read what the processor writes for an image")
-            known = self._placed[key] = _Placed(image, text, count)
+            known = self._placed[key] = _Placed(image, text, count, self._patches(image, found, count))
         if known.image.digest != image.digest:
             raise PromptError(f"{image.name} and {known.image.name} have the same key")  # one in 10^12 pairs
         return key
@@ -200,36 +225,63 @@ class ImageReader:
         stands = tokens < 0
         if not bool(stands.any()):
             return tokens, {}
-        rows = [self.images_in(row.tolist()) for row in tokens]
+        rows = [[one.image for one in self.seen_in(row.tolist())] for row in tokens]
         found = self._processed([row for row in rows if row])
         pixels = {name: value.to(tokens.device) for name, value in found.items() if name not in OF_TEXT}
         types = {name: stands.long() for name in TYPES if _marks_images(found, name)}
         return tokens.masked_fill(stands, self.placeholder), pixels | types
 
-    def images_in(self, tokens: Sequence[int]) -> list[Image]:
+    def seen_in(self, tokens: Sequence[int]) -> list[SeenImage]:
         """The images in a prompt, in order.
 
         Raises:
             ValueError: if one is cut.
         """
-        negative, images, at = [one for one in tokens if one < 0], list[Image](), 0
+        negative, found, at = [place for place, one in enumerate(tokens) if one < 0], list[SeenImage](), 0
         while at < len(negative):
-            key = (-1 - negative[at]) >> PLACE_BITS
+            key = (-1 - tokens[negative[at]]) >> PLACE_BITS
             placed = self._placed[key]
-            if negative[at : at + placed.count] != [_token(key, place) for place in range(placed.count)]:
+            positions = negative[at : at + placed.count]
+            if [tokens[one] for one in positions] != [_token(key, place) for place in range(placed.count)]:
                 raise ValueError(f"{placed.image.name} is cut: all tokens of an image are read together")
-            images.append(placed.image)
+            found.append(SeenImage(placed.image, positions, placed.patches))
             at += placed.count
-        return images
+        return found
 
     def described(self, tokens: Sequence[int]) -> str:
-        """A prompt as text, each image as ``[image 1a2b3c4d, 640 x 480]`` in place of its placeholders."""
-        images, pieces = iter(self.images_in(tokens)), list[str]()
-        for stands, some in groupby(tokens, lambda one: one < 0):
-            part = list(some)
-            begun = sum(one & (1 << PLACE_BITS) - 1 == (1 << PLACE_BITS) - 1 for one in part) if stands else 0
-            pieces += [str(next(images)) for _ in range(begun)] if stands else [str(self.tokenizer.decode(part))]
+        """A prompt as text, each image as ``[image 1a2b3c4d, 640 x 480]`` in place of its first placeholder."""
+        first = {one.positions[0]: str(one.image) for one in self.seen_in(tokens)}
+        pieces = []
+        for stands, some in groupby(enumerate(tokens), lambda one: one[1] < 0):
+            part = [*some]
+            if stands:
+                pieces += [first[place] for place, _ in part if place in first]
+            else:
+                pieces.append(str(self.tokenizer.decode([token for _, token in part])))
         return "".join(pieces)
+
+    def _patches(self, image: Image, processed: Mapping[str, Tensor], count: int) -> Patches | None:
+        """Where in an image's placeholders the picture of the whole is, as far as its processor says."""
+        pixels = self.processor.image_processor
+        if "image_grid_thw" in processed:  # Qwen-VL: no tiles
+            rows, columns = (int(one) // pixels.merge_size for one in processed["image_grid_thw"][0, 1:])
+            return Patches(0, rows, columns, WHOLE)
+        own = (
+            getattr(self.processor, name, None) for name in ("image_seq_len", "num_image_tokens", "image_seq_length")
+        )
+        whole = next((one for one in own if isinstance(one, int)), count)
+        if "image_sizes" in processed and whole == count:  # LLaVA-NeXT: the picture of the whole comes first
+            size = processed["pixel_values"].shape[-1]
+            whole = (size // int(self.processor.patch_size)) ** 2
+        side = math.isqrt(whole)
+        if side * side != whole or whole > count:
+            return None
+        width, height = image.size
+        cropped = getattr(pixels, "do_center_crop", False) and "image_sizes" not in processed
+        across, down = (min(1.0, height / width), min(1.0, width / height)) if cropped else (1.0, 1.0)
+        region = ((1 - across) / 2, (1 - down) / 2, (1 + across) / 2, (1 + down) / 2)
+        last = "pixel_attention_mask" in processed  # Idefics: it comes after the tiles
+        return Patches(count - whole if last else 0, side, side, region)
 
 
 def _marks_images(processed: Mapping[str, Tensor], name: str) -> bool:

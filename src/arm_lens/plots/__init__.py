@@ -28,6 +28,7 @@ from arm_lens.plots.comparison_matrices import (
 from arm_lens.plots.export import one_browser, save_figure
 from arm_lens.plots.head_card import head_card_figure
 from arm_lens.plots.head_maps import attribution_maps, selected_heads, selection_probabilities
+from arm_lens.plots.image_attention import image_attention_figure
 from arm_lens.plots.judges import accuracy_by_judge, accuracy_by_subset, differences
 from arm_lens.plots.measure_scatter import measures_against_each_other
 from arm_lens.plots.rewards import ranking_quality, reward_histograms, roc_curves
@@ -70,6 +71,7 @@ __all__ = [
     "differences",
     "head_card_figure",
     "head_matrix",
+    "image_attention_figure",
     "interaction_matrix",
     "judge_styles",
     "mean_cosines",

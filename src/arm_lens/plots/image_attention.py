@@ -1,0 +1,144 @@
+"""Images of a prompt, each patch in a colour as strong as the attention it gets from the last token."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from arm_lens.display import of_each_verdict
+from arm_lens.frames import PATCHES, checked
+from arm_lens.plots.notation import HOVER, caption, digits_for, hover_text
+from arm_lens.plots.sheet import Sheet
+from arm_lens.plots.theme import MUTED, base_layout, label, literal, narrow, page_width
+
+HEAT = [[0.0, "rgba(200,30,30,0)"], [1.0, "rgba(200,30,30,0.85)"]]
+"""From no attention to the most: the image shines through."""
+SIDE, GAP, TEXT = 14, 16, 40
+"""Pixels at both edges, between images, and of the two lines below an image."""
+
+
+@runtime_checkable
+class WithPatches(Protocol):
+    """What a head card has of images (`arm_lens.attribution.HeadCard`)."""
+
+    @property
+    def name(self) -> str:
+        """Its name in titles."""
+
+    @property
+    def patches(self) -> pd.DataFrame:
+        """A table like `arm_lens.frames.PATCHES`."""
+
+    @property
+    def pictures(self) -> Mapping[str, str]:
+        """The images by digest, as ``data:`` URIs."""
+
+
+def image_attention_figure(
+    patches: WithPatches | pd.DataFrame,
+    pictures: Mapping[str, str] | None = None,
+    *,
+    setting: str | None = None,
+    title: str = "",
+    shown: int | None = None,
+) -> go.Figure:
+    """Images, and which of their patches a head attends to from the last token of the prompt.
+
+    Args:
+        patches: a head card, which has everything else; or a table like `arm_lens.frames.PATCHES`.
+        pictures: the images by their digests, as ``data:`` URIs or addresses.
+        setting: which prompts are drawn, if there are several kinds; by default the first in the table.
+        title: of the figure, literal; by default the card's name.
+        shown: prompts, at most, both verdicts in turn; by default 4, in one column of a paper 2.
+
+    Raises:
+        ValueError: if there is no image, its picture is missing, or there is no such setting.
+    """
+    if not isinstance(patches, pd.DataFrame):
+        card = patches
+        patches, pictures, title = card.patches, card.pictures, title or card.name
+    rows = checked(patches, PATCHES)
+    if "setting" in rows.columns:
+        known = list(rows["setting"].unique())
+        if setting is not None and setting not in known:
+            raise ValueError(f"the table of patches has no setting {setting!r}; it has {', '.join(map(repr, known))}")
+        rows = rows[rows["setting"] == (known[0] if setting is None else setting)]
+    missing = [digest for digest in rows["image"].unique() if digest not in (pictures or {})]
+    if missing:
+        raise ValueError(f"there is no picture of the image {missing[0]!r}")
+    assert pictures is not None
+    chosen = of_each_verdict(rows, shown or (2 if narrow() else 4))
+    drawn = [one for _, one in rows[rows["example"].isin(chosen)].groupby(["example", "picture"], sort=False)]
+    across = min(len(drawn), 2 if narrow() else 4)
+    side = min((page_width() - 2 * SIDE - GAP * (across - 1)) / across, 220)
+    lines = [drawn[start : start + across] for start in range(0, len(drawn), across)]
+    heights = [max(min(side / _aspect(one), 1.5 * side) for one in line) + TEXT for line in lines]
+    sheet = Sheet(page_width() - 2 * SIDE, sum(heights) + 12)
+    sheet.figure.update_layout(
+        base_layout(width=page_width(), height=sheet.height + 62, margin={"l": SIDE, "r": SIDE, "t": 44, "b": 18})
+    )
+    sheet.write(f"<b>{label(title, width=int(sheet.width / 9), lines=1)}</b>", 0, -14, size=15)
+    top = float(max(one["weight"].max() for one in drawn)) or 1.0
+    for number, line in enumerate(lines):
+        for place, one in enumerate(line):
+            _draw(sheet, one, pictures, place * (side + GAP), 4 + sum(heights[:number]), side)
+    sheet.figure.update_coloraxes(
+        colorscale=HEAT, cmin=0, cmax=top,
+        colorbar={
+            "orientation": "h", "x": 1 - 12 / sheet.width, "xanchor": "right", "y": 1, "yanchor": "bottom", "thickness": 9,
+            "len": 110, "lenmode": "pixels", "outlinewidth": 1, "outlinecolor": "#cccccc", "tickvals": [0, top], "ypad": 2,
+            "xpad": 0, "ticktext": ["0", f"{top:.{digits_for(top)}f}"], "tickfont": {"size": 12}, "ticks": "",
+        },
+    )  # fmt: skip
+    return caption(
+        sheet.finished(), ["How much the last token attends to each patch; the share is that of all of an image."]
+    )
+
+
+def _draw(
+    sheet: Sheet,
+    rows: pd.DataFrame,
+    pictures: Mapping[str, str],
+    left: float | int,
+    above: float | int,
+    side: float | int,
+) -> None:
+    """Draw an image and its patches, with its prompt and share below."""
+    high = min(side / _aspect(rows), 1.5 * side)
+    wide = high * _aspect(rows)
+    axis = sheet.add_axes(left, above, wide, high)
+    sheet.figure.add_layout_image(
+        source=pictures[str(rows["image"].iloc[0])], x=0, y=0, sizex=1, sizey=1, sizing="stretch", layer="below",
+        xref=f"x{axis}", yref=f"y{axis}",
+    )  # fmt: skip
+    grid = rows.pivot(index="row", columns="column", values="weight")
+    first, last = rows.iloc[0], rows.iloc[-1]
+    x = np.linspace(first["left"], last["right"], grid.shape[1] + 1)
+    y = np.linspace(first["top"], last["bottom"], grid.shape[0] + 1)
+    name = f"{rows['example'].iloc[0]}, image {rows['picture'].iloc[0]}"
+    sheet.figure.add_heatmap(
+        x=x, y=y, z=grid.to_numpy(dtype=float), coloraxis="coloraxis", hovertemplate=HOVER, name="attention",
+        hovertext=[
+            [hover_text(name, f"row {row}, column {column}", f"weight {weight:.4f}") for column, weight in enumerate(line)]
+            for row, line in enumerate(grid.to_numpy(dtype=float))
+        ],
+        **sheet.on(axis),
+    )  # fmt: skip
+    bare = {"visible": False, "fixedrange": True}
+    sheet.x(axis).update(range=[0, 1], **bare)
+    sheet.y(axis).update(range=[1, 0], **bare)
+    most, number = max(int(side / 7), 12), f", image {rows['picture'].iloc[0]}"
+    prompt = str(rows["example"].iloc[0])
+    prompt = prompt if len(prompt + number) <= most else prompt[: most - len(number) - 1] + "…"
+    sheet.write(literal(prompt + number), left, above + high + 18, size=12)
+    share = f"share {rows['weight'].sum():.2f}; right verdict: {rows['verdict'].iloc[0]}"
+    sheet.write(literal(share), left, above + high + 34, size=12, color=MUTED)
+
+
+def _aspect(rows: pd.DataFrame) -> float:
+    """Width of an image by its height."""
+    return float(rows["width"].iloc[0] / rows["height"].iloc[0])
