@@ -34,6 +34,7 @@ def serve(
     queue: Annotated[int, typer.Option(min=1, help="Questions that may wait; then requests get 429.")] = 4096,
     max_items: Annotated[int, typer.Option(min=1, help="Items in a request.")] = 64,
     max_chars: Annotated[int, typer.Option(min=1, help="Characters of a prompt or response.")] = 20_000,
+    max_images: Annotated[int, typer.Option(min=1, help="Images in a request.")] = 8,
     max_body: Annotated[int, typer.Option(min=1024, help="Bytes of a request's body.")] = 2**21,
 ) -> None:
     """Answer requests for rewards over HTTP, in batches; a page to try it is at the address that is printed.
@@ -46,7 +47,7 @@ def serve(
     check_host(host, token, insecure)
     options = ServiceOptions(
         max_batch=max_batch, max_wait_ms=max_wait_ms, queue=queue, max_items=max_items, max_chars=max_chars,
-        max_body=max_body,
+        max_images=max_images, max_body=max_body,
     )  # fmt: skip
     try:
         from arm_lens.service.app import Service

@@ -133,7 +133,6 @@ class ImageReader:
         self.both_ways = False
         """Whether tokens of an image attend to each other in both directions (Gemma), known once there was an image."""
         self._placed: dict[int, _Placed] = {}
-        self._keys: dict[tuple[str, ...], list[int]] = {}
         _TOKENS[tokenizer] = token
 
     @property
@@ -213,6 +212,11 @@ class ImageReader:
             return_tensors="pt",
         )
         return dict(found)
+
+    def forget(self, digest: str) -> None:
+        """Forget what is known of an image; prompts that were encoded with it cannot be read any more."""
+        for key in [key for key, placed in self._placed.items() if placed.image.digest == digest]:
+            del self._placed[key]
 
     # ------------------------------------------------------------------------------------------ from tokens to pixels
 

@@ -23,10 +23,11 @@ from arm_lens.engine.finite import NotFiniteError
 from arm_lens.engine.tokens import PromptError, PromptTooLongError
 from arm_lens.judges.base import Comparison
 from arm_lens.judges.checks import checked_text
-from arm_lens.preferences import Image, PreferenceFieldError, Prompt, text_of
+from arm_lens.preferences import PreferenceFieldError, Prompt, text_of
 from arm_lens.service import scoring
 from arm_lens.service.batching import Batcher, QueueFullError
 from arm_lens.service.guard import Guard, RefusedError, StrictJSONResponse, known_path
+from arm_lens.service.images import ReadsImages, RequestImages
 from arm_lens.service.metrics import Metrics
 from arm_lens.service.options import ServiceOptions
 from arm_lens.service.pages import page, page_of_interface
@@ -34,17 +35,15 @@ from arm_lens.service.served import Served
 
 Text = Annotated[
     str | list[dict[str, Any]],
-    Field(description="Plain text, or the messages of a conversation, each with a role and a content."),
+    Field(
+        description="Plain text, or the messages of a conversation, each with a role and a content: a text, or a list of "
+        'parts, {"type": "text", "text": ...} and {"type": "image_url", "image_url": {"url": "data:image/png;base64,..."}}.'
+    ),
 ]
 Criteria = Annotated[
     list[str] | None,
     Field(description="Names of reward models, see /v1/reward-models; by default all that can answer.", min_length=1),
 ]
-
-
-def _no_image(value: object, *, field: str) -> Image:
-    """Refuse an image: it could name a file of this machine, and would stay in memory."""
-    raise PreferenceFieldError(field, "is not read here: send texts only")
 
 
 class _Body(BaseModel):
@@ -125,6 +124,7 @@ class RewardModels(BaseModel):
     """All that is served, and the limits."""
 
     reward_models: list[RewardModelInfo]
+    reads_images: Annotated[bool, Field(description="Whether prompts and responses may have images.")]
     limits: dict[str, int | float]
 
 
@@ -203,6 +203,9 @@ class Service:
             capacity=self.options.queue,
             observe=self.metrics.batch.observe,
         )
+        reader = next((one.reader for one in self.served.values()), None)
+        self.reads_images = reader is not None
+        self._images = RequestImages(reader, self.options.max_images)
         self._encoder = ThreadPoolExecutor(1, thread_name_prefix="encoder")
         self.interface = self._interface()
         paths = [getattr(route, "path", "") for route in self.interface.routes]
@@ -232,14 +235,14 @@ class Service:
             raise RefusedError(422, [("items", f"are {len(request.items)}; send at most {self.options.max_items}")])
         chosen = self._chosen(request.criteria, pairs=False)
 
-        def units() -> list[scoring.Unit]:
+        def units(images: ReadsImages) -> list[scoring.Unit]:
             found, errors = [], []
             for number, item in enumerate(request.items):
                 name = f"items.{number}"
                 try:
                     prompt, response = (
-                        self._text(item.prompt, f"{name}.prompt"),
-                        self._text(item.response, f"{name}.response"),
+                        self._text(item.prompt, f"{name}.prompt", images),
+                        self._text(item.response, f"{name}.response", images),
                     )
                     for one in chosen:
                         with _naming(name):
@@ -262,8 +265,8 @@ class Service:
         """Compare two responses by every criterion that is named, or by all."""
         chosen = self._chosen(request.criteria, pairs=True)
 
-        def units() -> list[scoring.Unit]:
-            texts = [self._text(getattr(request, field), field) for field in ("prompt", "a", "b")]
+        def units(images: ReadsImages) -> list[scoring.Unit]:
+            texts = [self._text(getattr(request, field), field, images) for field in ("prompt", "a", "b")]
             found = []
             for one in chosen:
                 with _naming("a, b"):
@@ -300,10 +303,10 @@ class Service:
             raise RefusedError(422, errors)
         return list(chosen.values())
 
-    def _text(self, value: object, field: str) -> Prompt:
+    def _text(self, value: object, field: str, images: ReadsImages) -> Prompt:
         """A text that may be judged."""
         try:
-            text = checked_text(value, "it", _no_image)
+            text = checked_text(value, "it", images)
             count = len(text_of(text))
         except PreferenceFieldError as error:
             raise RefusedError(422, [(field, error.reason)]) from error
@@ -311,18 +314,27 @@ class Service:
             raise RefusedError(422, [(field, f"has {count} characters; send at most {self.options.max_chars}")])
         return text
 
-    async def _answers(self, units: Callable[[], list[scoring.Unit]], count: int) -> list[scoring.Scores | Exception]:
+    async def _answers(
+        self, units: Callable[[ReadsImages], list[scoring.Unit]], count: int
+    ) -> list[scoring.Scores | Exception]:
         """The scores of so many questions, which are made in the encoder's thread once there is room for them."""
         try:
             self.batcher.reserve(count)
         except QueueFullError as error:
             raise RefusedError(429, [("items", str(error))], {"retry-after": str(error.seconds)}) from error
-        try:
-            found = await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._encoder, units))
-        except BaseException:
-            self.batcher.release(count)
-            raise
-        return await asyncio.wrap_future(self.batcher.submit(found))
+        return await asyncio.shield(self._answered(units, count))
+
+    async def _answered(
+        self, units: Callable[[ReadsImages], list[scoring.Unit]], count: int
+    ) -> list[scoring.Scores | Exception]:
+        """The same for questions that there is room for; goes on to its end if nobody waits for it any more."""
+        with self._images.of_request() as images:
+            try:
+                found = await asyncio.get_running_loop().run_in_executor(self._encoder, units, images)
+            except BaseException:
+                self.batcher.release(count)
+                raise
+            return await asyncio.wrap_future(self.batcher.submit(found))
 
     # ------------------------------------------------------------------------------------------ the interface
 
@@ -362,7 +374,8 @@ class Service:
         async def reward_models() -> RewardModels:
             """What is served."""
             found = [RewardModelInfo(**one.facts()) for one in self.served.values()]
-            return RewardModels(reward_models=found, limits=self.options.model_dump())
+            limits = self.options.model_dump()
+            return RewardModels(reward_models=found, reads_images=self.reads_images, limits=limits)
 
         @app.get("/health", responses=LOCAL, tags=["service"])
         async def health() -> Health:

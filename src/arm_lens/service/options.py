@@ -23,6 +23,8 @@ class ServiceOptions(BaseModel):
     """Items in a request."""
     max_chars: PositiveInt = 20_000
     """Characters of a prompt or response."""
+    max_images: PositiveInt = 8
+    """Images in a request, which count towards its bytes."""
     max_body: PositiveInt = 2**21
     """Bytes of a request's body."""
     body_seconds: NonNegativeFloat = 20.0

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from arm_lens.engine.language_model import ModelLike, describe
+from arm_lens.engine.images import ImageReader
+from arm_lens.engine.language_model import ModelLike, describe, language_model
 from arm_lens.heads import HeadSet
 from arm_lens.judges.base import Judge, VerdictJudge
 from arm_lens.judges.by_name import load_judge
@@ -27,6 +28,12 @@ class Served:
     """That of the folder's content: another one means other heads, means or questions."""
     fingerprint: str
     """That of the language model's answers to fixed texts and of its weights."""
+
+    @property
+    def reader(self) -> ImageReader | None:
+        """What reads images for its language model; None if that reads text only."""
+        model = language_model(_model_of(self.judge))
+        return None if model.findings.blind else model.images
 
     def facts(self) -> dict[str, Any]:
         """What clients may know of it, for JSON."""
