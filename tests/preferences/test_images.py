@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image as Pillow
 
-from arm_lens.preferences import Image, PreferenceFieldError, UnknownImageError, decoding
+from arm_lens.preferences import Image, LabelledResponse, PreferenceFieldError, UnknownImageError, decoding, text_of
 from arm_lens.preferences.images import (
     as_image,
     check_marks,
@@ -198,6 +198,11 @@ def test_a_mark_of_an_unknown_image_is_an_error_that_says_so():
     ):
         check_marks("prompt", text)
     assert describe_images(text) == "What is [image 00000000]?"
+    message = [{"role": "user", "content": text}]
+    assert text_of(message) == text  # as stored results have it
+    for door in (lambda: LabelledResponse(message, "r", True), lambda: LabelledResponse("p", text, True)):
+        with pytest.raises(PreferenceFieldError, match="has the mark of an image, but the image 00000000 was not read"):
+            door()
 
 
 @pytest.mark.parametrize("text", ["\ufdd0", "a\ufdd1", "\ufdd0short\ufdd1", "\ufdd0" + "A" * 32 + "\ufdd1"])
@@ -231,11 +236,12 @@ def test_what_is_no_file_is_said(folder):
     (folder / "circle.png").symlink_to(folder / "circle.png")
     os.mkfifo(folder / "pipe.png")
     assert "names an image that is missing: 'no.png'" in fault_of("no.png", base=folder)
-    assert "names a folder" in fault_of(".", base=folder)
-    assert "names no file" in fault_of("pipe.png", base=folder)
+    assert fault_of(".", base=folder) == "names a folder: '.'"
+    assert fault_of("pipe.png", base=folder) == "names no file: 'pipe.png'"
     assert "circle.png" in fault_of("circle.png", base=folder)
     assert "is no path" in fault_of("a\0b.png", base=folder)
-    assert "a" * 50 in fault_of("a" * 5000, base=folder)
+    assert "a" * 50 in fault_of("a" * 4000, base=folder)
+    assert "if it is base64, write 'data:;base64,' before it" in fault_of("a" * 5000, base=folder)
     assert "blank" in fault_of(" ", base=folder)
 
 

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 MAX_SECONDS = 30.0
 """How long the download of an image may take."""
 
+MAX_PATH = 4096
+"""How many characters a path may have."""
 MISSING_IMAGE = "names an image that is missing"
 """What is said of a file that is not there; reports count it."""
 
@@ -155,15 +157,15 @@ def split_at_images(text: str) -> list[str | Image]:
     return [piece for piece in found if piece != ""]
 
 
-def check_marks(field: str, text: str) -> None:
-    """Refuse U+FDD0 and U+FDD1 in a text, except in the marks of known images.
+def check_marks(field: str, text: str, *, known: bool = True) -> None:
+    """Refuse U+FDD0 and U+FDD1 in a text, except in the marks of known images, or of any images.
 
     Raises:
         PreferenceFieldError: naming the field and the character.
     """
     if "\ufdd0" not in text and "\ufdd1" not in text:
         return
-    for mark in MARK.finditer(text):
+    for mark in MARK.finditer(text) if known else ():
         try:
             known_image(mark[1])
         except UnknownImageError as error:
@@ -223,7 +225,7 @@ def as_image(
             )
         path = _path(value, field, base, allow_any_path)
         content = _file_content(path, value, field)
-        return _read(content, _SUFFIXES.get(path.suffix.lower(), ""), value, field, source=path)
+        return _read(content, _SUFFIXES.get(Path(value).suffix.lower(), ""), value, field, source=path)
     if is_picture(value):
         value = encoded_as_png(value, name, field)
     if isinstance(value, (bytes, bytearray, memoryview)):
@@ -277,6 +279,10 @@ def _path(value: str, field: str, base: Path | None, allow_any_path: bool) -> Pa
         PreferenceFieldError: if it is outside the folder and may not be, or cannot be a path.
     """
     folder = Path() if base is None else base
+    if len(value) > MAX_PATH:
+        raise PreferenceFieldError(
+            field, f"is too long for a path: {short_repr(value)}; if it is base64, write 'data:;base64,' before it"
+        )
     try:
         path = (folder / value).resolve()
         is_inside = path.is_relative_to(folder.resolve())
@@ -291,16 +297,18 @@ def _path(value: str, field: str, base: Path | None, allow_any_path: bool) -> Pa
 
 def _file_content(path: Path, name: str, field: str) -> bytes:
     shown = short_repr(name)
+    mode, content = 0, b""
     try:
         mode = path.stat().st_mode
-        if not stat.S_ISREG(mode):
-            raise PreferenceFieldError(field, f"names {'a folder' if stat.S_ISDIR(mode) else 'no file'}: {shown}")
-        with path.open("rb") as file:
-            content = file.read(decoding.MAX_BYTES + 1)
+        if stat.S_ISREG(mode):
+            with path.open("rb") as file:
+                content = file.read(decoding.MAX_BYTES + 1)
     except FileNotFoundError as error:
         raise PreferenceFieldError(field, f"{MISSING_IMAGE}: {shown}") from error
     except (OSError, ValueError) as error:
         raise PreferenceFieldError(field, f"names an image that cannot be read: {shown} ({error})") from error
+    if not stat.S_ISREG(mode):
+        raise PreferenceFieldError(field, f"names {'a folder' if stat.S_ISDIR(mode) else 'no file'}: {shown}")
     return content
 
 

@@ -59,14 +59,14 @@ def text_of(prompt: object, field: str = "the text") -> str:
     r"""The plain text of a prompt or response, for models without a chat template.
 
     Plain text is returned unchanged, and a single message as its content; a longer conversation becomes
-    ``User: ...\n\nAssistant: ...``.
+    ``User: ...\n\nAssistant: ...``. The images of a text need not be known, so that stored results can be shown without them.
 
     Raises:
         PreferenceFieldError: if it is neither text nor messages that can be read as text; it names ``field``.
     """
     if isinstance(prompt, str):
         return prompt
-    messages = messages_of(field, prompt)
+    messages = messages_of(field, prompt, known_images=False)
     if len(messages) == 1:
         return messages[0]["content"]
     return "\n\n".join(f"{message['role'].capitalize()}: {message['content']}" for message in messages)
@@ -110,8 +110,16 @@ def as_prompts(field: str, values: Iterable[object], *, blank: bool = False) -> 
     return [as_prompt(f"{field} {number}", value, blank=blank) for number, value in enumerate(values, start=1)]
 
 
-def messages_of(field: str, value: object, read_image: ReadImage = as_image) -> tuple[Message, ...]:
+def messages_of(
+    field: str, value: object, read_image: ReadImage = as_image, *, known_images: bool = True
+) -> tuple[Message, ...]:
     """The messages of a conversation, each reduced to a role and a text.
+
+    Args:
+        field: what errors call it.
+        value: the messages.
+        read_image: how their images are read.
+        known_images: refuse the mark of an image that was not read in this process.
 
     Raises:
         PreferenceFieldError: if the value is not a list of messages, or a message cannot be reduced to text.
@@ -119,7 +127,11 @@ def messages_of(field: str, value: object, read_image: ReadImage = as_image) -> 
     """
     if not isinstance(value, (list, tuple)):
         raise PreferenceFieldError(field, f"is {short_repr(value)}, not text or a list of messages")
-    return tuple(_message(field, number, message, read_image) for number, message in enumerate(value, start=1))
+    messages = tuple(_message(field, number, message, read_image) for number, message in enumerate(value, start=1))
+    for message in messages:
+        for text in (message["role"], message["content"]):
+            check_unicode(field, text, known_images=known_images)
+    return messages
 
 
 def _message(field: str, number: int, value: object, read_image: ReadImage) -> Message:
@@ -150,8 +162,6 @@ def _message(field: str, number: int, value: object, read_image: ReadImage) -> M
     elif "name" in message or "tool_call_id" in message:
         key = "name" if "name" in message else "tool_call_id"
         raise PreferenceFieldError(field, f"has {key!r} in message {number}, in addition to role and content")
-    for part in (role, text):
-        check_unicode(field, part)
     return Message(role=role, content="\n".join([text, *calls] if text else calls))
 
 
@@ -275,11 +285,11 @@ def _without_none(value: Any, depth: int = 0) -> Any:
     return value
 
 
-def check_unicode(field: str, text: str) -> None:
+def check_unicode(field: str, text: str, *, known_images: bool = True) -> None:
     """Refuse half of a surrogate pair, which no encoding of text can express, and marks of images that are not known."""
     if text.isascii():
         return
-    check_marks(field, text)
+    check_marks(field, text, known=known_images)
     try:
         text.encode()
     except UnicodeEncodeError as error:

@@ -97,9 +97,10 @@ def _with_image_cells(records: list[dict[str, Any]], path: Path, extension: str)
         names = [f"{image.digest}{SUFFIX_OF[image.format]}" for image in record["images"]]
         cells: list[Any] = [f"{folder.name}/{name}" for name in names]
         for name, image in zip(names, record["images"], strict=True):
-            if extension != ".parquet" and not (folder / name).exists():
+            file = folder / name
+            if extension != ".parquet" and not (file.is_file() and file.read_bytes() == image.content):
                 folder.mkdir(parents=True, exist_ok=True)
-                write_bytes(folder / name, image.content)
+                write_bytes(file, image.content)
         if extension == ".parquet":
             cells = [
                 {"bytes": image.content, "path": name} for name, image in zip(names, record["images"], strict=True)
