@@ -33,8 +33,10 @@ from arm_lens.preferences import (
     unpair,
     write_preferences,
 )
+from arm_lens.preferences.formats.rows import Table
 from arm_lens.preferences.images import as_image, images_in
 from arm_lens.preferences.overlap import data_digest, text_digests
+from arm_lens.preferences.sources import image_reader
 from arm_lens.preferences.tables import encoded
 
 
@@ -153,6 +155,7 @@ def test_texts_for_people_describe_images():
     assert "ufdd0" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_examples_carry_their_images_to_another_process(tmp_path):
     examples = [
         PreferencePair(user({"type": "image", "image": as_image(png("teal"))}, TEXT), "a", "b"),
@@ -404,6 +407,28 @@ def test_a_data_set_of_hugging_face_gives_the_bytes_of_its_images(folder):
         data.remove_columns("images").add_column("image", [rows[0]["images"][0]]).cast_column("image", datasets.Image())
     )
     assert images_in(read_preferences(single)[0].prompt) == [RED]
+
+
+def test_a_data_set_on_the_hub_names_no_files_of_this_machine(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    table = Table(name="hf://owner/name, split train", rows=[])
+    with pytest.raises(PreferenceFieldError, match=r"names the file 'images/red\.png', which is not read"):
+        image_reader(table, allow_urls=False, allow_any_path=False)("images/red.png")
+    assert image_reader(table, allow_urls=False, allow_any_path=True)("images/red.png") == RED
+
+
+@pytest.mark.slow
+def test_texts_without_images_need_no_pillow(tmp_path):
+    write(tmp_path / "x.jsonl", [PAIR | {"prompt": user(TEXT)}])
+    script = (
+        "import sys; sys.modules['PIL'] = None\n"
+        "from arm_lens.preferences import read_preferences; read_preferences(sys.argv[1])\n"
+        "try:\n    read_preferences([{'prompt': 'p', 'chosen': 'a', 'rejected': 'b', 'image': sys.argv[2]}])\n"
+        "except ImportError as error:\n    print(error)"
+    )
+    arguments = [sys.executable, "-c", script, tmp_path / "x.jsonl", uri("red")]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    assert done.stdout == "images need Pillow, which is not installed: pip install 'arm-lens[vision]'\n"
 
 
 # Benchmarks

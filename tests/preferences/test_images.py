@@ -343,6 +343,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """
 
 
+@pytest.mark.slow
 def test_a_decompression_bomb_is_refused_before_it_takes_memory():
     script = BOMBS.replace("{tests!r}", repr(os.path.dirname(__file__)))
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, check=False)

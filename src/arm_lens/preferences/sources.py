@@ -218,7 +218,7 @@ def _rows_of(source: Any, name: str, how: Opening) -> list[Row]:
 
 def _with_encoded_images(source: Any) -> Any:
     """A Hugging Face data set that gives images as their bytes, which are decoded within our bounds."""
-    for column, feature in (source.features or {}).items():
+    for column, feature in (getattr(source, "features", None) or {}).items():
         inner = getattr(feature, "feature", feature)
         if type(inner).__name__ == "Image" and getattr(inner, "decode", False):
             encoded = replace(inner, decode=False)
