@@ -355,6 +355,25 @@ def test_a_file_that_grows_goes_on_after_every_kill_and_is_the_same_in_the_end(v
     assert len(path.read_bytes().splitlines()) == pieces
 
 
+def test_reading_what_was_listed_lists_no_folder_and_finds_what_was_put_since(tmp_path, monkeypatch):
+    store, other = Store(tmp_path, ".bin"), Store(tmp_path, ".bin")
+    digests = [f"{number:020x}" for number in range(20)]
+    for digest in digests:
+        store.put(digest, digest.encode())
+    assert set(store.found()) == set(digests)
+    listed = []
+    monkeypatch.setattr(
+        Store, "_files", lambda self, digest, of=Store._files: listed.append(digest) or of(self, digest)
+    )
+    assert [store.read(digest) for digest in digests] == [digest.encode() for digest in digests] and not listed
+    other.put(digests[3], b"new")
+    assert store.read(digests[3]) == b"new"
+    path = store.found()[digests[4]]
+    path.write_bytes(b"damaged")
+    with pytest.raises(DamagedFileError, match="was changed or damaged"):
+        store.read(digests[4])
+
+
 def test_half_a_piece_goes_and_a_changed_file_is_refused(tmp_path):
     path = tmp_path / "out"
     one = Growing(path, {"data": [1, 2]})

@@ -304,13 +304,15 @@ class Store:
 
     def __init__(self, folder: str | Path, suffix: str = ".parquet") -> None:
         self.folder, self.suffix = Path(folder), suffix
+        self._seen: dict[str, Path] = {}
 
     def __contains__(self, digest: object) -> bool:
         return isinstance(digest, str) and bool(self._files(digest))
 
     def found(self) -> dict[str, Path]:
-        """Every entry's file by its digest."""
-        return {self._parts(path)[0]: path for path in reversed(self._files("*"))}
+        """Every entry's file by its digest; the folder is listed once, for later calls of `read` too."""
+        self._seen = {self._parts(path)[0]: path for path in reversed(self._files("*"))}
+        return dict(self._seen)
 
     def put(self, digest: str, content: bytes, *, name: str = "entry") -> Path:
         """Store an entry's bytes; an entry with the same digest is replaced."""
@@ -329,16 +331,24 @@ class Store:
             KeyError: if there is no such entry.
             DamagedFileError: if its file was changed.
         """
+        with contextlib.suppress(KeyError, FileNotFoundError):
+            return self._intact(self._seen[digest])
         files = self._files(digest)
         for path in files:  # a kill may leave two, if an entry was put again with other bytes
-            content = path.read_bytes()
-            if digest_of_bytes(content)[:12] == self._parts(path)[1]:
-                return content
+            with contextlib.suppress(KeyError):
+                return self._intact(path)
         if not files:
             raise KeyError(f"{self.folder} has no entry {digest}")
         raise DamagedFileError(
             f"{files[0]} was changed or damaged since it was written; delete it to have it made again"
         )
+
+    def _intact(self, path: Path) -> bytes:
+        """The bytes of a file; a KeyError if they are not those that were written."""
+        content = path.read_bytes()
+        if digest_of_bytes(content)[:12] != self._parts(path)[1]:
+            raise KeyError(path)
+        return content
 
     def put_frame(
         self, digest: str, frame: pd.DataFrame, *, name: str = "entry", about: Mapping[str, Any] | None = None
