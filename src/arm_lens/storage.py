@@ -310,7 +310,7 @@ class Store:
         return isinstance(digest, str) and bool(self._files(digest))
 
     def found(self) -> dict[str, Path]:
-        """Every entry's file by its digest; the folder is listed once, for later calls of `read` too."""
+        """Every entry's file by its digest; `read` looks there first."""
         self._seen = {self._parts(path)[0]: path for path in reversed(self._files("*"))}
         return dict(self._seen)
 
@@ -331,8 +331,9 @@ class Store:
             KeyError: if there is no such entry.
             DamagedFileError: if its file was changed.
         """
+        known = self._seen or self.found()
         with contextlib.suppress(KeyError, FileNotFoundError):
-            return self._intact(self._seen[digest])
+            return self._intact(known[digest])
         files = self._files(digest)
         for path in files:  # a kill may leave two, if an entry was put again with other bytes
             with contextlib.suppress(KeyError):
