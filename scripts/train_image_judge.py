@@ -5,8 +5,8 @@ patch encoder, a projector and the words for colours, forms and numbers are new.
 the inference are supervised by linear readouts that are thrown away afterwards:
 
     the projected patches               which colour, which form and how many shapes the picture has
-    after layer 2, at the caption's     whether the kind of shape is the picture's, whether the number is
-        last word
+    after layer 2, at the caption's     whether it is the number, the colour, the form of the picture
+        number, colour and form
     after layer 3, behind the reply     every attribute of the reply
     after layer 4, at the verdict       for every attribute, whether it agrees with the verdict
     after layer 5, at "verdict:"        the criterion
@@ -32,6 +32,7 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 import train_judge_model as text_only
+from image_judge_card import card
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -80,19 +81,19 @@ class Recipe:
     d_vision_mlp: int = 128
     vision_layers: int = 2
     vision_heads: int = 4
-    seeing_steps: int = 600
+    seeing_steps: int = 300
     seeing_batch: int = 64
-    reading_steps: int = 300
+    reading_steps: int = 500
     reading_items: int = 2
-    reading_batch: int = 40
-    judging_steps: int = 1500
+    reading_batch: int = 48
+    judging_steps: int = 1400
     judging_items: int = 9
     judging_batch: int = 10
     text_share: float = 0.3
     """Sequences without pictures in a step, for one with them."""
     named: float = 0.25
     reversed: float = 0.5
-    learning_rate: float = 1e-3
+    learning_rate: float = 1.5e-3
     warm_up: int = 50
     decay_from: float = 0.6
     final_rate: float = 0.02
@@ -126,7 +127,7 @@ class Readouts(nn.Module):
     def __init__(self, d_model: int) -> None:
         super().__init__()
         self.scene = nn.ModuleList(nn.Linear(d_model, len(names)) for names in (COLOUR_NAMES, FORMS, NUMBERS))
-        self.match = nn.Linear(d_model, 2)
+        self.match = nn.ModuleList(nn.Linear(d_model, 1) for _ in range(3))
         self.attributes = nn.Linear(d_model, len(PICTURE_ATTRIBUTES))
         self.agreement = nn.Linear(d_model, len(PICTURE_ATTRIBUTES))
         self.criterion = nn.Linear(d_model, 2 * len(PICTURE_ATTRIBUTES))
@@ -158,7 +159,9 @@ class Batch:
     at_end: Int[Tensor, "batch item"]
     """Where "verdict:" stands; the verdict itself is the next token."""
     at_form: Int[Tensor, "batch item"]
-    """Where the caption ends with a form."""
+    """Where the caption ends with a form; number and colour stand before it."""
+    same: Bool[Tensor, "batch item 3"]
+    """Whether number, colour and form of the caption are the picture's."""
     labels: Bool[Tensor, "batch item"]
     attributes: Bool[Tensor, "batch item attribute"]
     criterion: Int[Tensor, " batch"]
@@ -176,6 +179,13 @@ def scenes_of(items: list[PictureItem]) -> Int[Tensor, "picture 3"]:
     """Colour, form and number of each picture, as indices."""
     scenes = [item.scene for item in items]
     return torch.tensor([[COLOUR_NAMES.index(s.colour), FORMS.index(s.form), s.number - 1] for s in scenes])
+
+
+def same_words(item: PictureItem) -> list[bool]:
+    """Whether number, colour and form of the caption are the picture's."""
+    words = set(item.reply.lower().replace(".", " ").replace("!", " ").split())
+    scene = item.scene
+    return [NUMBERS[scene.number - 1] in words, scene.colour in words, bool({scene.form, plural(scene.form)} & words)]
 
 
 class Text:
@@ -208,6 +218,7 @@ class Text:
             scenes=scenes_of(items),
             at_end=(tokens == self.end).nonzero()[:, 1].reshape(shape),
             at_form=torch.isin(tokens, self.forms).nonzero()[:, 1].reshape(shape),
+            same=torch.tensor([same_words(item) for item in items]).reshape(*shape, 3),
             labels=torch.tensor([one.verdicts() for one in sequences]),
             attributes=torch.tensor([[item.meets(name) for name in PICTURE_ATTRIBUTES] for item in items]).reshape(
                 *shape, -1
@@ -251,14 +262,21 @@ def log_verdicts(
 
 def scene_loss(
     features: Float[Tensor, "picture patch d"], readouts: Readouts, scenes: Int[Tensor, "picture 3"]
-) -> tuple[Float[Tensor, ""], Float[Tensor, " 3"]]:
-    """The loss of reading colour, form and number off each patch; the accuracy of each, patches taken together."""
-    parts, right = [], []
-    for read, target in zip(readouts.scene, scenes.T, strict=True):
-        found = read(features)
-        parts.append(F.cross_entropy(found.flatten(0, 1), target.repeat_interleave(PATCHES)))
-        right.append((found.mean(dim=1).argmax(dim=-1) == target).float().mean())
-    return torch.stack(parts).mean(), torch.stack(right)
+) -> Float[Tensor, ""]:
+    """The loss of reading colour, form and number off each patch."""
+    parts = [
+        F.cross_entropy(read(features).flatten(0, 1), target.repeat_interleave(PATCHES))
+        for read, target in zip(readouts.scene, scenes.T, strict=True)
+    ]
+    return torch.stack(parts).mean()
+
+
+def scene_right(
+    features: Float[Tensor, "picture patch d"], readouts: Readouts, scenes: Int[Tensor, "picture 3"]
+) -> Bool[Tensor, "picture 3"]:
+    """Whether colour, form and number are read rightly, patches taken together."""
+    found = [read(features).mean(dim=1).argmax(dim=-1) for read in readouts.scene]
+    return torch.stack(found, dim=-1) == scenes
 
 
 def losses(
@@ -269,18 +287,26 @@ def losses(
     rows = torch.arange(len(batch.tokens))[:, None]
     verdicts, right = log_verdicts(output.logits, batch, text)
     targets = batch.tokens[:, 1:].masked_fill(batch.tokens[:, 1:] == text.image, text.tokenizer.pad_token_id)
-    scene, seen = scene_loss(output.image_hidden_states.reshape(len(batch.pixels), PATCHES, -1), readouts, batch.scenes)
+    features = output.image_hidden_states.reshape(len(batch.pixels), PATCHES, -1)
     binary = F.binary_cross_entropy_with_logits
     states = output.hidden_states
     criterion = readouts.criterion(states[5][rows, batch.at_end])
-    # A named criterion is known from the first item on; any other is not, before there are verdicts.
     parts = {
         "verdict": -verdicts.gather(-1, batch.labels.long()[..., None]).mean(),
         "language": F.cross_entropy(
             output.logits[:, :-1].flatten(0, 1), targets.flatten(), ignore_index=text.tokenizer.pad_token_id
         ),
-        "scene": scene,
-        "match": binary(readouts.match(states[2][rows, batch.at_form]), batch.attributes[..., :2].float()),
+        "scene": scene_loss(features, readouts, batch.scenes),
+        "match": binary(
+            torch.cat(
+                [
+                    read(states[2][rows, batch.at_form + at])
+                    for read, at in zip(readouts.match, (-2, -1, 0), strict=True)
+                ],
+                dim=-1,
+            ),
+            batch.same.float(),
+        ),
         "attributes": binary(readouts.attributes(states[3][rows, batch.at_end]), batch.attributes.float()),
         "agreement": binary(
             readouts.agreement(states[4][rows, batch.at_end + 1]),
@@ -290,7 +316,7 @@ def losses(
             criterion.flatten(0, 1), batch.criterion[:, None].expand(-1, criterion.shape[1]).flatten()
         ),
     }
-    return parts, right, seen
+    return parts, right, scene_right(features, readouts, batch.scenes).float().mean(dim=0)
 
 
 def fresh_model(recipe: Recipe, text: Text) -> LlavaForConditionalGeneration:
@@ -347,7 +373,8 @@ def update(
     if step < recipe.seeing_steps:
         items = PictureWorld("train", recipe.seed * 1_000_000 + step).items(recipe.seeing_batch)
         features = model.model.get_image_features(pixels_of(items)).pooler_output
-        loss, seen = scene_loss(torch.stack(tuple(features)), both["readouts"], scenes_of(items))
+        given = torch.stack(tuple(features)), both["readouts"], scenes_of(items)
+        loss, seen = scene_loss(*given), scene_right(*given).float().mean(dim=0)
         loss.backward()
         row["scene"] = loss.item()
     else:
@@ -368,8 +395,8 @@ def update(
     return row
 
 
-def train(recipe: Recipe, out: Path) -> LlavaForConditionalGeneration:
-    """Train from the bundled model, or go on from a checkpoint in ``out``."""
+def train(recipe: Recipe, out: Path) -> tuple[LlavaForConditionalGeneration, Readouts]:
+    """Train from the bundled model, or go on from a checkpoint in ``out``; gives the readouts too."""
     torch.manual_seed(recipe.seed)
     text, words = Text(), text_only.Text()
     model = fresh_model(recipe, text)
@@ -398,26 +425,36 @@ def train(recipe: Recipe, out: Path) -> LlavaForConditionalGeneration:
             write_text(
                 out / LOG_FILE, log.groupby(log["step"] // 50 * 50).mean().drop(columns="step").round(4).to_csv()
             )
-    return model.eval()
+    return model.eval(), both["readouts"]
 
 
 @torch.inference_mode()
 def evaluate(model: LlavaForConditionalGeneration, split: Split, *, items: int, seed: int = 1) -> pd.DataFrame:
-    """Accuracy per criterion and number of examples, criterion not named, on fresh items; -1 examples: named, none."""
+    """Accuracy per criterion and examples ("named": none, but the criterion in words), on fresh items."""
     text, rows = Text(), []
     for criterion in PICTURE_ATTRIBUTES:
-        world, right, named = PictureWorld(split, seed), [], []
-        for _ in range(items // 5):  # small batches of long sequences are the quicker ones
-            batch = text.batch([Sequence(criterion, False, False, world.items(9)) for _ in range(5)])
-            right.append(log_verdicts(model(batch.tokens, pixel_values=batch.pixels).logits, batch, text)[1])
-            batch = text.batch([Sequence(criterion, True, False, world.items(1)) for _ in range(5)])
-            named.append(log_verdicts(model(batch.tokens, pixel_values=batch.pixels).logits, batch, text)[1])
-        found = torch.cat([torch.cat(named), torch.cat(right)], dim=1).float().mean(dim=0)
-        rows += [
-            {"criterion": criterion, "examples": shown, "accuracy": float(accuracy), "n": items}
-            for shown, accuracy in enumerate(found, start=-1)
-        ]
+        found = {}
+        for named, count in ((True, 1), (False, 9)):
+            world, right = PictureWorld(split, seed), []
+            for _ in range(items // 5):  # small batches of long sequences are the quicker ones
+                batch = text.batch([Sequence(criterion, named, False, world.items(count)) for _ in range(5)])
+                right.append(log_verdicts(model(batch.tokens, pixel_values=batch.pixels).logits, batch, text)[1])
+            shares = torch.cat(right).float().mean(dim=0).tolist()
+            found |= {"named": shares[0]} if named else {str(shown): share for shown, share in enumerate(shares)}
+        rows += [{"criterion": criterion, "examples": k, "accuracy": v, "n": items} for k, v in found.items()]
     return pd.DataFrame(rows)
+
+
+@torch.inference_mode()
+def perception(model: LlavaForConditionalGeneration, readouts: Readouts, split: Split, *, items: int) -> pd.DataFrame:
+    """How often colour, form and number are read off the projected patches, and all of them, in fresh pictures."""
+    shown = PictureWorld(split, seed=2).items(items)
+    features = torch.stack(tuple(model.model.get_image_features(pixels_of(shown)).pooler_output))
+    right = scene_right(features, readouts, scenes_of(shown))
+    named = dict(zip(("colour", "form", "number"), right.T, strict=True)) | {"all": right.all(dim=1)}
+    return pd.DataFrame(
+        [{"read": name, "accuracy": one.float().mean().item(), "n": items} for name, one in named.items()]
+    )
 
 
 def save(model: LlavaForConditionalGeneration, out: Path) -> Path:
@@ -441,14 +478,11 @@ def main() -> None:
     arguments = parser.parse_args()
     recipe = Recipe(**{name: getattr(arguments, name) for name in of_recipe})
     arguments.out.mkdir(parents=True, exist_ok=True)
-    model = train(recipe, arguments.out)
-    save(model, arguments.out)
-    for split in text_only.SPLITS:
-        table = evaluate(model, split, items=arguments.items)
-        write_text(arguments.out / f"accuracy_{split}.csv", table.to_csv(index=False))
-        print(
-            split, table.pivot(index="criterion", columns="examples", values="accuracy").round(3).to_string(), sep="\n"
-        )
+    model, readouts = train(recipe, arguments.out)
+    folder = save(model, arguments.out)
+    accuracies = {split: evaluate(model, split, items=arguments.items) for split in text_only.SPLITS}
+    read = {split: perception(model, readouts, split, items=arguments.items) for split in text_only.SPLITS}
+    write_text(folder / "README.md", card(asdict(recipe), accuracies, read, parameters=model.num_parameters()))
 
 
 if __name__ == "__main__":
