@@ -15,7 +15,7 @@ OVERLAY := .overlay/transformer-lens-4
 # What some families' processors of images need, in a folder of its own: a torchvision is made for one build of torch.
 VISION := .overlay/vision
 
-.PHONY: demo real check fast test test-4x test-vision lint lock clean
+.PHONY: demo real check fast test test-4x test-vision test-vision-3 test-vision-4 lint lock clean
 
 demo: $(VENV)/installed
 	$(BIN)/arm-lens demo --out $(OUT)
@@ -39,9 +39,11 @@ test-4x: $(VENV)/installed $(OVERLAY)
 		assert version('transformer-lens').startswith('4.'), version('transformer-lens')"
 	PYTHONPATH=$(OVERLAY) $(PYTEST) -m "tl4 and not any_tl" tests
 
-test-vision: $(VENV)/installed $(OVERLAY) $(VISION)
-	PYTHONPATH=$(VISION) $(PYTEST) tests/vision/test_vision_families.py
-	PYTHONPATH=$(OVERLAY):$(VISION) $(PYTEST) tests/vision/test_vision_families.py
+# On the locked TransformerLens and on 4.x: make -j2 has one core for each.
+test-vision: test-vision-3 test-vision-4
+
+test-vision-3 test-vision-4: $(VENV)/installed $(OVERLAY) $(VISION)
+	PYTHONPATH=$(if $(filter %-4,$@),$(OVERLAY):)$(VISION) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/vision/test_vision_families.py
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

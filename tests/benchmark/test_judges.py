@@ -116,6 +116,7 @@ def close(one, other, atol=1e-4):
 
 
 @pytest.mark.slow
+@pytest.mark.any_tl
 @pytest.mark.parametrize("name", [name for name in JUDGES if name not in APART])
 def test_every_judge_says_something_finite_about_every_text(said, setting, name):
     verdicts = said(name)

@@ -94,7 +94,15 @@ def fitted(model, options):
     return fit
 
 
-EVERY = pytest.mark.parametrize("name", list(JUDGES))
+ON_BOTH = ("arm_reinforce", "arm_soft_gate", "sav", "few_shot", "rating", "voting_rationale", "likelihood")
+"""Judges that use the engine in ways of their own; the others are not repeated on another TransformerLens."""
+
+
+def marked(names):
+    return [name if name in ON_BOTH else pytest.param(name, marks=pytest.mark.any_tl) for name in names]
+
+
+EVERY = pytest.mark.parametrize("name", marked(JUDGES))
 
 
 @pytest.mark.slow
@@ -176,7 +184,7 @@ def test_every_judge_that_learns_from_examples_can_be_saved():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", FITTED)
+@pytest.mark.parametrize("name", marked(FITTED))
 def test_what_was_saved_judges_as_before(fitted, model, tmp_path, name):
     judge = fitted(name)
     folder = judge.save(tmp_path / "judge")

@@ -13,7 +13,6 @@ from einops import einsum
 from arm_lens.engine import VerdictTokens, last_logits, mean_heads, pad, read_batch
 from arm_lens.reward.denoising import Denoise, denoised_means, principal_part
 
-pytestmark = pytest.mark.tl4
 
 SEQUENCES = [
     [1, 9, 30, 41, 52], [1, 77, 14], [1, 20, 21, 22, 23, 24, 25, 26, 27], [1, 8], [1, 60, 61, 62], [1, 33, 90, 12],
@@ -129,6 +128,7 @@ def test_where_prompts_differ_by_noise_alone_the_mean_is_its_own_leading_directi
 # ------------------------------------------------------------------------------------------ on a model
 
 
+@pytest.mark.tl4
 @pytest.mark.parametrize("model_family", ["llama", "gpt2"])
 def test_unweighted_and_with_everything_explained_it_is_the_plain_mean(model_of, model_family, model_class):
     model = model_of(model_family, model_class)
@@ -139,6 +139,7 @@ def test_unweighted_and_with_everything_explained_it_is_the_plain_mean(model_of,
     assert (found.count, found.values.dtype, found.values.device.type) == (7, torch.float32, "cpu")
 
 
+@pytest.mark.tl4
 @pytest.mark.parametrize("weighted", [True, False])
 @pytest.mark.parametrize("explained", [0.5, 0.9, 1.0])
 def test_the_denoised_mean_is_what_numpy_makes_of_prompts_read_one_by_one(model_of, model_class, explained, weighted):
@@ -154,6 +155,7 @@ def test_the_denoised_mean_is_what_numpy_makes_of_prompts_read_one_by_one(model_
             np.testing.assert_allclose(found.values[layer, head].numpy(), expected, atol=1e-4)
 
 
+@pytest.mark.tl4
 def test_the_batch_size_does_not_matter(model_of, model_class):
     model = model_of("gpt2", model_class)
     one, three, all_at_once = (
@@ -199,6 +201,7 @@ def test_where_every_verdict_is_next_to_impossible_prompts_still_count_by_their_
     torch.testing.assert_close(found, expected.float(), atol=1e-3, rtol=0)
 
 
+@pytest.mark.tl4
 def test_no_prompts_or_verdicts_for_others_are_refused(model_of):
     with pytest.raises(ValueError, match="0 prompts"):
         denoised_means(model_of("llama"), [], [], VERDICTS, Denoise())
