@@ -16,7 +16,6 @@ from arm_lens.engine.tokens import pad
 from arm_lens.judges.options import QuestionOptions
 from arm_lens.judges.questions import encode_questions, questions_of, verdict_tokens_of
 
-pytestmark = pytest.mark.tl4
 WRONG = {"gemma3"} if version("transformer-lens").startswith("3.") else set()
 """Families whose images the installed TransformerLens computes wrongly."""
 SEEING = [one for one in FAMILIES if one not in WRONG]
