@@ -17,10 +17,12 @@ from arm_lens.engine.language_model import language_model
 from arm_lens.engine.prefix_cache import common_prefix
 from arm_lens.judges.artefact import ArtefactError
 from arm_lens.judges.artefact_images import OtherPixelsWarning
+from arm_lens.judges.base import SkippedWarning
 from arm_lens.judges.chat import ChatTemplateError
 from arm_lens.judges.options import ReadingOptions
 from arm_lens.judges.questions import ClippedPromptWarning, encode_questions, questions_of
 from arm_lens.preferences.images import as_image
+from arm_lens.storage import digest_of
 
 PROMPTS, RESPONSES = [asked(7), "no image at all", asked(8, "And this?")], ["a cat", "a dog", "it is"]
 
@@ -50,6 +52,7 @@ def test_what_was_saved_judges_as_before_in_another_process_with_its_demonstrati
     folder = judge.save(tmp_path / "judge")
     assert json.loads((folder / "judge.json").read_text())["images"] == {
         "processor": "LlavaProcessor", "pixels": type(model.images.processor.image_processor).__name__,
+        "settings": digest_of(model.images.settings),
     }  # fmt: skip
     assert torch.equal(load_judge(folder, model).score(PROMPTS, RESPONSES), found)
     picture(7).save(tmp_path / "picture.png")
@@ -61,10 +64,30 @@ def test_what_was_saved_judges_as_before_in_another_process_with_its_demonstrati
     assert json.loads(done.stdout) == pytest.approx(found[:2].tolist(), abs=1e-5)
 
 
+def test_a_reward_function_of_trl_sees_the_images_of_messages_and_of_columns(seeing_of):
+    reward = arm(seeing_of("llava").model)
+    expected = reward.score([asked(7), asked(8), "no image"], RESPONSES).tolist()
+    bare = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is it?"}]}]
+    plain = [{"role": "user", "content": "What is it?"}]
+    pictures = [[picture(7)], [picture(8)], []]
+    for prompt in (bare, plain, "What is it?"):
+        prompts = [prompt, prompt, "no image"]
+        assert reward(prompts=prompts, completions=RESPONSES, images=pictures) == pytest.approx(expected, abs=1e-6)
+    one = [picture(7), picture(8), None]
+    assert reward(prompts=[plain, plain, "no image"], completions=RESPONSES, image=one) == pytest.approx(
+        expected, abs=1e-6
+    )
+    filled = [asked(7), asked(8), "no image"]  # as TRL gives them, next to the column
+    assert reward(prompts=filled, completions=RESPONSES, images=pictures) == pytest.approx(expected, abs=1e-6)
+    with pytest.warns(SkippedWarning, match=r"row 1: images has 2 images for 1 place"):
+        found = reward(prompts=[bare, bare], completions=RESPONSES[:2], images=[pictures[0], [picture(7), picture(8)]])
+    assert found == [pytest.approx(expected[0], abs=1e-6), None]
+
+
 def test_other_pixels_and_forged_images_of_a_saved_judge_are_said(seeing_of, tmp_path, monkeypatch):
     from safetensors.torch import load, save_file
 
-    from arm_lens.storage import digest_of, digest_of_bytes
+    from arm_lens.storage import digest_of_bytes
 
     model = seeing_of("llava").model
     folder = GenerativeJudge.fit(model, EXAMPLES, question=OPTIONS, reading=ReadingOptions(demonstrations=2)).save(
@@ -82,7 +105,7 @@ def test_other_pixels_and_forged_images_of_a_saved_judge_are_said(seeing_of, tmp
         record["digest"] = digest_of({key: value for key, value in record.items() if key != "digest"})
         (folder / "judge.json").write_text(json.dumps(record))
 
-    rewritten(images={"processor": "LlavaProcessor", "pixels": "AnotherImageProcessor"})
+    rewritten(images=record["images"] | {"pixels": "AnotherImageProcessor"})
     with pytest.warns(OtherPixelsWarning, match="AnotherImageProcessor read images; here LlavaProcessor with"):
         load_judge(folder, model)
     tensors = load(next(folder.glob("tensors-*")).read_bytes())

@@ -43,6 +43,7 @@ from arm_lens.judges.saving import Savable
 from arm_lens.judges.template import JudgeTemplate
 from arm_lens.judges.verdict_mass import VerdictMass
 from arm_lens.preferences import Preference, PreferenceFieldError, Prompt
+from arm_lens.preferences.formats.vision import place_images
 from arm_lens.registry import OptionsModel
 
 ScoreKind: TypeAlias = Literal["reward", "probability", "two_way", "gap"]
@@ -175,7 +176,7 @@ class Judge(ABC):
             A float per completion; None, which TRL accepts, for one that cannot be judged (it is None, its messages are
             malformed, it exceeds the model's context), with one warning that names the rows.
         """
-        return RewardFunction(self)(prompts=prompts, completions=completions)
+        return RewardFunction(self)(prompts=prompts, completions=completions, **columns)
 
     def reward_function(self, kind: ScoreKind = "reward") -> RewardFunction:
         """A reward function of TRL's GRPOTrainer that gives scores of the chosen kind; a ValueError if the judge has none."""
@@ -206,15 +207,18 @@ class RewardFunction:
         return self.judge.__name__ + ("" if self.kind == "reward" else f"_{self.kind}")
 
     def __call__(self, *, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float | None]:
-        """A reward for each completion; further columns of the data set are not read."""
+        """A reward for each completion; of further columns of the data set, ``images`` and ``image`` are read.
+
+        TRL's trainers put images into the messages of prompts; where they have not, those of the columns are put there.
+        """
         check_lengths(prompts, completions)
+        images = _images_of(columns, len(prompts))
         usable: list[tuple[int, Prompt, Prompt]] = []
         refused: dict[int, str] = {}
         for row, texts in enumerate(zip(prompts, completions, strict=True)):
             try:
-                prompt, completion = (
-                    checked_text(one, field) for one, field in zip(texts, ("prompt", "completion"), strict=True)
-                )
+                placed = place_images(texts[0], images[row]) if images[row] else texts[0]
+                prompt, completion = checked_text(placed, "prompt"), checked_text(texts[1], "completion")
                 usable.append((row, prompt, completion))
             except PreferenceFieldError as error:
                 refused[row] = str(error)
@@ -235,6 +239,13 @@ class RewardFunction:
             for (row, _, _), score in zip(usable, scores.tolist(), strict=True):
                 rewards[row] = score
         return rewards
+
+
+def _images_of(columns: Mapping[str, Any], count: int) -> list[Sequence[Any]]:
+    """The images of each row, from the columns of a data set."""
+    if columns.get("images") is not None:
+        return [row if isinstance(row, (list, tuple)) else [] if row is None else [row] for row in columns["images"]]
+    return [[] if row is None else [row] for row in columns.get("image") or [None] * count]
 
 
 FittedType = TypeVar("FittedType", bound="FittedJudge")

@@ -13,8 +13,8 @@ from typing import Any
 
 from arm_lens.preferences.fields import PreferenceFieldError
 from arm_lens.preferences.formats.rows import Record
-from arm_lens.preferences.images import Image, marks_in
-from arm_lens.preferences.messages import Prompt, is_bare_image, text_of
+from arm_lens.preferences.images import Image, as_image, marks_in
+from arm_lens.preferences.messages import Prompt, as_prompt, is_bare_image, text_of
 
 IMAGE_COLUMNS = ("image", "images")
 """The columns that images are in, next to texts."""
@@ -132,6 +132,30 @@ def _begun(name: str, value: Any, images: Sequence[Image]) -> Any:
             begun = {**message, "content": [*own, *(parts or [])]}
             return [*value[:index], begun, *value[index + 1 :]]
     raise PreferenceFieldError(name, "has no message from the user, where the images would stand")
+
+
+def place_images(prompt: object, images: Sequence[object], *, column: str = "images") -> Prompt:
+    """A prompt with the images of its row: in its places for images, or else at its beginning; unchanged if it has them.
+
+    Args:
+        prompt: text or messages.
+        images: what `arm_lens.preferences.images.as_image` reads.
+        column: what errors call the images.
+
+    Raises:
+        PreferenceFieldError: if an image cannot be read, or if there are not as many places as images.
+    """
+    if not images:
+        return as_prompt("prompt", prompt, blank=True)
+    count, read = _n_places(prompt), [as_image(one, field=column, allow_paths=False) for one in images]
+    if count:
+        if count != len(read):
+            raise PreferenceFieldError(column, f"has {_counted(len(read), 'image')} for {_counted(count, 'place')}")
+        return as_prompt("prompt", _filled(column, prompt, read))
+    found = as_prompt("prompt", prompt, blank=True)
+    if marks_in(text_of(found)):
+        return found
+    return as_prompt("prompt", _begun("prompt", found if isinstance(found, str) else list(found), read))
 
 
 def without_images(prompt: Prompt, images: Sequence[Image]) -> Prompt:
