@@ -28,6 +28,7 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from arm_lens.engine.bridge_attention import natively
+from arm_lens.engine.hooks import foreign_hooks
 from arm_lens.engine.images import ImageReader, processor_given, same_image
 from arm_lens.engine.kv_segments import KVSegment, NewTokens
 from arm_lens.engine.model_info import sum_of_bits
@@ -474,8 +475,8 @@ def for_transformer_lens(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokeni
 
 
 def hooks_on(model: PreTrainedModel) -> tuple[int, ...]:
-    """Ids of the torch hooks on a Hugging Face model."""
-    return tuple(hook for hooks in _hooks_of(model) for hook in hooks)
+    """Ids of the torch hooks on a Hugging Face model, without those that transformers puts there at the first pass."""
+    return tuple(hook for module in model.modules() for hook in foreign_hooks(module))
 
 
 def _hooks_of(model: PreTrainedModel) -> Iterator[dict[int, Any]]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import math
 import threading
 import weakref
@@ -35,6 +36,8 @@ TYPES = ("mm_token_type_ids", "token_type_ids")
 """What processors call the tensor that says of each token whether it stands for an image."""
 OF_TEXT = ("input_ids", "attention_mask", *TYPES)
 """What processors return for the tokens; the rest is for the pixels."""
+NAMES = ("processor_class", "image_processor_type")
+"""What in a processor's settings are names of classes."""
 
 WHOLE = (0.0, 0.0, 1.0, 1.0)
 EDGES = frozenset("\ufdd0\ufdd1")
@@ -139,6 +142,13 @@ class ImageReader:
     def backend(self) -> str:
         """The class that makes pixels of an image: those of PIL and of torchvision differ a little."""
         return type(self.processor.image_processor).__name__
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """How the processor makes tokens and pixels of an image: sizes, tiles, means; without the names of classes."""
+        own, pixels = self.processor.to_dict(), json.loads(self.processor.image_processor.to_json_string())
+        known = {name: value for name, value in own.items() if isinstance(value, (str, int, float, bool))}
+        return {name: value for name, value in (known | pixels).items() if name not in NAMES}
 
     # ------------------------------------------------------------------------------------------ from text to tokens
 

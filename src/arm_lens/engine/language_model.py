@@ -122,14 +122,21 @@ def _in_use(findings: Findings) -> LanguageModel | None:
 def _of_hugging_face(model: PreTrainedModel, given: PreTrainedTokenizerBase | ProcessorMixin | None) -> LanguageModel:
     hooks = hooks_on(model)
     state = (*weights_state((*model.parameters(), *model.buffers())), *hooks)
-    own: Any = given.tokenizer if isinstance(given, ProcessorMixin) else given
+    new_processor = given if isinstance(given, ProcessorMixin) else None
+    own: Any = given if new_processor is None else new_processor.tokenizer
     with _BOOKKEEPING:
         known = _WRAPPED.get(model)
         tokenizer = known.tokenizer if known is not None and own is None else own
-        if known is None or known.state != state or known.tokenizer is not tokenizer:
+        processor = known.processor if known is not None and new_processor is None else new_processor
+        if (
+            known is None
+            or known.state != state
+            or known.tokenizer is not tokenizer
+            or known.processor is not processor
+        ):
             if any(type(module).__module__.startswith("transformer_lens") for module in model.modules()):
                 raise TypeError(f"this {type(model).__name__} is part of a TransformerBridge: give that")
-            processor, blind = (given, None) if isinstance(given, ProcessorMixin) else _processor_of(model)
+            processor, blind = (processor, None) if processor is not None else _processor_of(model)
             if tokenizer is None:
                 tokenizer = _tokenizer_of(model)
             known = _WRAPPED[model] = _Wrapped(tokenizer, processor, state)

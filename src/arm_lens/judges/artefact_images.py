@@ -14,37 +14,49 @@ from arm_lens.display.caution import caution
 from arm_lens.engine.language_model import ModelLike, language_model
 from arm_lens.judges.records import Printable, Record
 from arm_lens.preferences.images import as_image, images_in
+from arm_lens.storage import digest_of
 
 IMAGE = "image_"
 """What the names of tensors begin with that are images; the rest is the digest."""
 
 
 class OtherPixelsWarning(UserWarning):
-    """A judge makes pixels of images by another class than when it was fitted, which may give slightly other numbers."""
+    """A judge makes pixels of images in another way than when it was fitted, which may give other numbers."""
 
 
 class ImagesRecord(Record):
-    """What makes tokens and pixels of images, by class."""
+    """What makes tokens and pixels of images, by class, and a digest of its settings."""
 
     processor: Printable
     pixels: Printable
+    settings: Printable
 
 
 def images_record(model: ModelLike) -> dict[str, str] | None:
     """The fields of `ImagesRecord` for a model; None if it reads text only."""
     reader = language_model(model).images
-    return None if reader is None else {"processor": type(reader.processor).__name__, "pixels": reader.backend}
+    if reader is None:
+        return None
+    settings = digest_of(reader.settings)
+    return {"processor": type(reader.processor).__name__, "pixels": reader.backend, "settings": settings}
 
 
 def warn_of_other_pixels(model: ModelLike, then: ImagesRecord | None, folder: Path) -> None:
-    """Warn if other classes make pixels of images than when a judge was fitted."""
+    """Warn if other classes make pixels of images than when a judge was fitted, or if they have other settings."""
     now = images_record(model)
     if now is None or then is None or now == then.model_dump():
         return
+    if (now["processor"], now["pixels"]) != (then.processor, then.pixels):
+        difference = (
+            f"here {now['processor']} with {now['pixels']} does: scores of prompts with images may differ a little"
+        )
+    else:
+        difference = (
+            "here they have other settings, such as the size of images: scores of prompts with images may differ; pass "
+            "model=(model, processor) with the processor of the fit"
+        )
     caution(
-        f"{folder} was fitted where {then.processor} with {then.pixels} read images; here {now['processor']} with "
-        f"{now['pixels']} does: scores of prompts with images may differ a little",
-        OtherPixelsWarning,
+        f"{folder} was fitted where {then.processor} with {then.pixels} read images; {difference}", OtherPixelsWarning
     )
 
 

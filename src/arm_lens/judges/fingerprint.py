@@ -78,7 +78,7 @@ class Fingerprint:
     dtype: str
     """The dtype of the weights."""
     digest: str = ""
-    """Equal if all this and all other logits are equal to the last bit: a key for results."""
+    """Equal if all this and all other logits are equal to the last bit, and images are read alike: a key for results."""
 
     def difference(self, other: Fingerprint) -> str | None:
         """What distinguishes another model from this one, as the end of a sentence about the other; None if nothing does.
@@ -148,7 +148,8 @@ def fingerprint_of(
     dtype, prompts, ids = model.info.dtype, digest_of(rendered), digest_of([sequences, scripts, vocabulary])
     weights = _weights(model)
     numbers = [digest_of_bytes(one.numpy().tobytes()) for one in (activations, logits)]
-    digest = digest_of([dtype, prompts, ids, weights, *numbers])
+    pixels = [] if model.images is None else [model.images.backend, model.images.settings]
+    digest = digest_of([dtype, prompts, ids, weights, *numbers, *pixels])
     return Fingerprint(prompts, ids, weights, activations, compared, dtype, digest)
 
 
