@@ -8,21 +8,30 @@ with every exception and warning, its cause from the docstring and its remedy fr
 from __future__ import annotations
 
 import ast
+import json
 import re
 import tomllib
-from collections.abc import Iterator
+from html import unescape
 from pathlib import Path
 from typing import Any
 
+import yaml
+from latex2mathml.converter import convert
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+from pydantic import BaseModel
 
 from arm_lens.registry import JUDGES, SELECTORS, Spec
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "arm_lens"
-NOTEBOOKS = [path.stem for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]
+NOTEBOOKS = {
+    path.name: json.loads(path.read_text(encoding="utf-8"))["cells"][0]["source"][0].strip("# \n")
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb"))
+}
+"""The title of each."""
 MODULES = sorted(
     {path.parent.name for path in SOURCE.glob("*/__init__.py")} - {"cli", "safe_text"} | {"heads", "registry"}
 )
@@ -72,19 +81,31 @@ def listed_problems() -> str:
     return "\n".join(lines)
 
 
-def rows(spec: Spec) -> Iterator[str]:
-    """Table rows of the options of a judge or selector, each group's below its name."""
+def table(model: type[BaseModel]) -> list[str]:
+    """A table of options, with a link instead of the options of a group."""
+    rows = []
+    for name, option in model.model_fields.items():
+        text = " ".join((option.description or "").split()).replace("|", "\\|")
+        default = None if option.is_required() else option.get_default(call_default_factory=True)
+        if name in getattr(model, "groups", ()):
+            rows.append(f"| `{name}` | | a [group of options](#options-of-{name}) |")
+        elif name != "kind":
+            shown = "required" if option.is_required() else f"`{getattr(default, 'kind', default)!r}`"
+            rows.append(f"| `{name}` | {shown} | {text} |")
+    return ["| option | default | |", "|---|---|---|", *rows, ""] if rows else ["No options.", ""]
 
-    def described(model: Any, prefix: str = "") -> Iterator[str]:
-        for name, option in model.model_fields.items():
-            if name in getattr(model, "groups", ()):
-                yield from described(option.annotation, f"{prefix}{name}.")
-            elif name != "kind":
-                default = "required" if option.is_required() else f"`{option.get_default(call_default_factory=True)!r}`"
-                text = " ".join((option.description or "").split()).replace("|", "\\|")
-                yield f"| `{prefix}{name}` | {default} | {text} |"
 
-    yield from described(spec.options)
+def as_yaml(options: Any) -> str:
+    """Options as they are written in a configuration."""
+    return yaml.safe_dump(options, default_flow_style=True, sort_keys=False, width=1000).strip()
+
+
+def groups() -> str:
+    """A section for each group of options."""
+    models = {
+        group: spec.options.model_fields[group].annotation for spec in JUDGES.values() for group in spec.options.groups
+    }
+    return "\n".join(line for group, model in models.items() for line in (f"### Options of {group}", "", *table(model)))
 
 
 def listed(specs: list[Spec]) -> str:
@@ -92,25 +113,23 @@ def listed(specs: list[Spec]) -> str:
     lines = []
     for spec in specs:
         if spec.preset_of is None:
-            presets = [one for one in specs if one.preset_of == spec.name]
             lines += [f"### {spec.name}", "", spec.summary, ""]
-            lines += [f"- Preset `{one.name}`: {one.summary} `{one.defaults}`" for one in presets]
-            options = list(rows(spec))
-            lines += (
-                ["", "| option | default | |", "|---|---|---|", *options, ""] if options else ["", "No options.", ""]
-            )
+            presets = [one for one in specs if one.preset_of == spec.name]
+            lines += [f"- Preset `{one.name}`: {one.summary} `{as_yaml(one.defaults)}`" for one in presets]
+            lines += ["", *table(spec.options)]
     return "\n".join(lines)
 
 
 def reference(module: str) -> str:
     """A page of the reference."""
     members = "".join(f"\n        - {name}" for name in public_names(module))
-    return f"# arm_lens.{module}\n\n::: arm_lens.{module}\n    options:\n      show_root_heading: false\n      members:{members}\n"
+    options = "      show_root_heading: false\n      show_root_toc_entry: false\n"
+    return f"# arm_lens.{module}\n\n::: arm_lens.{module}\n    options:\n{options}      members:{members}\n"
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Put notebooks and the reference into the navigation."""
-    config.nav.append({"Notebooks": [f"notebooks/{name}.ipynb" for name in NOTEBOOKS]})  # type: ignore[union-attr]
+    config.nav.append({"Notebooks": [{title: f"notebooks/{name}"} for name, title in NOTEBOOKS.items()]})  # type: ignore[union-attr]
     config.nav.append({"Reference": [{f"arm_lens.{name}": f"reference/{name}.md"} for name in MODULES]})  # type: ignore[union-attr]
     return config
 
@@ -121,7 +140,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for path in (SOURCE / "benchmark").glob("*.yaml"):
         files.append(File.generated(config, f"files/{path.name}", abs_src_path=str(path)))
     for name in NOTEBOOKS:
-        files.append(File(f"notebooks/{name}.ipynb", str(ROOT), config.site_dir, config.use_directory_urls))
+        files.append(File(f"notebooks/{name}", str(ROOT), config.site_dir, config.use_directory_urls))
     for module in MODULES:
         files.append(File.generated(config, f"reference/{module}.md", content=reference(module)))
     return files
@@ -136,8 +155,24 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     return re.sub(r"\]\(\.\./src/arm_lens/benchmark/(\w+\.yaml)\)", r"](files/\1)", markdown)
 
 
+@event_priority(-100)  # after mkdocs-jupyter
+def on_page_content(html: str, page: Page, **_: Any) -> str:
+    """Formulas of notebooks as MathML, which browsers draw without a script."""
+
+    def drawn(found: re.Match[str]) -> str:
+        if found["code"]:
+            return found["code"]
+        return convert(unescape(found["block"] or found["line"]), display="block" if found["block"] else "inline")
+
+    if not page.file.src_uri.endswith(".ipynb"):
+        return html
+    code = r"(?P<code><(pre|code|script|style)\b.*?</\2>)"
+    return re.sub(rf"{code}|\$\$(?P<block>[^$]+)\$\$|\$(?P<line>[^$\n]+)\$", drawn, html, flags=re.DOTALL)
+
+
 MARKS = {
     "judges": lambda: listed(list(JUDGES.values())),
     "selectors": lambda: listed(list(SELECTORS.values())),
+    "groups": groups,
     "errors": listed_problems,
 }
