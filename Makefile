@@ -14,6 +14,9 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -
 OVERLAY := .overlay/transformer-lens-4
 # What some families' processors of images need, in a folder of its own: a torchvision is made for one build of torch.
 VISION := .overlay/vision
+# What builds the documentation site, and what measures coverage, each in a folder of its own.
+DOCS := .overlay/docs
+COVERAGE := .overlay/coverage
 
 .PHONY: demo real check fast test test-4x test-vision test-vision-3 test-vision-4 lint lock clean
 
@@ -45,6 +48,15 @@ test-vision: test-vision-3 test-vision-4
 test-vision-3 test-vision-4: $(VENV)/installed $(OVERLAY) $(VISION)
 	PYTHONPATH=$(if $(filter %-4,$@),$(OVERLAY):)$(VISION) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/vision/test_vision_families.py
 
+# The whole suite, with the share of lines and branches of arm_lens that it runs; fails below the floor in pyproject.toml.
+coverage: $(VENV)/installed $(COVERAGE)
+	PYTHONPATH=$(COVERAGE) $(PYTEST) --cov --cov-report=term --cov-report=html:coverage tests
+
+# The documentation site, in the folder site: fails on any warning, and on any broken link.
+site: $(VENV)/installed $(DOCS)
+	NO_MKDOCS_2_WARNING=1 PYTHONPATH=$(DOCS) JUPYTER_PATH=$(DOCS)/share/jupyter $(BIN)/python -m mkdocs --quiet build
+	$(BIN)/python scripts/check_site.py site
+
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -63,6 +75,15 @@ $(OVERLAY): | $(VENV)/installed
 $(VISION): | $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --no-compile --no-deps --target $@ torchvision==0.28.0 num2words docopt
 
+$(DOCS): pyproject.toml | $(VENV)/installed
+	$(BIN)/python -m pip install --quiet 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --no-compile --upgrade --target $@ --constraint requirements.lock --group docs
+	touch $@
+
+$(COVERAGE): | $(VENV)/installed
+	$(BIN)/python -m pip install --quiet 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --no-compile --no-deps --target $@ --group coverage
+
 # After changing dependencies: install what pyproject.toml asks for, then write down what that gave.
 lock:
 	$(BIN)/python -m pip install --quiet 'pip>=25.1'
@@ -71,4 +92,4 @@ lock:
 	  $(BIN)/python -m pip freeze --exclude-editable | sed "s/+cpu//"; } > requirements.lock
 
 clean:
-	rm -rf $(VENV) .overlay demo real
+	rm -rf $(VENV) .overlay demo real site coverage

@@ -157,7 +157,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 @event_priority(-100)  # after mkdocs-jupyter
 def on_page_content(html: str, page: Page, **_: Any) -> str:
-    """Formulas of notebooks as MathML, which browsers draw without a script."""
+    """Notebooks: formulas as MathML, which browsers draw without a script, and links to where pages are on the site."""
 
     def drawn(found: re.Match[str]) -> str:
         if found["code"]:
@@ -166,6 +166,8 @@ def on_page_content(html: str, page: Page, **_: Any) -> str:
 
     if not page.file.src_uri.endswith(".ipynb"):
         return html
+    html = re.sub(r'href="(\w+)\.ipynb', r'href="../\1/', html)
+    html = re.sub(r'href="\.\./docs/(\w+)\.md', r'href="../../\1/', html)
     code = r"(?P<code><(pre|code|script|style)\b.*?</\2>)"
     return re.sub(rf"{code}|\$\$(?P<block>[^$]+)\$\$|\$(?P<line>[^$\n]+)\$", drawn, html, flags=re.DOTALL)
 
