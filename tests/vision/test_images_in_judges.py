@@ -207,3 +207,21 @@ def test_half_a_mark_is_an_error(seeing_of):
     mark = as_image(picture(1)).mark
     with pytest.raises(ValueError, match="a part of an image's mark"):
         model.encode([f"a {mark} b {mark[3:]}"], chat=True)
+
+
+def test_an_image_that_the_processor_does_not_read_is_named_and_can_be_left_out(seeing_of, monkeypatch):
+    model = seeing_of("llava").model
+    processor = model.images.processor
+    own = type(processor.image_processor).preprocess
+
+    def refusing(self, images, *args, **kwargs):
+        if images[0][0].size == (1, 300):
+            raise ValueError("absolute aspect ratio must be smaller than 200, got 300.0")
+        return own(self, images, *args, **kwargs)
+
+    monkeypatch.setattr(type(processor.image_processor), "preprocess", refusing)
+    thin = [{"role": "user", "content": [{"type": "image", "image": picture(9, 1, 300)}]}]
+    judge = GenerativeJudge(model, question=OPTIONS)
+    with pytest.raises(NoImagesError, match=r"example 1: .*1 x 300: LlavaProcessor does not read it \(absolute aspect"):
+        judge.score([asked(1), thin], ["a cat", "a cat"])
+    assert list(judge.too_long([asked(1), thin], ["a cat", "a cat"])) == [1]

@@ -15,6 +15,7 @@ from arm_lens.engine.reading import read_all
 from arm_lens.engine.tokens import pad
 from arm_lens.judges.options import QuestionOptions
 from arm_lens.judges.questions import encode_questions, questions_of, verdict_tokens_of
+from arm_lens.preferences.images import as_image
 
 WRONG = {"gemma3"} if version("transformer-lens").startswith("3.") else set()
 """Families whose images the installed TransformerLens computes wrongly."""
@@ -157,6 +158,18 @@ def test_a_judge_gives_the_probability_that_the_raw_model_gives(family, seeing_o
     probabilities = raw_logits(seeing).softmax(dim=-1)
     yes = list(verdict_tokens_of(seeing.model.tokenizer, OPTIONS).positive)
     close(found, probabilities[:, yes].sum(dim=-1))
+
+
+@pytest.mark.parametrize("family", SEEING)
+def test_images_of_any_shape_are_encoded_or_refused_in_words(family, seeing_of):
+    reader = seeing_of(family).model.images
+    for width, height in ((1, 1), (3, 20), (300, 1), (1, 300)):
+        mark = as_image(picture(3, width, height)).mark
+        if family.startswith("qwen") and max(width, height) == 300:
+            with pytest.raises(NoImagesError, match=r"row 3: .*does not read it \(absolute aspect"):
+                reader.encode(mark, "row 3")
+        else:
+            assert reader.seen_in(reader.encode(mark))
 
 
 def test_images_that_are_computed_wrongly_are_refused_in_words_and_text_is_not(seeing_of):

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
+import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 from transformers import AutoProcessor, PreTrainedTokenizerBase
@@ -152,8 +153,18 @@ class ImageReader:
 
     # ------------------------------------------------------------------------------------------ from text to tokens
 
-    def encode(self, text: str) -> list[int]:
-        """The token ids of a text with marks of images; negative ones stand for images."""
+    def encode(self, text: str, name: str = "a text") -> list[int]:
+        """The token ids of a text with marks of images; negative ones stand for images.
+
+        Raises:
+            PromptError: naming the text, if it has a part of a mark, or the processor does not read an image.
+        """
+        try:
+            return self._encoded(text)
+        except PromptError as error:
+            raise type(error)(f"{name}: {error}") from error
+
+    def _encoded(self, text: str) -> list[int]:
         pieces = pieces_of(text)
         if cut := next((one for one in pieces if isinstance(one, str) and EDGES & {*one}), None):
             raise PromptError(f"a part of an image's mark is in the text: {cut[:40]!r}")
@@ -186,7 +197,7 @@ class ImageReader:
         key = int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()[:8], "big") >> 64 - KEY_BITS
         known = self._placed.get(key)
         if known is None:
-            found = self._processed([images])
+            found = self._accepted(images)
             self.both_ways = self.both_ways or _marks_images(found, "token_type_ids")
             ids = found["input_ids"][0].tolist()
             ids = ids[: len(ids) // len(images)]
@@ -210,7 +221,18 @@ class ImageReader:
         return "".join(pieces)
 
     def _placeholders(self, images: Sequence[Image]) -> int:
-        return int((self._processed([images])["input_ids"] == self.placeholder).sum())
+        return int((self._accepted(images)["input_ids"] == self.placeholder).sum())
+
+    def _accepted(self, images: Sequence[Image]) -> dict[str, Tensor]:
+        """What the processor makes of the images of a prompt; a `NoImagesError` if it does not accept them."""
+        try:
+            return self._processed([images])
+        except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RuntimeError) as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
+            names = ", ".join(dict.fromkeys(f"{one.name}, {one.size[0]} x {one.size[1]}" for one in images))
+            reason = " ".join(str(error).split())[:300]
+            raise NoImagesError(f"{names}: {type(self.processor).__name__} does not read it ({reason})") from error
 
     def _processed(self, rows: Sequence[Sequence[Image]]) -> dict[str, Tensor]:
         """What the processor makes of the images of each row, and of a text of nothing else."""
@@ -280,11 +302,10 @@ class ImageReader:
         if "image_grid_thw" in processed:  # Qwen-VL: no tiles
             rows, columns = (int(one) // pixels.merge_size for one in processed["image_grid_thw"][0, 1:])
             return Patches(0, rows, columns, WHOLE)
-        own = (
-            getattr(self.processor, name, None) for name in ("image_seq_len", "num_image_tokens", "image_seq_length")
-        )
-        whole = next((one for one in own if isinstance(one, int)), count)
-        if "image_sizes" in processed and whole == count:  # LLaVA-NeXT: the picture of the whole comes first
+        names = ("image_seq_len", "num_image_tokens", "image_seq_length")
+        own = [one for one in (getattr(self.processor, name, None) for name in names) if isinstance(one, int)]
+        whole = own[0] if own else count
+        if "image_sizes" in processed and not own:  # LLaVA-NeXT: the picture of the whole comes first
             size = processed["pixel_values"].shape[-1]
             whole = (size // int(self.processor.patch_size)) ** 2
         side = math.isqrt(whole)

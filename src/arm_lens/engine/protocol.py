@@ -366,7 +366,7 @@ class LanguageModel(ABC):
     def _ids_of(self, text: str, name: str) -> list[int]:
         """The token ids of a text, those that stand for images negative."""
         self.check_images(text, name)
-        return encode_text(self.tokenizer, text) if self.images is None else self.images.encode(text)
+        return encode_text(self.tokenizer, text) if self.images is None else self.images.encode(text, name)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """A prompt as text, images described in words."""
