@@ -1,0 +1,3 @@
+"""docs/data.md: the rows of a reader's own."""
+
+GIVEN = ("LabelledResponse",)

@@ -1,0 +1,3 @@
+"""docs/images.md: a reader has examples that were held out."""
+
+GIVEN = ("held_out",)

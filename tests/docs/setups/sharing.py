@@ -1,0 +1,3 @@
+"""docs/sharing.md: a reader has reward models of one language model."""
+
+GIVEN = ("model", "reward", "test", "polite", "long")

@@ -1,0 +1,3 @@
+"""docs/training.md: a reader has a language model, and conversations."""
+
+GIVEN = ("model", "conversations")

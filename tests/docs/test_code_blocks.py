@@ -1,0 +1,54 @@
+"""Every Python block of README.md and docs/ parses, names only what exists, and runs."""
+
+from __future__ import annotations
+
+import ast
+import warnings
+
+import pytest
+from docs.code_blocks import ROOT, Block, blocks_of, name_of, pages_with_code, problems_of, run, setup_of
+
+WITH_CODE = list(pages_with_code())
+RUN = [page for page in WITH_CODE if hasattr(setup_of(page), "prepare")]
+
+
+@pytest.mark.parametrize("page", WITH_CODE, ids=name_of)
+def test_the_code_of_a_page_names_only_what_exists(page):
+    assert problems_of(blocks_of(page), frozenset(getattr(setup_of(page), "GIVEN", ()))) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "problem"),
+    [
+        ("print(model)", "model is not defined"),
+        ("from arm_lens import load_modell", "has no load_modell"),
+        ("import arm_lens.enginee", "No module named"),
+        ("import nothing_of_this_name", "there is no package"),
+        ("from arm_lens import load_model\nload_model(nam='x')", "has no parameter nam"),
+        ("import arm_lens\narm_lens.ActivationRewardModel.fitt(1)", "has no fitt"),
+        ("x = [y for z in (1, 2)]", "y is not defined"),
+    ],
+)
+def test_what_does_not_exist_is_found(code, problem):
+    [found] = problems_of([Block(ROOT / "README.md", 7, code)], frozenset())
+    assert problem in found and found.startswith(("line 7", "line 8"))
+
+
+def test_a_setup_belongs_to_a_page_and_gives_only_what_is_used():
+    names = {name_of(page): page for page in WITH_CODE}
+    for path in (ROOT / "tests" / "docs" / "setups").glob("[!_]*.py"):
+        page = names[path.stem]
+        used = {node.id for block in blocks_of(page) for node in ast.walk(block.tree()) if isinstance(node, ast.Name)}
+        assert set(getattr(setup_of(page), "GIVEN", ())) <= used, path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", RUN, ids=name_of)
+def test_the_code_of_a_page_runs(page, tmp_path, tmp_path_factory, monkeypatch):
+    setup, names = setup_of(page), {"__name__": "page"}
+    monkeypatch.chdir(tmp_path)
+    instead = setup.prepare(names, tmp_path, tmp_path_factory.getbasetemp()) or {}
+    assert set(names) >= set(getattr(setup, "GIVEN", ()))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a random model is rightly warned of
+        run(blocks_of(page), names, instead, getattr(setup, "NOT_RUN", {}))
