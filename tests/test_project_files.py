@@ -1,0 +1,45 @@
+"""Files about the project agree with the project: versions, names of files, pages of the site, remedies of errors."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+from public_names import listed_problems, problems
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def text(name):
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def test_pre_commit_runs_the_locked_ruff():
+    [locked] = re.findall(r"^ruff==(\S+)$", text("requirements.lock"), re.MULTILINE)
+    assert f"rev: v{locked}\n" in text(".pre-commit-config.yaml")
+
+
+def test_the_citation_and_the_change_log_know_the_version():
+    assert f"\nversion: {PROJECT['version']}\n" in text("CITATION.cff")
+    assert re.search(rf"^## (Unreleased|\[?{re.escape(PROJECT['version'])})", text("CHANGELOG.md"), re.MULTILINE)
+
+
+def test_contributors_are_sent_to_files_that_exist():
+    named = re.findall(r"`((?:src|tests|docs|scripts)/[\w./-]+)`", text("CONTRIBUTING.md"))
+    assert len(named) > 15
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_every_exception_and_warning_has_a_cause_and_a_remedy():
+    assert len(problems()) > 40
+    assert all(cause.endswith((".", "``")) for _, cause in problems().values())
+    page = listed_problems()  # which refuses a remedy without a class, and a class without a remedy
+    assert all(f"### {name}\n" in page for name in problems())
+
+
+def test_every_page_is_in_the_navigation_of_the_site():
+    navigation = text("mkdocs.yml").partition("\nnav:\n")[2]
+    pages = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
+    assert pages == set(re.findall(r"[\w/]+\.md", navigation))
