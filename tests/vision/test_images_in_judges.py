@@ -15,6 +15,8 @@ from arm_lens import GenerativeJudge, LabelledResponse, SparseAttentionVectors, 
 from arm_lens.engine.images import NoImagesError
 from arm_lens.engine.language_model import language_model
 from arm_lens.engine.prefix_cache import common_prefix
+from arm_lens.engine.sampling import sample_tokens
+from arm_lens.engine.tokens import pad
 from arm_lens.judges.artefact import ArtefactError
 from arm_lens.judges.artefact_images import OtherPixelsWarning
 from arm_lens.judges.base import SkippedWarning
@@ -225,3 +227,20 @@ def test_an_image_that_the_processor_does_not_read_is_named_and_can_be_left_out(
     with pytest.raises(NoImagesError, match=r"example 1: .*1 x 300: LlavaProcessor does not read it \(absolute aspect"):
         judge.score([asked(1), thin], ["a cat", "a cat"])
     assert list(judge.too_long([asked(1), thin], ["a cat", "a cat"])) == [1]
+
+
+def test_a_placeholder_of_an_image_is_never_sampled(seeing_of, monkeypatch):
+    model = seeing_of("llava").model
+    placeholder = model.images.placeholder
+    own = model.extend
+
+    def leaning(*args, **kwargs):
+        logits = own(*args, **kwargs)
+        return logits.index_fill(-1, torch.tensor([placeholder]), 100.0) if logits.shape[-1] > placeholder else logits
+
+    prompts = encode_questions(model, OPTIONS, questions_of(EXAMPLES[:1], TEMPLATE))
+    monkeypatch.setattr(model, "extend", leaning)
+    monkeypatch.setattr("arm_lens.engine.sampling._can_read_on", lambda *_: True)
+    [written] = sample_tokens(model, prompts, torch.full((1, 4), 0.5))
+    assert len(written) == 4 and placeholder not in written
+    assert model.last_logits(pad([prompts[0] + written])).isfinite().all()

@@ -29,7 +29,7 @@ def sample_tokens(
     temperature: float = 1.0,
     stop: Collection[int] = (),
 ) -> list[list[int]]:
-    """Continue each sequence by sampling, by up to as many tokens as there are numbers.
+    """Continue each sequence by sampling, by up to as many tokens as there are numbers; never by an image.
 
     Args:
         model: any that `arm_lens.engine.language_model` accepts.
@@ -56,6 +56,8 @@ def sample_tokens(
     prompts = [list(sequence) for sequence in sequences]
     written: list[list[int]] = [[] for _ in prompts]
     going = [True] * len(prompts)
+    # An image's placeholder that is sampled would be one without an image.
+    never = torch.tensor([] if model.images is None else [model.images.placeholder], dtype=torch.long)
     reading_on = _can_read_on(model, prompts, steps)
     new, past = pad(prompts, device=model.device), list[KVSegment]()
     if reading_on:
@@ -66,7 +68,8 @@ def sample_tokens(
             model.extend(NewTokens.following(new, past), keep=past)[:, -1] if reading_on else model.last_logits(new)
         )
         model.check_rows(has_maximum(logits), "the logits", None if reading_on else new)
-        chosen = choose_tokens(logits.float(), uniforms[:, step], temperature).tolist()
+        allowed = logits.float().index_fill(1, never.to(logits.device), -torch.inf)
+        chosen = choose_tokens(allowed, uniforms[:, step], temperature).tolist()
         going = [one and token not in stop for one, token in zip(going, chosen, strict=True)]
         if not any(going):
             break
