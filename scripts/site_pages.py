@@ -63,6 +63,7 @@ def listed(specs: list[Spec]) -> str:
     for spec in specs:
         if spec.preset_of is None:
             lines += [f"### {spec.name}", "", spec.summary, ""]
+            lines += [f"By default `{as_yaml(spec.defaults)}`.", ""] if spec.defaults else []
             presets = [one for one in specs if one.preset_of == spec.name]
             lines += [f"- Preset `{one.name}`: {one.summary} `{as_yaml(one.defaults)}`" for one in presets]
             lines += ["", *table(spec.options)]

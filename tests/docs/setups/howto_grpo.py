@@ -1,0 +1,12 @@
+"""docs/howto/grpo.md: what its code takes for granted."""
+
+from __future__ import annotations
+
+from docs.setups import _small
+
+
+def prepare(names, folder, cache):
+    """Write the files of the page; gives what stands for the names of models."""
+    model = _small.chat_model(cache)
+    _small.saved_judge(folder, model)
+    return {_small.QWEN: model}
