@@ -11,10 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from killing import Victims
+from PIL import Image
 from typer.testing import CliRunner
 
 from arm_lens import ActivationRewardModel, HeadSet, LabelledResponse
 from arm_lens.cli import app
+from arm_lens.engine.images import NoImagesError
 from arm_lens.judges.artefact import ArtefactError
 from arm_lens.judges.options import ReadingOptions
 from arm_lens.reward import scoring
@@ -368,3 +370,22 @@ def test_conversations_in_parquet_are_scored_and_every_other_column_stays_as_it_
     assert found["half"].to_numpy().tobytes() == table["half"].to_numpy().tobytes()
     expected = reward.score(prompts, responses, kind="gap")
     torch.testing.assert_close(torch.tensor(found["gap"].to_pylist()), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_rows_are_named_by_their_number_in_the_file_and_images_are_refused_before_the_first(
+    saved, load, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("arm_lens.reward.scoring.AT_A_TIME", 2)
+    some = rows(3)
+    some[2]["response"] = "garden " * 2000
+    pd.DataFrame(some).to_json(tmp_path / "long.jsonl", orient="records", lines=True)
+    with pytest.raises(ValueError, match="example 2: the prompt has"):
+        score_file(saved, tmp_path / "long.jsonl", tmp_path / "long-out.jsonl", load=load)
+    assert len(lines(tmp_path / "long-out.jsonl")) == 2
+
+    Image.new("RGB", (4, 4)).save(tmp_path / "red.png")
+    some[2] |= {"response": "fine", "image": "red.png"}
+    pd.DataFrame(some).to_json(tmp_path / "seen.jsonl", orient="records", lines=True)
+    with pytest.raises(NoImagesError, match="example 2 has an image in it"):
+        score_file(saved, tmp_path / "seen.jsonl", tmp_path / "seen-out.jsonl", load=load)
+    assert not (tmp_path / "seen-out.jsonl").exists() or not lines(tmp_path / "seen-out.jsonl")

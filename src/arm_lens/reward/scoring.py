@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -117,6 +118,7 @@ def score_file(
             reward = load(reward_model)
             if digest_of_judge(reward_model) != made_with:
                 raise ArtefactError(f"{reward_model} was replaced while it was being read")
+            _check_images(reward, table)
         for start in tqdm(starts[file.pieces :], desc="scoring", unit="chunk", disable=not progress):
             found = _scored(reward, table, range(start, min(start + AT_A_TIME, len(table))), kinds)
             if appendable:
@@ -139,11 +141,21 @@ def _scored(
     reward: ActivationRewardModel, table: ResponseTable, which: range, kinds: Sequence[ScoreKind]
 ) -> list[dict[str, float | None]]:
     """The scores of some rows; none for a row that is left out because it is too long."""
-    found = reward.verdicts([table.prompts[index] for index in which], [table.responses[index] for index in which])
+    asked = reward.scalar_questions([table.prompts[row] for row in which], [table.responses[row] for row in which])
+    found = reward.judged([replace(one, name=f"example {row}") for row, one in zip(which, asked, strict=True)])
     values = {kind: of_kind(found, kind).tolist() for kind in kinds}
     return [
         {kind: None if math.isnan(value := values[kind][row]) else value for kind in kinds} for row in range(len(which))
     ]
+
+
+def _check_images(reward: ActivationRewardModel, table: ResponseTable) -> None:
+    """Raise a `NoImagesError` before anything is scored, if a row has an image that the model cannot read."""
+    if reward.question.on_too_long == "skip":  # such rows have no score
+        return
+    for row, texts in enumerate(zip(table.prompts, table.responses, strict=True)):
+        for text in texts:
+            reward.model.check_images(text_of(text), f"example {row}")
 
 
 def _digest_of_data(data: str | Path, table: ResponseTable) -> str:
