@@ -15,6 +15,7 @@ from torch import Tensor
 from arm_lens.judges.base import Judge, ScoreKind
 from arm_lens.judges.checks import Texts, check_as_many
 from arm_lens.preferences import text_of
+from arm_lens.preferences.images import split_at_images
 from arm_lens.registry import JudgeSpec, OptionsModel, Style, always, never
 
 
@@ -30,10 +31,13 @@ class LengthJudge(Judge):
     def score(
         self, prompts: Texts, responses: Texts, *, kind: ScoreKind = "reward", progress: bool = False
     ) -> Float[Tensor, " example"]:
-        """The number of characters of each response, negative if shorter ones are preferred."""
+        """The number of characters of each response, without images, negative if shorter ones are preferred."""
         self.check_kind(kind)
         check_as_many(prompts, responses)
-        return self.sign * torch.tensor([float(len(text_of(response))) for response in responses])
+        pieces = [split_at_images(text_of(response)) for response in responses]
+        return self.sign * torch.tensor(
+            [float(sum(len(one) for one in some if isinstance(one, str))) for some in pieces]
+        )
 
 
 class RandomJudge(Judge):

@@ -28,6 +28,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from arm_lens.engine.images import NoImagesError
 from arm_lens.engine.verdict_tokens import VerdictScores
 from arm_lens.judges.base import FitContext, VerdictJudge
 from arm_lens.judges.endpoint.answers import Answer
@@ -39,6 +40,7 @@ from arm_lens.judges.options import QuestionOptions, ReadingOptions, question_op
 from arm_lens.judges.questions import Question, questions_of, verdicts_of, warn_of_own_answers
 from arm_lens.judges.template import JudgeTemplate
 from arm_lens.preferences import Preference
+from arm_lens.preferences.images import marks_in
 from arm_lens.registry import JudgeSpec, OptionsModel, Style
 
 RATIONALE = (
@@ -133,10 +135,20 @@ class EndpointJudge(VerdictJudge):
         price = self._client.price(self._prompt_tokens, self._completion_tokens)
         return replace(self._client.usage, price=price, unparsed=self._unparsed, from_text=self._from_text)
 
+    def too_long_questions(self, questions: Sequence[Question]) -> dict[int, str]:
+        """The questions, by number, that cannot be sent because there is an image in them, each with the error."""
+        return {number: f"{one.name} {self._unsent}" for number, one in enumerate(questions) if marks_in(one.text)}
+
+    @property
+    def _unsent(self) -> str:
+        return f"has an image in it, and {self.model} cannot see it: images are not sent to endpoints"
+
     def messages(self, question: Question, *, demonstrations: Sequence[Question] | None = None) -> list[dict[str, str]]:
-        """The conversation that asks a question; see `JudgeTemplate.messages`."""
+        """The conversation that asks a question; see `JudgeTemplate.messages`. With an image in it, a `NoImagesError`."""
         positive, negative = (spellings[0] for spellings in self.spellings)
         context = self.demonstrations if demonstrations is None else demonstrations
+        if seen := next((one for one in (question, *context) if marks_in(one.text)), None):
+            raise NoImagesError(f"{seen.name} {self._unsent}")
         examples = [(one.text, positive if one.positive else negative) for one in context]
         after = RATIONALE.format(positive=positive, negative=negative) if self.rationale else ""
         return self.template.messages(
