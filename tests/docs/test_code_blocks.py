@@ -1,15 +1,13 @@
-"""Every Python block of README.md and docs/ parses, names only what exists, and runs."""
+"""Every Python block of README.md and docs/ parses, and names only what exists; `run_pages.py` runs them."""
 
 from __future__ import annotations
 
 import ast
-import warnings
 
 import pytest
-from docs.code_blocks import ROOT, Block, blocks_of, name_of, pages_with_code, problems_of, run, setup_of
+from docs.code_blocks import ROOT, Block, blocks_of, name_of, pages_with_code, problems_of, setup_of
 
 WITH_CODE = list(pages_with_code())
-RUN = [page for page in WITH_CODE if hasattr(setup_of(page), "prepare")]
 
 
 @pytest.mark.parametrize("page", WITH_CODE, ids=name_of)
@@ -40,15 +38,3 @@ def test_a_setup_belongs_to_a_page_and_gives_only_what_is_used():
         page = names[path.stem]
         used = {node.id for block in blocks_of(page) for node in ast.walk(block.tree()) if isinstance(node, ast.Name)}
         assert set(getattr(setup_of(page), "GIVEN", ())) <= used, path
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("page", RUN, ids=name_of)
-def test_the_code_of_a_page_runs(page, tmp_path, tmp_path_factory, monkeypatch):
-    setup, names = setup_of(page), {"__name__": "page"}
-    monkeypatch.chdir(tmp_path)
-    instead = setup.prepare(names, tmp_path, tmp_path_factory.getbasetemp()) or {}
-    assert set(names) >= set(getattr(setup, "GIVEN", ()))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a random model is rightly warned of
-        run(blocks_of(page), names, instead, getattr(setup, "NOT_RUN", {}))
