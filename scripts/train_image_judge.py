@@ -86,7 +86,7 @@ class Recipe:
     reading_steps: int = 500
     reading_items: int = 2
     reading_batch: int = 48
-    judging_steps: int = 1400
+    judging_steps: int = 900
     judging_items: int = 9
     judging_batch: int = 10
     text_share: float = 0.3

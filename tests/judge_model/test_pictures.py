@@ -111,13 +111,18 @@ def test_a_caption_that_does_not_match_differs_in_one_word():
         PictureWorld("test", 0).items(1, {"brief": True})
 
 
-def test_the_two_splits_share_no_kind_of_shape_and_no_frame():
-    kinds = [{(item.scene.colour, item.scene.form) for item in PictureWorld(one, 3).items(400)} for one in SPLITS]
-    assert not kinds[0] & kinds[1]
-    assert len(kinds[0]) == 16
-    assert len(kinds[1]) == 8
+@pytest.mark.parametrize("split", SPLITS)
+def test_every_kind_and_number_is_pictured(split):
+    scenes = [item.scene for item in PictureWorld(split, 3).items(600)]
+    assert len({(scene.colour, scene.form) for scene in scenes}) == len(COLOURS) * len(FORMS)
+    assert {scene.number for scene in scenes} == {1, 2, 3, 4}
+
+
+def test_the_two_splits_share_no_frame_and_no_picture():
     for kind in FRAMES["train"]:
         assert not set(FRAMES["train"][kind]) & set(FRAMES["test"][kind])
+    pictures = [{item.pixels.tobytes() for item in PictureWorld(split, 3).items(600)} for split in SPLITS]
+    assert not pictures[0] & pictures[1]
 
 
 def test_the_same_seed_gives_the_same_pictures_for_every_criterion():
