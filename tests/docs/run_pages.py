@@ -1,4 +1,4 @@
-"""Run the Python code of pages that have a setup with ``prepare``: ``PYTHONPATH=tests python tests/docs/run_pages.py [NAME ...]``.
+"""Run the Python code of pages whose setup has ``prepare``: ``PYTHONPATH=tests python tests/docs/run_pages.py [NAME ...]``.
 
 Each page is run in an empty folder, on small random models that all pages share.
 """
