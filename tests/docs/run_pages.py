@@ -17,14 +17,14 @@ from docs.code_blocks import blocks_of, name_of, pages_with_code, run, setup_of
 
 def main(chosen: list[str]) -> None:
     """Run the chosen pages, or all; an error's traceback names page and line."""
-    warnings.simplefilter("ignore")  # a random model is rightly warned of
     with tempfile.TemporaryDirectory() as cache:
         for page in pages_with_code():
             setup, name = setup_of(page), name_of(page)
             if not hasattr(setup, "prepare") or (chosen and name not in chosen):
                 continue
             begun = time.perf_counter()
-            with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+            with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+                warnings.simplefilter("ignore")  # a random model is rightly warned of
                 names = {"__name__": "page"}
                 instead = setup.prepare(names, Path(folder), Path(cache)) or {}
                 run(blocks_of(page), names, instead, getattr(setup, "NOT_RUN", {}))

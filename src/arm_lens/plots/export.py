@@ -92,7 +92,7 @@ def one_browser() -> Iterator[None]:
 
 def _check_kaleido() -> None:
     if find_spec("kaleido") is None:
-        raise RuntimeError("images need kaleido: pip install 'arm-lens[images]', or save the figure as .html")
+        raise RuntimeError("images need kaleido: pip install 'arm-lens[figures]', or save the figure as .html")
 
 
 def _image(figure: go.Figure, image_format: str, scale: float) -> bytes:

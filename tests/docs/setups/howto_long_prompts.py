@@ -9,5 +9,5 @@ def prepare(names, folder, cache):
     """Write the files of the page; gives what stands for the names of models."""
     _small.labelled(folder / "long.csv", 12)
     with (folder / "long.csv").open("a", encoding="utf-8") as file:
-        file.write(f"What is this? {9000 * (chr(113) + chr(32))},Nothing.,0\\n")
+        file.write(f"What is this? {9000 * (chr(113) + chr(32))},Nothing.,0\n")
     return {_small.QWEN: _small.chat_model(cache)}
