@@ -221,7 +221,7 @@ def make_patches(rows: int = 8, columns: int = 6) -> tuple[pd.DataFrame, dict[st
         pictures[digest] = f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
         parts.append(pd.DataFrame({
             "setting": "zero-shot", "example": example, "verdict": verdict, "picture": picture, "image": digest, "width": 60,
-            "height": 80, "row": down, "column": across, "weight": share * weights / weights.sum(), "left": across / columns, "top": down / rows,
-            "right": (across + 1) / columns, "bottom": (down + 1) / rows,
+            "height": 80, "row": down, "column": across, "weight": share * weights / weights.sum(),
+            "left": across / columns, "top": down / rows, "right": (across + 1) / columns, "bottom": (down + 1) / rows,
         }))  # fmt: skip
     return pd.concat(parts, ignore_index=True), pictures

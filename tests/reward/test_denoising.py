@@ -13,7 +13,6 @@ from einops import einsum
 from arm_lens.engine import VerdictTokens, last_logits, mean_heads, pad, read_batch
 from arm_lens.reward.denoising import Denoise, denoised_means, principal_part
 
-
 SEQUENCES = [
     [1, 9, 30, 41, 52], [1, 77, 14], [1, 20, 21, 22, 23, 24, 25, 26, 27], [1, 8], [1, 60, 61, 62], [1, 33, 90, 12],
     [1, 54, 3, 3, 17, 66],
