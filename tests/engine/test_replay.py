@@ -189,9 +189,9 @@ def test_masks_that_would_see_each_other_get_a_row_each(fresh, model_class, monk
     expected = one_full_pass_per_mask(model, masks, values)
     seen = NewTokens.visible
 
-    def siblings_too(new, window):
+    def siblings_too(new, window, together=None):
         siblings = new.positions[:, :, None] == new.positions[:, None, :]
-        return seen(dataclasses.replace(new, sees=new.sees | siblings), window)
+        return seen(dataclasses.replace(new, sees=new.sees | siblings), window, together)
 
     monkeypatch.setattr(NewTokens, "visible", siblings_too)
     replay = Replay(model, SEQUENCES, VERDICTS)
