@@ -6,6 +6,8 @@ what goes wrong is decided by faults, each of which one request uses up, and by 
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import math
 import threading
@@ -17,6 +19,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 PROMPT_TOKENS_PER_MESSAGE = 3
+PROMPT_TOKENS_PER_IMAGE = 50
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,36 @@ class Received:
 
     @property
     def question(self) -> str:
-        return self.body["messages"][-1]["content"]
+        return text_in(self.body["messages"][-1])
+
+    @property
+    def parts(self) -> list[tuple[str, Any]]:
+        """Roles and what they said, in order: texts, and images as (media type, bytes, detail, picture)."""
+        return [
+            (message["role"], received(part) if part["type"] == "image_url" else part["text"])
+            for message in self.body["messages"]
+            for part in parts_in(message)
+        ]
+
+
+def parts_in(message: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The parts of a message; those of a plain text are one."""
+    content = message["content"]
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
+def text_in(message: Mapping[str, Any]) -> str:
+    """The texts of a message, without images."""
+    return "".join(part["text"] for part in parts_in(message) if part["type"] == "text")
+
+
+def received(part: Mapping[str, Any]) -> tuple[str, bytes, str | None, Any]:
+    """An image as it arrived, decoded as an endpoint does."""
+    from PIL import Image
+
+    head, _, content = part["image_url"]["url"].partition(";base64,")
+    raw = base64.b64decode(content, validate=True)
+    return head.removeprefix("data:"), raw, part["image_url"].get("detail"), Image.open(io.BytesIO(raw)).convert("RGB")
 
 
 class ChatServer:
@@ -76,10 +108,11 @@ class ChatServer:
         counts_tokens: bool = True,
         delay: float = 0.0,
         dies_after: int | None = None,
+        refuse_images: bool = False,
     ) -> None:
         self.answer, self.key, self.models = answer, key, set(models)
         self.refuse, self.context, self.counts_tokens = list(refuse), context, counts_tokens
-        self.delay, self.dies_after = delay, dies_after
+        self.delay, self.dies_after, self.refuse_images = delay, dies_after, refuse_images
         self.faults: deque[Fault] = deque()
         self.received: list[Received] = []
         self.billed = {"requests": 0, "prompt_tokens": 0, "completion_tokens": 0}
@@ -156,7 +189,8 @@ class ChatServer:
     def reply(self, handler: BaseHTTPRequestHandler, body: Mapping[str, Any], fault: Fault) -> tuple[int, bytes]:
         if fault.body is not None:
             return fault.status, fault.body
-        words = sum(len(message["content"].split()) for message in body["messages"])
+        words = sum(len(text_in(message).split()) for message in body["messages"])
+        images = sum(part["type"] == "image_url" for message in body["messages"] for part in parts_in(message))
         refused = [name for name in self.refuse if name in body]
         if fault.status != 200:
             return fault.status, error(f"fault {fault.status}")
@@ -170,9 +204,13 @@ class ChatServer:
         if self.context is not None and words > self.context:
             message = f"This model's maximum context length is {self.context} tokens; you sent {words}."
             return 400, error(message, "context_length_exceeded")
+        if images and self.refuse_images:
+            return 400, error("This model does not support images.")
         reply = self.answer(body)
         used = {
-            "prompt_tokens": words + PROMPT_TOKENS_PER_MESSAGE * len(body["messages"]),
+            "prompt_tokens": words
+            + PROMPT_TOKENS_PER_MESSAGE * len(body["messages"])
+            + PROMPT_TOKENS_PER_IMAGE * images,
             "completion_tokens": len(reply.tokens or reply.text.split()) or 1,
         }
         with self.lock:

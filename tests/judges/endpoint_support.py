@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from judges.chat_server import Reply
+from judges.chat_server import Reply, text_in
 
 from arm_lens.judges.endpoint.judge import EndpointJudge
 from arm_lens.judges.endpoint.options import EndpointOptions
@@ -39,7 +39,7 @@ def says(text: str):
 
 def sure(body) -> Reply:
     """Answers with log-probabilities; P(Yes) or P(A) is the chance of the question."""
-    question = body["messages"][-1]["content"]
+    question = text_in(body["messages"][-1])
     yes, no = ("A", "B") if "Answer A or B" in question else ("Yes", "No")
     p = chance(question)
     likely = {yes: 0.9 * p, no: 0.9 * (1 - p), "Hm": 0.1}
@@ -49,7 +49,7 @@ def sure(body) -> Reply:
 
 def longer(body) -> Reply:
     """Prefers the longer response, and calls one of more than 9 characters good."""
-    question = body["messages"][-1]["content"]
+    question = text_in(body["messages"][-1])
     if "Answer A or B" in question:
         a, b = (question.split(f"Response {name}:\n")[1].split("\n\n")[0] for name in "AB")
         return Reply("A" if len(a) > len(b) else "B")

@@ -27,6 +27,9 @@ MAX_PIXELS = 2**26
 MAX_SCANS = 100
 """How many passes over its pixels a JPEG file may have; a photograph has about ten."""
 
+ORIENTATION = 0x0112
+"""The EXIF tag that says how a picture is turned."""
+
 SUFFIX_OF = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp", "GIF": ".gif", "BMP": ".bmp"}
 """How the name of a file of each format ends."""
 FORMATS = tuple(SUFFIX_OF)
@@ -94,6 +97,18 @@ def decoded(content: bytes, name: str, field: str) -> tuple[PIL.Image.Image, str
         raise
     except _faults(pillow) as error:
         raise PreferenceFieldError(field, f"cannot be decoded: {shown} ({_reason(error)})") from error
+
+
+def is_plain(content: bytes) -> bool:
+    """Whether every program finds the same picture in the bytes of an image that was decoded before.
+
+    So it is in a PNG, JPEG or WebP with one frame in RGB or grey that is opaque and the right way up.
+    """
+    with _pillow().Image.open(io.BytesIO(content), formats=FORMATS) as picture:
+        common = picture.format in ("PNG", "JPEG", "WEBP")
+        one_frame, opaque = getattr(picture, "n_frames", 1) == 1, "transparency" not in picture.info
+        upright = picture.getexif().get(ORIENTATION, 1) == 1
+        return common and picture.mode in ("L", "RGB") and one_frame and opaque and upright
 
 
 def in_rgb(picture: Any) -> Any:

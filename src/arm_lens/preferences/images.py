@@ -35,7 +35,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from arm_lens.preferences import decoding
-from arm_lens.preferences.decoding import decoded, encoded_as_png, in_rgb, is_picture
+from arm_lens.preferences.decoding import decoded, encoded_as_png, in_rgb, is_picture, is_plain
 from arm_lens.preferences.fields import PreferenceFieldError, short_repr
 from arm_lens.preferences.marks import KNOWN, MARK
 
@@ -104,6 +104,15 @@ class Image:
         """The picture in RGB, the right way up, on white where it is transparent."""
         picture: PIL.Image.Image = in_rgb(decoded(self.content, self.name, "the image")[0])
         return picture
+
+    def as_png(self) -> bytes:
+        """The picture of `open` as a PNG."""
+        return encoded_as_png(self.open(), self.name, "the image")
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the encoded bytes are what `open` gives to any program; see `arm_lens.preferences.decoding.is_plain`."""
+        return is_plain(self.content)
 
     def __str__(self) -> str:
         return f"[image {self.digest[:8]}, {self.size[0]} x {self.size[1]}]"

@@ -43,8 +43,10 @@ from arm_lens.judges.endpoint.errors import (
     is_too_long,
     message_of,
 )
+from arm_lens.judges.endpoint.images import text_and_images, with_images
 from arm_lens.judges.endpoint.options import EndpointOptions, own_address, public_address
 from arm_lens.judges.endpoint.transport import Deadline, http_client
+from arm_lens.preferences import PreferenceFieldError
 from arm_lens.storage import parse_json
 
 TOKENS_AROUND_A_MESSAGE = 32
@@ -212,7 +214,15 @@ class ChatClient:
         Raises:
             EndpointError: naming the request; answers that arrived before are stored.
             PromptTooLongError: likewise.
+            ValueError: before anything is sent, if there are images and it is not known what they may cost.
         """
+        if self._budget.limit is not None and self._options.image_tokens is None:
+            seeing = next((one for one in requests if text_and_images(one.body["messages"])[1]), None)
+            if seeing is not None:
+                raise ValueError(
+                    f"{seeing.name} has an image in it, and endpoints count the tokens of images differently: for a budget, "
+                    "pass image_tokens=..., the most that this one counts for an image"
+                )
         with self._asking:
             keys = [request.key(str(self._client.base_url)) for request in requests]
             answers = self._store.get(list(dict.fromkeys(keys)))
@@ -270,8 +280,12 @@ class ChatClient:
         return kept
 
     def _create(self, request: ChatRequest) -> Answer:
+        try:
+            sent = {**request.body, "messages": with_images(request.body["messages"])}
+        except PreferenceFieldError as error:
+            raise EndpointError(f"{request.name}: {error}") from error
         while True:
-            body = self._accepted(request.body)
+            body = self._accepted(sent)
             try:
                 response = self._client.chat.completions.with_raw_response.create(**body)
                 return _answer(response.content, self._secrets)
@@ -302,10 +316,10 @@ class ChatClient:
         return (prompt_tokens * prompt + completion_tokens * completion) / 1e6
 
     def _most(self, body: Mapping[str, Any]) -> float:
-        """What a request costs at most: no token is shorter than a byte."""
-        messages = body["messages"]
-        length = sum(len(message["content"].encode(errors="replace")) for message in messages)
-        return self.price(length + TOKENS_AROUND_A_MESSAGE * (len(messages) + 1), body["max_tokens"])
+        """What a request costs at most: no token of a text is shorter than a byte, and those of images are an option."""
+        texts, images = text_and_images(body["messages"])
+        length = sum(len(text.encode(errors="replace")) for text in texts) + images * (self._options.image_tokens or 0)
+        return self.price(length + TOKENS_AROUND_A_MESSAGE * (len(body["messages"]) + 1), body["max_tokens"])
 
 
 class _Part(BaseModel):

@@ -33,6 +33,7 @@ from arm_lens.engine.verdict_tokens import VerdictScores
 from arm_lens.judges.base import FitContext, VerdictJudge
 from arm_lens.judges.endpoint.answers import Answer
 from arm_lens.judges.endpoint.client import NO_KEY, ChatClient, ChatRequest, Usage
+from arm_lens.judges.endpoint.images import in_parts, refusal
 from arm_lens.judges.endpoint.options import EndpointOptions
 from arm_lens.judges.endpoint.verdicts import VerdictReader
 from arm_lens.judges.generative import demonstrations_of, shows_demonstrations
@@ -116,6 +117,7 @@ class EndpointJudge(VerdictJudge):
         if votes > 1 and not self.temperature:
             raise ValueError(f"{votes} votes at temperature 0 would all be the same; leave temperature out")
         self._reader = VerdictReader(*self.spellings, rationale=rationale)
+        self._endpoint = endpoint
         self._client = ChatClient(endpoint, api_key=_key(endpoint.api_key_env))
         self._unparsed = self._from_text = self._prompt_tokens = self._completion_tokens = 0
 
@@ -136,19 +138,28 @@ class EndpointJudge(VerdictJudge):
         return replace(self._client.usage, price=price, unparsed=self._unparsed, from_text=self._from_text)
 
     def too_long_questions(self, questions: Sequence[Question]) -> dict[int, str]:
-        """The questions, by number, that cannot be sent because there is an image in them, each with the error."""
-        return {number: f"{one.name} {self._unsent}" for number, one in enumerate(questions) if marks_in(one.text)}
+        """The questions, by number, whose images cannot be sent, each with the error."""
+        reasons = {number: self._refusal(one) for number, one in enumerate(questions)}
+        return {number: reason for number, reason in reasons.items() if reason}
 
-    @property
-    def _unsent(self) -> str:
-        return f"has an image in it, and {self.model} cannot see it: images are not sent to endpoints"
+    def _refusal(self, question: Question) -> str | None:
+        reason = refusal([question.text], self._endpoint, self.model)
+        return reason and f"{question.name} {reason}"
 
     def messages(self, question: Question, *, demonstrations: Sequence[Question] | None = None) -> list[dict[str, str]]:
-        """The conversation that asks a question; see `JudgeTemplate.messages`. With an image in it, a `NoImagesError`."""
+        """The conversation that asks a question; see `JudgeTemplate.messages`. An image is its mark.
+
+        Raises:
+            NoImagesError: naming the question or demonstration, if there is an image in it that cannot be sent.
+        """
         positive, negative = (spellings[0] for spellings in self.spellings)
         context = self.demonstrations if demonstrations is None else demonstrations
-        if seen := next((one for one in (question, *context) if marks_in(one.text)), None):
-            raise NoImagesError(f"{seen.name} {self._unsent}")
+        if reason := next(filter(None, map(self._refusal, (question, *context))), None):
+            raise NoImagesError(reason)
+        if marks_in(self.question.system):
+            raise NoImagesError(
+                "the system message has an image in it; endpoints read images in the user's messages only"
+            )
         examples = [(one.text, positive if one.positive else negative) for one in context]
         after = RATIONALE.format(positive=positive, negative=negative) if self.rationale else ""
         return self.template.messages(
@@ -193,7 +204,7 @@ class EndpointJudge(VerdictJudge):
         messages = self.messages(question, demonstrations=demonstrations)
         body: dict[str, Any] = {
             "model": self.model,
-            "messages": messages,
+            "messages": [in_parts(one, self._endpoint.image_detail) for one in messages],
             "temperature": self.temperature,
             "max_tokens": self.max_tokens,
         }

@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import (
@@ -55,7 +55,16 @@ class EndpointOptions(OptionsModel):
     """The price of a million prompt tokens, and of a million completion tokens."""
     budget: PositiveFloat | None = None
     """The most that a judge may spend, in the unit of the prices; until its cost is known, each request counts as a token
-    per byte and the longest answer."""
+    per byte of text, ``image_tokens`` per image, and the longest answer."""
+    images: bool = True
+    """Whether the model reads images; if not, a question with an image is refused before anything is sent."""
+    image_detail: Literal["auto", "low", "high"] | None = None
+    """What OpenAI's models are told about how closely to look at images; None tells them nothing."""
+    image_tokens: PositiveInt | None = None
+    """The most prompt tokens that the endpoint counts for an image, which differs from model to model; a budget needs it if
+    there are images."""
+    max_image_bytes: PositiveInt = 20_000_000
+    """The most bytes of an image as it is sent; a larger one is refused before anything is sent."""
     cache: Path | None = None
     """A folder for the answers, so that no request is paid for twice and a run that was stopped goes on where it was. By
     default the judge remembers them in memory."""
