@@ -11,6 +11,8 @@ import sys
 import time
 from collections.abc import Iterator
 
+KILLS = int(os.environ.get("ARM_LENS_KILLS", "8"))
+"""How often a test kills its process. A release is tested with more."""
 FORKS = """
 import os, sys
 while line := sys.stdin.readline():

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from killing import Victims
+from killing import KILLS, Victims
 
 from arm_lens.benchmark import run_benchmark
 from arm_lens.benchmark.config import BenchmarkConfig
@@ -56,7 +56,6 @@ CONFIG = {
 }
 """All that a benchmark and the demonstration are made of: pairs, biases and single responses, judges of every kind, and
 reward models that are stored."""
-KILLS = 20
 RUN = """
 import plotly.graph_objects, sklearn.linear_model
 from arm_lens.registry import JUDGES
@@ -93,16 +92,17 @@ def contents(out: Path) -> dict[str, bytes]:
     return {str(path.relative_to(out)): path.read_bytes() for path in kept}
 
 
-def test_twenty_kills_at_random_moments_change_no_byte(victims, undisturbed, tmp_path):
+def test_kills_at_random_moments_change_no_byte(victims, undisturbed, tmp_path):
     out, moments = tmp_path / "killed", random.Random(0)
     whole, seen = contents(undisturbed), []
     n_parts = len(Store(undisturbed / PARTS).found())
+    step = -(-n_parts // (KILLS * 2 // 3))
     seconds = victims.run(CONFIG, str(undisturbed))  # from the start to the end, with all parts there
     for _ in range(KILLS):
         seen.append(len(Store(out / PARTS).found()))
         with victims.running(CONFIG, str(out)) as child:
-            if seen[-1] < n_parts:  # killed soon after two more
-                wait_for(lambda: len(Store(out / PARTS).found()) >= min(seen[-1] + 2, n_parts))
+            if seen[-1] < n_parts:  # killed soon after some more
+                wait_for(lambda: len(Store(out / PARTS).found()) >= min(seen[-1] + step, n_parts))
                 time.sleep(moments.uniform(0.0, 0.2))
             else:  # killed on the way to the tables and the report
                 time.sleep(moments.uniform(0.2, 1.0) * seconds)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from killing import Victims
+from killing import KILLS, Victims
 from safetensors.torch import load_file, save_file
 
 from arm_lens import ActivationRewardModel, HeadSet, LabelledResponse, steer
@@ -24,8 +24,6 @@ from arm_lens.storage import LOCK, digest_of, digest_of_bytes
 pytestmark = pytest.mark.tl4
 
 KIND = "reward model"
-KILLS = int(os.environ.get("ARM_LENS_KILLS", "40"))
-"""How often a save is killed."""
 
 
 def fitted(model, criterion, heads):
@@ -74,7 +72,7 @@ def test_saving_over_an_older_one_may_be_killed_at_any_moment(folder_of, model_o
         write_artefact(
             folder, KIND, model_of("llama"), {"means": torch.full((3, 4, 12), -1.0)}, {"heads": [], "criterion": "-1"}
         )
-        for number in victims.kill_at_random(KILLS, 0.12, str(folder)):
+        for number in victims.kill_at_random(4 * KILLS, 0.12, str(folder)):
             _, record, tensors = artefact._whole(folder, KIND)
             assert (tensors["means"] == float(record["criterion"])).all(), f"kill {number}"
             if record["criterion"] != "-1":

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from killing import Victims
+from killing import KILLS, Victims
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -177,13 +177,13 @@ def victim(folder, data, out):
 
 
 @pytest.mark.slow
-def test_twenty_kills_leave_no_trace(folder_of, saved, data, tmp_path):
+def test_kills_leave_no_trace(folder_of, saved, data, tmp_path):
     whole, out, lengths = tmp_path / "whole.jsonl", tmp_path / "out.jsonl", set()
     victims = Victims(SCORES, str(folder_of("llama")))
     try:
         outputs = [whole, tmp_path / "again.jsonl"]  # the first takes longer than all after it
         seconds = min([victims.run(str(saved), str(data), str(one)) for one in outputs])
-        for _ in victims.kill_at_random(20, 0.6 * seconds, str(saved), str(data), str(out)):
+        for _ in victims.kill_at_random(KILLS, 0.6 * seconds, str(saved), str(data), str(out)):
             lengths.add(out.stat().st_size if out.exists() else 0)
         victims.run(str(saved), str(data), str(out))
     finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from killing import Victims
+from killing import KILLS, Victims
 
 from arm_lens.storage import LOCK
 from arm_lens.study import HeadStudy
@@ -39,11 +39,11 @@ def contents(folder):
 
 
 @pytest.mark.slow
-def test_twenty_kills_leave_no_trace(folder_of, tmp_path):
+def test_kills_leave_no_trace(folder_of, tmp_path):
     victims, seen = Victims(STUDIES, str(folder_of("llama"))), []
     try:
         seconds = min([victims.run(str(tmp_path / name)) for name in ("whole", "again")])  # the first takes longer
-        for _ in victims.kill_at_random(20, 0.6 * seconds, str(tmp_path / "killed")):
+        for _ in victims.kill_at_random(KILLS, 0.6 * seconds, str(tmp_path / "killed")):
             seen.append(len(list((tmp_path / "killed").rglob("*.parquet"))))
         victims.run(str(tmp_path / "killed"))
     finally:
