@@ -90,6 +90,7 @@ def test_runs_are_what_the_parts_say(finished):
     assert (
         (searched["search_steps"] > 0).all()
         and searched["n_heads"].between(1, 48).all()
+        and (searched["search_passes"] > 0).all()
         and searched["search_reward"].notna().all()
     )
     assert runs.loc[runs["judge"] == "length", "n_heads"].isna().all()

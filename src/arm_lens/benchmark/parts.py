@@ -223,8 +223,12 @@ def record_of(fit: Mapping[str, Any], judge: Any) -> dict[str, Any]:
     scores = getattr(judge if selection is None else selection, "head_scores", None)
     values = heads.mask.float() if scores is None else scores.values.detach().float().cpu()
     history = None if selection is None or selection.history.empty else selection.history.to_dict(orient="list")
-    by = GIVEN if scores is None else scores.name
-    return {**found, "heads": heads.to_list(), "scores": values.tolist(), "by": by, "history": history}
+    known = {
+        "by": GIVEN if scores is None else scores.name,
+        "history": history,
+        "passes": getattr(selection, "passes", None),
+    }
+    return {**found, "heads": heads.to_list(), "scores": values.tolist(), **known}
 
 
 def _notes_of(judge: Any) -> list[str]:

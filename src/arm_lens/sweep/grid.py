@@ -205,7 +205,8 @@ COLUMNS = (
         "n",
         "accuracy",
     ),
-    *("ci_low", "ci_high", "auc", "auc_low", "auc_high", "fit_accuracy", "n_heads", "search_reward", "search_steps"),
+    *("ci_low", "ci_high", "auc", "auc_low", "auc_high", "fit_accuracy", "n_heads"),
+    *("search_reward", "search_steps", "search_passes"),
     *("n_samples", "n_seeds", "sd_samples", "sd_seeds", "digest", "label", "state", "error"),
 )
 """Columns of the results that no option may be called."""

@@ -15,7 +15,7 @@ from arm_lens.sweep.grid import JUDGE
 
 SETTING = ("benchmark", "subset", "n_examples", "noise")
 RUN = ["benchmark", "subset", "unit", "n_examples", "noise", "sample", "seed"]
-FACTS = ["fit_accuracy", "n_heads", "search_reward", "search_steps"]
+FACTS = ["fit_accuracy", "n_heads", "search_reward", "search_steps", "search_passes"]
 ESTIMATES = ("accuracy", "ci_low", "ci_high", "auc", "auc_low", "auc_high")
 
 
@@ -25,7 +25,8 @@ def runs_and_summary(parts: pd.DataFrame, store: Store, axes: Sequence[str]) -> 
     Returns:
         *Runs*, a row per finished part, subset and unit: model, judge, the other axes; benchmark, subset, unit, n_examples,
         noise, sample, seed; n (items), accuracy, ci_low, ci_high; auc, auc_low, auc_high (NaN for pairs); fit_accuracy, on
-        the examples; n_heads; search_reward and search_steps, at the end of the search. NaN if a judge has none.
+        the examples; n_heads; search_reward and search_steps, at the end of the search, and search_passes, in forward passes
+        of all examples (`arm_lens.selection.Selection.passes`). NaN if a judge has none.
 
         *Summary*, a row per setting and unit: the same averaged, without sample, seed and those of the search; n_samples,
         n_seeds, sd_samples and sd_seeds as in `arm_lens.evaluation.tables.summary_table`.
@@ -104,6 +105,7 @@ def _read(digest: str, store: Store) -> Read:
     rewards = search.get("reward") or [None]
     known = {name: record["fit"][name] for name in ("fit_accuracy", "n_heads")}
     known |= {"search_reward": rewards[-1], "search_steps": len(rewards) - 1 if search else None}
+    known["search_passes"] = record.get("passes")
     return items, items[RUN].drop_duplicates().assign(**known).astype(dict.fromkeys(FACTS, float))
 
 
