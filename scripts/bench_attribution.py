@@ -1,20 +1,24 @@
 """How long attribution takes on the bundled judge model, and how precise it is.
 
-    python scripts/bench_attribution.py
+    python scripts/bench_attribution.py --out DIR
 
 For a few seeds: Shapley values of all heads until no sampling error on accuracy or probability exceeds 0.01; all pairwise
 interactions of the chosen heads, enumerated; and every other measure, on 40 held-out replies. Medians over seeds. A
-full pass over the same prompts is timed beside them: what a mask would cost without the replay.
+full pass over the same prompts is timed beside them: what a mask would cost without the replay. Writes
+bench_attribution.json.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pandas as pd
 import torch
+from measuring import machine
 
 from arm_lens import ActivationRewardModel, HeadSet, load_model
 from arm_lens.attribution import (
@@ -34,6 +38,7 @@ from arm_lens.engine import ModelLike
 from arm_lens.engine.reading import read_batch
 from arm_lens.engine.tokens import pad
 from arm_lens.judge_model import labelled_responses
+from arm_lens.storage import write_text
 
 BLOCK, FULL = "Shapley values, one block of orders", "a full pass over the prompts"
 
@@ -41,6 +46,7 @@ BLOCK, FULL = "Shapley values, one block of orders", "a full pass over the promp
 def main() -> None:
     """Measure, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--criterion", default="positive")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--replies", type=int, default=40)
@@ -54,6 +60,11 @@ def main() -> None:
         f"One mask: {1000 * full:.1f} ms by a full pass, {1000 * replayed:.2f} ms by the replay, {full / replayed:.0f} to 1."
     )
     print(f"{options.seeds} seeds, {options.replies} replies, {torch.get_num_threads()} threads.")
+    measures = table["seconds"].drop([FULL, BLOCK]).rename_axis("what").reset_index().assign(full_pass_seconds=full)
+    options.out.mkdir(parents=True, exist_ok=True)
+    meta = {**machine("cpu", "float32"), "seeds": options.seeds, "replies": options.replies}
+    found = {"meta": meta, "measures": measures.to_dict(orient="records")}
+    write_text(options.out / "bench_attribution.json", json.dumps(found, indent=1) + "\n")
 
 
 def measured(model: ModelLike, criterion: str, replies: int, seed: int) -> list[dict[str, object]]:
