@@ -6,8 +6,8 @@ BIN := $(VENV)/bin
 OUT ?= demo
 # The folder with the public data of make real; docs/real_models.md says where each file comes from.
 DATA ?= data
-# Test processes at a time, each with one thread.
-JOBS ?= 2
+# Test processes at a time, each with one thread and 3 GiB: one for each core, at least two and at most four.
+JOBS ?= $(shell cores=$$(getconf _NPROCESSORS_ONLN); echo $$((cores < 2 ? 2 : cores > 4 ? 4 : cores)))
 # Files are handed out whole and in order; tests/conftest.py puts the long ones first.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 # A TransformerLens beside the locked one, in a folder of its own.
