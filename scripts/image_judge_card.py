@@ -27,7 +27,8 @@ criterion it infers the criterion and applies it to a new item. It was trained o
 It reads `Request: <image> ... Reply: ... Verdict:` and answers `yes` or `no`, with up to 8 demonstrations. A prompt that
 begins with `Criterion: The reply is polite.` names the criterion. No prompt of its training has items with a picture and
 items without. In half of the training sequences with pictures and an unnamed criterion all verdicts were reversed, so that
-nothing is known of a verdict before there are demonstrations.
+the first verdict cannot be known. Which of the two is the likelier one is then a matter of small differences (see
+the column of no examples), and no accuracy of a judge.
 
 Trained by `scripts/train_image_judge.py`, whose docstring explains how, with
 

@@ -46,7 +46,7 @@ from transformers import (
     LlavaProcessor,
 )
 
-from arm_lens.engine.model_info import bundled_model_path
+from arm_lens.engine.model_info import BUNDLED_NAME, bundled_model_path
 from arm_lens.judge_model.pictures import (
     CELL,
     CELLS,
@@ -323,6 +323,7 @@ def fresh_model(recipe: Recipe, text: Text) -> LlavaForConditionalGeneration:
     """The bundled model's weights with a new encoder and new words."""
     language = LlamaForCausalLM.from_pretrained(bundled_model_path())
     language.resize_token_embeddings(len(text.tokenizer), mean_resizing=False)
+    language.config._name_or_path = BUNDLED_NAME  # not a folder of this machine
     config = LlavaConfig(
         text_config=language.config,
         vision_config=CLIPVisionConfig(

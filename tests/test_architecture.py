@@ -46,7 +46,7 @@ def test_imports_run_upwards_only():
     ],
 )
 def test_an_import_turned_round_is_noticed(tmp_path, module, line):
-    shutil.copytree(SOURCE, tmp_path / "arm_lens", ignore=shutil.ignore_patterns("weights", "__pycache__"))
+    shutil.copytree(SOURCE, tmp_path / "arm_lens", ignore=shutil.ignore_patterns("*weights", "__pycache__"))
     path = tmp_path / "arm_lens" / module
     path.write_text(path.read_text(encoding="utf-8") + f"\n{line}\n", encoding="utf-8")
     found = lint_imports(tmp_path)
@@ -55,7 +55,7 @@ def test_an_import_turned_round_is_noticed(tmp_path, module, line):
 
 
 def test_a_module_without_a_floor_is_noticed(tmp_path):
-    shutil.copytree(SOURCE, tmp_path / "arm_lens", ignore=shutil.ignore_patterns("weights", "__pycache__"))
+    shutil.copytree(SOURCE, tmp_path / "arm_lens", ignore=shutil.ignore_patterns("*weights", "__pycache__"))
     (tmp_path / "arm_lens" / "somewhere.py").write_text('"""Nowhere."""\n', encoding="utf-8")
     assert lint_imports(tmp_path).returncode == 1
 

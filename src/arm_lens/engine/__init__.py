@@ -12,7 +12,7 @@ from arm_lens.engine.kv_segments import KVSegment
 from arm_lens.engine.language_model import ModelLike, describe, language_model, last_logits
 from arm_lens.engine.loading import load_model
 from arm_lens.engine.memory import memory_limit
-from arm_lens.engine.model_info import BUNDLED_NAME, ModelClass, ModelInfo, bundled_model_path
+from arm_lens.engine.model_info import BUNDLED_IMAGE_NAME, BUNDLED_NAME, ModelClass, ModelInfo, bundled_model_path
 from arm_lens.engine.prefix_cache import Prefixes
 from arm_lens.engine.protocol import LanguageModel
 from arm_lens.engine.reading import HeadMeans, fingerprint, mean_heads, read_all, read_batch, read_heads
@@ -31,6 +31,7 @@ from arm_lens.engine.verdict_tokens import (
 )
 
 __all__ = [
+    "BUNDLED_IMAGE_NAME",
     "BUNDLED_NAME",
     "HeadMeans",
     "Injection",

@@ -17,6 +17,7 @@ import hashlib
 import json
 import math
 import threading
+import warnings
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -362,9 +363,11 @@ _BOOTING = threading.Lock()
 def processor_given(processor: Any) -> Iterator[None]:
     """Within, TransformerLens finds this processor, or None, for any model.
 
-    It would look for one itself, on the hub too, and install packages if that fails.
+    It would look for one itself, on the hub too, and install packages if that fails. Nor does it warn that hooks of the
+    vision tower have no other names: they are not used.
     """
-    with _BOOTING:
+    with _BOOTING, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Hook alias .*vision")
         own = vars(AutoProcessor)["from_pretrained"]
         AutoProcessor.from_pretrained = staticmethod(lambda *_, **__: processor)  # type: ignore[method-assign]
         try:

@@ -34,7 +34,7 @@ from arm_lens.engine.hooked import HookedTransformer
 from arm_lens.engine.identity import UnsupportedModelError, other_than, verify
 from arm_lens.engine.images import NoImagesError, load_processor, processor_given
 from arm_lens.engine.language_model import adapter_of
-from arm_lens.engine.model_info import ModelClass, bundled_model_path
+from arm_lens.engine.model_info import BUNDLED, BUNDLED_NAME, ModelClass, bundled_model_path
 from arm_lens.engine.placement import DeviceMap, check_placement, quantised_model
 from arm_lens.engine.precision import QUANTISED, DtypeName, chosen_dtype, dtype_of
 
@@ -83,7 +83,7 @@ def load_model(
 
     Args:
         name_or_path: a Hugging Face hub name, a local folder, or a GGUF file or a folder with one (extra ``gguf``); by
-            default the bundled judge model.
+            default the bundled judge model. ``"arm_lens image judge"`` is the bundled one that sees.
         model_class: `HookedTransformer` needs TransformerLens 3.
         device: by default CUDA if there is one, else the CPU.
         dtype: the dtype of weights and activations; by default what the weights and the machine are good at
@@ -113,7 +113,7 @@ def load_model(
     if model_class == "HookedTransformer" and HookedTransformer is None:
         raise ValueError("this TransformerLens has no HookedTransformer (removed in 4.0); use TransformerBridge")
     check_placement(model_class, device, device_map, quantization_config)
-    path, file = _on_disk(str(bundled_model_path() if name_or_path is None else name_or_path))
+    path, file = _on_disk(str(BUNDLED_NAME if name_or_path is None else name_or_path))
     if file is not None and (revision is not None or quantization_config is not None):
         raise ValueError(f"{path} is a GGUF file: revision and quantization_config are for Hugging Face weights")
     place = _place(device)
@@ -187,6 +187,8 @@ def _on_disk(path: str) -> tuple[str, GgufFile | None]:
 
     Errors as for `load_model`.
     """
+    if path in BUNDLED:
+        path = str(bundled_model_path(path))
     found = gguf_path(Path(path))
     if found is not None:
         return str(found), read_gguf(found)
@@ -203,7 +205,7 @@ def _on_disk(path: str) -> tuple[str, GgufFile | None]:
 
 def default_dtype(name_or_path: str | Path | None = None, *, device: str | torch.device | None = None) -> torch.dtype:
     """The dtype in which `load_model` loads a model by default; its weights are not read. Errors as there."""
-    path, file = _on_disk(str(bundled_model_path() if name_or_path is None else name_or_path))
+    path, file = _on_disk(str(BUNDLED_NAME if name_or_path is None else name_or_path))
     return _default_dtype(path, file, _place(device))
 
 

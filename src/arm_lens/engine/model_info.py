@@ -16,11 +16,20 @@ from torch import Tensor
 
 ModelClass = Literal["TransformerBridge", "HookedTransformer"]
 BUNDLED_NAME = "arm_lens judge model"
+BUNDLED_IMAGE_NAME = "arm_lens image judge"
+"""The bundled model that sees."""
+BUNDLED = {BUNDLED_NAME: "weights", BUNDLED_IMAGE_NAME: "image_weights"}
+"""The folders of bundled models by their names, which `load_model` knows on every machine."""
 
 
-def bundled_model_path() -> Path:
-    """The folder of the bundled judge model, in Hugging Face format."""
-    return Path(str(resources.files("arm_lens"))) / "judge_model" / "weights"
+def bundled_model_path(name: str = BUNDLED_NAME) -> Path:
+    """The folder of a bundled model, in Hugging Face format."""
+    return Path(str(resources.files("arm_lens"))) / "judge_model" / BUNDLED[name]
+
+
+def portable_name(name: str) -> str:
+    """The name of a bundled model, if it was loaded from its folder; any other name or folder as it is."""
+    return next((known for known in BUNDLED if str(bundled_model_path(known)) == name), name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +37,7 @@ class ModelInfo:
     """What identifies a model, as far as its activations depend on it."""
 
     name: str
-    """Hub name or folder, or `BUNDLED_NAME`."""
+    """Hub name or folder, or the name of a bundled model (`BUNDLED`)."""
     revision: str | None
     """Hub commit, if Hugging Face recorded one."""
     architecture: str

@@ -36,11 +36,10 @@ from arm_lens.engine.hooks import (
 from arm_lens.engine.images import ImageReader, NoImagesError
 from arm_lens.engine.kv_segments import KVSegment, NewTokens
 from arm_lens.engine.model_info import (
-    BUNDLED_NAME,
     Findings,
     ModelClass,
     ModelInfo,
-    bundled_model_path,
+    portable_name,
     weights_state,
 )
 from arm_lens.engine.tokens import PromptTooLongError, TokenBatch, UnreadableTextError, encode_text
@@ -93,9 +92,9 @@ class LanguageModel(ABC):
     @property
     def info(self) -> ModelInfo:
         """Name, shape and state."""
-        name, (revision, architecture, weight_processing) = str(self._cfg.model_name), self._provenance()
+        revision, architecture, weight_processing = self._provenance()
         return ModelInfo(
-            name=BUNDLED_NAME if name == str(bundled_model_path()) else name,
+            name=portable_name(str(self._cfg.model_name)),
             revision=revision,
             architecture=architecture,
             model_class=self.model_class,

@@ -40,7 +40,7 @@ from arm_lens.display.caution import caution
 from arm_lens.engine.finite import NotFiniteError
 from arm_lens.engine.language_model import ModelLike, describe, language_model
 from arm_lens.engine.loading import load_model
-from arm_lens.engine.model_info import BUNDLED_NAME, ModelClass
+from arm_lens.engine.model_info import BUNDLED, ModelClass
 from arm_lens.engine.precision import DtypeName
 from arm_lens.engine.verdict_tokens import VerdictPieceWarning
 from arm_lens.judges.artefact_images import (
@@ -266,7 +266,7 @@ def read_artefact(
         remember_images(tensors, folder)
         asks = _asks(own)
         expected = _recorded_fingerprint(header, tensors)
-    if model is None and not confirmed and header.model.name != BUNDLED_NAME:
+    if model is None and not confirmed and header.model.name not in BUNDLED:
         raise UnconfirmedModelError(
             f"{folder} was fitted on {header.model.name!r}, and a judge from the hub loads no model that you do not name: "
             f"pass model={header.model.name!r} to load that one, or the model that you have loaded"
@@ -290,7 +290,7 @@ def _loaded(fitted_on: _Model, name: str | Path | None, device: str | None, fold
     found = fitted_on.name if name is None else str(name)
     try:
         return load_model(
-            None if found == BUNDLED_NAME else found,
+            found,
             model_class=fitted_on.model_class,
             device=device,
             dtype=fitted_on.dtype,

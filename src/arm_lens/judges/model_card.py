@@ -17,7 +17,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from arm_lens.display import counted, listed
-from arm_lens.engine.model_info import BUNDLED_NAME
+from arm_lens.engine.model_info import BUNDLED
 from arm_lens.heads import HeadSet
 from arm_lens.preferences.marks import describe_images
 from arm_lens.safe_text import printable
@@ -56,8 +56,8 @@ def card_of(
     model, fit, asks = record["model"], record.get("fit") or {}, record.get("question") or {}
     name, kind, criterion = model["name"], record["kind"], fit.get("criterion", "")
     on_hub = HUB_NAME.fullmatch(name) is not None
-    unconfirmed = repository is not None and name != BUNDLED_NAME
-    shown = name if on_hub or name == BUNDLED_NAME else Path(name).name  # where a user has models is nobody's business
+    unconfirmed = repository is not None and name not in BUNDLED
+    shown = name if on_hub or name in BUNDLED else Path(name).name  # where a user has models is nobody's business
     parts = _parts(record)
     text = _environment().get_template("model_card.md.jinja").render(
         front_matter=_front_matter(kind, name if on_hub else None),

@@ -20,7 +20,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from transformers import PreTrainedTokenizerBase
 
 from arm_lens.engine.language_model import ModelLike, describe
-from arm_lens.engine.model_info import BUNDLED_NAME, bundled_model_path
+from arm_lens.engine.model_info import BUNDLED, bundled_model_path
 from arm_lens.engine.tokens import MarkedText
 from arm_lens.judges.chat import FIXED_DATE, Turn, chat_text
 from arm_lens.preferences import PreferenceFieldError, Prompt, text_of
@@ -235,7 +235,7 @@ def _marked(text: str) -> MarkedText:
 def default_template(model: ModelLike) -> JudgeTemplate:
     """The judge template in a model's folder (``judge_template.json``), else the general one."""
     name = describe(model).name
-    folder = bundled_model_path() if name == BUNDLED_NAME else Path(name)
+    folder = bundled_model_path(name) if name in BUNDLED else Path(name)
     if name and (folder / TEMPLATE_FILE).is_file():
         return JudgeTemplate.read(folder / TEMPLATE_FILE)
     return JudgeTemplate()
