@@ -319,3 +319,21 @@ def test_every_text_is_kept_once_and_found_again():
     test = TestSet("b", tuple(TestItem("s", one.id, one.id, one) for one in pairs))
     assert test.texts == [("P", "A"), ("P", "B"), ("P", "C"), ("PA", "B"), ("PA", "C")]
     assert [test.number(*text) for text in test.texts] == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("unit", ["pair", "response"])
+def test_pictures_are_tested_with_other_sentences_than_they_are_shown_in(unit):
+    from arm_lens.judge_model import PICTURE_ATTRIBUTES
+    from arm_lens.judge_model.pictures import FRAMES
+    from arm_lens.preferences.marks import MARK
+
+    tasks = planned({"kind": "pictures", "unit": unit}, samples=2, test_items=12)
+    assert [(task.subset, task.sample) for task in tasks] == [(c, n) for c in PICTURE_ATTRIBUTES for n in (0, 1)]
+    for task in tasks:
+        shown, tested = unpair(task.examples), unpair(item.example for item in task.test.items)
+        for some, split in ((shown, "train"), (tested, "test")):
+            requests = {MARK.sub("", str(one.prompt)).strip() for one in some}
+            assert requests <= set(FRAMES[split]["request"]) and all(MARK.match(str(one.prompt)) for one in some)
+        assert {one.criterion for one in shown} == {task.subset} and len(task.test.items) == 12
+        assert isinstance(task.examples[0], PreferencePair if unit == "pair" else LabelledResponse)
+    assert len({task.digest for task in tasks}) == 8

@@ -12,7 +12,7 @@ from vision_examples import EXAMPLES, arm
 from vision_models import FAMILIES, picture, save
 
 from arm_lens.attribution import ablation, attribute, head_card
-from arm_lens.benchmark import BenchmarkConfig, run_benchmark
+from arm_lens.benchmark import BenchmarkConfig, BenchmarkConfigError, run_benchmark
 from arm_lens.plots import image_attention_figure
 from arm_lens.preferences.images import as_image
 from arm_lens.reward.scoring import score_file
@@ -51,6 +51,31 @@ def test_a_benchmark_of_pictures_gives_the_same_in_one_process_and_in_workers(fo
     pd.testing.assert_frame_equal(alone.items, both.items)
     shares = alone.items.groupby("judge")["reward"].nunique()
     assert (shares.drop("few_shot", errors="ignore") > 1).all()  # the prompts differ in their pictures alone, or nearly
+
+
+@pytest.mark.parametrize(
+    ("judges", "reason"),
+    [
+        (
+            ["length", "zero_shot"],
+            "zero_shot on pictures: .* has an image in it, and arm_lens judge model cannot read it",
+        ),
+        (
+            [{"judge": "endpoint", "model": "gpt", "images": False, "api_key_env": None}],
+            "endpoint on pictures: .* text only",
+        ),
+    ],
+)
+def test_judges_that_cannot_see_are_refused_before_any_part_is_run(judges, reason, folder, tmp_path):
+    blind = config(folder, model=None, judges=judges, lead=judges[0] if judges[0] == "length" else "endpoint")
+    with pytest.raises(BenchmarkConfigError, match=reason):
+        run_benchmark(blind, tmp_path / "run", progress=False)
+    assert not list((tmp_path / "run").rglob("*.parquet")) and not (tmp_path / "run" / "failures").exists()
+
+
+def test_a_judge_that_reads_no_text_stands_on_pictures_beside_a_text_model(folder, tmp_path):
+    found = run_benchmark(config(folder, model=None, judges=["length"], lead="length"), tmp_path, progress=False)
+    assert len(found.items)
 
 
 def test_a_file_of_pictures_is_scored_as_the_reward_model_scores_them(folder, seeing_of, tmp_path):

@@ -4,10 +4,10 @@
     results = run_benchmark(config, "out")
     results.tables.summary  # accuracy of every judge with its interval, a DataFrame
 
-``arm-lens benchmark demo`` runs the configuration at `DEMO`, ``arm-lens benchmark real`` the one at `REAL` on the model
-that `real_model` downloads, ``arm-lens demo`` the one at `DEMONSTRATION`. Judges that
-are there already are set beside each other by `judge_preferences`. Pages and figures are made from results by
-`arm_lens.reports`.
+``arm-lens benchmark demo`` runs the configuration at `DEMO`, ``arm-lens benchmark images`` the one at `IMAGES`,
+``arm-lens benchmark real`` the one at `REAL` on the model that `real_model` downloads, ``arm-lens demo`` the one at
+`DEMONSTRATION`. Judges that are there already are set beside each other by `judge_preferences`. Pages and figures are made
+from results by `arm_lens.reports`.
 """
 
 from pathlib import Path
@@ -31,6 +31,8 @@ from arm_lens.registry import JUDGES
 
 DEMO = Path(__file__).with_name("demo.yaml")
 """The configuration of the bundled benchmark: every judge that the bundled model can be."""
+IMAGES = Path(__file__).with_name("images.yaml")
+"""The configuration of the benchmark on pictures, of the bundled judge that sees."""
 DEMONSTRATION = Path(__file__).with_name("demonstration.yaml")
 """The configuration of the demonstration: a reward model for each criterion of the bundled model, beside its controls."""
 REAL_FULL = Path(__file__).with_name("real_full.yaml")
@@ -42,6 +44,7 @@ REAL = Path(__file__).with_name("real.yaml")
 __all__ = [
     "DEMO",
     "DEMONSTRATION",
+    "IMAGES",
     "JUDGES",
     "REAL",
     "REAL_FULL",

@@ -20,7 +20,7 @@ from pydantic_core import PydanticCustomError
 from arm_lens.benchmark.strict_yaml import Place, YamlError, YamlFile, listed, meant, read_yaml
 from arm_lens.engine import ModelClass
 from arm_lens.evaluation.hacking import MAPPINGS
-from arm_lens.judge_model import CRITERIA
+from arm_lens.judge_model import CRITERIA, PICTURE_ATTRIBUTES
 from arm_lens.judges.base import Judge, ScoreKind
 from arm_lens.judges.checks import check_kind
 from arm_lens.preferences.biases import BIASES
@@ -170,6 +170,16 @@ class WorldStudy(Settings):
     """``pair`` for two replies, one of which meets the criterion; ``response`` for single replies with a label."""
 
 
+class PictureStudy(Settings):
+    """Replies about pictures from the world of the bundled judge that sees, one subset per criterion."""
+
+    kind: Literal["pictures"]
+    name: Name = "pictures"
+    criteria: Annotated[tuple[Annotated[str, _one_of("criterion", PICTURE_ATTRIBUTES)], ...], Some] = PICTURE_ATTRIBUTES
+    unit: Unit = "pair"
+    """As in a `WorldStudy`."""
+
+
 class Source(Settings):
     """How a study's preferences are read; see `arm_lens.preferences.read_preferences`."""
 
@@ -237,7 +247,7 @@ class PreferenceStudy(Source):
     pool: Count = 100
 
 
-Study = Annotated[WorldStudy | HackingStudy | PreferenceStudy, Field(discriminator="kind")]
+Study = Annotated[WorldStudy | PictureStudy | HackingStudy | PreferenceStudy, Field(discriminator="kind")]
 
 
 class Resources(Strict):
@@ -413,7 +423,9 @@ def _problems(file: YamlFile, error: ValidationError, kind: type[BaseModel]) -> 
 
 def _fields(loc: Place, root: type[BaseModel]) -> Iterable[str]:
     """The fields that are known at a place of pydantic's, in which a study's kind stands behind its index."""
-    kinds: dict[Any, type[BaseModel]] = {"world": WorldStudy, "hacking": HackingStudy, "preferences": PreferenceStudy}
+    kinds: dict[Any, type[BaseModel]] = {
+        "world": WorldStudy, "pictures": PictureStudy, "hacking": HackingStudy, "preferences": PreferenceStudy,
+    }  # fmt: skip
     if len(loc) > 2 and loc[2] in kinds:
         return kinds[loc[2]].model_fields
     annotation = root.model_fields[str(loc[0])].annotation if loc and loc[0] in root.model_fields else root

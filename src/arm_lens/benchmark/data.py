@@ -18,6 +18,7 @@ from arm_lens.benchmark.config import (
     BenchmarkConfig,
     HackingStudy,
     JudgeChoice,
+    PictureStudy,
     PreferenceStudy,
     Settings,
     Study,
@@ -31,7 +32,14 @@ from arm_lens.evaluation.hacking import (
     world_hacking_examples,
     world_hacking_items,
 )
-from arm_lens.judge_model import CRITERIA, labelled_responses, preference_pairs
+from arm_lens.judge_model import (
+    CRITERIA,
+    PICTURE_ATTRIBUTES,
+    labelled_pictures,
+    labelled_responses,
+    picture_pairs,
+    preference_pairs,
+)
 from arm_lens.judge_model.world import Split
 from arm_lens.preferences import (
     LabelledResponse,
@@ -197,7 +205,7 @@ def _named(examples: Sequence[Preference], name: str) -> list[Preference]:
 
 
 def _groups(study: Study, settings: Settings) -> Iterator[Group]:
-    if isinstance(study, WorldStudy):
+    if isinstance(study, (WorldStudy, PictureStudy)):
         for criterion in study.criteria:
             examples = _world(study, criterion, settings.test_items or WORLD_TEST_ITEMS)
             test = TestSet(study.name, tuple(TestItem(criterion, one.id, one.id, one) for one in examples))
@@ -208,17 +216,22 @@ def _groups(study: Study, settings: Settings) -> Iterator[Group]:
         yield _preference_group(study, settings)
 
 
-def _world(study: WorldStudy, criterion: str, count: int, sample: int | None = None) -> Sequence[Preference]:
-    """Test items from the world; or the examples of a sample, with other words and sentence frames.
+def _world(
+    study: WorldStudy | PictureStudy, criterion: str, count: int, sample: int | None = None
+) -> Sequence[Preference]:
+    """Test items from a world; or the examples of a sample, with other words and sentence frames.
 
     Pairs have a seed for each criterion, since with one seed they would be much the same. Single replies are the same for
     all criteria, with other labels, so that one reading of them serves all.
     """
     split: Split = "test" if sample is None else "train"
+    shown = isinstance(study, PictureStudy)
     if study.unit == "response":
-        return labelled_responses(criterion, count, split=split, seed=SPLIT_SEED if sample is None else sample)
-    first = SPLIT_SEED if sample is None else len(CRITERIA) * sample
-    return preference_pairs(criterion, count, split=split, seed=first + list(CRITERIA).index(criterion))
+        single = labelled_pictures if shown else labelled_responses
+        return single(criterion, count, split=split, seed=SPLIT_SEED if sample is None else sample)
+    pairs, known = (picture_pairs, PICTURE_ATTRIBUTES) if shown else (preference_pairs, tuple(CRITERIA))
+    first = SPLIT_SEED if sample is None else len(known) * sample
+    return pairs(criterion, count, split=split, seed=first + known.index(criterion))
 
 
 def _hacking_groups(study: HackingStudy, settings: Settings) -> Iterator[Group]:

@@ -20,6 +20,7 @@ from scipy.special import expit
 
 from arm_lens.benchmark.config import BenchmarkConfig, BenchmarkConfigError, JudgeChoice, check_score_kind
 from arm_lens.benchmark.data import Task, TestSet
+from arm_lens.engine.images import NoImagesError
 from arm_lens.engine.language_model import ModelLike, language_model
 from arm_lens.engine.loading import load_model
 from arm_lens.engine.protocol import LanguageModel
@@ -29,7 +30,8 @@ from arm_lens.judges.checks import Texts
 from arm_lens.judges.options import QuestionOptions, ReadingOptions
 from arm_lens.judges.position_bias import PositionBias
 from arm_lens.judges.verdict_mass import VerdictMass
-from arm_lens.preferences import OverlapError, Preference, PreferencePair, Prompt, find_overlap, unpair
+from arm_lens.preferences import OverlapError, Preference, PreferencePair, Prompt, find_overlap, text_of, unpair
+from arm_lens.preferences.images import marks_in
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +92,32 @@ def check_tasks(tasks: Iterable[Task]) -> None:
             check_data(choice, task)
         if found := find_overlap(task.examples, [item.example for item in task.test.items]):
             raise OverlapError(f"{task.title}: {found}")
+
+
+def check_images(config: BenchmarkConfig, tasks: Iterable[Task], model: LanguageModel) -> None:
+    """Raise a BenchmarkConfigError that names judge, study and item, if there is an image that a judge cannot read.
+
+    Each judge is tried on the first preference with an image of each study; nothing is fitted for it.
+    """
+    known = set[tuple[str, str]]()
+    for task in tasks:
+        pool = (*(item.example for item in task.test.items), *task.examples)
+        seen = next(filter(_has_image, pool), None)
+        for choice in task.judges if seen else ():
+            if choice.spec.prompt is None or (task.study, choice.label) in known:
+                continue
+            known.add((task.study, choice.label))
+            given = task if choice.spec.reads_examples(choice.parsed) else task.without_examples()
+            try:
+                choice.spec.prompt(context_of(choice, given, model, config), choice.parsed, seen)
+            except NoImagesError as error:
+                raise BenchmarkConfigError(f"{choice.label} on {task.study}: {error}") from error
+            except ValueError:
+                continue  # what else is wrong with a prompt is found and recorded when its part is run
+
+
+def _has_image(example: Preference) -> bool:
+    return any(marks_in(text_of(text)) for one in unpair([example]) for text in (one.prompt, one.response))
 
 
 def check_data(choice: JudgeChoice, task: Task) -> None:

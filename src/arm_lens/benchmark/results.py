@@ -17,7 +17,15 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from arm_lens.benchmark.config import VERDICTS, BenchmarkConfig, HackingStudy, PreferenceStudy, Study, WorldStudy
+from arm_lens.benchmark.config import (
+    VERDICTS,
+    BenchmarkConfig,
+    HackingStudy,
+    PictureStudy,
+    PreferenceStudy,
+    Study,
+    WorldStudy,
+)
 from arm_lens.benchmark.data import as_json, format_of
 from arm_lens.benchmark.parts import PART_FIELDS, STUDY, BenchmarkItems, remove_other_reward_models
 from arm_lens.benchmark.run import run_parts
@@ -32,7 +40,7 @@ from arm_lens.evaluation.rewardbench import rewardbench_2_scores, section_scores
 from arm_lens.evaluation.rm_bench import rm_bench_sections
 from arm_lens.evaluation.section_intervals import with_intervals, with_intervals_2
 from arm_lens.evaluation.tables import BenchmarkTables, benchmark_tables
-from arm_lens.judge_model import CRITERION_TEXT
+from arm_lens.judge_model import CRITERION_TEXT, PICTURE_CRITERION_TEXT
 from arm_lens.judges.artefact import RECORDED_VERSIONS
 from arm_lens.preferences import Prompt
 from arm_lens.registry import JUDGES
@@ -328,6 +336,13 @@ def _rows_of(items: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
     return rows.merge(items[["benchmark", "judge"]].drop_duplicates(), on=["benchmark", "judge"])
 
 
+def _criteria_in_words(config: BenchmarkConfig) -> dict[str, str]:
+    """The criteria of the worlds that the studies are about."""
+    kinds = {type(study) for study in config.studies}
+    worlds = {WorldStudy: CRITERION_TEXT, PictureStudy: PICTURE_CRITERION_TEXT}
+    return {name: text for kind, texts in worlds.items() if kind in kinds for name, text in texts.items()}
+
+
 def _meta(config: BenchmarkConfig, command: str, published: Mapping[str, Any]) -> dict[str, Any]:
     judges = {one.label: one.judge for study in config.studies for one in config.settings(study).judges or ()}
     ranked = " (ranked ones 4)" if "ranked_few_shot" in judges.values() else ""
@@ -339,7 +354,7 @@ def _meta(config: BenchmarkConfig, command: str, published: Mapping[str, Any]) -
         "samples": config.samples,
         "seeds": "one for each sample" if config.seeds == "sample" else config.seeds,
         "versions": VERSIONS,
-        "subsets": dict(CRITERION_TEXT) if any(isinstance(one, WorldStudy) for one in config.studies) else {},
+        "subsets": _criteria_in_words(config),
         "benchmarks": {name: text for study in config.studies for name, text in _about(study).items()},
         "judges": {label: JUDGES[judge].summary for label, judge in judges.items()},
         "notes": [
@@ -354,7 +369,7 @@ def _meta(config: BenchmarkConfig, command: str, published: Mapping[str, Any]) -
 
 def _about(study: Study) -> dict[str, str]:
     """What each benchmark of a study tests, in words."""
-    world = "the bundled model's world"
+    world = "the bundled picture judge's world" if isinstance(study, PictureStudy) else "the bundled model's world"
     if isinstance(study, HackingStudy):
         source = world if study.path is None else _file_name(study.path)
         pairs = f"Pairs from {source} in which being right and carrying a bias are independent."

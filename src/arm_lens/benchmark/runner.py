@@ -23,7 +23,7 @@ import torch
 from arm_lens.benchmark.config import BenchmarkConfig
 from arm_lens.benchmark.data import Task
 from arm_lens.benchmark.items import items_of
-from arm_lens.benchmark.judging import model_of, verdicts_of
+from arm_lens.benchmark.judging import check_images, model_of, verdicts_of
 from arm_lens.benchmark.parts import NUMERICS, Part, name_of_weights, parts_of, save_part
 from arm_lens.engine.memory import memory_limit
 from arm_lens.engine.protocol import LanguageModel
@@ -93,8 +93,13 @@ class Workplace:
         self._leave()
 
     def plan(self, config: BenchmarkConfig, tasks: Sequence[Task]) -> Run:
-        """All parts of a configuration whose tasks are known."""
+        """All parts of a configuration whose tasks are known.
+
+        Raises:
+            BenchmarkConfigError: naming a judge that cannot read the images in its data.
+        """
         self._enter(config)
+        check_images(config, tasks, self._model)
         return Run(config, self._made_of, tuple(parts_of(config, self._made_of[0], self._model, tasks=tasks)))
 
     def run(self, batch: Batch, part: Part) -> None:

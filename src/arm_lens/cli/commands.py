@@ -274,7 +274,8 @@ def benchmark(
     config: Annotated[
         str,
         typer.Argument(
-            help="A YAML file; or demo (the bundled model), real (SmolLM2 on public data), or real-full (the same, hours)."
+            help="A YAML file; or demo (the bundled model), images (the bundled judge that sees), real (SmolLM2 on public "
+            "data), or real-full (the same, hours)."
         ),
     ],
     out: Out = Path("benchmark"),
@@ -297,6 +298,7 @@ def benchmark(
     """
     from arm_lens.benchmark import (
         DEMO,
+        IMAGES,
         REAL,
         REAL_FULL,
         check_files,
@@ -310,7 +312,7 @@ def benchmark(
     check_place(workers, ray)
     if not show_prompt:
         _writable(out)
-    own = {"demo": DEMO, "real": REAL, "real-full": REAL_FULL}
+    own = {"demo": DEMO, "images": IMAGES, "real": REAL, "real-full": REAL_FULL}
     real = config.startswith("real") and config in own
     if real and data is None:
         data = Path("data")
