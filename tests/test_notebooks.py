@@ -20,6 +20,7 @@ EXPECTED = [
     "05_paper_figures",
     "06_your_own_model",
     "07_a_real_model",
+    "08_judging_images",
 ]
 PLOTLY = "application/vnd.plotly.v1+json"
 REAL = "07_a_real_model"
