@@ -73,7 +73,7 @@ def transfer(
             margins = objective.margins(torch.cat([own, controls]))
             whose = [used_for] * len(rewards)
         else:
-            written = [_as(other, objective).margins(other.heads.mask[None]) for other in rewards.values()]
+            written = [as_written_by(other, objective).margins(other.heads.mask[None]) for other in rewards.values()]
             margins = torch.cat([*written, objective.margins(controls)], dim=1)
             whose = list(rewards)
         correct = np.heaviside(margins.T.double().numpy(), 0.5)  # [mask, example]; a tie counts one half
@@ -112,7 +112,7 @@ def _check(
             )
 
 
-def _as(other: ActivationRewardModel, objective: JudgingObjective) -> JudgingObjective:
+def as_written_by(other: ActivationRewardModel, objective: JudgingObjective) -> JudgingObjective:
     """The same prompts with the means and the injection of another reward model."""
     replay = objective.replay.with_injection(other.injection)
     labels = [bool(label) for label in objective.labels]
