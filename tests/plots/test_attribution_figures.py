@@ -21,8 +21,7 @@ from scipy.stats import spearmanr
 
 from arm_lens.evaluation.statistics import spearman
 from arm_lens.plots.comparison_matrices import agreement_matrix, head_matrix, interaction_matrix
-from arm_lens.plots.head_maps import attribution_maps
-from arm_lens.plots.layer_maps import MapGrid
+from arm_lens.plots.head_maps import MapGrid, attribution_maps
 from arm_lens.plots.measure_scatter import far_off, measures_against_each_other
 from arm_lens.plots.measures import MEASURES, measure_styles
 from arm_lens.plots.notation import compact, digits_for, signed

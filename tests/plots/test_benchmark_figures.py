@@ -24,7 +24,8 @@ from plots.synthetic_benchmark import (
 
 from arm_lens import plots
 from arm_lens.evaluation.main_setting import main_rows, main_settings
-from arm_lens.plots.judge_rows import JudgeRows, column_headings, printed
+from arm_lens.plots.judges import JudgeRows
+from arm_lens.plots.matrices import ACCURACY, headings
 from arm_lens.plots.theme import DIVERGING, page_width
 from arm_lens.registry import JUDGES
 
@@ -52,6 +53,10 @@ every_figure = pytest.mark.parametrize("make, frame, column", FIGURES.values(), 
 def rows_of(figure: go.Figure, axis: str = "yaxis") -> dict[str, float]:
     """Tick text -> position."""
     return dict(zip(figure.layout[axis].ticktext, figure.layout[axis].tickvals, strict=True))
+
+
+def plain(text: str) -> str:
+    return re.sub("<[^>]*>", "", text)
 
 
 def heat(figure: go.Figure) -> list[go.Heatmap]:
@@ -124,16 +129,16 @@ def test_no_two_judges_share_a_symbol():
 def test_unknown_judges_stand_in_a_group_of_their_own_after_the_known():
     rows = JudgeRows.of(["mine", "sav", "arm_reinforce", "yours"], {"mine": "My judge"})
     assert list(rows.y) == ["arm_reinforce", "sav", "mine", "yours"]
-    assert list(rows.headings.values()) == ["Activation RM", "Readouts", "Others"]
+    assert [name for key, name in rows.rows if not key] == ["Activation RM", "Readouts", "Others"]
     assert rows.styles["mine"].label == "My judge" and rows.styles["mine"].symbol != rows.styles["yours"].symbol
 
 
-def test_rows_of_judges_and_groups_are_all_different():
+def test_every_judge_stands_below_the_name_of_its_group():
     rows = JudgeRows.of(JUDGES)
-    assert sorted([*rows.y.values(), *rows.headings]) == list(range(rows.count))
-    for y, group in rows.headings.items():
-        below = next(judge for judge, row in rows.y.items() if row == y + 1)
-        assert rows.styles[below].group == group
+    assert list(rows.y) == [key for key in rows.keys if key] and set(rows.y) == set(JUDGES)
+    for judge, y in rows.y.items():
+        above = next(name for key, name in rows.rows[y::-1] if not key)
+        assert (rows.styles[judge].label, rows.styles[judge].group) == (rows.rows[y][1], above)
 
 
 def test_dots_are_means_over_subsets_and_their_intervals_those_of_independent_subsets():
@@ -155,15 +160,10 @@ def test_cells_of_the_table_are_the_rows_of_the_summary_and_printed():
     figure = plots.accuracy_by_judge(CRITERIA)
     table = heat(figure)[0]
     places, columns = rows_of(figure, "yaxis2"), list(figure.layout.xaxis2.ticktext)
-    letters = {}
-    for trace in figure.data:
-        if trace.type == "scatter" and trace.mode == "text":
-            letters |= {(y, x): text for x, y, text in zip(trace.x, trace.y, trace.text, strict=True)}
-    assert len(letters) == len(CRITERIA)
     for row in CRITERIA.to_dict("records"):
         at = places[JUDGES[row["judge"]].style.label], columns.index(row["subset"])
         assert table.z[at[0]][at[1]] == row["accuracy"]
-        assert letters[at] == f"{row['accuracy']:.2f}"
+        assert plain(table.text[at[0]][at[1]]) == f"{row['accuracy']:.2f}"
     assert np.isfinite(np.array(table.z, dtype=float)).sum() == len(CRITERIA)
 
 
@@ -174,8 +174,9 @@ def test_a_judge_without_a_subset_has_no_mean_but_its_cells():
     assert [note.y for note in figure.layout.annotations if note.text == "not on every subset"] == [
         rows_of(figure)["SAV"]
     ]
-    texts = [text for trace in figure.data if trace.type == "scatter" and trace.mode == "text" for text in trace.text]
-    assert texts.count("–") == 1 and np.isfinite(np.array(heat(figure)[0].z, dtype=float)).sum() == len(missing)
+    (cross,) = [trace for trace in figure.data if trace.type == "scatter" and trace.marker.symbol == "x-thin"]
+    assert list(cross.y) == [rows_of(figure)["SAV"]] and figure.layout.annotations[-1].text == "×: not measured."
+    assert np.isfinite(np.array(heat(figure)[0].z, dtype=float)).sum() == len(missing)
 
 
 def test_many_subsets_stand_in_tables_below_each_other_and_none_is_lost():
@@ -194,18 +195,19 @@ def test_one_subset_needs_no_table():
 
 
 @pytest.mark.parametrize(
-    "value, text", [(1.0, "1.00"), (0.9999, ">0.99"), (0.0, "0.00"), (0.001, "<0.01"), (0.456, "0.46"), (np.nan, "–")]
+    "value, text", [(1.0, "1.00"), (0.9999, ">0.99"), (0.0, "0.00"), (0.001, "<0.01"), (0.456, "0.46")]
 )
 def test_printed_cells_do_not_round_to_certainty(value, text):
-    assert printed(value, 60).replace("&gt;", ">").replace("&lt;", "<") == text
+    assert ACCURACY.text(value) == text
+    assert ACCURACY.text(value, short=True) == (text if value == 1 else text.replace("0.", ".", 1))
 
 
 def test_headings_are_slanted_only_where_a_word_does_not_fit():
-    assert column_headings(["bias on rejected", "bias on both"], 62)[:2] == (
+    assert headings(["bias on rejected", "bias on both"], 62)[:2] == (
         ["bias on<br>rejected", "bias on<br>both"],
         0,
     )
-    texts, angle, room = column_headings(["llmbar-adver-GPTInst"], 62)
+    texts, angle, room = headings(["llmbar-adver-GPTInst"], 62)
     assert texts == ["llmbar-adver-GPTInst"] and angle < 0 and room > 60
 
 

@@ -7,7 +7,7 @@ import pytest
 from plots.synthetic_benchmark import make_calibration, make_summary
 
 from arm_lens import plots
-from arm_lens.plots.calibration import pooled_bins
+from arm_lens.plots.rewards import pooled_bins
 from arm_lens.registry import JUDGES
 
 BINS = make_calibration(("few_shot", "sav"), n=80)

@@ -13,9 +13,6 @@ the screen; for a paper make them within ``with themed(COLUMN):`` or ``themed(PA
 them with `save_figure`.
 """
 
-from arm_lens.plots.axes import accuracy_by_axis
-from arm_lens.plots.bias_grid import bias_grid
-from arm_lens.plots.calibration import reliability
 from arm_lens.plots.comparison_matrices import (
     agreement_matrix,
     correlation_matrix,
@@ -29,13 +26,13 @@ from arm_lens.plots.export import one_browser, save_figure
 from arm_lens.plots.head_card import head_card_figure
 from arm_lens.plots.head_maps import attribution_maps, selected_heads, selection_probabilities
 from arm_lens.plots.image_attention import image_attention_figure
-from arm_lens.plots.judges import accuracy_by_judge, accuracy_by_subset, differences
+from arm_lens.plots.judges import accuracy_by_judge, accuracy_by_subset, bias_grid, differences
 from arm_lens.plots.measure_scatter import measures_against_each_other
-from arm_lens.plots.rewards import ranking_quality, reward_histograms, roc_curves
+from arm_lens.plots.rewards import ranking_quality, reliability, reward_histograms, roc_curves
 from arm_lens.plots.selection_steps import selection_steps, selection_trajectories, training_curves
 from arm_lens.plots.speed import selection_speed
 from arm_lens.plots.stability import depth_profile, stability_by_group
-from arm_lens.plots.studies import accuracy_by_examples, accuracy_by_heads, accuracy_by_noise
+from arm_lens.plots.studies import accuracy_by_axis, accuracy_by_examples, accuracy_by_heads, accuracy_by_noise
 from arm_lens.plots.theme import (
     COLUMN,
     PAGE,

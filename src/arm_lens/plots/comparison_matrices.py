@@ -32,6 +32,7 @@ from arm_lens.frames import (
 )
 from arm_lens.heads import Named, ScoredLike, attributions_frame
 from arm_lens.plots.cuts import having, only
+from arm_lens.plots.marks import marks
 from arm_lens.plots.matrices import ACCURACY, Cells, Entry, Layout, Scale, matrices, rule
 from arm_lens.plots.measures import measure_name, measure_styles, outcome_name, trust_captions
 from arm_lens.plots.notation import (
@@ -129,14 +130,13 @@ def agreement_matrix(
     return caption(figure, [what, line, f"Bold: the interval excludes zero{every}."])
 
 
-def correlation_matrix(rank_correlation: pd.DataFrame, *, order: Sequence[str] | None = None) -> go.Figure:
+def correlation_matrix(rank_correlation: pd.DataFrame) -> go.Figure:
     """Rank correlation of the heads' scores between every two names.
 
     Args:
         rank_correlation: a table like `arm_lens.frames.RANK_CORRELATION`; each pair once.
-        order: of the names; as they appear if not given.
     """
-    names = _names(rank_correlation, order, RANK_CORRELATION)
+    names = _names(rank_correlation, RANK_CORRELATION)
     figure, layout = matrices(
         [_correlations(rank_correlation, {name: name for name in names})], names, names, CORRELATION
     )
@@ -164,7 +164,7 @@ def overlap_matrix(
     """
     if value not in FRACTIONS:
         raise ValueError(f"value is {', '.join(map(repr, FRACTIONS))}, not {value!r}")
-    found, tree = _names(overlap, order, OVERLAP), None
+    found, tree = _names(overlap, OVERLAP, order), None
     if linkage is not None and not isinstance(linkage, np.ndarray):
         names, linkage = linkage.names, linkage.linkage
     if linkage is not None:
@@ -219,14 +219,12 @@ def transfer_matrix(transfer: pd.DataFrame, *, controls: Sequence[str] = ("rando
         Cells.of(rows, columns, map(_transfer_entry, part.to_dict("records")), title=title if len(drawn) > 1 else "")
         for title, part in ((title, table[sides[title] | control]) for title in drawn)
     ]
-    figure, layout = matrices(cells, rows, columns, Scale(0, 1, 2, ACCURACY))
+    figure, layout = matrices(cells, rows, columns, ACCURACY)
     framed = [(rows.index(name), columns.index(name)) for name in heads if name in columns]
     for index in range(len(cells)):
         for y, x in framed:
-            figure.add_shape(
-                type="rect", x0=x - 0.5, x1=x + 0.5, y0=y - 0.5, y1=y + 0.5, line={"color": INK, "width": 2.2},
-                **layout.panels.place(index),
-            )  # fmt: skip
+            corners = {"x0": x - 0.5, "x1": x + 0.5, "y0": y - 0.5, "y1": y + 0.5}
+            figure.add_shape(type="rect", line={"color": INK, "width": 2.2}, **corners, **layout.panels.place(index))
     means = "" if len(drawn) > 1 else f" with the {drawn[0]}"
     what = (
         f"Accuracy for the criterion of the column with the heads of the row{means}, on {span_text(table['n'])} items."
@@ -235,14 +233,13 @@ def transfer_matrix(transfer: pd.DataFrame, *, controls: Sequence[str] = ("rando
     return caption(figure, [what, "Framed: own heads.", colors, "Bold: the interval excludes 0.5."])
 
 
-def mean_cosines(cosines: pd.DataFrame, *, order: Sequence[str] | None = None) -> go.Figure:
+def mean_cosines(cosines: pd.DataFrame) -> go.Figure:
     """The mean over heads of the cosine between the mean vectors of every two names; hovering lists the layers.
 
     Args:
         cosines: a table like `arm_lens.frames.COSINES`; of the heads to average over, e.g. the chosen ones only.
-        order: of the names; as they appear if not given.
     """
-    names, entries = _names(cosines, order, COSINES), []
+    names, entries = _names(cosines, COSINES), []
     for (a, b), part in cosines[cosines["a"] != cosines["b"]].groupby(["a", "b"], sort=False):
         each = part["cosine"]
         low, mean, high = (signed(one, digits=3) for one in (each.min(), each.mean(), each.max()))
@@ -297,7 +294,7 @@ def head_matrix(
     name = measure_name(str(table["measure"].iloc[0]))
     which = f"The {top} largest heads of each criterion." if heads is None and top > 1 else ""
     what = f"{name} on {outcome_name(outcome)}."
-    return caption(figure, [what, which, layout.marks, _gaps(cells), *trust_captions(table)])
+    return caption(figure, [what, which, layout.marks, cells.gaps, *trust_captions(table)])
 
 
 def interaction_matrix(
@@ -341,7 +338,7 @@ def interaction_matrix(
     figure, layout = matrices([cells], titles, titles, _scale(cells), largest_width=46, heights=24)
     what = f"{table['criterion'].iloc[0]}: interactions on {outcome_name(outcome)}{written}."
     some = f"The {len(heads)} heads with the largest ones, of {len(every)}." if len(heads) < len(every) else ""
-    return caption(figure, [what, some, "Positive: together more than the sum.", layout.marks, _gaps(cells)])
+    return caption(figure, [what, some, "Positive: together more than the sum.", layout.marks, cells.gaps])
 
 
 def _largest_interactions(pairs: Mapping[frozenset[tuple[int, int]], Entry]) -> list[tuple[int, int]]:
@@ -370,7 +367,7 @@ def _correlations(table: pd.DataFrame, names: Mapping[str, str]) -> Cells:
     return Cells.of_pairs(list(names), entries)
 
 
-def _names(table: pd.DataFrame, order: Sequence[str] | None, schema: Schema) -> list[str]:
+def _names(table: pd.DataFrame, schema: Schema, order: Sequence[str] | None = None) -> list[str]:
     checked(table, schema)
     names = list(dict.fromkeys([*table["a"].astype(str), *table["b"].astype(str)]))
     if order is None:
@@ -415,10 +412,9 @@ def _add_tree(figure: go.Figure, layout: Layout, tree: dict[str, list[list[float
     for heights, leaves in zip(tree["dcoord"], tree["icoord"], strict=True):
         x += [*heights, None]
         y += [*((leaf - 5) / 10 for leaf in leaves), None]
-    figure.add_scatter(
-        x=x, y=y, mode="lines", line={"color": INK, "width": 1.2}, xaxis="x2", yaxis="y", showlegend=False,
-        hovertemplate="distance %{x:.3f}<extra></extra>", name="tree",
-    )  # fmt: skip
+    hover = "distance %{x:.3f}<extra></extra>"
+    line = {"mode": "lines", "line": {"color": INK, "width": 1.2}, "hovertemplate": hover, "hoverinfo": None}
+    figure.add_trace(marks(x, y, xaxis="x2", yaxis="y", name="tree", **line))
     furthest = max(map(max, tree["dcoord"]))
     axis = {
         "domain": [(inner + AIR) / whole, 1], "range": [0, furthest * 1.03], "showgrid": False, "anchor": "y",
@@ -444,7 +440,3 @@ def _rows(wide: pd.DataFrame, heads: Iterable[tuple[int, int]] | None, top: int)
 def _scale(cells: Cells) -> Scale:
     span = largest(cells.values)
     return Scale(-span, span, digits_for(span), "score")
-
-
-def _gaps(cells: Cells) -> str:
-    return "×: not measured." if (cells.crossed & np.isnan(cells.values)).any() else ""

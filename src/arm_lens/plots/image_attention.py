@@ -11,14 +11,15 @@ import plotly.graph_objects as go
 
 from arm_lens.display import of_each_verdict
 from arm_lens.frames import PATCHES, checked
-from arm_lens.plots.notation import HOVER, caption, digits_for, hover_text
-from arm_lens.plots.sheet import Sheet
-from arm_lens.plots.theme import MUTED, base_layout, label, literal, narrow, page_width
+from arm_lens.plots.marks import HOVER
+from arm_lens.plots.notation import caption, hover_text
+from arm_lens.plots.sheet import SIDE, Sheet, of_setting
+from arm_lens.plots.theme import MUTED, literal, narrow, page_width
 
 HEAT = [[0.0, "rgba(200,30,30,0)"], [1.0, "rgba(200,30,30,0.85)"]]
 """From no attention to the most: the image shines through."""
-SIDE, GAP, TEXT = 14, 16, 40
-"""Pixels at both edges, between images, and of the two lines below an image."""
+GAP, TEXT = 16, 40
+"""Pixels between images, and of the two lines below an image."""
 
 
 @runtime_checkable
@@ -61,12 +62,7 @@ def image_attention_figure(
     if not isinstance(patches, pd.DataFrame):
         card = patches
         patches, pictures, title = card.patches, card.pictures, title or card.name
-    rows = checked(patches, PATCHES)
-    if "setting" in rows.columns:
-        known = list(rows["setting"].unique())
-        if setting is not None and setting not in known:
-            raise ValueError(f"the table of patches has no setting {setting!r}; it has {', '.join(map(repr, known))}")
-        rows = rows[rows["setting"] == (known[0] if setting is None else setting)]
+    rows, _ = of_setting(checked(patches, PATCHES), setting, "patches")
     missing = [digest for digest in rows["image"].unique() if digest not in (pictures or {})]
     if missing:
         raise ValueError(f"there is no picture of the image {missing[0]!r}")
@@ -77,23 +73,12 @@ def image_attention_figure(
     side = min((page_width() - 2 * SIDE - GAP * (across - 1)) / across, 220)
     lines = [drawn[start : start + across] for start in range(0, len(drawn), across)]
     heights = [max(min(side / _aspect(one), 1.5 * side) for one in line) + TEXT for line in lines]
-    sheet = Sheet(page_width() - 2 * SIDE, sum(heights) + 12)
-    sheet.figure.update_layout(
-        base_layout(width=page_width(), height=sheet.height + 62, margin={"l": SIDE, "r": SIDE, "t": 44, "b": 18})
-    )
-    sheet.write(f"<b>{label(title, width=int(sheet.width / 9), lines=1)}</b>", 0, -14, size=15)
+    sheet = Sheet.titled(title, sum(heights) + 12, top=44, bottom=18)
     top = float(max(one["weight"].max() for one in drawn)) or 1.0
     for number, line in enumerate(lines):
         for place, one in enumerate(line):
             _draw(sheet, one, pictures, place * (side + GAP), 4 + sum(heights[:number]), side)
-    sheet.figure.update_coloraxes(
-        colorscale=HEAT, cmin=0, cmax=top,
-        colorbar={
-            "orientation": "h", "x": 1 - 12 / sheet.width, "xanchor": "right", "y": 1, "yanchor": "bottom", "thickness": 9,
-            "len": 110, "lenmode": "pixels", "outlinewidth": 1, "outlinecolor": "#cccccc", "tickvals": [0, top], "ypad": 2,
-            "xpad": 0, "ticktext": ["0", f"{top:.{digits_for(top)}f}"], "tickfont": {"size": 12}, "ticks": "",
-        },
-    )  # fmt: skip
+    sheet.weights(HEAT, top, yanchor="bottom", ypad=2, outlinewidth=1, outlinecolor="#cccccc")
     return caption(
         sheet.finished(), ["How much the last token attends to each patch; the share is that of all of an image."]
     )
@@ -128,9 +113,7 @@ def _draw(
         ],
         **sheet.on(axis),
     )  # fmt: skip
-    bare = {"visible": False, "fixedrange": True}
-    sheet.x(axis).update(range=[0, 1], **bare)
-    sheet.y(axis).update(range=[1, 0], **bare)
+    sheet.bare(axis, [0, 1], [1, 0])
     most, number = max(int(side / 7), 12), f", image {rows['picture'].iloc[0]}"
     prompt = str(rows["example"].iloc[0])
     prompt = prompt if len(prompt + number) <= most else prompt[: most - len(number) - 1] + "…"

@@ -1,26 +1,39 @@
-"""Judges side by side: each one's accuracy on each subset as dots or as a table, and the lead judge against every other."""
+"""Judges side by side: accuracy on each subset as dots or as a table, the lead against every other, and the bias grid.
+
+In the pairs of a reward-hacking benchmark the better response is correct and the worse one is not, and a bias that has
+nothing to do with correctness (length, format, flattery) is on one of them, on both or on neither. A judge that judges
+has one colour over all cells. A judge that follows the bias has 0 in one cell and 1 in its mirror image.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
 
+from arm_lens.evaluation.hacking import cells_of
 from arm_lens.evaluation.main_setting import against
 from arm_lens.evaluation.standings import mean_over_subsets, significant
 from arm_lens.frames import COMPARISONS, ROWS, SUMMARY, checked
 from arm_lens.plots.cuts import one_setting, only
-from arm_lens.plots.judge_rows import JudgeRows, column_headings, interval_dots, overhang
-from arm_lens.plots.notation import accuracy_text, hover_text
-from arm_lens.plots.panels import above_panel, balanced_columns, chance_line, facets, legend_entry, row_axis
+from arm_lens.plots.marks import chance_line, interval_dots, legend_entry
+from arm_lens.plots.matrices import ACCURACY, Cells, draw_cells, headings, matrices, overhang, scale_axis
+from arm_lens.plots.notation import accuracy_text, caption, hover_text
+from arm_lens.plots.panels import BARE, LETTER, above_panel, balanced_columns, columns_axis, facets, row_axis, rows_axis
 from arm_lens.plots.sheet import Sheet
 from arm_lens.plots.theme import INK, MUTED, base_layout, judge_styles, label, literal, narrow, page_width
 from arm_lens.registry import Style
 
+ROW = 20
+"""Pixels from one judge to the next in a table."""
+NAME_WIDTH = 28
+"""Characters of a judge's name that are shown."""
 LANE = 18
-"""Pixels between the lines of two judges."""
+"""Pixels between the lines of two judges on a subset."""
 DROP = 0.36
 """Lanes by which a repetition's dot lies below its judge's line, so that no dot hides another mark."""
 BAND = 0.8
@@ -33,8 +46,71 @@ DOTS = 270
 NARROWEST_CELL = 34
 """Pixels that a cell needs for a printed number."""
 WIDEST_CELL = 72.0
+NARROWEST = 240
+"""Pixels of a panel of the bias grid, which its title needs."""
 PLAIN = Style(label="", color=INK, symbol="circle", group="")
 SURE = {"significant after Holm": True, "not significant": False}
+CELLS = (
+    "bias on rejected", "bias on neither", "bias on both", "bias on chosen",
+    "correct, plain", "correct, biased", "incorrect, plain", "incorrect, biased",
+)  # fmt: skip
+"""The cells of pairs, from the published one to its mirror image, then those of single responses."""
+MAPPINGS = ("standard", "balanced", "flipped")
+"""The few-shot examples: the bias marks the worse response, nothing, or the better one."""
+
+
+@dataclass(frozen=True)
+class JudgeRows:
+    """Judges from top to bottom in the order of `judge_styles`; several groups each stand below their name."""
+
+    styles: dict[str, Style]
+    rows: list[tuple[str, str]]
+    """The judge of each row, empty for the name of a group, and what the row is called."""
+
+    @classmethod
+    def of(cls, judges: Iterable[str], names: Mapping[str, str] | None = None) -> JudgeRows:
+        """Rows of these judges."""
+        styles = judge_styles(judges, names)
+        groups = [(name, list(members)) for name, members in itertools.groupby(styles, lambda one: styles[one].group)]
+        rows = [
+            (key, name)
+            for group, members in groups
+            for key, name in [("", group)] * (len(groups) > 1) + [(judge, styles[judge].label) for judge in members]
+        ]
+        return cls(styles, rows)
+
+    @property
+    def keys(self) -> list[str]:
+        """The judge of each row; empty for the name of a group."""
+        return [key for key, _ in self.rows]
+
+    @property
+    def y(self) -> dict[str, int]:
+        """The row of each judge."""
+        return {key: row for row, key in enumerate(self.keys) if key}
+
+    @property
+    def height(self) -> int:
+        """Pixels of a panel with all rows."""
+        return len(self.keys) * ROW
+
+    @property
+    def name_room(self) -> int:
+        """Pixels that the names take, with some air."""
+        bold = 1.08
+        lengths = [min(len(name), NAME_WIDTH) if key else bold * len(name) for key, name in self.rows]
+        return round(22 + LETTER * max(lengths))
+
+    def y_axis(self, *, named: bool = True) -> dict[str, object]:
+        """Settings of a y axis with the judges on it, the first at the top."""
+        texts = [label(name, width=NAME_WIDTH, lines=1) for _, name in self.rows]
+        texts = [text if key else f"<b>{text}</b>" for key, text in zip(self.keys, texts, strict=True)]
+        return {**rows_axis(texts), "showticklabels": named, **BARE}
+
+    def lower_headings(self, figure: go.Figure) -> None:
+        """Let level headings of tables stand close above the first judge, next to the name of the first group."""
+        if not self.keys[0]:
+            figure.update_xaxes(ticklabelstandoff=2 - ROW, selector={"side": "top", "tickangle": 0})
 
 
 def accuracy_by_subset(
@@ -104,16 +180,19 @@ def accuracy_by_judge(
         benchmark: which one, if the table has several.
         names: labels that replace the usual ones, by judge.
     """
-    table = one_setting(summary, benchmark, SUMMARY)
+    table = one_setting(summary, benchmark, SUMMARY).astype({"subset": str})
     rows = JudgeRows.of(table["judge"], names)
-    subsets = [str(subset) for subset in table["subset"].unique()]
+    subsets = list(table["subset"].unique())
     left = rows.name_room
     blocks = _blocks(subsets, max(1, int((page_width() - left - 16) / NARROWEST_CELL)))
     beside = len(blocks) <= 1 and not narrow() and len(subsets) <= BESIDE
     dots_width = DOTS if beside and blocks else page_width() - left - (16 if narrow() else 70)
     table_left = left + dots_width + 26 if beside else left
-    cell, headings, angle, room = _cells(blocks, page_width() - table_left - 16)
-    top = max(room, 42) if beside else 42
+    available, columns = page_width() - table_left - 16, max(map(len, blocks), default=1)
+    cell = min(available / columns, WIDEST_CELL)
+    texts, angle, room = headings(subsets, cell)
+    cell = min((available - overhang(subsets) * (angle == -40)) / columns, WIDEST_CELL)
+    top = max(room * bool(blocks), 42) if beside else 42
     first = top if beside else top + rows.height + 64 + room
     tops = [first + index * (rows.height + room + 26) for index in range(len(blocks))]
     bottom = max([top, *tops]) + rows.height + (56 if beside or not blocks else 20)
@@ -124,17 +203,22 @@ def accuracy_by_judge(
     )
     sheet.add_axes(left, top, dots_width, rows.height)
     _add_means(figure, table, rows, subsets)
-    texts = [
-        accuracy_text(row, rows.styles[row["judge"]].label, str(row["subset"]))
-        + f"<br>{row['n_examples']} labelled examples"
+    entries = [
+        (row["judge"], row["subset"], row["accuracy"], None,
+         accuracy_text(row, rows.styles[row["judge"]].label, row["subset"])
+         + f"<br>{row['n_examples']} labelled examples")
         for row in table.to_dict("records")
-    ]
-    cells = table.assign(text=texts, column=table["subset"].astype(str))
-    for block, y in zip(blocks, tops, strict=True):
+    ]  # fmt: skip
+    cells = [Cells.of(rows.keys, block, entries, blank="not measured") for block in blocks]
+    short = not all(ACCURACY.fits(one.values, cell) for one in cells)
+    for one, block, y in zip(cells, blocks, tops, strict=True):
         axis = sheet.add_axes(table_left, y, round(cell * len(block)), rows.height)
-        here, over = cells[cells["column"].isin(block)], {subset: headings[subset] for subset in block}
-        rows.add_table(figure, axis, here, over, angle=angle, cell_width=cell, named=not beside)
-    return figure
+        draw_cells(figure, one, ACCURACY, printed=True, short=short, **sheet.on(axis))
+        sheet.x(axis).update(columns_axis([texts[subsets.index(subset)] for subset in block], angle=angle))
+        sheet.y(axis).update(rows.y_axis(named=not beside))
+    rows.lower_headings(figure)
+    figure.update_coloraxes(scale_axis(ACCURACY), showscale=False)
+    return caption(figure, {one.gaps for one in cells})
 
 
 def _blocks(subsets: Sequence[str], most: int) -> list[list[str]]:
@@ -144,18 +228,6 @@ def _blocks(subsets: Sequence[str], most: int) -> list[list[str]]:
     beside = len(subsets) <= min(BESIDE, most)
     columns = len(subsets) if beside else balanced_columns(len(subsets), min(MOST_COLUMNS, most))
     return [list(subsets[start : start + columns]) for start in range(0, len(subsets), columns)]
-
-
-def _cells(blocks: Sequence[Sequence[str]], available: float | int) -> tuple[float, dict[str, str], int, int]:
-    """Width of a cell, the heading of each subset, the angle of headings, and the pixels they take upwards."""
-    if not blocks:
-        return 0.0, {}, 0, 0
-    names = [name for block in blocks for name in block]
-    columns = max(map(len, blocks))
-    cell = min(available / columns, WIDEST_CELL)
-    texts, angle, room = column_headings(names, cell)
-    cell = min((available - overhang(names, angle)) / columns, WIDEST_CELL)
-    return cell, dict(zip(names, texts, strict=True)), angle, room
 
 
 def _add_means(figure: go.Figure, table: pd.DataFrame, rows: JudgeRows, subsets: Sequence[str]) -> None:
@@ -170,7 +242,7 @@ def _add_means(figure: go.Figure, table: pd.DataFrame, rows: JudgeRows, subsets:
         else:
             text = accuracy_text(one.iloc[0].to_dict(), style.label, title)
             figure.add_trace(interval_dots(one, [y], style, [text]))
-    chance_line(figure, x=0.5, span=(-0.5, rows.count - 0.5), named=True, xref="x", yref="y")
+    chance_line(figure, x=0.5, span=(-0.5, len(rows.keys) - 0.5), named=True, xref="x", yref="y")
     above_panel(figure, f"<b>{label(title, width=34)}</b>", yshift=17)
     lowest = means[["accuracy", "ci_low"]].min().min()
     low = 0.4 if pd.isna(lowest) else min(0.4, lowest - 0.03)
@@ -212,30 +284,28 @@ def differences(
         narrowest=88 if narrow() else 130,
         x="difference" if narrow() else "accuracy difference",
     )
+    looks = {
+        sure: {"symbol": "circle", "size": 9, "color": INK if sure else "#ffffff", "line": {"width": 1.6, "color": INK}}
+        for sure in SURE.values()
+    }
     for index, here in enumerate(subsets.values()):
         place = grid.place(index)
-        for sure in SURE.values():
+        for sure, look in looks.items():
             some = here[significant(here) == sure].dropna(subset=["difference"])
-            y = [rows.y[judge] for judge in some["other"]]
             texts = [
                 _difference_text(record, f"{own} minus {rows.styles[record['other']].label}")
                 for record in some.to_dict("records")
             ]
-            dots = interval_dots(some, y, PLAIN, texts, value="difference")
-            figure.add_trace(dots.update(marker=_marker(sure)), **place)
-        chance_line(figure, x=0, span=(-0.5, rows.count - 0.5), **place)
+            dots = interval_dots(some, some["other"].map(rows.y), PLAIN, texts, value="difference")
+            figure.add_trace(dots.update(marker=look), **place)
+        chance_line(figure, x=0, span=(-0.5, len(rows.keys) - 0.5), **place)
         figure.update_yaxes(rows.y_axis(named=place["col"] == 1), **place)
     reach = max(0.05, float(table[["ci_low", "ci_high", "difference"]].abs().max().max()) * 1.06)
     tick = max((step for step in (0.02, 0.05, 0.1, 0.2, 0.5) if step < 0.8 * reach), default=0.02)
     figure.update_xaxes(range=[-reach, reach], tickvals=[-tick, 0, tick])
     for name, sure in SURE.items():
-        legend_entry(figure, name, mode="markers", marker=_marker(sure))
+        legend_entry(figure, name, mode="markers", marker=looks[sure])
     return figure
-
-
-def _marker(sure: bool) -> dict[str, object]:
-    """Filled or hollow."""
-    return {"symbol": "circle", "size": 9, "color": INK if sure else "#ffffff", "line": {"width": 1.6, "color": INK}}
 
 
 def _counts(rows: pd.DataFrame) -> str:
@@ -247,3 +317,47 @@ def _counts(rows: pd.DataFrame) -> str:
 def _difference_text(record: Mapping[Any, Any], pair: str) -> str:
     difference = f"{record['difference']:+.3f}, interval {record['ci_low']:+.3f} to {record['ci_high']:+.3f}"
     return hover_text(pair, difference, f"p = {record['p_holm']:.2g} after Holm, n = {record['n']:.0f}")
+
+
+def bias_grid(
+    summary: pd.DataFrame, *, benchmark: str | None = None, names: Mapping[str, str] | None = None
+) -> go.Figure:
+    """Accuracy of every judge in every cell, a panel for each bias and few-shot mapping.
+
+    Panels stand side by side for the biases and one below the other for the mappings of the few-shot examples. Brown is
+    below one half, blue above; a cross is a cell that was not measured.
+
+    Args:
+        summary: a table like `arm_lens.frames.SUMMARY`, whose subsets read "bias | mapping | cell".
+        benchmark: which one, if the table has several.
+        names: labels that replace the usual ones, by judge.
+    """
+    table = cells_of(one_setting(summary, benchmark, SUMMARY))
+    if table.empty:
+        raise ValueError(
+            "no subset of the table 'summary' is a cell of a reward-hacking benchmark, such as 'length | standard | bias on "
+            "chosen'"
+        )
+    rows = JudgeRows.of(table["judge"], names)
+    mappings, columns = _ordered(table["mapping"], MAPPINGS), _ordered(table["cell"], CELLS)
+    biases = list(table["bias"].unique())
+    cells = []
+    for mapping, bias in itertools.product(mappings, biases):
+        entries = [
+            (row["judge"], row["cell"], row["accuracy"], None,
+             accuracy_text(row, rows.styles[row["judge"]].label, f"{bias}, {mapping} examples", row["cell"]))
+            for row in table[(table["mapping"] == mapping) & (table["bias"] == bias)].to_dict("records")
+        ]  # fmt: skip
+        cells.append(
+            Cells.of(rows.keys, columns, entries, title=bias, note=f", {mapping} examples", blank="not measured")
+        )
+    layout = {"most": min(3, len(biases)), "heights": ROW, "largest_width": max(76, NARROWEST // len(columns))}
+    figure, _ = matrices(cells, [name for _, name in rows.rows], columns, ACCURACY, letters=NAME_WIDTH, **layout)
+    figure.update_yaxes(ticktext=rows.y_axis()["ticktext"])
+    rows.lower_headings(figure)
+    return caption(figure, {one.gaps for one in cells})
+
+
+def _ordered(values: pd.Series, known: Sequence[str]) -> list[str]:
+    """The different values, known ones first in their order."""
+    return sorted(values.unique(), key=lambda value: known.index(value) if value in known else len(known))

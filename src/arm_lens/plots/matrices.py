@@ -1,4 +1,4 @@
-"""Matrices of coloured cells with their numbers: what figures of heads by criteria and of names by names share.
+"""Matrices of coloured cells with their numbers: what figures of heads by criteria, names by names and judges by tasks share.
 
 A number is bold if its interval excludes zero, or chance; that survives a photocopy and takes no room. If cells are too small
 for numbers, a colour bar says what they are, a minus stands in cells below zero, and a small ring in cells that are not bold.
@@ -14,10 +14,10 @@ from typing import TypeAlias
 import numpy as np
 import plotly.graph_objects as go
 
-from arm_lens.plots.judge_rows import column_headings, overhang
-from arm_lens.plots.notation import HOVER, compact, fits
-from arm_lens.plots.panels import BARE, LETTER, Panels, above_panel, color_bar, columns_axis, rows_axis
-from arm_lens.plots.theme import DIVERGING, HEAT, INK, MUTED, label, narrow, page_width, signs
+from arm_lens.plots.marks import HOVER, color_bar
+from arm_lens.plots.notation import DIGIT, compact
+from arm_lens.plots.panels import BARE, LETTER, Panels, above_panel, columns_axis, rows_axis
+from arm_lens.plots.theme import DIVERGING, HEAT, INK, MUTED, label, literal, narrow, page_width, signs
 
 SMALLEST = 27
 """Pixels of the width of a cell below which panels are not put side by side."""
@@ -27,9 +27,10 @@ UPRIGHT_LETTERS = 18
 """Characters of an upright heading."""
 UPRIGHT = 14
 """Pixels from one upright heading to the next."""
+CUT = 26
+"""Characters of a slanted heading."""
 BAR = 84
 NAME_LINES = 2
-ACCURACY = "accuracy"
 RING = "∘"
 Entry: TypeAlias = tuple[Hashable, Hashable, float | int, bool | None, str]
 """One cell: row, column, value, whether its number is bold (None if no number of the matrix can be), and hover text."""
@@ -43,6 +44,8 @@ class Scale:
     high: float | int
     digits: int
     title: str
+    chance: bool = False
+    """Whether the middle of the scale is chance, and values are shares of right verdicts."""
 
     @property
     def signed(self) -> bool:
@@ -51,14 +54,28 @@ class Scale:
 
     @property
     def diverging(self) -> bool:
-        """Whether the scale has a middle: zero, or the chance of one half."""
-        return self.signed or self.title == ACCURACY
+        """Whether the scale has a middle."""
+        return self.signed or self.chance
 
     def ink(self, value: float | int) -> str:
         """The colour of a number printed on this value's colour; plotly's own choice is a weak grey."""
         place = (value - self.low) / (self.high - self.low)
         dark = abs(place - 0.5) > 0.25 if self.diverging else place > 0.62
         return "#ffffff" if dark else INK
+
+    def text(self, value: float | int, *, short: bool = False) -> str:
+        """The number of a cell; a share less than 1 is never printed as 1.00, nor more than 0 as 0.00."""
+        if self.chance and 0 < value < 1 and not 0.005 <= value < 0.995:
+            return (">" if value > 0.5 else "<") + compact(0.99 if value > 0.5 else 0.01, 2, short=short)
+        return compact(value, self.digits, short=short)
+
+    def fits(self, values: np.ndarray, width: float | int, *, short: bool = False) -> bool:
+        """Whether every number can be printed in a cell of this width."""
+        return all(DIGIT * len(self.text(float(one), short=short)) + 3 <= width for one in values[np.isfinite(values)])
+
+
+ACCURACY = Scale(0, 1, 2, "accuracy", chance=True)
+"""Brown below one half, blue above."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +92,8 @@ class Cells:
     crossed: np.ndarray
     """Blank cells that might have had a value: a grey cross."""
     title: str = ""
+    note: str = ""
+    """Literal text after the title."""
 
     @classmethod
     def of(
@@ -85,15 +104,11 @@ class Cells:
         *,
         blank: str = "",
         title: str = "",
+        note: str = "",
     ) -> Cells:
-        """The matrix of these entries.
+        """The matrix of these entries; those in other rows or columns are left out.
 
-        Args:
-            rows: from the top; an empty name is a gap.
-            columns: from the left.
-            entries: those in other rows or columns are left out.
-            blank: hover text of cells without an entry.
-            title: of the matrix.
+        An empty row is a gap. ``blank`` is the hover text of cells without an entry.
         """
         shape = (len(rows), len(columns))
         values, hover = np.full(shape, np.nan), np.full(shape, blank, dtype=object)
@@ -108,9 +123,8 @@ class Cells:
                 elif bold is not None:
                     bold[cell] = sure
         crossed = np.isnan(values) & np.array([row != "" for row in rows])[:, None]
-        return cls(
-            values=values, hover=hover, bold=bold, instead=np.full(shape, "", object), crossed=crossed, title=title
-        )
+        instead = np.full(shape, "", object)
+        return cls(values=values, hover=hover, bold=bold, instead=instead, crossed=crossed, title=title, note=note)
 
     @classmethod
     def of_pairs(
@@ -127,6 +141,11 @@ class Cells:
             found.crossed[index, index] = False
         return found
 
+    @property
+    def gaps(self) -> str:
+        """The caption's words for crosses."""
+        return "×: not measured." if (self.crossed & np.isnan(self.values)).any() else ""
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -135,8 +154,6 @@ class Layout:
     panels: Panels
     printed: bool
     """Whether cells have numbers; otherwise they have signs."""
-    short: bool
-    """Whether numbers are without the zero before the point."""
 
     @property
     def marks(self) -> str:
@@ -155,22 +172,19 @@ def matrices(
     right: int = 14,
     largest_width: int = 58,
     heights: int = 26,
+    most: int = 99,
+    letters: int = 0,
 ) -> tuple[go.Figure, Layout]:
-    """A figure of matrices with common rows and columns, first row at the top.
+    """A figure of matrices with common literal names of rows and columns, side by side if there is room.
 
-    Args:
-        cells: the matrices, side by side if there is room.
-        rows: literal names of the rows; an empty one is a gap.
-        columns: literal names of the columns.
-        scale: what colours mean.
-        right: pixels to leave free at the right.
-        largest_width: largest width of a cell.
-        heights: height of a cell.
+    The first row is at the top. ``right`` are pixels to leave free at the right, ``heights`` and ``largest_width`` those
+    of a cell, ``most`` the matrices side by side at most, and ``letters`` the characters of a row's name, which then has
+    one line; otherwise it may have two.
     """
-    letters = 15 if narrow() else 22
-    names = [label(row, width=letters, lines=NAME_LINES) for row in rows]
-    longest = max(len(line) for row in rows for line in textwrap.wrap(row, letters)[:NAME_LINES] or [""])
-    left, gap, across = round(20 + LETTER * min(longest, letters)), 26, len(cells)
+    lines, letters = (1, letters) if letters else (NAME_LINES, 15 if narrow() else 22)
+    names = [label(row, width=letters, lines=lines) for row in rows]
+    longest = max(len(line) for row in rows for line in textwrap.wrap(row, letters)[:lines] or [""])
+    left, gap, across = round(20 + LETTER * min(longest, letters)), 26, min(len(cells), most)
 
     def width_with(extra: int = 0) -> float | int:
         free = page_width() - left - right - extra - (across - 1) * gap
@@ -178,15 +192,15 @@ def matrices(
 
     def numbers(width: float | int) -> tuple[bool, bool]:
         """Whether numbers lose the zero before the point, and whether they are printed; the same for a whole figure."""
-        short = not all(fits(one.values, scale.digits, width) for one in cells)
-        return short, all(fits(one.values, scale.digits, width, short=short) for one in cells)
+        short = not all(scale.fits(one.values, width) for one in cells)
+        return short, all(scale.fits(one.values, width, short=short) for one in cells)
 
     while across > 1 and width_with() < SMALLEST:
         across -= 1
     short, printed = numbers(width_with())
     width = width_with() if printed else width_with(BAR)
-    headings, angle, room = _headings(columns, width)
-    slant = max(0, overhang(columns, angle) + 10 - round(width / 2)) if angle == -40 else 0
+    texts, angle, room = headings(columns, width)
+    slant = max(0, overhang(columns) + 10 - round(width / 2)) if angle == -40 else 0
     if slant:
         gap += slant
         if printed:  # headings that lean out take room from the cells
@@ -196,40 +210,59 @@ def matrices(
         heights = max(heights, 32)
     over = room + 26 * any(one.title for one in cells)
     panels = Panels(
-        count=len(cells), columns=across, width=round(width * len(columns)), height=heights * len(rows), gap_x=gap,
+        count=len(cells), columns=across, width=int(width * len(columns)), height=heights * len(rows), gap_x=gap,
         gap_y=over + 16, left=left, right=right + slant + BAR * (not printed), top=over + 8, bottom=14,
     )  # fmt: skip
-    figure, layout = panels.figure([]), Layout(panels, printed, short)
+    figure = panels.figure([])
     for index, one in enumerate(cells):
         place = panels.place(index)
-        _draw(figure, one, scale, layout, place)
+        draw_cells(figure, one, scale, printed=printed, short=short, **place)
         figure.update_yaxes(showticklabels=place["col"] == 1, **place)
         if one.title:
-            title = label(one.title, width=max(12, int(panels.width / 7.5)), lines=1)
-            above_panel(figure, f"<b>{title}</b>", yshift=room + 2, **place)
-    figure.update_xaxes(columns_axis(headings, angle=angle, every=-(-UPRIGHT // round(width)) if angle == -90 else 1))
+            title = label(one.title, width=max(8, int((panels.width - 6.2 * len(one.note)) / 7.5)), lines=1)
+            above_panel(figure, f"<b>{title}</b>{literal(one.note)}", yshift=room + 2, **place)
+    figure.update_xaxes(columns_axis(texts, angle=angle, every=-(-UPRIGHT // round(width)) if angle == -90 else 1))
     figure.update_yaxes(rows_axis(names), **BARE)
     bar = color_bar(scale.title, length=max(170, min(300, panels.height)), xpad=14, thickness=12)
-    colors = DIVERGING if scale.diverging else HEAT
-    axis = {"cmin": scale.low, "cmax": scale.high, "colorscale": colors, "showscale": not printed, "colorbar": bar}
-    return figure.update_layout(coloraxis=axis), layout
+    return figure.update_coloraxes(scale_axis(scale), showscale=not printed, colorbar=bar), Layout(panels, printed)
 
 
-def _headings(columns: Sequence[str], width: float | int) -> tuple[list[str], int, int]:
-    """As `column_headings`, but short names that do not fit stand upright, and so do names that would overlap."""
-    headings, angle, room = column_headings(columns, width)
-    longest = max(map(len, columns))
-    if angle and (longest <= 7 or width < LEANING):
+def scale_axis(scale: Scale) -> dict[str, object]:
+    """The limits and the colours of a colour axis."""
+    return {"cmin": scale.low, "cmax": scale.high, "colorscale": DIVERGING if scale.diverging else HEAT}
+
+
+def headings(columns: Sequence[str], width: float | int) -> tuple[list[str], int, int]:
+    """Headings of columns: as plotly text, the angle at which they fit (0, -40, -90), and the pixels they take upwards.
+
+    Names whose words fit stand level, on at most four lines; short ones that do not fit, and all above narrow columns,
+    stand upright; others are slanted.
+    """
+    letters, longest = int(width / 6.1), max(map(len, columns))
+    if all(len(word) <= letters for name in columns for word in name.split()):
+        wrapped = [textwrap.wrap(name, letters) or [""] for name in columns]
+        lines = max(map(len, wrapped))
+        if lines <= 4:
+            return ["<br>".join(map(literal, one)) for one in wrapped], 0, 15 * lines + 8
+    if longest <= 7 or width < LEANING:
         longest = min(longest, UPRIGHT_LETTERS)
         return [label(name, width=longest, lines=1) for name in columns], -90, round(LETTER * longest) + 12
-    return headings, angle, room
+    cut = [name if len(name) <= CUT else name[: CUT - 1].rstrip() + "…" for name in columns]
+    return [literal(name) for name in cut], -40, round(18 + 0.65 * LETTER * max(map(len, cut)))
 
 
-def _draw(figure: go.Figure, one: Cells, scale: Scale, layout: Layout, place: Mapping[str, int]) -> None:
+def overhang(columns: Sequence[str]) -> int:
+    """Pixels by which slanted headings reach beyond the right edge of their matrix."""
+    return round(0.77 * 6.2 * min(CUT, max(map(len, columns))))
+
+
+def draw_cells(figure: go.Figure, one: Cells, scale: Scale, *, printed: bool, short: bool, **place: int | str) -> None:
+    """Draw a matrix, with its numbers if they are ``printed``, into the panel or the axes of ``place``."""
     figure.add_heatmap(
         z=one.values, x=list(range(one.values.shape[1])), y=list(range(one.values.shape[0])), coloraxis="coloraxis",
-        xgap=1, ygap=1, hovertext=one.hover, hovertemplate=HOVER, text=_texts(one, scale, layout),
-        texttemplate="%{text}", textfont={"size": 11.5}, **place,
+        xgap=1, ygap=1, hovertext=one.hover, hovertemplate=HOVER,
+        text=_texts(one, scale, short) if printed else _signs(one, scale), texttemplate="%{text}",
+        textfont={"size": 11.5}, **place,
     )  # fmt: skip
     blank = np.isnan(one.values)
     marker = {"symbol": "x-thin", "size": 7, "line": {"width": 1, "color": "#a6a6a6"}}
@@ -237,23 +270,31 @@ def _draw(figure: go.Figure, one: Cells, scale: Scale, layout: Layout, place: Ma
     for where, mode in ((blank & one.crossed, "markers"), (blank & (one.instead != ""), "text")):
         if where.any():
             y, x = (index.tolist() for index in np.nonzero(where))
+            texts = one.instead[where].tolist()
             figure.add_scatter(
-                x=x, y=y, mode=mode, text=one.instead[where].tolist(), marker=marker, textfont=font, hoverinfo="skip",
-                showlegend=False, **place,
-            )  # fmt: skip
+                x=x,
+                y=y,
+                mode=mode,
+                text=texts,
+                marker=marker,
+                textfont=font,
+                hoverinfo="skip",
+                showlegend=False,
+                **place,
+            )
 
 
-def _texts(one: Cells, scale: Scale, layout: Layout) -> np.ndarray:
-    known = np.isfinite(one.values)
-    bold = np.ones(known.shape, dtype=bool) if one.bold is None else one.bold
-    if not layout.printed:
-        marks = signs(one.values, span=scale.high) if scale.signed else np.full(known.shape, "", dtype=object)
-        return np.where(known & ~bold, RING, marks)
-    texts = np.full(known.shape, "", dtype=object)
-    for cell in zip(*np.nonzero(known), strict=True):
+def _signs(one: Cells, scale: Scale) -> np.ndarray:
+    found = signs(one.values, span=scale.high) if scale.signed else np.full(one.values.shape, "", dtype=object)
+    return found if one.bold is None else np.where(np.isfinite(one.values) & ~one.bold, RING, found)
+
+
+def _texts(one: Cells, scale: Scale, short: bool) -> np.ndarray:
+    texts = np.full(one.values.shape, "", dtype=object)
+    for cell in zip(*np.nonzero(np.isfinite(one.values)), strict=True):
         value = float(one.values[cell])
-        text = compact(value, scale.digits, short=layout.short)
-        text = f"<b>{text}</b>" if one.bold is not None and bold[cell] else text
+        text = literal(scale.text(value, short=short))
+        text = f"<b>{text}</b>" if one.bold is not None and one.bold[cell] else text
         texts[cell] = f'<span style="color:{scale.ink(value)}">{text}</span>'
     return texts
 

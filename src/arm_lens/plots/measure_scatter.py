@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -15,8 +15,9 @@ from arm_lens.evaluation.statistics import spearman
 from arm_lens.frames import ATTRIBUTIONS, checked, criteria_of
 from arm_lens.heads import Named, ScoredLike, attributions_frame, evenly_spaced
 from arm_lens.plots.cuts import having
+from arm_lens.plots.marks import marks, whiskers
 from arm_lens.plots.measures import measure_name, outcome_name
-from arm_lens.plots.notation import HOVER, caption, hover_text, score_text, span_text, whiskers
+from arm_lens.plots.notation import caption, hover_text, score_text, span_text
 from arm_lens.plots.panels import facets
 from arm_lens.plots.theme import INK, MEETS, literal
 
@@ -62,25 +63,36 @@ def measures_against_each_other(
     parts = {criterion: part for criterion, part in parts.items() if len(part) >= 3}
     if not parts:
         raise ValueError(f"fewer than three heads have both {x!r} and {y!r}")
-    notes = [_note(part) for part in parts.values()]
+    scores = {criterion: part[["score_x", "score_y"]].to_numpy(dtype=float) for criterion, part in parts.items()}
+    notes = [_note(*dots.T) for dots in scores.values()]
     figure, panels = facets(
         list(parts), notes=notes, height=190, left=76, gap_x=54, x=literal(measure_name(x)), y=literal(measure_name(y))
     )
-    zero = {"line": {"color": "#999999", "width": 1}, "layer": "below"}
-    named = [_far(part) for part in parts.values()]
-    for index, (part, far) in enumerate(zip(parts.values(), named, strict=True)):
-        place, limits = panels.place(index), (_limits(part, "x"), _limits(part, "y"))
-        pixels = _pixels(part, limits, (panels.width, panels.height))
-        _add_dots(figure, part, (x, y), pixels, far, place)
-        _name_far(figure, part, pixels, far, (panels.width, panels.height), place)
+    size, zero = (panels.width, panels.height), {"line": {"color": "#999999", "width": 1}, "layer": "below"}
+    named = False
+    for index, (criterion, part) in enumerate(parts.items()):
+        place, dots = panels.place(index), scores[criterion]
+        ends = [part[[f"{end}_x", f"{end}_y"]].to_numpy(dtype=float) for end in ("ci_low", "ci_high")]
+        low, high = np.nanmin([dots, *ends], axis=(0, 1)), np.nanmax([dots, *ends], axis=(0, 1))
+        margin = np.where(high > low, 0.04 * (high - low), 1.0)
+        low, high = low - margin, high + margin
+        pixels, far = (dots - low) / (high - low) * size, far_off(*dots.T)
+        figure.add_trace(_dots(part, (x, y), pixels, far), **place)
+        names = [head_name(int(layer), int(head)) for layer, head in part[["layer", "head"]].to_numpy()[far]]
+        for name, dot, shift in zip(names, dots[far].tolist(), _clear_places(names, pixels, far, size), strict=True):
+            figure.add_annotation(
+                text=name, x=dot[0], y=dot[1], showarrow=False, xanchor="center", yanchor="middle", xshift=float(shift[0]),
+                yshift=int(shift[1]), font={"size": 11, "color": INK}, **place,
+            )  # fmt: skip
+        named |= bool(names)
         figure.add_vline(0, **zero, **place)
         figure.add_hline(0, **zero, **place)
-        figure.update_xaxes(range=limits[0], nticks=5, **place)
-        figure.update_yaxes(range=limits[1], nticks=5, **place)
+        figure.update_xaxes(range=(low[0], high[0]), nticks=5, **place)
+        figure.update_yaxes(range=(low[1], high[1]), nticks=5, **place)
     crowded = any(len(part) > CROWD for part in parts.values())
     intervals = "intervals of the named ones" if crowded else "with intervals"
     what = f"Scores on {outcome_name(outcome)}: {span_text(map(len, parts.values()))} heads, {intervals}."
-    return caption(figure, [what, "ρ: Spearman.", "Named: far off the line." * any(map(len, named))])
+    return caption(figure, [what, "ρ: Spearman.", "Named: far off the line." * named])
 
 
 def far_off(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -95,44 +107,18 @@ def far_off(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return order[residuals[order] > FAR * spread][:NAMED] if spread > 0 else order[:0]
 
 
-def _far(part: pd.DataFrame) -> np.ndarray:
-    return far_off(part["score_x"].to_numpy(dtype=float), part["score_y"].to_numpy(dtype=float))
-
-
-def _note(part: pd.DataFrame) -> str:
-    found = spearman(part["score_x"].to_numpy(dtype=float), part["score_y"].to_numpy(dtype=float))
+def _note(x: np.ndarray, y: np.ndarray) -> str:
+    found = spearman(x, y)
     if np.isnan(found.spearman):
         return "ρ unknown"
     interval = "" if np.isnan(found.ci_low) else f" ({found.ci_low:.2f} to {found.ci_high:.2f})"
     return f"ρ = {found.spearman:.2f}{interval}".replace("-", "−")
 
 
-def _limits(part: pd.DataFrame, axis: str) -> tuple[float, float]:
-    values = part[[f"score_{axis}", f"ci_low_{axis}", f"ci_high_{axis}"]].to_numpy(dtype=float)
-    low, high = float(np.nanmin(values)), float(np.nanmax(values))
-    margin = 0.04 * (high - low) or 1.0
-    return low - margin, high + margin
-
-
-def _pixels(
-    part: pd.DataFrame, limits: tuple[tuple[float, float], tuple[float, float]], size: tuple[int, int]
-) -> np.ndarray:
-    """Where the heads' dots are in their panel, from its lower left corner."""
-    low, high = np.array(limits).T
-    found: np.ndarray = (part[["score_x", "score_y"]].to_numpy(dtype=float) - low) / (high - low) * size
-    return found
-
-
-def _add_dots(
-    figure: go.Figure,
-    part: pd.DataFrame,
-    measures: tuple[str, str],
-    pixels: np.ndarray,
-    named: np.ndarray,
-    place: dict[str, int],
-) -> None:
+def _dots(part: pd.DataFrame, measures: tuple[str, str], pixels: np.ndarray, named: np.ndarray) -> go.Scatter:
+    """The heads with their intervals; in a crowd those of the named ones, and one dot where many would lie on each other."""
     crowded, is_named = len(part) > CROWD, np.isin(np.arange(len(part)), named)
-    if crowded:  # one dot where many would lie on each other
+    if crowded:
         first = np.zeros(len(part), dtype=bool)
         first[np.unique(np.floor(pixels / GRAIN), axis=0, return_index=True)[1]] = True
         part, is_named = part[first | is_named], is_named[first | is_named]
@@ -146,32 +132,22 @@ def _add_dots(
     drawn = part.assign(**{
         end: part[end].where(is_named | (not crowded)) for axis in "xy" for end in (f"ci_low_{axis}", f"ci_high_{axis}")
     })  # fmt: skip
+    thin = {"thickness": 0.8, "width": 0}
     errors = {
-        f"error_{axis}": whiskers(
-            drawn, f"score_{axis}", "#a9bccb", ends=(f"ci_low_{axis}", f"ci_high_{axis}"), thickness=0.8, width=0
-        )
+        f"error_{axis}": whiskers(drawn, f"score_{axis}", "#a9bccb", ends=(f"ci_low_{axis}", f"ci_high_{axis}"), **thin)
         for axis in "xy"
     }
-    figure.add_scatter(
-        x=part["score_x"].to_list(), y=part["score_y"].to_list(), mode="markers", name="heads", hovertext=texts,
-        hovertemplate=HOVER, marker={"size": 3.5 if crowded else 5.5, "color": MEETS}, **errors, **place,
-    )  # fmt: skip
+    look = {"mode": "markers", "marker": {"size": 3.5 if crowded else 5.5, "color": MEETS}, "name": "heads"}
+    return marks(part["score_x"], part["score_y"], texts, **look, **errors)
 
 
-def _name_far(
-    figure: go.Figure,
-    part: pd.DataFrame,
-    pixels: np.ndarray,
-    far: np.ndarray,
-    size: tuple[int, int],
-    place: dict[str, int],
-) -> None:
-    """Add names next to the dots far off the line, each where it covers the fewest dots and no other name."""
-    dots = part[["score_x", "score_y"]].to_numpy(dtype=float)
+def _clear_places(
+    names: Sequence[str], pixels: np.ndarray, far: np.ndarray, size: tuple[int, int]
+) -> Iterator[np.ndarray]:
+    """Where to put names beside the dots ``far``: each where it covers the fewest dots and no other name."""
     shifts = [(side, lift) for side, lift in itertools.product((1, -1, 0), (0, 10, -10, 17, -17)) if side or lift]
     taken: list[tuple[np.ndarray, np.ndarray]] = []
-    for index in far:
-        name = head_name(int(part["layer"].iloc[index]), int(part["head"].iloc[index]))
+    for name, index in zip(names, far, strict=True):
         half = np.array([LETTER * len(name) + 2, LINE]) / 2
         tried = []
         for side, lift in shifts:
@@ -183,7 +159,4 @@ def _name_far(
             tried.append((1000.0 * (outside + meets) + covered + 0.01 * abs(lift), shift, (start, end)))
         _, shift, box = min(tried, key=lambda one: one[0])
         taken.append(box)
-        figure.add_annotation(
-            text=name, x=float(dots[index, 0]), y=float(dots[index, 1]), showarrow=False, xanchor="center",
-            yanchor="middle", xshift=float(shift[0]), yshift=int(shift[1]), font={"size": 11, "color": INK}, **place,
-        )  # fmt: skip
+        yield shift

@@ -16,8 +16,6 @@ from arm_lens.plots.theme import MUTED, label, literal
 DIGIT = 7.4
 """Pixels of a wide character of a bold number in a cell."""
 LINE = 16
-HOVER = "%{hovertext}<extra></extra>"
-"""Plotly's ``hovertemplate`` for the bare hover text."""
 CAPTION_LETTER = 6.1
 
 
@@ -43,12 +41,6 @@ def compact(value: float | int, digits: int, *, short: bool = False) -> str:
     text = f"{value:.{digits}f}"
     text = (text if float(text) else text.removeprefix("-")).replace("-", "−")
     return text.replace("0.", ".", 1) if short and abs(value) < 1 and digits else text
-
-
-def fits(values: np.ndarray, digits: int, width: float | int, *, short: bool = False) -> bool:
-    """Whether every number can be printed in a cell of this width."""
-    finite = values[np.isfinite(values)]
-    return all(DIGIT * len(compact(float(value), digits, short=short)) + 3 <= width for value in finite)
 
 
 def span_text(counts: Iterable[float | int]) -> str:
@@ -82,26 +74,6 @@ def score_text(row: Mapping[Any, Any], value: str = "score") -> str:
 def excludes(rows: pd.DataFrame | Mapping[Any, Any], value: float = 0.0) -> Any:
     """Whether the interval of a row, or of each row of a table, excludes a value."""
     return (rows["ci_low"] > value) | (rows["ci_high"] < value)
-
-
-def whiskers(
-    rows: pd.DataFrame,
-    value: str,
-    color: str,
-    *,
-    ends: tuple[str, str] = ("ci_low", "ci_high"),
-    thickness: float | int = 1.6,
-    width: float | int = 3,
-) -> dict[str, Any]:
-    """Intervals of the column ``value`` as plotly's ``error_x`` or ``error_y``; unknown ones have no length.
-
-    ``ends`` are the columns of the lower and the upper end, ``width`` the pixels of the strokes at the ends of a line.
-    """
-    below, above = rows[value] - rows[ends[0]], rows[ends[1]] - rows[value]
-    return {
-        "type": "data", "symmetric": False, "array": above.fillna(0).to_list(), "arrayminus": below.fillna(0).to_list(),
-        "thickness": thickness, "width": width, "color": color,
-    }  # fmt: skip
 
 
 def caption(figure: go.Figure, sentences: Iterable[str]) -> go.Figure:

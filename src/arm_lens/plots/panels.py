@@ -51,23 +51,13 @@ class Panels:
         """Characters of a line of a title."""
         return max(12, int(self.width / 7.5))
 
-    def cell(self, index: int) -> tuple[int, int]:
-        """Row and column of a panel, from 1."""
-        row, column = divmod(index, self.columns)
-        return row + 1, column + 1
-
     def place(self, index: int) -> dict[str, Any]:
         """Row and column of a panel as plotly's keywords."""
-        row, column = self.cell(index)
-        return {"row": row, "col": column}
+        row, column = divmod(index, self.columns)
+        return {"row": row + 1, "col": column + 1}
 
     def figure(self, titles: Sequence[str], notes: Sequence[str] | None = None) -> go.Figure:
-        """An empty figure of this layout.
-
-        Args:
-            titles: literal text for each panel.
-            notes: plotly text below each title.
-        """
+        """An empty figure of this layout, with literal titles and below them plotly texts as notes."""
         inner_height = self.rows * self.height + (self.rows - 1) * self.gap_y
         cells: list[dict[str, str] | None] = [
             {} if index < self.count else None for index in range(self.rows * self.columns)
@@ -112,10 +102,9 @@ def line_panels(
     widest: int = WIDEST,
     **sizes: int,
 ) -> Panels:
-    """Panels for curves and histograms, as wide as the page allows but at most ``widest`` pixels.
+    """Panels as wide as the page allows, at most ``widest`` pixels; ``sizes`` are the gaps and margins of `Panels`.
 
-    If ``columns`` is not given, at most ``most`` panels of at least ``narrowest`` pixels stand in a row. ``sizes`` are
-    the gaps and margins of `Panels`.
+    If ``columns`` is not given, at most ``most`` panels of at least ``narrowest`` pixels stand in a row.
     """
     bare = Panels(count=count, columns=1, width=1, height=height, **sizes)
     available = page_width() - bare.left - bare.right + bare.gap_x
@@ -132,19 +121,14 @@ def facets(
     x: str = "",
     y: str = "",
     gap_x: int = 40,
+    below: int = 0,
     **sizes: int,
 ) -> tuple[go.Figure, Panels]:
-    """A figure with a panel for each title, the same axes in all of them, and a legend at the top.
+    """A figure with a panel for each literal title, which may take two lines, and a legend of these entries at the top.
 
-    Args:
-        titles: literal text for each panel; a title may take two lines.
-        height: pixels of a panel; if not given, panels are square.
-        notes: plotly text below each title.
-        entries: names in the legend.
-        x: title of all x axes, written below the lowest panels.
-        y: title of all y axes, written once to the left of them, since panels are too low to hold it.
-        gap_x: pixels between panels in a row.
-        sizes: for `line_panels`.
+    Panels have the same axes and are square if no ``height`` is given. ``x`` is written below the lowest panels, ``y`` once
+    to the left of all, since panels are too low to hold it. ``notes`` are plotly texts below the titles, ``below`` are the
+    pixels for x titles of their own below each panel, and ``sizes`` are those of `line_panels`.
     """
     grid = line_panels(len(titles), height=1, gap_x=gap_x, **sizes)
     names = list(entries)
@@ -152,7 +136,7 @@ def facets(
     over = 26 if any(titles) else 18
     over += 18 * any(len(title) > grid.letters for title in titles)  # a second line
     over += 16 * max((1 + note.count("<br>") for note in notes or () if note), default=0)
-    grid = replace(grid, height=height or grid.width, gap_y=over + (26 if narrow() else 38), top=taken + over)
+    grid = replace(grid, height=height or grid.width, gap_y=over + below + (26 if narrow() else 38), top=taken + over)
     figure = grid.figure(titles, notes)
     grid.name_axes(figure, x)
     if y:
@@ -178,10 +162,8 @@ def balanced_columns(count: int, most: int) -> int:
 def legend_above(names: Iterable[str], *, left: float | int, width: float | int) -> tuple[dict[str, Any], int]:
     """A legend at the top of the figure, on one line or in equal columns; and the pixels that it takes.
 
-    Args:
-        names: the entries as displayed.
-        left: the figure's left margin in pixels; on a narrow page the legend begins at the edge of the figure.
-        width: pixels from the first panel to the last; plotly makes no legend wider.
+    It begins at the first panel, ``left`` pixels from the edge, on a narrow page at the edge. It is at most as wide as the
+    panels, which are ``width`` pixels together.
     """
     entries = list(names)
     size, symbol, air, line = (12, 35, 2, 19) if narrow() else (13, 45, 12, 21)
@@ -196,57 +178,6 @@ def legend_above(names: Iterable[str], *, left: float | int, width: float | int)
     spread = max(max(rooms), min(max(rooms) + 24, int(width) // columns - symbol))
     place |= {"entrywidth": spread, "entrywidthmode": "pixels"}
     return place, line * -(-len(entries) // columns) + 8
-
-
-def color_bar(title: str, *, length: int, xpad: int, thickness: int) -> dict[str, Any]:
-    """An upright colour bar of so many pixels at the right of the panels, its plotly title above it."""
-    font = {"size": 12}
-    heading = {"text": f"{title}<br>&nbsp;", "side": "top", "font": font}
-    size = {"len": length, "lenmode": "pixels", "thickness": thickness, "xpad": xpad, "outlinewidth": 0}
-    return {"title": heading, "tickfont": font, "x": 1, "y": 1, "yanchor": "top", **size}
-
-
-def chance_line(
-    figure: go.Figure,
-    *,
-    span: tuple[float | int, float | int],
-    x: float | int | None = None,
-    y: float | int | None = None,
-    named: bool = False,
-    **place: Any,
-) -> None:
-    """Draw a dashed line where guessing would be: upright at ``x``, or level at ``y``; over the grid, below the data.
-
-    The ends are at ``span`` in units of the other axis: plotly draws no line of this layer in units of the panel. With
-    ``named``, the word "chance" stands above an upright line. ``place`` is ``row`` and ``col``, or ``xref`` and ``yref``.
-    """
-    ends = dict(zip(("y0", "y1") if y is None else ("x0", "x1"), span, strict=True))
-    at = {"x0": x, "x1": x} if y is None else {"y0": y, "y1": y}
-    line = {"color": "#444444", "width": 1.4, "dash": "dash"}
-    figure.add_shape(type="line", **ends, **at, line=line, layer="between", **place)
-    if named:
-        font = {"color": MUTED, "size": 12}
-        figure.add_annotation(text="chance", x=x, y=1, yref="y domain", yanchor="bottom", font=font, yshift=1)
-
-
-def legend_entry(figure: go.Figure, name: str, **look: Any) -> None:
-    """Add a legend's entry that is independent of what the panels have."""
-    figure.add_scatter(x=[None], y=[None], name=name, **look)
-
-
-def band(x: Iterable[Any], low: Iterable[Any], high: Iterable[Any], color: str, **options: Any) -> go.Scatter:
-    """A filled band without an outline, from ``low`` to ``high`` along ``x``."""
-    x, low = list(x), list(low)
-    line = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip"}
-    return go.Scatter(x=x + x[::-1], y=[*high, *low[::-1]], fill="toself", fillcolor=color, **line, **options)
-
-
-def diagonal(figure: go.Figure, name: str, **place: int) -> None:
-    """Draw the dashed line from (0, 0) to (1, 1)."""
-    line = {"color": MUTED, "width": 1.2, "dash": "dash"}
-    figure.add_scatter(
-        x=[0, 1], y=[0, 1], mode="lines", line=line, hoverinfo="skip", showlegend=False, name=name, **place
-    )
 
 
 def rows_axis(texts: Mapping[int, str] | Sequence[str], count: int | None = None) -> dict[str, Any]:

@@ -1,31 +1,38 @@
-"""Rewards of single responses: their distributions, and how well they separate good responses from bad ones (ROC curves).
+"""Rewards of single responses: their distributions, ROC curves, and whether they are the probabilities that they say.
 
 A threshold on the reward accepts some share of the responses that meet the criterion (the true positive rate) and some
 share of the responses that do not (the false positive rate); the curve is all such pairs. Its area is how often a
 response that meets the criterion gets the higher reward (`ranking_quality`). Rewards of different fits (example samples,
 seeds) are on different scales, so they are not pooled: their curves are averaged vertically, at equal false positive rates
 (Fawcett, 2006, section 8).
+
+Reliability: responses are put into bins by the probability that the judge gives. Where it says 0.8, a calibrated judge is
+right eight times in ten, and its dots lie on the diagonal. Dots below it on the right and above it on the left are
+overconfidence (Niculescu-Mizil and Caruana, 2005). The Brier score is the mean squared distance between probability
+and truth: 0 is perfect, and a judge that always says one half has 0.25.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from arm_lens.frames import ITEMS, checked, repeats_in
-from arm_lens.plots.cuts import having, only
+from arm_lens.frames import CALIBRATION, ITEMS, SUMMARY, checked, repeats_in
+from arm_lens.plots.cuts import having, one_setting, only
+from arm_lens.plots.marks import band, diagonal, legend_entry, marks, symbol, whiskers
 from arm_lens.plots.notation import hover_text, span_text
-from arm_lens.plots.panels import Panels, band, diagonal, facets, legend_entry
+from arm_lens.plots.panels import Panels, facets
 from arm_lens.plots.theme import MEETS, MUTED, faded, judge_styles, literal, narrow
 from arm_lens.registry import Style
 
-SIDE = 220
-"""Largest side of a panel in pixels."""
+SIDE, SMALLER = 220, 200
+"""Largest side of a square panel in pixels: of ROC curves and of reliability diagrams."""
 GRID = np.linspace(0, 1, 101)
 """The false positive rates at which fits are averaged."""
 COLUMNS = ("benchmark", "subset", "judge", "sample", "seed", "label", "reward")
@@ -197,46 +204,151 @@ def _fits(items: pd.DataFrame) -> list[pd.DataFrame]:
 
 
 def _draw(figure: go.Figure, items: pd.DataFrame, styles: Mapping[str, Style], grid: Panels, index: int) -> None:
-    place = grid.place(index)
-    diagonal(figure, "chance", **place)
+    place, traces = grid.place(index), [diagonal("chance")]
     drawn = {judge: items[items["judge"] == judge] for judge in styles if (items["judge"] == judge).any()}
     curves = {judge: mean_curve(rows) for judge, rows in drawn.items()}
     counts = {judge: rows.groupby(repeats_in(rows)).ngroups for judge, rows in drawn.items()}
     for judge, curve in curves.items():  # bands below all lines
         if curve is not None and counts[judge] > 1:
-            fits = {"name": f"{literal(styles[judge].label)}, fits", "legendgroup": judge, "showlegend": False}
+            fits = {"name": f"{literal(styles[judge].label)}, fits", "legendgroup": judge}
             color = faded(styles[judge].color, 0.18)
-            figure.add_trace(band(curve["fpr"], curve["lowest"], curve["highest"], color, **fits), **place)
+            traces.append(band(curve["fpr"], curve["lowest"], curve["highest"], color, **fits))
     heights = [(LINE * line - 4) / grid.height for line in range(len(curves) + 1, 0, -1)]
-    figure.add_annotation(
-        text="AUC", x=1, y=heights[0], xanchor="right", yanchor="middle", font={"size": 12, "color": MUTED}, **place
-    )
+    grey = {"size": 12, "color": MUTED}
+    figure.add_annotation(text="AUC", x=1, y=heights[0], xanchor="right", yanchor="middle", font=grey, **place)
     for number, (judge, curve) in enumerate(curves.items()):
         area, style = ranking_quality(drawn[judge]), styles[judge]
         name = literal(style.label)
-        common = {"marker": _marker(style), "legendgroup": judge, "showlegend": False, **place}
+        common = {"marker": _marker(style), "legendgroup": judge}
         if curve is not None:
             size = f"{counts[judge]} fit{'s' * (counts[judge] != 1)} of {len(drawn[judge]) / counts[judge]:.0f} items"
             title = hover_text(items["subset"].iloc[0], name, f"AUC {area:.3f}, {size}")
-            figure.add_scatter(
-                # From the corner, where a curve that starts above it goes straight up.
-                x=[0.0, *curve["fpr"]], y=[0.0, *curve["mean"]], mode="lines", line={"color": style.color, "width": 1.8},
-                customdata=[(0.0, 0.0), *zip(curve["lowest"], curve["highest"], strict=True)], name=name,
-                hovertemplate=f"{title}<br>false positive rate %{{x:.2f}}: true positive rate %{{y:.3f}}, fits "
-                "from %{customdata[0]:.3f} to %{customdata[1]:.3f}<extra></extra>", **common,
-            )  # fmt: skip
+            # From the corner, where a curve that starts above it goes straight up.
+            points = pd.concat([pd.DataFrame(0.0, index=[0], columns=curve.columns), curve])
+            rates = (
+                f"{title}<br>false positive rate %{{x:.2f}}: true positive rate %{{y:.3f}}, fits from "
+                "%{customdata[0]:.3f} to %{customdata[1]:.3f}<extra></extra>"
+            )
+            look: dict[str, Any] = {
+                "mode": "lines",
+                "line": {"color": style.color, "width": 1.8},
+                "hoverinfo": None,
+                "name": name,
+            }
+            ends = points[["lowest", "highest"]].to_numpy().tolist()
+            traces.append(marks(points["fpr"], points["mean"], hovertemplate=rates, customdata=ends, **look, **common))
             # The judge's symbol stands here and there on its line, elsewhere than those of other judges.
             some = curve.iloc[4 + 4 * (number % 5) : 95 : 20]
-            figure.add_scatter(
-                x=some["fpr"].to_list(), y=some["mean"].to_list(), mode="markers", hoverinfo="skip",
-                name=f"{name}, symbols", **common,
-            )  # fmt: skip
+            traces.append(marks(some["fpr"], some["mean"], mode="markers", name=f"{name}, symbols", **common))
         text = "–" if np.isnan(area) else f"{area:.2f}" if area < 0.995 or area == 1 else "&gt;0.99"
-        figure.add_scatter(
-            x=[1 - 38 / grid.width], y=[heights[number + 1]], mode="markers+text", text=[text], textfont={"size": 12},
-            textposition="middle right", cliponaxis=False, hoverinfo="skip", name=f"{name}, AUC", **common,
-        )  # fmt: skip
+        look = {"mode": "markers+text", "text": [text], "textfont": {"size": 12}, "textposition": "middle right"}
+        x, y = [1 - 38 / grid.width], [heights[number + 1]]
+        traces.append(marks(x, y, cliponaxis=False, name=f"{name}, AUC", **look, **common))
+    figure.add_traces(traces, rows=place["row"], cols=place["col"])
 
 
 def _marker(style: Style) -> dict[str, object]:
     return {"symbol": style.symbol, "size": 7, "color": style.color}
+
+
+def pooled_bins(calibration: pd.DataFrame) -> pd.DataFrame:
+    """The bins of each judge over all subsets of one benchmark, every item counting the same.
+
+    Confidence and accuracy are means weighted by n. Subsets have different items, so the weighted distances to the
+    interval ends add up as errors of independent quantities. Bins without items are left out.
+
+    Args:
+        calibration: judge, subset, bin, confidence, accuracy, ci_low, ci_high, n.
+
+    Returns:
+        judge, bin, confidence, accuracy, ci_low, ci_high, n, in order of appearance and of bins.
+    """
+    filled = calibration[(calibration["n"] > 0) & calibration["accuracy"].notna()]
+    keys = ["judge", "bin"]
+    weight = filled["n"] / filled.groupby(keys)["n"].transform("sum")
+    parts = filled[keys].assign(
+        confidence=weight * filled["confidence"],
+        accuracy=weight * filled["accuracy"],
+        ci_low=(weight * (filled["accuracy"] - filled["ci_low"])) ** 2,
+        ci_high=(weight * (filled["ci_high"] - filled["accuracy"])) ** 2,
+        n=filled["n"].astype(int),
+    )
+    bins = parts.groupby(keys, sort=False).sum().reset_index()
+    bins["ci_low"] = bins["accuracy"] - bins["ci_low"] ** 0.5
+    bins["ci_high"] = bins["accuracy"] + bins["ci_high"] ** 0.5
+    return bins.sort_values("bin", kind="stable").reset_index(drop=True)
+
+
+def reliability(
+    calibration: pd.DataFrame,
+    *,
+    summary: pd.DataFrame | None = None,
+    benchmark: str | None = None,
+    names: Mapping[str, str] | None = None,
+) -> go.Figure:
+    """Per judge, how often a statement is true against the probability that the judge gives it, with intervals.
+
+    On the diagonal both are equal. The area of a dot grows with the number of items in its bin; bins are pooled over
+    subsets by `pooled_bins`.
+
+    Args:
+        calibration: a table like `arm_lens.frames.CALIBRATION`, of one setting.
+        summary: benchmark, subset, judge, brier, n, of the same setting, for the Brier score below a judge's name
+            (the mean over items).
+        benchmark: which one, if the table has several.
+        names: labels that replace the usual ones, by judge.
+    """
+    bins = pooled_bins(one_setting(calibration, benchmark, CALIBRATION))
+    if bins.empty:
+        raise ValueError("no bin of the table 'calibration' holds an item")
+    of_judge = {judge: bins[bins["judge"] == judge] for judge in bins["judge"].unique()}
+    styles = judge_styles(of_judge, names)
+    chosen = None if summary is None else only(summary, "benchmark", benchmark, SUMMARY)
+    figure, grid = facets(
+        [style.label for style in styles.values()],
+        notes=[_brier(of_judge[judge], chosen, judge) for judge in styles],
+        most=5,
+        widest=SMALLER,
+        x="stated probability",
+        y="observed frequency",
+    )
+    for index, (judge, style) in enumerate(styles.items()):
+        place = grid.place(index)
+        figure.add_traces([diagonal("diagonal"), _dots(of_judge[judge], style)], rows=place["row"], cols=place["col"])
+        figure.update_yaxes(showticklabels=place["col"] == 1, **place)
+    axis = {"range": [-0.04, 1.04], "tickvals": [0, 0.25, 0.5, 0.75, 1], "ticktext": ["0", ".25", ".5", ".75", "1"]}
+    figure.update_xaxes(axis)
+    figure.update_yaxes(axis)
+    return figure
+
+
+def _brier(bins: pd.DataFrame, summary: pd.DataFrame | None, judge: str) -> str:
+    """The number of items and, if it is known, the Brier score."""
+    size = f"n = {bins['n'].sum()}"
+    if summary is None:
+        return size
+    own = summary[summary["judge"] == judge].dropna(subset=["brier"])
+    if own.empty:
+        return size
+    return f"Brier {float(np.average(own['brier'], weights=own['n'])):.3f}, {size}"
+
+
+def _dots(bins: pd.DataFrame, style: Style) -> go.Scatter:
+    area = bins["n"] / bins["n"].sum()
+    texts = [
+        f"<b>{literal(style.label)}</b><br>says {row.confidence:.3f}, is so {row.accuracy:.3f}<br>"
+        f"interval {row.ci_low:.3f} to {row.ci_high:.3f}, n = {row.n}"
+        for row in bins.itertuples()
+    ]
+    marker = {**symbol(style, 0), "opacity": 1, "size": (5 + 11 * area**0.5).to_list()}
+    return marks(
+        bins["confidence"],
+        bins["accuracy"],
+        texts,
+        mode="lines+markers",
+        error_y=whiskers(bins, "accuracy", style.color, thickness=1.4, width=2),
+        line={"color": style.color, "width": 1},
+        marker=marker,
+        cliponaxis=False,  # the largest symbols stand at 0 and 1
+        name=literal(style.label),
+    )

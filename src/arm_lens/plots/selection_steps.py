@@ -14,11 +14,12 @@ import plotly.graph_objects as go
 from arm_lens.display import head_name
 from arm_lens.frames import HISTORY, TRAJECTORY, checked, criteria_of
 from arm_lens.heads import HasHeads, Named, evenly_spaced, history_frame, trajectory_frame
-from arm_lens.plots.layer_maps import MapGrid
+from arm_lens.plots.head_maps import MapGrid
+from arm_lens.plots.marks import band, marks
 from arm_lens.plots.measures import trust_captions
 from arm_lens.plots.notation import caption
-from arm_lens.plots.panels import band, facets
-from arm_lens.plots.theme import HEAT, INK, MEETS, MUTED, current_theme, label, narrow
+from arm_lens.plots.panels import facets
+from arm_lens.plots.theme import HEAT, INK, MEETS, MUTED, current_theme, narrow
 
 AXES = {
     "reward": "reward of sampled masks",
@@ -67,16 +68,16 @@ def training_curves(
     )
     for index, criterion in enumerate(criteria):
         curve = table[table["criterion"] == criterion].groupby("step")[value].agg(["mean", "min", "max"])
-        place = grid.place(index) | {"showlegend": index == 0}
-        steps = curve.index.to_list()
+        place, steps = grid.place(index), curve.index.to_list()
         if banded:
-            over = band(steps, curve["min"], curve["max"], "#bcd7e8", name=BAND, legendgroup="band")
-            figure.add_trace(over.update(showlegend=index == 0), **grid.place(index))
-        figure.add_scatter(
-            x=steps, y=curve["mean"].to_list(), mode="lines", line={"width": 1.8, "color": MEETS}, name=MEAN,
-            legendgroup="mean", customdata=curve[["min", "max"]].to_numpy(), **place,
-            hovertemplate="step %{x}: mean %{y:.3f}, from %{customdata[0]:.3f} to %{customdata[1]:.3f}<extra></extra>",
-        )  # fmt: skip
+            over = band(steps, curve["min"], curve["max"], CHOSEN_REST, name=BAND, legendgroup="band")
+            figure.add_trace(over.update(showlegend=index == 0), **place)
+        texts = [
+            f"step {step}: mean {mean:.3f}, from {low:.3f} to {high:.3f}"
+            for step, mean, low, high in curve.itertuples()
+        ]
+        look = {"line": {"width": 1.8, "color": MEETS}, "name": MEAN, "legendgroup": "mean", "showlegend": index == 0}
+        figure.add_trace(marks(steps, curve["mean"], texts, mode="lines", **look), **place)
     figure.update_xaxes(range=[table["step"].min(), table["step"].max()], nticks=5)
     figure.update_yaxes(nticks=5, rangemode="normal" if value == "reward" else "tozero")
     for axis in list(figure.select_yaxes())[1:]:
@@ -106,38 +107,29 @@ def selection_steps(trajectory: HasHeads | Named[HasHeads] | pd.DataFrame) -> go
     }
     notes = {step: [f"{np.nansum(one):.1f} heads expected" for one in tables[step]] for step in steps}
     last = steps[-1]
-    figure = grid.panels.figure(criteria, notes[last])
-    for index, criterion in enumerate(criteria):
-        grid.add(figure, index, tables[last][index], None, span=None, name=label(criterion))
+    bar: dict[str, Any] = {"cmin": 0, "cmax": 1, "colorscale": HEAT}
+    no_hovers = [None] * len(criteria)
+    figure = grid.draw(criteria, notes[last], tables[last], no_hovers, "selection<br>probability", **bar)
     figure.update_traces(
         hovertemplate="layer %{y}, head %{x}<br>probability %{z:.3f}<extra>%{fullData.name}</extra>",
         selector={"type": "heatmap"},
     )
-    colors = HEAT
-    grid.finish(figure, "selection<br>probability", cmin=0, cmax=1, colorscale=colors)
     caption(figure, [f"After step {last} of the search." * printed, *_trust(criteria)])
     if printed:
         return figure
     maps = [index for index, trace in enumerate(figure.data) if trace.type == "heatmap"]
     # Frames replace all annotations: besides the titles, those that come with the colour bar.
     words = [note.to_plotly_json() for note in figure.layout.annotations]
-
-    def words_after(step: int) -> list[dict[str, Any]]:
-        changed = [
+    frames = []
+    for step in steps:
+        titles = [
             {**title, "text": title["text"].replace(old, new)}
             for title, old, new in zip(words, notes[last], notes[step], strict=False)
         ]
-        return changed + words[len(criteria) :]
-
-    figure.frames = [
-        go.Frame(
-            name=str(step),
-            data=[go.Heatmap(z=one) for one in tables[step]],
-            traces=maps,
-            layout={"annotations": words_after(step)},
-        )
-        for step in steps
-    ]
+        layout = {"annotations": titles + words[len(criteria) :]}
+        maps_then = [go.Heatmap(z=one) for one in tables[step]]
+        frames.append(go.Frame(name=str(step), data=maps_then, traces=maps, layout=layout))
+    figure.frames = frames
     _add_controls(figure, steps)
     return figure
 
@@ -175,17 +167,18 @@ def selection_trajectories(
     )
     for index, (some, one) in enumerate(zip(chosen, wide, strict=True)):
         place = panels.place(index)
-        unchosen = one.columns.difference(some, sort=False)
-        parts = ((unchosen, UNCHOSEN, 0.8, "not chosen", UNCHOSEN_REST), (some, MEETS, 1.5, "chosen", CHOSEN_REST))
-        drawn = [one.iloc[-1][heads].nlargest(most).index for heads, *_ in parts]
-        for (heads, *_, name, color), lines in zip(parts, drawn, strict=True):
-            others = one[heads.difference(lines, sort=False)]
+        bands, lines = [], []
+        for heads, color, width, name, rest_color in (
+            (one.columns.difference(some, sort=False), UNCHOSEN, 0.8, "not chosen", UNCHOSEN_REST),
+            (some, MEETS, 1.5, "chosen", CHOSEN_REST),
+        ):
+            drawn = one.iloc[-1][heads].nlargest(most).index
+            others = one[heads.difference(drawn, sort=False)]
             if others.shape[1]:
-                figure.add_trace(
-                    band(one.index, others.min(axis=1), others.max(axis=1), color, name=f"{name}, rest"), **place
-                )
-        for (_, color, width, name, _), lines in zip(parts, drawn, strict=True):
-            _add_lines(figure, one[lines], color, width, name, place)
+                low, high = others.min(axis=1), others.max(axis=1)
+                bands.append(band(one.index, low, high, rest_color, name=f"{name}, rest"))
+            lines.append(_lines(one[drawn], {"color": color, "width": width}, name))
+        figure.add_traces([*bands, *lines], rows=place["row"], cols=place["col"])
         _add_names(figure, one.iloc[-1][some], panels.height, place)
         figure.add_hline(0.5, line={"color": MUTED, "width": 1, "dash": "dash"}, layer="below", **place)
     figure.update_xaxes(range=[table["step"].min(), table["step"].max()], nticks=4)
@@ -203,16 +196,12 @@ def _trust(criteria: list[str]) -> list[str]:
     return trust_captions(pd.DataFrame({"criterion": criteria, "measure": "selection_probability"}))
 
 
-def _add_lines(
-    figure: go.Figure, table: pd.DataFrame, color: str, width: float, name: str, place: dict[str, int]
-) -> None:
-    """Add the lines of all heads as one trace, with a gap between heads."""
-    figure.add_scatter(
-        x=[*table.index, None] * table.shape[1], y=[y for _, line in table.items() for y in (*line, None)],
-        text=[head_name(*head) for head in table.columns for _ in range(len(table) + 1)], mode="lines", connectgaps=False,
-        line={"color": color, "width": width}, hovertemplate="%{text}, step %{x}: %{y:.3f}<extra></extra>", name=name,
-        **place,
-    )  # fmt: skip
+def _lines(table: pd.DataFrame, line: dict[str, Any], name: str) -> go.Scatter:
+    """The lines of all heads as one trace, with a gap between heads."""
+    x, y = [*table.index, None] * table.shape[1], [y for _, one in table.items() for y in (*one, None)]
+    texts = [head_name(*head) for head in table.columns for _ in range(len(table) + 1)]
+    hover = {"text": texts, "hovertemplate": "%{text}, step %{x}: %{y:.3f}<extra></extra>", "hoverinfo": None}
+    return marks(x, y, mode="lines", line=line, name=name, **hover)
 
 
 def _add_names(figure: go.Figure, ends: pd.Series, height: int, place: dict[str, int]) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
 from arm_lens.frames import SPEED, checked
-from arm_lens.plots.panels import legend_above, legend_entry, line_panels, thinned
+from arm_lens.plots.marks import legend_entry, marks
+from arm_lens.plots.panels import facets, thinned
 from arm_lens.plots.theme import INK, literal, narrow
 
 PATHS = {
@@ -37,11 +39,6 @@ def selection_speed(rows: pd.DataFrame, *, masks: int = 32, prompt_tokens: int =
     checked(rows, SPEED)
     panels = list(itertools.product(map(str, rows["model"].unique()), VARIED))
     kinds = [kind for kind in DASHES if (rows["model_class"] == kind).any()]
-    sizes = {"columns": 2, "gap_x": 28, "gap_y": 104, "left": 70}
-    inner = line_panels(len(panels), height=1, **sizes).inner_width
-    paths, taken = legend_above(PATHS, left=70, width=inner)
-    classes, below = legend_above(kinds or DASHES, left=70, width=inner)
-    grid = line_panels(len(panels), height=170 if narrow() else 230, top=taken + below + 38, **sizes)
     fixed = {model: _nearest(part, masks, prompt_tokens) for model, part in rows.groupby("model")}
     notes = [
         f"{fixed[model][0]} masks on each prompt"
@@ -49,11 +46,13 @@ def selection_speed(rows: pd.DataFrame, *, masks: int = 32, prompt_tokens: int =
         else f"prompts of {fixed[model][1]} tokens"
         for model, varied in panels
     ]
-    figure = grid.figure([model for model, _ in panels], notes)
-    grid.name_axes(figure, "", "seconds per mask")
+    titles, height = [model for model, _ in panels], 170 if narrow() else 230
+    entries, y = [*PATHS, *kinds], "seconds per mask"
+    figure, grid = facets(
+        titles, notes=notes, entries=entries, height=height, y=y, columns=2, gap_x=28, left=70, below=26
+    )
     for index, (model, varied) in enumerate(panels):
-        place = grid.place(index)
-        part = rows[rows["model"] == model]
+        place, part = grid.place(index), rows[rows["model"] == model]
         masks, prompt_tokens = fixed[model]
         once = ~part["path"].str.startswith("replay")  # one pass per mask, however many there are
         if varied == "prompt_tokens":
@@ -62,26 +61,26 @@ def selection_speed(rows: pd.DataFrame, *, masks: int = 32, prompt_tokens: int =
             part = part[part["prompt_tokens"] == prompt_tokens]
             part = pd.concat([part, part[once.loc[part.index]].assign(masks=part["masks"].max())])
             # The y axis of the panel to the left.
-            next(figure.select_yaxes(**place)).matches = f"y{index}"
+            figure.update_yaxes(matches=f"y{index}", showticklabels=False, **place)
         for path, kind in itertools.product(PATHS, DASHES):
             line = part[(part["path"] == path) & (part["model_class"] == kind)].sort_values(varied)
-            figure.add_scatter(
-                x=line[varied], y=line["seconds_per_mask"], name=literal(f"{path}, {kind}"), showlegend=False,
-                hovertemplate="%{y:.3g} s per mask<extra>%{fullData.name}</extra>", **_look(path, DASHES[kind]), **place,
-            )  # fmt: skip
+            look = {**_look(path, DASHES[kind]), "hovertemplate": "%{y:.3g} s per mask<extra>%{fullData.name}</extra>"}
+            trace = marks(
+                line[varied], line["seconds_per_mask"], hoverinfo=None, name=literal(f"{path}, {kind}"), **look
+            )
+            figure.add_trace(trace, **place)
         values = sorted(part[varied].unique())
-        places = np.log(values)
-        places = (places - places[0]) / max(float(np.ptp(places)), 1e-9) * 0.9 * grid.width
-        ticks, texts = thinned(values, [f"{value:g}" for value in values], places.tolist())
+        at = np.log(values)
+        at = (at - at[0]) / max(float(np.ptp(at)), 1e-9) * 0.9 * grid.width
+        ticks, texts = thinned(values, [f"{value:g}" for value in values], at.tolist())
         figure.update_xaxes(type="log", tickvals=ticks, ticktext=texts, title_text=VARIED[varied], **place)
-        figure.update_yaxes(type="log", dtick=1, showticklabels=place["col"] == 1, **place)
-    # Colour and symbol stand for the path, the dash for the model class: an entry for each, in a legend of its own.
+    figure.update_yaxes(type="log", dtick=1)
+    # Colour and symbol stand for the path, the dash for the model class.
     for path in PATHS:
-        legend_entry(figure, literal(path), legend="legend", **_look(path, None))
+        legend_entry(figure, literal(path), **_look(path, None))
     for kind in kinds:
-        legend_entry(figure, kind, mode="lines", legend="legend2", line={"color": INK, "dash": DASHES[kind]})
-    classes["y"] = 1 - taken / figure.layout.height
-    return figure.update_layout(legend=paths, legend2={**classes, "orientation": "h"})
+        legend_entry(figure, kind, mode="lines", line={"color": INK, "dash": DASHES[kind]})
+    return figure
 
 
 def _nearest(rows: pd.DataFrame, masks: int, prompt_tokens: int) -> tuple[int, int]:
@@ -94,7 +93,7 @@ def _nearest(rows: pd.DataFrame, masks: int, prompt_tokens: int) -> tuple[int, i
     return nearest(replayed["masks"], masks), nearest(rows["prompt_tokens"], prompt_tokens)
 
 
-def _look(path: str, dash: str | None) -> dict[str, object]:
+def _look(path: str, dash: str | None) -> dict[str, Any]:
     color, symbol = PATHS[path]
     line = {"color": color, "dash": dash, "width": 2}
     return {"mode": "lines+markers", "line": line, "marker": {"symbol": symbol, "size": 8}}

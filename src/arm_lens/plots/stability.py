@@ -11,8 +11,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from arm_lens.frames import DEPTH, STABILITY, checked
-from arm_lens.plots.judge_rows import interval_dots
-from arm_lens.plots.notation import HOVER, caption, hover_text
+from arm_lens.plots.marks import interval_dots, marks
+from arm_lens.plots.notation import caption, hover_text
 from arm_lens.plots.panels import LETTER, facets, line_panels, row_axis
 from arm_lens.plots.theme import MEETS, MUTED, label, narrow
 from arm_lens.registry import Style
@@ -61,10 +61,9 @@ def stability_by_group(stability: pd.DataFrame) -> go.Figure:
     for index, (value, low, high) in enumerate(INDICES.values()):
         dots = interval_dots(table, y, replace(dot, label=value), texts, value=value, ends=(low, high))
         figure.add_trace(dots, **panels.place(index))
-    figure.add_scatter(
-        x=table["jaccard_chance"].to_list(), y=y, mode="markers", name="by chance", hovertext=texts, hovertemplate=HOVER,
-        marker={"symbol": "line-ns", "size": 16, "line": STROKE}, **panels.place(0),
-    )  # fmt: skip
+    stroke = {"symbol": "line-ns", "size": 16, "line": STROKE}
+    chance = marks(table["jaccard_chance"], y, texts, mode="markers", name="by chance", marker=stroke)
+    figure.add_trace(chance, **panels.place(0))
     shown = [
         f'{label(group, width=letters, lines=lines)}<br><span style="font-size:11px;color:{MUTED}">{row.n_sets} sets, '
         f"{row.mean_heads:.1f} heads</span>"
@@ -118,11 +117,9 @@ def depth_profile(depth: pd.DataFrame) -> go.Figure:
 
 def _profile(rows: pd.DataFrame, name: str, look: tuple[str, str, str] | None) -> go.Scatter:
     """A line with its colour, symbol and dash, or in grey without."""
-    title = label(name, width=40, lines=1)
-    x, y = rows["depth"].to_list(), rows["share"].to_list()
+    x, y, title = rows["depth"], rows["share"], label(name, width=40, lines=1)
     if look is None:
-        line = {"color": CONTEXT, "width": 1}
-        return go.Scatter(x=x, y=y, mode="lines", line=line, name=title, hoverinfo="skip", showlegend=False)
+        return marks(x, y, mode="lines", line={"color": CONTEXT, "width": 1}, name=title)
     color, symbol, dash = look
     texts = [
         hover_text(
@@ -132,11 +129,9 @@ def _profile(rows: pd.DataFrame, name: str, look: tuple[str, str, str] | None) -
         )
         for row in rows.itertuples()
     ]
-    return go.Scatter(
-        x=x, y=y, mode="lines+markers", line={"color": color, "width": 2, "dash": dash}, name=title, hovertext=texts,
-        marker={"symbol": symbol, "size": 7, "color": color, "maxdisplayed": MOST_SYMBOLS}, hovertemplate=HOVER,
-        showlegend=True,
-    )  # fmt: skip
+    marker = {"symbol": symbol, "size": 7, "color": color, "maxdisplayed": MOST_SYMBOLS}
+    line = {"color": color, "width": 2, "dash": dash}
+    return marks(x, y, texts, mode="lines+markers", line=line, marker=marker, name=title, showlegend=True)
 
 
 def _text(row: Mapping[Any, Any]) -> str:

@@ -1,9 +1,9 @@
-"""How accuracy changes with the number of labelled examples, with flipped labels among them, and with the number of heads."""
+"""How accuracy changes with the number of labelled examples, flipped labels, the number of heads, and the axes of a sweep."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,19 +13,18 @@ import plotly.graph_objects as go
 from arm_lens.display import counted
 from arm_lens.evaluation.main_setting import least_noise
 from arm_lens.evaluation.standings import mean_over_subsets
-from arm_lens.frames import CURVE, SUMMARY, checked, criteria_of
+from arm_lens.frames import CURVE, EFFECTS, SUMMARY, checked, criteria_of
 from arm_lens.plots.cuts import only
-from arm_lens.plots.judge_rows import symbol
+from arm_lens.plots.marks import band, chance_line, legend_entry, marks, symbol, whiskers
 from arm_lens.plots.measures import MeasureStyle, measure_styles
-from arm_lens.plots.notation import HOVER, accuracy_text, caption, span_text, whiskers
-from arm_lens.plots.panels import band, chance_line, facets, legend_entry, thinned
-from arm_lens.plots.theme import faded, judge_styles, label, literal, narrow
+from arm_lens.plots.notation import accuracy_text, caption, span_text
+from arm_lens.plots.panels import facets, thinned
+from arm_lens.plots.theme import INK, MUTED, faded, judge_styles, label, literal, narrow
 from arm_lens.registry import Style
 
 MEAN = "mean over subsets"
 SPREAD = 0.6
-"""The part of the distance between two neighbouring values over which judges are spread, so that their intervals do not
-hide each other."""
+"""The part of the distance between two values over which judges are spread, so that no interval hides another."""
 REFERENCES = ("zero_shot", "length")
 """Judges without examples, which any judge that reads some should beat."""
 EDGE = 0.9
@@ -34,6 +33,9 @@ MOST_BANDS = 3
 RANDOM = "random"
 CROWD = 6
 """The largest number of lines in a panel whose intervals are all drawn boldly; of more, only those of the lead are."""
+LETTERS = 30
+"""Characters below a panel for which there is room side by side."""
+AXIS_NAMES = {"n_examples": "labelled examples", "noise": "share of flipped labels", "subset": "criterion"}
 
 
 def accuracy_by_examples(
@@ -56,8 +58,7 @@ def accuracy_by_examples(
         lead: the judge whose line is bolder.
         references: judges that read no examples, drawn as level dotted lines.
     """
-    table = _measured(summary, benchmark)
-    return _study(least_noise(table), "n_examples", names, lead, references)
+    return _study(least_noise(_measured(summary, benchmark)), "n_examples", names, lead, references)
 
 
 def accuracy_by_noise(
@@ -94,13 +95,13 @@ def _study(
     table: pd.DataFrame, by: str, names: Mapping[str, str] | None, lead: str, references: Sequence[str]
 ) -> go.Figure:
     """The figure of what depends on the column ``by``, ``n_examples`` or ``noise``."""
+    counting = by == "n_examples"
     learning = table[table["n_examples"] > 0]
     varied = learning[learning.groupby(["subset", "judge"])[by].transform("nunique") > 1]
     if varied.empty:
         raise ValueError(f"no judge of the table 'summary' was measured at two values of {by!r}")
     level = table[(table["n_examples"] == 0) & table["judge"].isin(references)]
-    level = level[level["subset"].isin(varied["subset"])]
-    level = level[level["noise"] == level["noise"].min()]
+    level = level[level["subset"].isin(varied["subset"]) & (level["noise"] == level["noise"].min())]
     subsets = [str(subset) for subset in varied["subset"].unique()]
     panels = {subset: (varied[varied["subset"] == subset], level[level["subset"] == subset]) for subset in subsets}
     if len(subsets) > 1:
@@ -108,23 +109,26 @@ def _study(
         panels = {f"{MEAN} ({len(subsets)})": (pd.concat(means), _mean(level, subsets)), **panels}
     styles = judge_styles([*varied["judge"], *level["judge"]], names)
     entries = [style.label if len(style.label) <= 28 else style.label[:27] + "…" for style in styles.values()]
-    title = (
-        "labelled examples" if by == "n_examples" else "flipped labels (%)" if narrow() else "share of flipped labels"
-    )
+    title = "labelled examples" if counting else "flipped labels (%)" if narrow() else "share of flipped labels"
     figure, grid = facets(list(panels), entries=entries, height=130 if narrow() else 210, x=title, y="accuracy")
     values = sorted(varied[by].unique().tolist())
-    at = dict(zip(values, map(float, np.log2(values) if by == "n_examples" else values), strict=True))
+    at = dict(zip(values, map(float, np.log2(values) if counting else values), strict=True))
     first, last = at[values[0]], at[values[-1]]
     step = min((b - a for a, b in itertools.pairwise(at.values())), default=1.0)
     low, high = first - step * EDGE, last + step * EDGE
+    ends = (first - step / 2, (first + last) / 2, last + step / 2)
     for index, (title, (lines, flat)) in enumerate(panels.items()):
-        chance_line(figure, y=0.5, span=(low, high), **grid.place(index))
-        row, column = grid.cell(index)
-        levels = _levels(flat, styles, title, (first - step / 2, (first + last) / 2, last + step / 2))
-        spread = SPREAD * min(step, (last - first) / 4)
-        figure.add_traces([*levels, *_lines(lines, by, at, spread, styles, title, lead)], rows=row, cols=column)
-    percent = "" if narrow() else "%"
-    texts = [f"{value:.0f}" if by == "n_examples" else f"{100 * value:.0f}{percent}" for value in values]
+        place = grid.place(index)
+        chance_line(figure, y=0.5, span=(low, high), **place)
+        figure.add_traces(_levels(flat, styles, title, ends), rows=place["row"], cols=place["col"])
+        drawn = [judge for judge in styles if (lines["judge"] == judge).any()]
+        apart = SPREAD * min(step, (last - first) / 4)
+        for lane, judge in sorted(enumerate(drawn), key=lambda pair: pair[1] == lead):  # the lead on top
+            rows = lines[lines["judge"] == judge].sort_values(by)
+            x = rows[by].map(at) + apart * ((lane + 0.5) / len(drawn) - 0.5)
+            faint = len(drawn) > CROWD and judge != lead
+            figure.add_trace(_line(rows, x, by, styles[judge], title, bold=judge == lead, faint=faint), **place)
+    texts = [f"{value:.0f}" if counting else f"{100 * value:.0f}{'' if narrow() else '%'}" for value in values]
     shown, texts = thinned(list(at.values()), texts, [(x - low) / (high - low) * grid.width for x in at.values()])
     figure.update_xaxes(tickvals=shown, ticktext=texts, tickangle=0, range=[low, high])
     for entry, style in zip(entries, styles.values(), strict=True):
@@ -148,52 +152,35 @@ def _mean(rows: pd.DataFrame, subsets: Sequence[str]) -> pd.DataFrame:
     return means.merge(shared, on="judge")
 
 
-def _levels(flat: pd.DataFrame, styles: Mapping[str, Style], title: str, ends: Sequence[float]) -> Iterator[go.Scatter]:
+def _levels(flat: pd.DataFrame, styles: Mapping[str, Style], title: str, ends: Sequence[float]) -> list[go.Scatter]:
     """Level dotted lines of the references, each with its symbol at the left edge, before the first value."""
+    drawn = []
     for record in flat.to_dict("records"):
-        style, y = styles[record["judge"]], record["accuracy"]
-        yield go.Scatter(
-            x=ends, y=[y] * 3, mode="lines", line={"color": style.color, "width": 1.4, "dash": "dot"}, showlegend=False,
-            hovertext=accuracy_text(record, style.label, title), hovertemplate=HOVER, name=literal(style.label),
-        )  # fmt: skip
-        yield go.Scatter(
-            x=ends[:1], y=[y], mode="markers", marker=symbol(style, 5 if narrow() else 7), hoverinfo="skip",
-            showlegend=False, cliponaxis=False,
-        )  # fmt: skip
+        style, y = styles[record["judge"]], [record["accuracy"]]
+        line = {"color": style.color, "width": 1.4, "dash": "dot"}
+        text = accuracy_text(record, style.label, title)
+        drawn.append(marks(ends, y * 3, [text] * 3, mode="lines", line=line, name=literal(style.label)))
+        dot = symbol(style, 5 if narrow() else 7)
+        drawn.append(marks(ends[:1], y, mode="markers", marker=dot, cliponaxis=False))
+    return drawn
 
 
-def _lines(
-    rows: pd.DataFrame,
-    by: str,
-    at: Mapping[float | int, float],
-    spread: float,
-    styles: Mapping[str, Style],
-    title: str,
-    lead: str,
-) -> Iterator[go.Scatter]:
-    """A line for each judge, side by side at each value; that of the lead last, on top."""
-    drawn = [judge for judge in styles if (rows["judge"] == judge).any()]
-    for index, judge in sorted(enumerate(drawn), key=lambda pair: pair[1] == lead):
-        style, bold = styles[judge], judge == lead
-        own = rows[rows["judge"] == judge].sort_values(by)
-        texts = [
-            f"{accuracy_text(record, style.label, title)}<br>"
-            + (f"{record[by]:.0f} labelled examples" if by == "n_examples" else f"{record[by]:.0%} flipped labels")
-            for record in own.to_dict("records")
-        ]
-        color = faded(style.color, 0.35 if len(drawn) > CROWD and not bold else 0.9)
-        yield go.Scatter(
-            x=(own[by].map(at) + spread * ((index + 0.5) / len(drawn) - 0.5)).to_list(),
-            y=own["accuracy"].to_list(),
-            error_y=whiskers(own, "accuracy", color, thickness=1.8 if bold else 1.2, width=0),
-            mode="lines+markers",
-            line={"color": style.color, "width": 2.6 if bold else 1.3},
-            marker=symbol(style, (9 if bold else 7) - 2 * narrow()),
-            hovertext=texts,
-            hovertemplate=HOVER,
-            name=literal(style.label),
-            showlegend=False,
-        )
+def _line(
+    rows: pd.DataFrame, x: pd.Series, by: str, style: Style, title: str, *, bold: bool, faint: bool
+) -> go.Scatter:
+    unit = "{:.0f} labelled examples" if by == "n_examples" else "{:.0%} flipped labels"
+    texts = [
+        f"{accuracy_text(record, style.label, title)}<br>{unit.format(record[by])}"
+        for record in rows.to_dict("records")
+    ]
+    error = whiskers(
+        rows, "accuracy", faded(style.color, 0.35 if faint else 0.9), thickness=1.8 if bold else 1.2, width=0
+    )
+    look = {
+        "line": {"color": style.color, "width": 2.6 if bold else 1.3},
+        "marker": symbol(style, (9 if bold else 7) - 2 * narrow()),
+    }
+    return marks(x, rows["accuracy"], texts, mode="lines+markers", error_y=error, name=literal(style.label), **look)
 
 
 def accuracy_by_heads(curve: pd.DataFrame, *, names: Mapping[str, str] | None = None) -> go.Figure:
@@ -236,10 +223,8 @@ def accuracy_by_heads(curve: pd.DataFrame, *, names: Mapping[str, str] | None = 
     figure.update_xaxes(tickvals=shown_at, ticktext=texts, tickangle=0, range=span)
     figure.update_yaxes(_accuracy_axis(curve))
     which = "" if banded == set(styles) else f" ({' and '.join(shown[one] for one in styles if one in banded)})"
-    return caption(
-        figure,
-        [f"The best heads of each ranking, on {span_text(curve['n'])} items. Bands: intervals{which}. Dashed: chance."],
-    )
+    what = f"The best heads of each ranking, on {span_text(curve['n'])} items."
+    return caption(figure, [what, f"Bands: intervals{which}. Dashed: chance."])
 
 
 def places(sizes: Sequence[int]) -> list[float | int]:
@@ -259,11 +244,38 @@ def _ranking(rows: pd.DataFrame, style: MeasureStyle, name: str, *, banded: bool
         accuracy_text(row, row["criterion"], f"{name}, {counted(row['heads'], 'head')}")
         for row in rows.to_dict("records")
     ]
-    line = go.Scatter(
-        x=x, y=rows["accuracy"].to_list(), hovertext=texts, hovertemplate=HOVER, showlegend=False, legendgroup=name,
-        name=literal(name), **_look(style),
-    )  # fmt: skip
+    line = marks(x, rows["accuracy"], texts, legendgroup=name, name=literal(name), **_look(style))
     if len(rows) == 1:
         return [line.update(error_y=whiskers(rows, "accuracy", style.color, thickness=1.2), marker_size=10)]
     under = band(x, rows["ci_low"], rows["ci_high"], faded(style.color, 0.1), legendgroup=name, name="interval")
-    return [under.update(showlegend=False), line] if banded else [line]
+    return [under, line] if banded else [line]
+
+
+def accuracy_by_axis(effects: pd.DataFrame) -> go.Figure:
+    """What a change of one option of a sweep does: a panel per axis, with a dot and its interval per value.
+
+    Args:
+        effects: a table like `arm_lens.frames.EFFECTS`, of one benchmark. Values are drawn in the order of the table; those
+            without a mean are left out.
+    """
+    table = checked(effects, EFFECTS).dropna(subset=["accuracy"]).astype({"axis": str, "value": str})
+    if table.empty:
+        raise ValueError("the table 'effects' has no mean: no setting has all values of an axis")
+    panels = {AXIS_NAMES.get(str(axis), str(axis)): rows for axis, rows in table.groupby("axis", sort=False)}
+    notes = [f"over {rows['settings'].iloc[0]} settings" for rows in panels.values()]
+    # Values that do not fit below their panel side by side are slanted.
+    slanted = {name: max(map(len, rows["value"])) * len(rows) >= LETTERS for name, rows in panels.items()}
+    bottom = 110 if any(slanted.values()) else 60
+    figure, grid = facets(list(panels), height=230, notes=notes, y="accuracy", bottom=bottom, gap_x=48)
+    for index, (name, rows) in enumerate(panels.items()):
+        place, x = grid.place(index), list(range(len(rows)))
+        ordered = rows["axis"].iloc[0] in ("n_examples", "noise")
+        texts = [accuracy_text(one, f"{name}: {one['value']}") for one in rows.to_dict("records")]
+        look: dict[str, Any] = {"marker": {"color": INK, "size": 9}, "line": {"color": MUTED, "width": 1.2}}
+        look |= {"mode": "lines+markers" if ordered else "markers", "error_y": whiskers(rows, "accuracy", MUTED)}
+        figure.add_trace(marks(x, rows["accuracy"], texts, **look), **place)
+        span = (-0.5, len(rows) - 0.5)
+        chance_line(figure, y=0.5, span=span, **place)
+        values = [label(value, width=16, lines=3) for value in rows["value"]]
+        figure.update_xaxes(tickvals=x, ticktext=values, tickangle=-40 * slanted[name], range=span, **place)
+    return figure.update_yaxes(_accuracy_axis(table))

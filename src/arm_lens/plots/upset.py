@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import textwrap
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,8 @@ import plotly.graph_objects as go
 from arm_lens.display import counted
 from arm_lens.frames import HEADS, checked, criteria_of, repeats_in
 from arm_lens.heads import Chosen, Head, Named, heads_frame
-from arm_lens.plots.notation import HOVER, caption, span_text
+from arm_lens.plots.marks import HOVER, marks
+from arm_lens.plots.notation import caption, span_text
 from arm_lens.plots.panels import BARE, LETTER, rows_axis
 from arm_lens.plots.sheet import Sheet
 from arm_lens.plots.theme import INK, MEETS, base_layout, label, narrow, page_width
@@ -144,17 +146,14 @@ def _draw(figure: go.Figure, sets: dict[str, set[Head]], shown: list[Intersectio
     )  # fmt: skip
     inside = np.array([[name in one.names for name in sets] for one in shown])
     ends = [(int(np.flatnonzero(own)[0]), int(np.flatnonzero(own)[-1])) for own in inside]
-    figure.add_scatter(
-        x=[x for column in columns for x in (column, column, None)],
-        y=[y for first, last in ends for y in (first, last, None)],
-        mode="lines", line={"color": INK, "width": 2}, hoverinfo="skip", xaxis="x2", yaxis="y2",
-    )  # fmt: skip
+    across = [x for column in columns for x in (column, column, None)]
+    upright = [y for first, last in ends for y in (first, last, None)]
+    axes: dict[str, Any] = {"xaxis": "x2", "yaxis": "y2"}
+    figure.add_trace(marks(across, upright, mode="lines", line={"color": INK, "width": 2}, **axes))
     for where, color, name in ((~inside, ABSENT, "absent"), (inside, INK, "present")):
         x, y = (index.tolist() for index in np.nonzero(where))
-        figure.add_scatter(
-            x=x, y=y, mode="markers", marker={"size": 10, "color": color}, hovertext=[texts[column] for column in x],
-            hovertemplate=HOVER, name=name, xaxis="x2", yaxis="y2", cliponaxis=False,
-        )  # fmt: skip
+        look = {"mode": "markers", "marker": {"size": 10, "color": color}, "name": name, "cliponaxis": False}
+        figure.add_trace(marks(x, y, [texts[column] for column in x], **look, **axes))
 
 
 def _listing(title: str, heads: list[Head]) -> str:
