@@ -21,6 +21,7 @@ from arm_lens.attribution.reading import attention_rows, direct_logits, token_te
 from arm_lens.engine import VerdictTokens, language_model
 from arm_lens.judge_model import labelled_responses
 from arm_lens.judges.options import QuestionOptions, ReadingOptions
+from arm_lens.plots import head_card_figure
 
 SEQUENCES = [[1, 9, 30, 41, 52], [1, 77, 14], [1, 20, 21, 22, 23, 24, 25], [1, 8, 100, 3]]
 VERDICTS = VerdictTokens((5,), (6, 7))
@@ -139,6 +140,7 @@ def test_what_planted_means_write_is_known(planted, planted_reward):
     assert promoted["token"] == "no" and promoted["effect"] == pytest.approx(0.75 * SHRUNK, rel=0.01)
     assert suppressed["token"] == "yes" and suppressed["effect"] == pytest.approx(-0.75 * SHRUNK, rel=0.01)
     assert card.attention["weight"].to_numpy() == pytest.approx(1 / 9, abs=1e-4)  # attention is uniform by construction
+    assert card.plot().to_json() == head_card_figure(card.attention, card.tokens, title=card.name).to_json()
 
 
 def test_centred_is_what_injecting_by_replacing_changes(planted, planted_reward):

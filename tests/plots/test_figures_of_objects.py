@@ -14,8 +14,11 @@ from plots.synthetic_attribution import make_attributions, make_interactions
 from plots.synthetic_cases import card
 
 from arm_lens import plots
+from arm_lens.attribution import Attribution
+from arm_lens.attribution.interaction import Interactions
 from arm_lens.comparison import cluster, depth_profile, overlap, rank_correlation, stability
-from arm_lens.heads import HeadScores, HeadSet, heads_frame, history_frame, trajectory_frame
+from arm_lens.heads import Head, HeadScores, HeadSet, heads_frame, history_frame, trajectory_frame
+from arm_lens.selection import Selection
 
 NAMES = ("polite", "safe", "list")
 
@@ -135,3 +138,27 @@ def test_interactions_and_clusterings_are_drawn_as_their_tables_and_arrays():
     tree = cluster(shared)
     drawn = plots.overlap_matrix(shared, linkage=tree)
     assert plain(drawn) == plain(plots.overlap_matrix(shared, linkage=tree.linkage, names=tree.names))
+
+
+@pytest.mark.parametrize(
+    "name, figure",
+    [("selection probability", plots.selection_probabilities), ("gate", plots.selection_probabilities),
+     ("effect", plots.selected_heads)],
+)  # fmt: skip
+def test_a_selection_draws_its_probabilities_or_else_its_heads(name, figure):
+    values = torch.rand(3, 4, generator=torch.Generator().manual_seed(1))
+    search = Selection(HeadSet.from_mask(values > 0.5), HeadScores(name, values), pd.DataFrame({"step": [0]}))
+    assert plain(search.plot()) == plain(figure(search))
+
+
+@pytest.mark.parametrize("outcome", ["probability", "gap"])
+def test_measures_draw_the_outcome_that_they_display(outcome):
+    gained = torch.rand(5, 3, 4, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    one = Attribution.of({"accuracy": gained * 0, outcome: gained}, range(5), measure="injection", criterion="polite")
+    drawn = one.plot()
+    shown = "probability" if outcome == "probability" else "accuracy"
+    assert plain(drawn) == plain(plots.attribution_maps(one.frame(), outcome=shown))
+    pairs = (gained[:, :, :3] + gained[:, :, :3].mT) / 2
+    heads = tuple(Head(0, index) for index in range(3))
+    both = Interactions.of({"gap": pairs}, range(5), heads=heads, context="within", criterion="polite")
+    assert plain(both.plot()) == plain(plots.interaction_matrix(both.frame()))

@@ -20,6 +20,7 @@ from arm_lens import (
     PreferencePair,
     Reinforce,
     load_model,
+    plots,
 )
 from arm_lens.engine import mean_heads, pad, read_batch, resolve_verdicts
 from arm_lens.judges.options import QuestionOptions, ReadingOptions
@@ -340,6 +341,8 @@ def test_every_search_gives_a_reward_model_that_round_trips_exactly(model_of, tm
     assert fitted.record.search == selector.resolved((3, 4)).model_dump(mode="json")
     loaded = ActivationRewardModel.load(fitted.save(tmp_path / "rm"), model)
     assert (loaded.record, loaded.heads, repr(loaded)) == (fitted.record, fitted.heads, repr(fitted))
+    drawn = plots.selected_heads if isinstance(selector, TopEffect | Greedy) else plots.selection_probabilities
+    assert fitted.plot().to_json() == drawn(fitted).to_json()
     one, other = loaded.selection, fitted.selection
     assert one.head_scores.name == other.head_scores.name and torch.equal(
         one.head_scores.values, other.head_scores.values

@@ -16,7 +16,7 @@ from functools import cached_property
 import pandas as pd
 
 from arm_lens.attribution.outcomes import Outcome
-from arm_lens.display import LINE_WIDTH, card, frame_table, of_each_verdict, small_print
+from arm_lens.display import LINE_WIDTH, Figure, card, frame_table, of_each_verdict, small_print
 from arm_lens.display.maps import NEGATIVE, POSITIVE
 from arm_lens.display.notebook import escaped
 from arm_lens.display.words import number
@@ -80,6 +80,12 @@ class HeadCard:
     def frame(self) -> pd.DataFrame:
         """The scores; the other tables are `attention`, `attention_by_token` and `tokens`."""
         return self.scores
+
+    def plot(self) -> Figure:
+        """Attention, tokens and scores: `arm_lens.plots.head_card_figure`; of images see `image_attention_figure`."""
+        from arm_lens.plots import head_card_figure  # plotly is optional
+
+        return head_card_figure(self)
 
     def displayed_attention(self, setting: str = ZERO_SHOT) -> pd.DataFrame:
         """The rows of `attention` for the examples that the card displays, both verdicts in turn."""

@@ -35,7 +35,7 @@ from arm_lens.attribution.grid import Heads, measured, on_grid
 from arm_lens.attribution.outcomes import OUTCOMES, Judged, Outcome, criterion_of, outcomes_of
 from arm_lens.attribution.result import Estimates
 from arm_lens.attribution.shapley import BLOCK, ENUMERATED, enumerated, every_set
-from arm_lens.display import card, frame_table, frame_text, small_print
+from arm_lens.display import Figure, card, frame_table, frame_text, small_print
 from arm_lens.heads import Head
 
 Context = Literal["shapley", "within", "alone"]
@@ -57,6 +57,12 @@ class Interactions(Estimates):
         """Heads by heads, for an outcome that was measured."""
         names = [str(head) for head in self.heads]
         return pd.DataFrame(self._values(outcome, "interactions").numpy(), index=names, columns=names)
+
+    def plot(self) -> Figure:
+        """The matrix of heads by heads on the verdict gap: `arm_lens.plots.interaction_matrix`."""
+        from arm_lens.plots import interaction_matrix  # plotly is optional
+
+        return interaction_matrix(self)
 
     def __repr__(self) -> str:
         of = f" of {self.criterion!r}" if self.criterion else ""

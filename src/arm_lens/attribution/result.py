@@ -14,7 +14,7 @@ from scipy import stats
 from torch import Tensor
 
 from arm_lens.attribution.outcomes import Outcome
-from arm_lens.display import LINE_WIDTH, card, extremes, frame_table, score_map, small_print
+from arm_lens.display import LINE_WIDTH, Figure, card, extremes, frame_table, score_map, small_print
 from arm_lens.evaluation.statistics import LEVEL
 from arm_lens.evaluation.trust import CAUSAL, STANDS_IN_FOR, trust_notes, with_trust
 from arm_lens.frames import ATTRIBUTIONS, checked
@@ -161,10 +161,20 @@ class Attribution(Estimates):
 
     def _extremes(self) -> tuple[Outcome, pd.DataFrame, list[str]]:
         """The outcome on display, its highest and lowest scores, and how far they can be trusted."""
-        outcome: Outcome = "probability" if "probability" in self.values else self.outcomes[0]
-        frame = self.frame()
+        outcome, frame = self.shown_outcome, self.frame()
         rows = frame[frame["outcome"] == outcome]
         return outcome, extremes(rows, name=outcome), trust_notes(rows)
+
+    @property
+    def shown_outcome(self) -> Outcome:
+        """The outcome on display."""
+        return "probability" if "probability" in self.values else self.outcomes[0]
+
+    def plot(self) -> Figure:
+        """The map of scores on the outcome on display: `arm_lens.plots.attribution_maps`."""
+        from arm_lens.plots import attribution_maps  # plotly is optional
+
+        return attribution_maps(self, outcome=self.shown_outcome)
 
     def __repr__(self) -> str:
         of = f" of {self.criterion!r}" if self.criterion else ""

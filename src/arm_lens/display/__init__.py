@@ -4,6 +4,10 @@ A notebook asks an object for ``_repr_html_``, a terminal for its ``repr``, ``pr
 numbers, texts and tables, so that every other module can use it.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias
+
 from arm_lens.display.maps import score_map, set_map
 from arm_lens.display.notebook import card, code_line, frame_table, small_print
 from arm_lens.display.terminal import LINE_WIDTH, frame_text, text_map
@@ -21,8 +25,14 @@ from arm_lens.display.words import (
     with_values,
 )
 
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+else:
+    Figure: TypeAlias = object  # plotly is optional, and what draws a figure imports it
+
 __all__ = [
     "LINE_WIDTH",
+    "Figure",
     "accuracies",
     "card",
     "code_line",

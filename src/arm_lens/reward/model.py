@@ -25,7 +25,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from arm_lens.display import card, code_line, counted, first_and_last, listed, score_map, set_map, size
+from arm_lens.display import Figure, card, code_line, counted, first_and_last, listed, score_map, set_map, size
 from arm_lens.display.caution import caution
 from arm_lens.engine.language_model import ModelLike
 from arm_lens.engine.model_info import ModelInfo
@@ -394,6 +394,12 @@ class ActivationRewardModel(Weighable, VerdictJudge, AskingJudge):
             selection = Selection(heads, scores, history, trajectory, gates, passes)
         means = HeadMeans(tensors["means"], found.means_count)
         return cls(judge, heads, means, found.injection, selection, found.fit)
+
+    def plot(self) -> Figure:
+        """The map of heads: `arm_lens.plots.selection_probabilities`, or `selected_heads` without a search that had some."""
+        from arm_lens.plots.head_maps import chosen_heads  # plotly is optional
+
+        return chosen_heads(self)
 
     def __repr__(self) -> str:
         name = self.record.criterion or "unnamed criterion"

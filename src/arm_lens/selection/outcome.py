@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from arm_lens.display import card, counted, first_and_last, listed, score_map
+from arm_lens.display import Figure, card, counted, first_and_last, listed, score_map
 from arm_lens.engine.finite import NotFiniteError
 from arm_lens.heads import PROBABILITIES, HeadScores, HeadSet
 
@@ -39,6 +39,12 @@ class Selection:
     def chosen(self) -> HeadSet | Float[Tensor, "layer head"]:
         """What to steer by: the set of heads, or the gates if the search ended in gates."""
         return self.heads if self.gates is None else self.gates
+
+    def plot(self) -> Figure:
+        """The map of heads: `arm_lens.plots.selection_probabilities`, or `selected_heads` if the search had none."""
+        from arm_lens.plots.head_maps import chosen_heads  # plotly is optional
+
+        return chosen_heads(self)
 
     def __repr__(self) -> str:
         reward = first_and_last(self.history, "reward")
