@@ -134,4 +134,5 @@ def test_prompts_too_many_for_the_memory_are_read_again_and_give_the_same(family
         del model.prefill
     for one in found:
         torch.testing.assert_close(one, expected, atol=1e-4, rtol=0)
-    assert replay.nbytes <= budget / 2 and again > 0 and not read
+    shared = sum(segment.nbytes for segment in replay.prefixes.of_batch(0)[:-1])  # which is always stored
+    assert replay.nbytes - shared <= budget / 2 and again > 0 and not read

@@ -118,7 +118,7 @@ class Prefixes:
     def _read_all(self) -> tuple[list[KVSegment], list[KVSegment]]:
         """The shared beginning, and each batch's own segment as far as there is room."""
         own: list[KVSegment] = []
-        room = self._budget - sum(segment.nbytes for segment in self._common_segment())
+        room = self._budget
         for examples in tqdm(self.batches, desc="reading prompts", unit="batch", disable=not self._progress):
             segment = self._segment(examples)
             room -= segment.nbytes
