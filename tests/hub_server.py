@@ -12,10 +12,13 @@ import json
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
+import pytest
 import yaml
+from huggingface_hub import constants
 
 
 class Received(NamedTuple):
@@ -204,3 +207,13 @@ def _handler_of(hub: HubServer) -> type[BaseHTTPRequestHandler]:
             pass
 
     return Handler
+
+
+def pointed_at(monkeypatch: pytest.MonkeyPatch, server: HubServer, cache: Path) -> None:
+    """Have huggingface_hub speak to the server, without a token of the user's, and store downloads in ``cache``."""
+    monkeypatch.setattr(constants, "ENDPOINT", server.url)
+    template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("HF_TOKEN", "")

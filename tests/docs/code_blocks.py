@@ -4,9 +4,9 @@ The blocks of a page are one program. What a reader has before it begins (a mode
 *setup*, a module in `setups` named after the page, with
 
 - ``GIVEN``: the names that blocks use without making them;
-- ``INSTEAD``: texts in blocks that are replaced when they are run, such as the name of a model by a folder with a small one;
 - ``NOT_RUN``: the beginnings of blocks that cannot be run here, each with the reason;
-- ``prepare(names, folder)``: fills the given names and writes the files. A page without it is not run.
+- ``prepare(page)``: fills the given names and writes the files of a `Page`; may give what in the blocks is replaced when
+  they are run, such as the name of a model by a folder with a small one.
 """
 
 from __future__ import annotations
@@ -17,11 +17,15 @@ import importlib
 import inspect
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import reduce
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -168,25 +172,33 @@ def problems_of(blocks: list[Block], given: frozenset[str]) -> list[str]:
     return names.problems
 
 
-class _Instead(ast.NodeTransformer):
-    def __init__(self, texts: Mapping[str, str]) -> None:
-        self.texts = texts
+class Page(ExitStack):
+    """What a setup fills before the code of a page is run: its names, and an empty folder, which is the current one.
 
-    def visit_Constant(self, node: ast.Constant) -> ast.Constant:
-        return (
-            ast.copy_location(ast.Constant(self.texts.get(node.value, node.value)), node)
-            if isinstance(node.value, str)
-            else node
-        )
+    Attributes:
+        names: the namespace of the blocks.
+        folder: where they read and write.
+        cache: what all pages share, such as small models.
+        monkeypatch: undone once the page has been run.
+    """
+
+    def __init__(self, folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__()
+        self.names: dict[str, Any] = {"__name__": "page"}
+        self.folder, self.cache, self.monkeypatch = folder, cache, monkeypatch
 
 
-def run(blocks: list[Block], names: dict[str, Any], instead: Mapping[str, str], not_run: Mapping[str, str]) -> None:
+def run(path: Path, page: Page) -> None:
     """Run the blocks of a page in one namespace; an error's traceback names the page and the line."""
+    setup, blocks = setup_of(path), blocks_of(path)
+    instead: Mapping[str, str] = (setup.prepare(page) if setup else None) or {}
+    not_run: Mapping[str, str] = getattr(setup, "NOT_RUN", {})
     for beginning in not_run:
         assert any(block.text.startswith(beginning) for block in blocks), f"no block begins with {beginning!r}"
     for block in blocks:
         if not block.text.startswith(tuple(not_run)):
-            exec(compile(_Instead(instead).visit(block.tree()), str(block.page), "exec"), names)
+            text = reduce(lambda text, one: text.replace(*one), instead.items(), block.text)
+            exec(compile(replace(block, text=text).tree(), str(path), "exec"), page.names)
 
 
 def pages_with_code() -> Iterator[Path]:

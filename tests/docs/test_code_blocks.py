@@ -1,11 +1,11 @@
-"""Every Python block of README.md and docs/ parses, and names only what exists; `run_pages.py` runs them."""
+"""Every Python block of README.md and docs/ parses, and names only what exists, and runs."""
 
 from __future__ import annotations
 
 import ast
 
 import pytest
-from docs.code_blocks import ROOT, Block, blocks_of, name_of, pages_with_code, problems_of, setup_of
+from docs.code_blocks import ROOT, Block, Page, blocks_of, name_of, pages_with_code, problems_of, run, setup_of
 
 WITH_CODE = list(pages_with_code())
 
@@ -38,3 +38,18 @@ def test_a_setup_belongs_to_a_page_and_gives_only_what_is_used():
         page = names[path.stem]
         used = {node.id for block in blocks_of(page) for node in ast.walk(block.tree()) if isinstance(node, ast.Name)}
         assert set(getattr(setup_of(page), "GIVEN", ())) <= used, path
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """The small random models that all pages share."""
+    return tmp_path_factory.mktemp("models")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # a random model is rightly warned of
+@pytest.mark.parametrize("path", WITH_CODE, ids=name_of)
+def test_the_code_of_a_page_runs(path, cache, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with Page(tmp_path, cache, monkeypatch) as page:
+        run(path, page)

@@ -10,7 +10,7 @@ import warnings
 
 import pytest
 import torch
-from hub_server import HubServer
+from hub_server import HubServer, pointed_at
 from typer.testing import CliRunner
 
 from arm_lens import ActivationRewardModel, GenerativeJudge, HeadSet, LabelledResponse
@@ -27,18 +27,6 @@ EXAMPLES = [
     LabelledResponse(f"the {one}", f"{one} it is", bool(i % 2))
     for i, one in enumerate(["river", "mill", "hotel", "farm"])
 ]
-
-
-def pointed_at(monkeypatch, server, cache):
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "ENDPOINT", server.url)
-    monkeypatch.setattr(
-        constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}"
-    )
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setenv("HF_TOKEN", "")
 
 
 @pytest.fixture

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from arm_lens import ActivationRewardModel, HeadSet, LabelledResponse, load_model, read_preferences
+
+if TYPE_CHECKING:
+    from arm_lens.engine import ModelLike
 
 QWEN, QWEN_7B = "Qwen/Qwen2.5-1.5B-Instruct", "Qwen/Qwen2.5-7B-Instruct"
 CHATML = (
@@ -15,7 +21,7 @@ PAGES = Path(__file__).resolve().parents[3] / "docs"
 
 
 def chat_model(cache: Path, layers: int = 3) -> str:
-    """The folder of a random Llama with a chat template; made once for all pages."""
+    """The folder of a random Llama with a chat template, 4 heads in each layer; made once for all pages."""
     import torch
     import transformers
     from tokenizers import ByteLevelBPETokenizer
@@ -74,12 +80,18 @@ def pairs(path: Path, count: int) -> None:
     path.write_text("\n".join(lines), encoding="utf-8")
 
 
-def saved_judge(folder: Path, model: str) -> None:
-    """A saved reward model with given heads, called polite."""
-    from arm_lens import ActivationRewardModel, Reinforce, load_model, read_preferences
+def examples(folder: Path, count: int, first: int = 0) -> list[LabelledResponse]:
+    """What `labelled` writes, read."""
+    labelled(folder / f"from_{first}.csv", count, first)
+    return read_preferences(folder / f"from_{first}.csv")
 
-    labelled(folder / "for_polite.csv", 8, first=1000)
-    reward = ActivationRewardModel.fit(
-        load_model(model), read_preferences(folder / "for_polite.csv"), criterion="polite", selector=Reinforce(steps=3)
-    )
-    reward.save(folder / "polite")
+
+def reward_model(folder: Path, model: ModelLike, criterion: str = "polite", first: int = 1000) -> ActivationRewardModel:
+    """A reward model with two heads, which are not searched for: in a random model there are none to be found."""
+    heads = HeadSet.of(model.cfg.n_layers, 4, [(0, 1), (2, 3)])
+    return ActivationRewardModel.fit(model, examples(folder, 8, first), criterion=criterion, selector=heads)
+
+
+def saved_judge(folder: Path, model: str) -> None:
+    """A saved reward model in the folder ``polite``."""
+    reward_model(folder, load_model(model)).save(folder / "polite")

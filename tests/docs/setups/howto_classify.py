@@ -5,12 +5,12 @@ from __future__ import annotations
 from docs.setups import _small
 
 
-def prepare(names, folder, cache):
-    """Write the files of the page; gives what stands for the names of models."""
+def prepare(page):
+    """Write the files of the page; give what stands for the names of models."""
     rows = [
         (f"this is day {day} and it is {word}", label)
         for day in range(70)
         for word, label in (("fine", "joy"), ("bad", "anger"))
     ]
-    _small.write_csv(folder / "tweets.csv", "text,label", *rows)
-    return {_small.QWEN: _small.chat_model(cache)}
+    _small.write_csv(page.folder / "tweets.csv", "text,label", *rows)
+    return {_small.QWEN: _small.chat_model(page.cache)}

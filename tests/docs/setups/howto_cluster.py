@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 
-def prepare(names, folder, cache):
-    """Write the files of the page; gives what stands for the names of models."""
+def prepare(page):
+    """Write the files of the page; give what stands for the names of models."""
     return {}

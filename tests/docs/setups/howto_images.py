@@ -7,13 +7,13 @@ import json
 import vision_models
 
 
-def prepare(names, folder, cache):
-    """Write the files of the page; gives what stands for the names of models."""
+def prepare(page):
+    """Write the files of the page; give what stands for the names of models."""
     rows = []
     for number in range(6):
-        vision_models.picture(number).save(folder / f"{number}.png")
+        vision_models.picture(number).save(page.folder / f"{number}.png")
         rows.append({"image": f"{number}.png", "prompt": "What is it?", "response": f"A cat {number}.", "label": True})
         rows.append({"image": f"{number}.png", "prompt": "What is it?", "response": f"Dogs {number}.", "label": False})
-    vision_models.picture(99).save(folder / "cat.png")
-    (folder / "pictures.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    return {"llava-hf/llava-1.5-7b-hf": str(vision_models.save("llava", cache / "random-llava"))}
+    vision_models.picture(99).save(page.folder / "cat.png")
+    (page.folder / "pictures.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return {"llava-hf/llava-1.5-7b-hf": str(vision_models.save("llava", page.cache / "random-llava"))}

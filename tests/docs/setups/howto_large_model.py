@@ -5,10 +5,10 @@ from __future__ import annotations
 from docs.setups import _small
 
 
-def prepare(names, folder, cache):
-    """Write the files of the page; gives what stands for the names of models."""
-    _small.labelled(folder / "few.csv", 12)
-    return {_small.QWEN_7B: _small.chat_model(cache)}
+def prepare(page):
+    """Write the files of the page; give what stands for the names of models."""
+    _small.labelled(page.folder / "few.csv", 12)
+    return {_small.QWEN_7B: _small.chat_model(page.cache)}
 
 
 NOT_RUN = {"from transformers import BitsAndBytesConfig": "needs several GPUs, and bitsandbytes"}

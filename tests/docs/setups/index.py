@@ -5,7 +5,7 @@ from __future__ import annotations
 from docs.setups import _small
 
 
-def prepare(names, folder, cache):
-    """Write the files of the page; gives what stands for the names of models."""
-    _small.pairs(folder / "preferences.jsonl", 12)
-    return {_small.QWEN: _small.chat_model(cache)}
+def prepare(page):
+    """Write the files of the page; give what stands for the names of models."""
+    _small.pairs(page.folder / "preferences.jsonl", 12)
+    return {_small.QWEN: _small.chat_model(page.cache)}
