@@ -21,6 +21,8 @@ from arm_lens.plots.theme import COLUMN, DIVERGING, PAGE, SCREEN, themed
 
 pytestmark = pytest.mark.slow
 
+A_PAGE = 30
+"""Figures that are drawn in one page of the browser, which has only so much time."""
 THEMES = {theme.name: theme for theme in (SCREEN, COLUMN, PAGE)}
 SHOWN = [(name, theme) for theme in THEMES for name in CASES if not (name in PAGE_ONLY and theme == COLUMN.name)]
 every_figure = pytest.mark.parametrize("name, theme", SHOWN, ids=[f"{name} ({theme})" for name, theme in SHOWN])
@@ -37,7 +39,11 @@ def figures() -> dict[str, go.Figure]:
 
 @pytest.fixture(scope="module")
 def page(figures, tmp_path_factory, chromium) -> dict[str, Measured]:
-    return measured(chromium, figures, tmp_path_factory.mktemp("figures"), images=True)
+    found: dict[str, Measured] = {}
+    for start in range(0, len(SHOWN), A_PAGE):
+        some = dict(itertools.islice(figures.items(), start, start + A_PAGE))
+        found |= measured(chromium, some, tmp_path_factory.mktemp("figures"), images=True)
+    return found
 
 
 def test_every_figure_function_has_a_case():
