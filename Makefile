@@ -14,11 +14,13 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -
 OVERLAY := .overlay/transformer-lens-4
 # What some families' processors of images need, in a folder of its own: a torchvision is made for one build of torch.
 VISION := .overlay/vision
+# An environment with the wheel and what that asks for.
+WHEEL := .overlay/wheel
 # What builds the documentation site, and what measures coverage, each in a folder of its own.
 DOCS := .overlay/docs
 COVERAGE := .overlay/coverage
 
-.PHONY: demo real check fast test test-4x test-vision test-vision-3 test-vision-4 lint lock clean
+.PHONY: demo real check fast test test-4x test-vision test-vision-3 test-vision-4 test-wheel lint lock clean
 
 demo: $(VENV)/installed
 	$(BIN)/arm-lens demo --out $(OUT)
@@ -47,6 +49,14 @@ test-vision: test-vision-3 test-vision-4
 
 test-vision-3 test-vision-4: $(VENV)/installed $(OVERLAY) $(VISION)
 	PYTHONPATH=$(if $(filter %-4,$@),$(OVERLAY):)$(VISION) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/vision/test_vision_families.py
+
+# The wheel, built from what is here, in an environment with nothing else.
+test-wheel: $(VENV)/installed
+	rm -rf $(WHEEL)
+	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir $(WHEEL) .
+	$(PYTHON) -m venv $(WHEEL)/venv
+	$(WHEEL)/venv/bin/python -m pip install --quiet --no-compile --constraint requirements.lock "$$(ls $(WHEEL)/*.whl)[figures]"
+	PYTHONPATH=tests OMP_NUM_THREADS=1 $(WHEEL)/venv/bin/python tests/stranger.py
 
 # The whole suite, with the share of lines and branches of arm_lens that it runs; fails below the floor in pyproject.toml.
 coverage: $(VENV)/installed $(COVERAGE)
