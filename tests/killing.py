@@ -9,7 +9,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+
+import psutil
 
 KILLS = int(os.environ.get("ARM_LENS_KILLS", "8"))
 """How often a test kills its process. A release is tested with more."""
@@ -60,17 +62,32 @@ class Victims:
             pass
         return time.monotonic() - started
 
-    def kill_after(self, seconds: float, *arguments: object) -> None:
-        """Kill it after so many seconds, if it is still there."""
-        with self.running(*arguments) as child:
-            time.sleep(seconds)
-            os.kill(child, signal.SIGKILL)
+    def kill_at_random(
+        self, times: int, most: float, *arguments: object, state: Callable[[], object]
+    ) -> Iterator[int]:
+        """Kill it so many times: by turns soon after it has changed something, however long that takes on this machine,
+        and at any moment of its first ``most`` seconds.
 
-    def kill_at_random(self, times: int, most: float, *arguments: object) -> Iterator[int]:
-        """Kill it so many times, each at another moment of its first ``most`` seconds; the number of the kill."""
+        Args:
+            times: How often.
+            most: In seconds.
+            arguments: Of ``victim``.
+            state: What its output is now; where a run ends without a change, it is not waited for.
+
+        Yields:
+            The number of the kill.
+        """
         moments = random.Random(0)
         for number in range(times):
-            self.kill_after(moments.uniform(0.0, most), *arguments)
+            before = state()
+            with self.running(*arguments) as child:
+                if waits := number % 2 == 0:
+                    ends = time.monotonic() + 240.0
+                    while state() == before and psutil.Process(child).status() != psutil.STATUS_ZOMBIE:
+                        assert time.monotonic() < ends, "waited in vain"
+                        time.sleep(0.001)
+                time.sleep(moments.uniform(0.0, most / 10 if waits else most))
+                os.kill(child, signal.SIGKILL)
             yield number
 
     def close(self) -> None:

@@ -180,11 +180,15 @@ def victim(folder, data, out):
 def test_kills_leave_no_trace(folder_of, saved, data, tmp_path):
     whole, out, lengths = tmp_path / "whole.jsonl", tmp_path / "out.jsonl", set()
     victims = Victims(SCORES, str(folder_of("llama")))
+
+    def size():
+        return out.stat().st_size if out.exists() else 0
+
     try:
         outputs = [whole, tmp_path / "again.jsonl"]  # the first takes longer than all after it
         seconds = min([victims.run(str(saved), str(data), str(one)) for one in outputs])
-        for _ in victims.kill_at_random(KILLS, 0.6 * seconds, str(saved), str(data), str(out)):
-            lengths.add(out.stat().st_size if out.exists() else 0)
+        for _ in victims.kill_at_random(KILLS, 0.6 * seconds, str(saved), str(data), str(out), state=size):
+            lengths.add(size())
         victims.run(str(saved), str(data), str(out))
     finally:
         victims.close()

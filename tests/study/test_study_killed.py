@@ -41,10 +41,14 @@ def contents(folder):
 @pytest.mark.slow
 def test_kills_leave_no_trace(folder_of, tmp_path):
     victims, seen = Victims(STUDIES, str(folder_of("llama"))), []
+
+    def parts():
+        return len(list((tmp_path / "killed").rglob("*.parquet")))
+
     try:
         seconds = min([victims.run(str(tmp_path / name)) for name in ("whole", "again")])  # the first takes longer
-        for _ in victims.kill_at_random(KILLS, 0.6 * seconds, str(tmp_path / "killed")):
-            seen.append(len(list((tmp_path / "killed").rglob("*.parquet"))))
+        for _ in victims.kill_at_random(KILLS, 0.6 * seconds, str(tmp_path / "killed"), state=parts):
+            seen.append(parts())
         victims.run(str(tmp_path / "killed"))
     finally:
         victims.close()
