@@ -62,9 +62,7 @@ class Victims:
             pass
         return time.monotonic() - started
 
-    def kill_at_random(
-        self, times: int, most: float, *arguments: object, state: Callable[[], object]
-    ) -> Iterator[int]:
+    def kill_at_random(self, times: int, most: float, *arguments: object, state: Callable[[], object]) -> Iterator[int]:
         """Kill it so many times: by turns soon after it has changed something, however long that takes on this machine,
         and at any moment of its first ``most`` seconds.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import stat
 import subprocess
@@ -79,10 +80,16 @@ def test_importing_it_imports_no_heavy_library(module):
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
 
 
+def processor_seconds():
+    """Of the processes that have ended, which a busy machine does not change."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def test_help_and_version_are_there_at_once():
-    started = time.perf_counter()
+    before = processor_seconds()
     help_, version = arm_lens("--help"), arm_lens("--version")
-    assert time.perf_counter() - started < 3, "two commands"
+    assert processor_seconds() - before < 3, "two commands"
     assert all(name in help_.stdout for name in ("demo", "fit", "score", "evaluate", "benchmark"))
     assert version.stdout.startswith("arm-lens ") and version.returncode == 0
 
