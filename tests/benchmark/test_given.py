@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from typer.testing import CliRunner
 
 from arm_lens import ActivationRewardModel, PreferencePair, write_preferences
-from arm_lens.benchmark import BenchmarkResults, controls_of, judge_preferences
+from arm_lens.benchmark import DEMONSTRATION_IMAGES, BenchmarkResults, controls_of, judge_preferences, read_config
 from arm_lens.cli import app, main
 from arm_lens.judge_model import labelled_responses, preference_pairs
 from arm_lens.judges.controls import ConstantJudge, LengthJudge
@@ -159,12 +161,28 @@ def test_evaluate_writes_results_and_a_page(files, fitted, tmp_path):
 
 def test_the_demo_command_writes_what_it_promises(tmp_path, monkeypatch):
     monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")  # else two processes would import everything for one reward model
-    said = invoke("demo", "--out", tmp_path, "--seeds", "1", "--test-items", "20", "--criterion", "list")
+    out, asked = tmp_path / "out", ("--seeds", "1", "--test-items", "20", "--criterion", "list")
+    said = invoke("demo", "--out", out, *asked)
     assert "zero_shot" in said and "list" in said
-    rows = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["rows"]
+    rows = json.loads((out / "results.json").read_text(encoding="utf-8"))["rows"]
     assert {row["n"] for row in rows} == {20} and {row["subset"] for row in rows} == {"list"}
-    assert ActivationRewardModel.load(tmp_path / "reward_models" / "list-0").heads
-    assert "arm-lens demo" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert ActivationRewardModel.load(out / "reward_models" / "list-0").heads
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "arm-lens demo" in page and "pictures/report.html" not in page and not (out / "pictures").exists()
+
+    quick = read_config(DEMONSTRATION_IMAGES).model_dump(exclude_unset=True) | {"n_examples": [8], "readings": 4}
+    quick["judges"] = ["zero_shot", {"judge": "arm_reinforce", "selector": {"kind": "reinforce", "steps": 5}}]
+    quick["studies"][0]["criteria"] = ["polite"]
+    (tmp_path / "quick.yaml").write_text(yaml.safe_dump(quick), encoding="utf-8")
+    monkeypatch.setattr("arm_lens.benchmark.DEMONSTRATION_IMAGES", tmp_path / "quick.yaml")
+    parts = {path: path.stat().st_mtime_ns for path in (out / "parts").iterdir()}
+    said = invoke("demo", "--out", out, *asked, "--pictures")  # the texts are there already
+    assert "polite" in said and "list" in said
+    assert parts == {path: path.stat().st_mtime_ns for path in (out / "parts").iterdir()}
+    rows = json.loads((out / "pictures" / "results.json").read_text(encoding="utf-8"))["rows"]
+    assert {row["n"] for row in rows} == {20} and {row["subset"] for row in rows} == {"polite"}
+    (link,) = re.findall(r'href="(pictures/[^"]+)"', (out / "report.html").read_text(encoding="utf-8"))
+    assert "arm_lens image judge" in (out / link).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

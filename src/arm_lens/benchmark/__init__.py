@@ -5,9 +5,9 @@
     results.tables.summary  # accuracy of every judge with its interval, a DataFrame
 
 ``arm-lens benchmark demo`` runs the configuration at `DEMO`, ``arm-lens benchmark images`` the one at `IMAGES`,
-``arm-lens benchmark real`` the one at `REAL` on the model that `real_model` downloads, ``arm-lens demo`` the one at
-`DEMONSTRATION`. Judges that are there already are set beside each other by `judge_preferences`. Pages and figures are made
-from results by `arm_lens.reports`.
+``arm-lens benchmark real`` the one at `REAL` on the model that `real_model` downloads, ``arm-lens demo`` those at
+`DEMONSTRATION` and `DEMONSTRATION_IMAGES`. Judges that are there already are set beside each other by
+`judge_preferences`. Pages and figures are made from results by `arm_lens.reports`.
 """
 
 from pathlib import Path
@@ -35,6 +35,8 @@ IMAGES = Path(__file__).with_name("images.yaml")
 """The configuration of the benchmark on pictures, of the bundled judge that sees."""
 DEMONSTRATION = Path(__file__).with_name("demonstration.yaml")
 """The configuration of the demonstration: a reward model for each criterion of the bundled model, beside its controls."""
+DEMONSTRATION_IMAGES = Path(__file__).with_name("demonstration_images.yaml")
+"""The same of the bundled judge that sees, on pictures."""
 REAL_FULL = Path(__file__).with_name("real_full.yaml")
 """The configuration of the benchmark that answers more questions about the same model, and takes hours."""
 REAL = Path(__file__).with_name("real.yaml")
@@ -44,6 +46,7 @@ REAL = Path(__file__).with_name("real.yaml")
 __all__ = [
     "DEMO",
     "DEMONSTRATION",
+    "DEMONSTRATION_IMAGES",
     "IMAGES",
     "JUDGES",
     "REAL",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -79,13 +80,17 @@ def demo(
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds, each with examples of its own.")] = 3,
     test_items: Annotated[int, typer.Option(min=20, help="Held-out items per criterion.")] = 400,
     criterion: Annotated[list[str], typer.Option(help="Only these criteria. Repeatable.")] = [],  # noqa: B006
+    pictures: Annotated[
+        bool | None,
+        typer.Option(help="Judge pictures too, in OUT/pictures; by default unless --criterion is given."),
+    ] = None,
     force: Force = False,
 ) -> None:
-    """Fit and judge every criterion of the bundled model; write results.json, report.html and the reward models.
+    """Fit and judge every criterion of the bundled models; write results.json, report.html and the reward models.
 
     Called again with the same folder, an interrupted run continues where it stopped.
     """
-    from arm_lens.benchmark import DEMONSTRATION, BenchmarkConfig, read_config, run_benchmark
+    from arm_lens.benchmark import DEMONSTRATION, DEMONSTRATION_IMAGES, BenchmarkConfig, read_config, run_benchmark
     from arm_lens.judge_model import CRITERIA
 
     _writable(out)
@@ -95,10 +100,24 @@ def demo(
     values |= {"samples": seeds, "test_items": test_items}
     for study in values["studies"]:
         study.update({"criteria": criterion} if criterion else {})
+    if pictures is None:
+        pictures = not criterion
+        if pictures and find_spec("PIL") is None:
+            say("No pictures: ", "they need Pillow, pip install 'arm-lens[vision]'", to=errors)
+            pictures = False
+    runs = {out: BenchmarkConfig.model_validate(values)}
+    if pictures:
+        config = read_config(DEMONSTRATION_IMAGES)
+        runs[out / "pictures"] = config.model_copy(update={"test_items": min(test_items, config.test_items)})
+    found = {}
     with resumable(out):
-        results = run_benchmark(BenchmarkConfig.model_validate(values), out, force=force, command="arm-lens demo")
-    finish(results, out, show_subsets)
-    _end(results)
+        for folder, config in runs.items():
+            found[folder] = run_benchmark(config, folder, force=force, command="arm-lens demo")
+    others = {"Pictures, judged by a model that sees": "pictures/report.html"} if pictures else {}
+    for folder, results in reversed(found.items()):
+        finish(results, folder, show_subsets, others if folder == out else {})
+    for results in found.values():
+        _end(results)
 
 
 @app.command()

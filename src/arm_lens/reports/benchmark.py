@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -58,7 +59,7 @@ FACTS = {
 Record = dict[str, Any]
 
 
-def write_report(results: BenchmarkResults, out: str | Path) -> Path:
+def write_report(results: BenchmarkResults, out: str | Path, *, others: Mapping[str, str] = {}) -> Path:
     """Write the page of a run, ``report.html``, to a folder; the same results make the same bytes.
 
     Args:
@@ -66,6 +67,7 @@ def write_report(results: BenchmarkResults, out: str | Path) -> Path:
             command, notes, benchmarks (what each tests, by name), subsets (the criterion of each in words, by name),
             judge_names (labels by judge).
         out: the folder; made if it is missing.
+        others: pages to link to, by their titles: paths from the folder.
 
     Returns:
         The path of the page.
@@ -86,6 +88,7 @@ def write_report(results: BenchmarkResults, out: str | Path) -> Path:
         "meta": meta,
         "title": meta.get("title") or "Few-shot judges, side by side",
         "facts": facts(meta, FACTS),
+        "others": {title: quote(path) for title, path in others.items()},
         "lead": lead if bool((main["judge"] == lead).any()) else None,
         "styles": styles,
         "sections": sections,
