@@ -16,6 +16,12 @@ OVERLAY := .overlay/transformer-lens-4
 VISION := .overlay/vision
 # An environment with the wheel and what that asks for.
 WHEEL := .overlay/wheel
+# What runs on the lowest versions, too: reading, judging, pages.
+LOWEST_TESTS := tests/preferences tests/judges tests/reports
+# What writes the locks.
+LOCK := .overlay/lock
+COMPILE = UV_FIND_LINKS="$${PIP_FIND_LINKS:-https://download.pytorch.org/whl/cpu/torch/}" $(LOCK)/bin/uv pip compile --quiet \
+	--python $(PYTHON) --constraint $(LOCK)/pins --custom-compile-command "make lock" --extra all --group test pyproject.toml
 # What builds the documentation site, and what measures coverage, each in a folder of its own.
 DOCS := .overlay/docs
 COVERAGE := .overlay/coverage
@@ -50,13 +56,16 @@ test-vision: test-vision-3 test-vision-4
 test-vision-3 test-vision-4: $(VENV)/installed $(OVERLAY) $(VISION)
 	PYTHONPATH=$(if $(filter %-4,$@),$(OVERLAY):)$(VISION) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/vision/test_vision_families.py
 
-# The wheel, built from what is here, in an environment with nothing else.
+# The wheel, built from what is here, in an environment with nothing else but the lowest versions that it allows; then fast
+# tests with all extras.
 test-wheel: $(VENV)/installed
 	rm -rf $(WHEEL)
 	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir $(WHEEL) .
 	$(PYTHON) -m venv $(WHEEL)/venv
-	$(WHEEL)/venv/bin/python -m pip install --quiet --no-compile --constraint requirements.lock "$$(ls $(WHEEL)/*.whl)[figures]"
+	$(WHEEL)/venv/bin/python -m pip install --quiet --no-compile --constraint requirements-lowest.lock "$$(ls $(WHEEL)/*.whl)[figures]"
 	PYTHONPATH=tests OMP_NUM_THREADS=1 $(WHEEL)/venv/bin/python tests/stranger.py
+	$(WHEEL)/venv/bin/python -m pip install --quiet --no-compile --requirement requirements-lowest.lock
+	OMP_NUM_THREADS=1 $(WHEEL)/venv/bin/python -m pytest -q -m "not slow and not browser and not notebook and not real" $(LOWEST_TESTS)
 
 # The whole suite, with the share of lines and branches of arm_lens that it runs; fails below the floor in pyproject.toml.
 coverage: $(VENV)/installed $(COVERAGE)
@@ -85,6 +94,10 @@ $(OVERLAY): | $(VENV)/installed
 $(VISION): | $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --no-compile --no-deps --target $@ torchvision==0.28.0 num2words docopt
 
+$(LOCK):
+	$(PYTHON) -m pip install --quiet --target $@ uv
+	printf 'torch==2.13.0+cpu\ntransformer-lens<4\n' >$@/pins
+
 $(DOCS): pyproject.toml | $(VENV)/installed
 	$(BIN)/python -m pip install --quiet 'pip>=25.1'
 	$(BIN)/python -m pip install --quiet --no-compile --upgrade --target $@ --constraint requirements.lock --group docs
@@ -95,11 +108,13 @@ $(COVERAGE): | $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --no-compile --no-deps --target $@ --group coverage
 
 # After changing dependencies: install what pyproject.toml asks for, then write down what that gave.
-lock:
-	$(BIN)/python -m pip install --quiet 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet torch==2.13.0 'transformer-lens>=3.9,<4' --editable '.[all]' --group test --group lint hatchling
-	{ echo "# Exact versions, written by make lock."; \
-	  $(BIN)/python -m pip freeze --exclude-editable | sed "s/+cpu//"; } > requirements.lock
+# Exact versions, by uv: those there are stay unless UPGRADE=--upgrade, or --upgrade-package NAME. The second file has the lowest
+# versions of all that arm_lens asks for itself. With torch's CPU build, or neither file would do on a machine without CUDA.
+lock: $(LOCK)
+	for file in requirements.lock requirements-lowest.lock; do sed -i 's/^\(torch==[0-9.]*\)$$/\1+cpu/' $$file; done
+	$(COMPILE) --group lint --group build $(UPGRADE) --output-file requirements.lock
+	$(COMPILE) --resolution lowest-direct $(UPGRADE) --output-file requirements-lowest.lock
+	sed -i 's/+cpu$$//' requirements.lock requirements-lowest.lock
 
 clean:
 	rm -rf $(VENV) .overlay demo real site coverage

@@ -6,10 +6,15 @@ import re
 import tomllib
 from pathlib import Path
 
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
 from public_names import listed_problems, problems
 
 ROOT = Path(__file__).resolve().parents[1]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+DECLARED = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PROJECT = DECLARED["project"]
 
 
 def text(name):
@@ -19,6 +24,30 @@ def text(name):
 def test_pre_commit_runs_the_locked_ruff():
     [locked] = re.findall(r"^ruff==(\S+)$", text("requirements.lock"), re.MULTILINE)
     assert f"rev: v{locked}\n" in text(".pre-commit-config.yaml")
+
+
+@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-lowest.lock"])
+def test_the_locks_have_what_the_project_asks_for(lock):
+    locked = {
+        canonicalize_name(name): version for name, version in re.findall(r"^([\w.-]+)==([^\s;]+)", text(lock), re.M)
+    }
+    extras = [one for name, those in PROJECT["optional-dependencies"].items() if name != "vision" for one in those]
+    wanted = [Requirement(one) for one in [*PROJECT["dependencies"], *extras, *DECLARED["dependency-groups"]["test"]]]
+    wrong = [
+        str(one) for one in wanted
+        if one.name != "arm-lens" and not one.specifier.contains(locked.get(canonicalize_name(one.name), "0"))
+    ]  # fmt: skip
+    assert len(wanted) > 40 and wrong == []
+
+
+def test_the_lowest_versions_are_those_that_are_declared():
+    locked = dict(re.findall(r"^([\w.-]+)==([^\s;]+)", text("requirements-lowest.lock"), re.M))
+    declared = {one.name: min(s.version for s in one.specifier) for one in map(Requirement, PROJECT["dependencies"])}
+    low = [
+        name for name, version in declared.items() if Version(locked[name]).release[:2] == Version(version).release[:2]
+    ]
+    others = {"filelock", "psutil", "pyarrow", "tokenizers", "torch"}  # higher, for others ask for more
+    assert set(declared) - set(low) <= others
 
 
 def test_the_citation_and_the_change_log_know_the_version():
