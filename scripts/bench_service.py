@@ -2,10 +2,10 @@
 
     python scripts/bench_service.py --clients 200 --seconds 60
 
-``arm-lens serve`` runs in a process of its own, with four reward models on the bundled judge model. Every answer is compared
-with the reward model's own score of the same text, computed here beforehand. One client alone is measured before and after
-the many, in the same run, because the machine's speed changes. At the end the service gets SIGTERM while all clients
-send; the answers that clients have then must be as many as the service says it gave.
+``arm-lens serve`` runs in a process of its own, with four reward models on the bundled judge model, or on another. Every
+answer is compared with the reward model's own score of the same text, computed here beforehand. One client alone is measured
+before and after the many, in the same run, because the machine's speed changes. At the end the service gets SIGTERM while all
+clients send; the answers that clients have then must be as many as the service says it gave.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from arm_lens import ActivationRewardModel, HeadSet, load_model
+from arm_lens.engine.language_model import language_model
 from arm_lens.judge_model import CRITERIA, labelled_responses
 from arm_lens.judges.base import ScoreKind, of_kind
 from arm_lens.judges.options import ReadingOptions
@@ -202,15 +205,16 @@ async def load(
     return tally
 
 
-def made_reward_models(folder: Path) -> dict[str, ActivationRewardModel]:
-    """Reward models of several criteria on the bundled model, saved in a folder each."""
-    model = load_model()
+def made_reward_models(folder: Path, name: str = "") -> dict[str, ActivationRewardModel]:
+    """Reward models of several criteria on the bundled model or another, saved in a folder each."""
+    model = language_model(load_model(name, dtype=torch.float32) if name else load_model())
     found = {}
     for criterion, heads in zip(CRITERIA, HEADS, strict=False):
         examples = labelled_responses(criterion, 12, split="train", seed=0)
         found[criterion] = ActivationRewardModel.fit(
-            model, examples, selector=HeadSet.of(6, 8, heads), reading=ReadingOptions(readings=4, demonstrations=4)
-        )
+            model, examples, selector=HeadSet.of(model.n_layers, model.n_heads, heads),
+            reading=ReadingOptions(readings=4, demonstrations=4),
+        )  # fmt: skip
         found[criterion].save(folder / criterion)
     return found
 
@@ -240,6 +244,9 @@ async def stopped_under_load(
 def main() -> None:
     """Run the benchmark; exit with 1 if an answer is lost or wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--model", default="", help="hub name, folder or GGUF file, in float32; by default the bundled model"
+    )
     parser.add_argument("--clients", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--texts", type=int, default=128)
@@ -247,7 +254,7 @@ def main() -> None:
     parser.add_argument("--max-batch", default="128")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        reward_models = made_reward_models(Path(folder))
+        reward_models = made_reward_models(Path(folder), options.model)
         texts = Texts.of(reward_models, options.texts)
         flags = ["--max-wait-ms", options.max_wait_ms, "--max-batch", options.max_batch]
         with Served(*(f"{folder}/{name}" for name in reward_models), *flags) as service:

@@ -108,7 +108,9 @@ def demo(
     runs = {out: BenchmarkConfig.model_validate(values)}
     if pictures:
         config = read_config(DEMONSTRATION_IMAGES)
-        runs[out / "pictures"] = config.model_copy(update={"test_items": min(test_items, config.test_items)})
+        runs[out / "pictures"] = config.model_copy(
+            update={"test_items": min(test_items, config.test_items or test_items)}
+        )
     found = {}
     with resumable(out):
         for folder, config in runs.items():
