@@ -47,6 +47,7 @@ OPTIONS = {
     "arm_reinforce_denoised": {"selector": {"steps": 20}},
     "arm_reinforce_add": {"selector": {"steps": 20}},
     "arm_random_heads": {"selector": {"like": SEARCH}},
+    "arm_published": {"selector": {"steps": 20}},
     "arm_greedy": {"selector": {"max_heads": 2}},
     "arm_soft_gate": {"selector": {"steps": 3}},
     "arm_hard_concrete": {"selector": {"steps": 3}},
