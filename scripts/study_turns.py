@@ -56,6 +56,9 @@ AT_A_TIME = 10
 ALONE = 600
 """With more tokens before it than this, a tweet is judged and stored alone, which takes less memory."""
 
+LONG = 1024
+"""After more tokens than this fewer tweets may be judged, since time grows faster than the number of tokens."""
+
 
 def tweets(data: Path, part: str) -> list[LabelledResponse]:
     """Tweets of joy (the label is true) and anger, as responses to the request."""
@@ -165,6 +168,9 @@ def main() -> None:
     """Command line."""
     parser = arguments(__doc__)
     parser.add_argument("--turns", type=int, nargs="*", default=list(TURNS))
+    parser.add_argument(
+        "--long-held-out", type=int, default=100, help=f"tweets to judge after more than {LONG:,} tokens"
+    )
     parser.add_argument("--tokens", type=int, nargs="*", default=list(TOKENS))
     options = parser.parse_args()
     model, train, many, meta = material(options)
@@ -179,7 +185,8 @@ def main() -> None:
         for condition in conditions:
             [(kind, size)] = condition.items()
             at_a_time = 1 if kind == "tokens" and size > ALONE else AT_A_TIME
-            for start in tqdm(range(0, len(many), at_a_time), desc=f"fit {draw}, {size} {kind}"):
+            n = options.long_held_out if kind == "tokens" and size > LONG else len(many)
+            for start in tqdm(range(0, min(n, len(many)), at_a_time), desc=f"fit {draw}, {size} {kind}"):
                 some = many[start : start + at_a_time]
 
                 def judged(some: list[Any] = some, kind: str = kind, size: int = size, judges: Any = judges,
@@ -200,8 +207,9 @@ def main() -> None:
                 found.setdefault((kind, size), []).extend(part["used"])
     for (kind, size, name), draws in ((key, value) for key, value in found.items() if len(key) == 3):
         table = np.array([draws[draw] for draw in sorted(draws)])
-        row = {"kind": kind, "size": size, "tokens": float(np.mean(found[kind, size])), "judge": name, "n": len(labels)}
-        for measure, estimate in estimates(table, labels).items():
+        n = table.shape[1]
+        row = {"kind": kind, "size": size, "tokens": float(np.mean(found[kind, size])), "judge": name, "n": n}
+        for measure, estimate in estimates(table, labels[:n]).items():
             row |= estimate.columns(measure)
         rows.append(row)
     table = pd.DataFrame(rows)
