@@ -56,7 +56,7 @@ AT_A_TIME = 10
 ALONE = 600
 """With more tokens before it than this, a tweet is judged and stored alone, which takes less memory."""
 
-LONG = 1024
+LONG = 2048
 """After more tokens than this fewer tweets may be judged, since time grows faster than the number of tokens."""
 
 
