@@ -217,13 +217,16 @@ def main() -> None:
     meta["draws"] = options.draws
     write_text(options.out / "study_turns.json", json.dumps({"meta": meta, "rows": rows}, indent=1) + "\n")
     long = by_measure(table)
+    beside = {name: 0.92 + 0.08 * number for number, name in enumerate(dict.fromkeys(table["judge"]))}
+    long["size"] *= long["judge"].map(beside)  # so that no interval hides another
     figure = px.line(
         long[long["kind"] == "tokens"], x="size", y="value", error_y="up", error_y_minus="down", color="judge",
         facet_col="measure", markers=True, log_x=True, template="plotly_white",
         labels={"size": "tokens of earlier turns", "value": "held-out tweets", "judge": ""},
     )  # fmt: skip
     figure.add_hline(0.5, line_dash="dot")
-    figure.update_xaxes(tickvals=options.tokens, ticktext=[f"{one:,}" for one in options.tokens])
+    figure.update_layout(legend={"orientation": "h", "y": 1.12})
+    figure.update_xaxes(tickvals=options.tokens, ticktext=[f"{one:,}" for one in options.tokens], tickangle=0)
     figure.for_each_annotation(lambda one: one.update(text=one.text.removeprefix("measure=")))
     save_figure(figure, options.out / "study_turns.png")
 
