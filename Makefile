@@ -107,14 +107,14 @@ $(COVERAGE): | $(VENV)/installed
 	$(BIN)/python -m pip install --quiet 'pip>=25.1'
 	$(BIN)/python -m pip install --quiet --no-compile --no-deps --target $@ --group coverage
 
-# After changing dependencies: install what pyproject.toml asks for, then write down what that gave.
-# Exact versions, by uv: those there are stay unless UPGRADE=--upgrade, or --upgrade-package NAME. The second file has the lowest
-# versions of all that arm_lens asks for itself. With torch's CPU build, or neither file would do on a machine without CUDA.
+# After changing dependencies: exact versions, by uv. Those there are stay unless UPGRADE=--upgrade, or --upgrade-package=NAME. The
+# second file has the lowest versions of all that arm_lens asks for itself. Resolved with torch's build for CPUs, whose mark is
+# taken off: that of PyPI would bring CUDA to every machine.
 lock: $(LOCK)
-	for file in requirements.lock requirements-lowest.lock; do sed -i 's/^\(torch==[0-9.]*\)$$/\1+cpu/' $$file; done
-	$(COMPILE) --group lint --group build $(UPGRADE) --output-file requirements.lock
-	$(COMPILE) --resolution lowest-direct $(UPGRADE) --output-file requirements-lowest.lock
-	sed -i 's/+cpu$$//' requirements.lock requirements-lowest.lock
+	for name in requirements requirements-lowest; do sed 's/^torch==[0-9.]*$$/&+cpu/' $$name.lock >$(LOCK)/$$name.txt; done
+	$(COMPILE) --group lint --group build $(UPGRADE) --output-file $(LOCK)/requirements.txt
+	$(COMPILE) --resolution lowest-direct $(UPGRADE) --output-file $(LOCK)/requirements-lowest.txt
+	for name in requirements requirements-lowest; do sed 's/+cpu$$//' $(LOCK)/$$name.txt >$$name.lock; done
 
 clean:
 	rm -rf $(VENV) .overlay demo real site coverage

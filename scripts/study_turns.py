@@ -168,9 +168,7 @@ def main() -> None:
     """Command line."""
     parser = arguments(__doc__)
     parser.add_argument("--turns", type=int, nargs="*", default=list(TURNS))
-    parser.add_argument(
-        "--long-held-out", type=int, default=100, help=f"tweets to judge after more than {LONG:,} tokens"
-    )
+    parser.add_argument("--long-held-out", type=int, help=f"tweets after more than {LONG:,} tokens; by default all")
     parser.add_argument("--tokens", type=int, nargs="*", default=list(TOKENS))
     options = parser.parse_args()
     model, train, many, meta = material(options)
@@ -185,9 +183,9 @@ def main() -> None:
         for condition in conditions:
             [(kind, size)] = condition.items()
             at_a_time = 1 if kind == "tokens" and size > ALONE else AT_A_TIME
-            n = options.long_held_out if kind == "tokens" and size > LONG else len(many)
-            for start in tqdm(range(0, min(n, len(many)), at_a_time), desc=f"fit {draw}, {size} {kind}"):
-                some = many[start : start + at_a_time]
+            these = many[: options.long_held_out] if kind == "tokens" and size > LONG else many
+            for start in tqdm(range(0, len(these), at_a_time), desc=f"fit {draw}, {size} {kind}"):
+                some = these[start : start + at_a_time]
 
                 def judged(some: list[Any] = some, kind: str = kind, size: int = size, judges: Any = judges,
                            pool: Any = pool) -> dict[str, Any]:  # fmt: skip

@@ -185,6 +185,12 @@ def test_the_demo_command_writes_what_it_promises(tmp_path, monkeypatch):
     assert "arm_lens image judge" in (out / link).read_text(encoding="utf-8")
 
 
+def test_pictures_without_pillow_are_refused_before_anything_runs(tmp_path, monkeypatch):
+    monkeypatch.setattr("arm_lens.cli.commands.find_spec", lambda name: None)
+    found = CliRunner().invoke(app, ["demo", "--out", str(tmp_path / "out"), "--pictures"])
+    assert found.exit_code == 2 and "Pillow" in found.output and not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [

@@ -92,6 +92,7 @@ def demo(
     """
     from arm_lens.benchmark import DEMONSTRATION, DEMONSTRATION_IMAGES, BenchmarkConfig, read_config, run_benchmark
     from arm_lens.judge_model import CRITERIA
+    from arm_lens.reports import write_report
 
     _writable(out)
     if unknown := [one for one in criterion if one not in CRITERIA]:
@@ -100,26 +101,24 @@ def demo(
     values |= {"samples": seeds, "test_items": test_items}
     for study in values["studies"]:
         study.update({"criteria": criterion} if criterion else {})
-    if pictures is None:
-        pictures = not criterion
-        if pictures and find_spec("PIL") is None:
-            say("No pictures: ", "they need Pillow, pip install 'arm-lens[vision]'", to=errors)
-            pictures = False
-    runs = {out: BenchmarkConfig.model_validate(values)}
-    if pictures:
-        config = read_config(DEMONSTRATION_IMAGES)
-        runs[out / "pictures"] = config.model_copy(
-            update={"test_items": min(test_items, config.test_items or test_items)}
-        )
-    found = {}
+    wanted = not criterion if pictures is None else pictures
+    if wanted and find_spec("PIL") is None:
+        if pictures:
+            raise typer.BadParameter("--pictures needs Pillow: pip install 'arm-lens[vision]'")
+        say("No pictures: ", "they need Pillow, pip install 'arm-lens[vision]'", to=errors)
+        wanted = False
     with resumable(out):
-        for folder, config in runs.items():
-            found[folder] = run_benchmark(config, folder, force=force, command="arm-lens demo")
-    others = {"Pictures, judged by a model that sees": "pictures/report.html"} if pictures else {}
-    for folder, results in reversed(found.items()):
-        finish(results, folder, show_subsets, others if folder == out else {})
-    for results in found.values():
-        _end(results)
+        results = run_benchmark(BenchmarkConfig.model_validate(values), out, force=force, command="arm-lens demo")
+    finish(results, out, show_subsets)
+    _end(results)
+    if wanted:
+        config = read_config(DEMONSTRATION_IMAGES)
+        config = config.model_copy(update={"test_items": min(test_items, config.test_items or test_items)})
+        with resumable(out):
+            seen = run_benchmark(config, out / "pictures", force=force, command="arm-lens demo")
+        finish(seen, out / "pictures", show_subsets)
+        write_report(results, out, others={"Pictures, judged by a model that sees": "pictures/report.html"})
+        _end(seen)
 
 
 @app.command()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,16 +48,11 @@ def resumable(where: Path) -> Iterator[None]:
         raise
 
 
-def finish(
-    results: BenchmarkResults, out: Path, show: Callable[[BenchmarkResults], None], others: Mapping[str, str] = {}
-) -> None:
-    """Write the page; print results (``show``), the failure signs and where the page is, if anybody still listens.
-
-    ``others`` are pages that it names, as `write_report` takes them.
-    """
+def finish(results: BenchmarkResults, out: Path, show: Callable[[BenchmarkResults], None]) -> None:
+    """Write the page; print results (``show``), the failure signs and where the page is, if anybody still listens."""
     from arm_lens.reports import write_report
 
-    page = write_report(results, out, others=others)
+    page = write_report(results, out)
     show(results)
     for check in results.checks:
         for line in check.found:
