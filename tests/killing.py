@@ -68,7 +68,7 @@ class Victims:
 
         Args:
             times: How often.
-            most: In seconds.
+            most: In seconds. Where a run ends, a share of how long one takes here: `run` says it.
             arguments: Of ``victim``.
             state: What its output is now; where a run ends without a change, it is not waited for.
 

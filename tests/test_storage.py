@@ -344,14 +344,14 @@ def victim(path, pieces):
 @pytest.mark.slow
 def test_a_file_that_grows_goes_on_after_every_kill_and_is_the_same_in_the_end(victims, tmp_path):
     source = victims(GROWS)
-    path, pieces = tmp_path / "out.jsonl", 60
-    source.run(str(tmp_path / "whole.jsonl"), pieces)
+    path, pieces = tmp_path / "out.jsonl", 200
+    seconds = min([source.run(str(tmp_path / name), pieces) for name in ("whole.jsonl", "again.jsonl")])
     lengths = []
 
     def size():
         return path.stat().st_size if path.exists() else 0
 
-    for _ in source.kill_at_random(25, 0.08, str(path), pieces, state=size):
+    for _ in source.kill_at_random(25, 0.1 * seconds, str(path), pieces, state=size):
         lengths.append(size())
     assert len(set(lengths)) > 3, "the kills came too early or too late to tell anything"
     source.run(str(path), pieces)

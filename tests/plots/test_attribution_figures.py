@@ -488,7 +488,8 @@ def test_a_set_as_it_was_chosen_is_a_symbol_with_its_interval_and_no_tick():
 
 def test_numbers_have_a_true_minus_and_no_sign_at_zero():
     assert [compact(value, 2) for value in (-0.123, -0.001, 0.5, 1.5)] == ["−0.12", "0.00", "0.50", "1.50"]
-    assert [compact(value, 2, short=True) for value in (-0.123, 0.5, 10.5)] == ["−.12", ".50", "10.50"]
+    shortened = [compact(value, 2, short=True) for value in (-0.123, -0.001, 0.5, 0.996, -1, 10.5)]
+    assert shortened == ["−.12", ".00", ".50", "1.0", "−1.0", "10.5"]
     assert [signed(value, digits=2) for value in (-0.123, -0.001, 0.5)] == ["−0.12", "0.00", "+0.50"]
     assert [digits_for(span) for span in (0.002, 0.03, 0.4, 2.0, 15.0)] == [4, 3, 2, 2, 1]
 

@@ -199,7 +199,7 @@ def test_one_subset_needs_no_table():
 )
 def test_printed_cells_do_not_round_to_certainty(value, text):
     assert ACCURACY.text(value) == text
-    assert ACCURACY.text(value, short=True) == (text if value == 1 else text.replace("0.", ".", 1))
+    assert ACCURACY.text(value, short=True) == ("1.0" if value == 1 else text.replace("0.", ".", 1))
 
 
 def test_headings_are_slanted_only_where_a_word_does_not_fit():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import itertools
 import json
 import os
@@ -25,10 +26,9 @@ class Browser:
         self._profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
 
         def connect() -> None:  # Chromium reads commands from 3 and answers at 4
-            os.dup2(theirs_in, 30)
-            os.dup2(theirs_out, 31)
-            os.dup2(30, 3)
-            os.dup2(31, 4)
+            reads, writes = (fcntl.fcntl(one, fcntl.F_DUPFD, 5) for one in (theirs_in, theirs_out))  # free ones
+            os.dup2(reads, 3)
+            os.dup2(writes, 4)
 
         flags = "--headless --no-sandbox --disable-gpu --hide-scrollbars --remote-debugging-pipe"
         self._process = subprocess.Popen(

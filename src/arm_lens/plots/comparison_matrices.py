@@ -127,7 +127,7 @@ def agreement_matrix(
     every = " for every criterion" if len(criteria) > 1 and not (table["criterion"] == POOLED).any() else ""
     count = span_text(table["n"][table["criterion"].isin(criteria)])
     what = f"{which}: Spearman correlation over {count} heads of scores on {outcome_name(outcome)}."
-    return caption(figure, [what, line, f"Bold: the interval excludes zero{every}."])
+    return caption(figure, [what, line, layout.marks(every=every)])
 
 
 def correlation_matrix(rank_correlation: pd.DataFrame) -> go.Figure:
@@ -141,7 +141,7 @@ def correlation_matrix(rank_correlation: pd.DataFrame) -> go.Figure:
         [_correlations(rank_correlation, {name: name for name in names})], names, names, CORRELATION
     )
     what = f"Spearman correlation of scores over {span_text(rank_correlation['n'])} heads."
-    return caption(figure, [what, layout.marks])
+    return caption(figure, [what, layout.marks()])
 
 
 def overlap_matrix(
@@ -230,7 +230,7 @@ def transfer_matrix(transfer: pd.DataFrame, *, controls: Sequence[str] = ("rando
         f"Accuracy for the criterion of the column with the heads of the row{means}, on {span_text(table['n'])} items."
     )
     colors = "Blue: above chance, 0.5; brown: below."
-    return caption(figure, [what, "Framed: own heads.", colors, "Bold: the interval excludes 0.5."])
+    return caption(figure, [what, "Framed: own heads.", colors, layout.marks("0.5")])
 
 
 def mean_cosines(cosines: pd.DataFrame) -> go.Figure:
@@ -294,7 +294,7 @@ def head_matrix(
     name = measure_name(str(table["measure"].iloc[0]))
     which = f"The {top} largest heads of each criterion." if heads is None and top > 1 else ""
     what = f"{name} on {outcome_name(outcome)}."
-    return caption(figure, [what, which, layout.marks, cells.gaps, *trust_captions(table)])
+    return caption(figure, [what, which, layout.marks(), cells.gaps, *trust_captions(table)])
 
 
 def interaction_matrix(
@@ -338,7 +338,7 @@ def interaction_matrix(
     figure, layout = matrices([cells], titles, titles, _scale(cells), largest_width=46, heights=24)
     what = f"{table['criterion'].iloc[0]}: interactions on {outcome_name(outcome)}{written}."
     some = f"The {len(heads)} heads with the largest ones, of {len(every)}." if len(heads) < len(every) else ""
-    return caption(figure, [what, some, "Positive: together more than the sum.", layout.marks, cells.gaps])
+    return caption(figure, [what, some, "Positive: together more than the sum.", layout.marks(), cells.gaps])
 
 
 def _largest_interactions(pairs: Mapping[frozenset[tuple[int, int]], Entry]) -> list[tuple[int, int]]:

@@ -155,12 +155,12 @@ class Layout:
     printed: bool
     """Whether cells have numbers; otherwise they have signs."""
 
-    @property
-    def marks(self) -> str:
-        """The caption's words for cells whose interval excludes zero."""
+    def marks(self, zero: str = "zero", every: str = "") -> str:
+        """The caption's words for cells whose interval excludes zero, or another value, for every one of several."""
         if self.printed:
-            return "Bold: the interval excludes zero."
-        return "−: notably below zero. ∘: the interval includes zero."
+            return f"Bold: the interval excludes {zero}{every}."
+        minus = "−: notably below zero. " if zero == "zero" else ""
+        return f"{minus}∘: {'an' if every else 'the'} interval includes {zero}."
 
 
 def matrices(
@@ -201,11 +201,13 @@ def matrices(
     width = width_with() if printed else width_with(BAR)
     texts, angle, room = headings(columns, width)
     slant = max(0, overhang(columns) + 10 - round(width / 2)) if angle == -40 else 0
-    if slant:
-        gap += slant
-        if printed:  # headings that lean out take room from the cells
-            short, printed = numbers(width_with(slant))
-        width = width_with(slant if printed else BAR + slant)
+    if slant:  # headings that lean out take room from the cells
+        beside = numbers(width_with(across * slant)) if printed else (short, printed)
+        leaning = width_with(across * slant + BAR * (not beside[1]))
+        if leaning < LEANING:
+            slant, (texts, angle, room) = 0, upright(columns)
+        else:
+            gap, width, (short, printed) = gap + slant, leaning, beside
     if any("<br>" in name for name in names):
         heights = max(heights, 32)
     over = room + 26 * any(one.title for one in cells)
@@ -245,10 +247,15 @@ def headings(columns: Sequence[str], width: float | int) -> tuple[list[str], int
         if lines <= 4:
             return ["<br>".join(map(literal, one)) for one in wrapped], 0, 15 * lines + 8
     if longest <= 7 or width < LEANING:
-        longest = min(longest, UPRIGHT_LETTERS)
-        return [label(name, width=longest, lines=1) for name in columns], -90, round(LETTER * longest) + 12
+        return upright(columns)
     cut = [name if len(name) <= CUT else name[: CUT - 1].rstrip() + "…" for name in columns]
     return [literal(name) for name in cut], -40, round(18 + 0.65 * LETTER * max(map(len, cut)))
+
+
+def upright(columns: Sequence[str]) -> tuple[list[str], int, int]:
+    """As `headings`, upright in any case."""
+    longest = min(max(map(len, columns)), UPRIGHT_LETTERS)
+    return [label(name, width=longest, lines=1) for name in columns], -90, round(LETTER * longest) + 12
 
 
 def overhang(columns: Sequence[str]) -> int:

@@ -37,10 +37,14 @@ def signed(value: float | int, *, digits: int = 4) -> str:
 
 
 def compact(value: float | int, digits: int, *, short: bool = False) -> str:
-    """A number for a cell: without plus, zero without minus, and if ``short`` without the zero before the point."""
+    """A number for a cell: without plus, zero without minus.
+
+    If ``short``, without the zero before the point, or from 1 upwards with a decimal less.
+    """
     text = f"{value:.{digits}f}"
-    text = (text if float(text) else text.removeprefix("-")).replace("-", "−")
-    return text.replace("0.", ".", 1) if short and abs(value) < 1 and digits else text
+    if short and digits:
+        text = text.replace("0.", ".", 1) if abs(float(text)) < 1 else f"{value:.{digits - 1}f}"
+    return (text if float(text) else text.removeprefix("-")).replace("-", "−")
 
 
 def span_text(counts: Iterable[float | int]) -> str:
