@@ -29,7 +29,7 @@ const seen = e => {
 };
 const measure = div => {
   const page = div.getBoundingClientRect();
-  const result = {outside: [], overlapping: [], covered: [], clipped: [], smallest: 99};
+  const result = {outside: [], overlapping: [], covered: [], clipped: [], turned: [], smallest: 99};
   const texts = [...div.querySelectorAll("svg text")].filter(seen).map(e => {
     const sizes = [e, ...e.querySelectorAll("tspan")]
       .filter(n => [...n.childNodes].some(c => c.nodeType === 3 && c.data.trim()))
@@ -43,6 +43,9 @@ const measure = div => {
   texts.forEach((one, i) => texts.slice(i + 1).forEach(two => {
     if (depth(one.box, two.box) > TOLERANCE) result.overlapping.push([one.text, two.text]);
   }));
+  // Ours lean by -40 or -90; plotly turns those that it finds no room for by 30 or 90.
+  for (const {text, element} of texts.filter(t => t.element.closest("g[class^='x'][class*='tick']")))
+    if (/rotate\((29|30|89|90)\b/.test(element.getAttribute("transform"))) result.turned.push(text);
   const plots = Object.entries(div._fullLayout._plots).map(([id, {xaxis: x, yaxis: y}]) => {
     const [left, top] = [page.left + x._offset, page.top + y._offset];
     return {id, panel: rectangle({left, top, right: left + x._length, bottom: top + y._length})};

@@ -29,6 +29,8 @@ class Measured:
     """Legends and axis labels that lie on a panel."""
     clipped: list[str]
     """Entries that their legend has no room for."""
+    turned: list[str]
+    """Numbers of a level axis that plotly has slanted for want of room."""
     smallest: float
     """The smallest font, in layout pixels."""
     texts: int
@@ -39,7 +41,7 @@ class Measured:
         """What a reader would object to; empty if nothing."""
         found: dict[str, object] = {
             name: getattr(self, name)
-            for name in ("outside", "overlapping", "covered", "clipped")
+            for name in ("outside", "overlapping", "covered", "clipped", "turned")
             if getattr(self, name)
         }
         if self.smallest < smallest:

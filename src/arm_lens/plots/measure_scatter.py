@@ -18,7 +18,7 @@ from arm_lens.plots.cuts import having
 from arm_lens.plots.marks import marks, whiskers
 from arm_lens.plots.measures import measure_name, outcome_name
 from arm_lens.plots.notation import caption, hover_text, score_text, span_text
-from arm_lens.plots.panels import facets
+from arm_lens.plots.panels import facets, tick_step
 from arm_lens.plots.theme import INK, MEETS, literal
 
 NAMED = 4
@@ -87,7 +87,8 @@ def measures_against_each_other(
         named |= bool(names)
         figure.add_vline(0, **zero, **place)
         figure.add_hline(0, **zero, **place)
-        figure.update_xaxes(range=(low[0], high[0]), nticks=5, **place)
+        step = tick_step(high[0] - low[0], panels.width, max(32, panels.width / 5))
+        figure.update_xaxes(range=(low[0], high[0]), tick0=0, dtick=step, **place)
         figure.update_yaxes(range=(low[1], high[1]), nticks=5, **place)
     crowded = any(len(part) > CROWD for part in parts.values())
     intervals = "intervals of the named ones" if crowded else "with intervals"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -202,6 +203,13 @@ def row_axis(figure: go.Figure, texts: Sequence[str]) -> None:
     for row in range(0, len(texts), 2):
         stripe = {"y0": row - 0.5, "y1": row + 0.5, "fillcolor": STRIPE, "line_width": 0, "layer": "below"}
         figure.add_hrect(**stripe, row="all", col="all", exclude_empty_subplots=False)
+
+
+def tick_step(span: float | int, pixels: float | int, room: float | int = 32) -> float:
+    """The smallest round distance of ticks that are ``room`` pixels apart, on an axis of this length in data and pixels."""
+    least = span * room / pixels
+    power = 10.0 ** math.floor(math.log10(least))
+    return next(step * power for step in (1, 2, 4, 5, 10) if step * power >= 0.999 * least)
 
 
 def thinned(ticks: Sequence[Any], texts: Sequence[str], places: Sequence[float | int]) -> tuple[list[Any], list[str]]:

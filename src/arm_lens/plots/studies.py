@@ -276,6 +276,7 @@ def accuracy_by_axis(effects: pd.DataFrame) -> go.Figure:
         figure.add_trace(marks(x, rows["accuracy"], texts, **look), **place)
         span = (-0.5, len(rows) - 0.5)
         chance_line(figure, y=0.5, span=span, **place)
-        values = [label(value, width=16, lines=3) for value in rows["value"]]
+        width, lines = (15, 2) if slanted[name] else (16, 3)
+        values = [label(value, width=width, lines=lines) for value in rows["value"]]
         figure.update_xaxes(tickvals=x, ticktext=values, tickangle=-40 * slanted[name], range=span, **place)
     return figure.update_yaxes(_accuracy_axis(table))
