@@ -21,7 +21,7 @@ from arm_lens.frames import ATTENTION, ATTRIBUTIONS, TOKENS, checked, criteria_o
 from arm_lens.plots.marks import HOVER, marks, whiskers
 from arm_lens.plots.measures import measure_styles, outcome_name, trust_captions
 from arm_lens.plots.notation import caption, digits_for, excludes, hover_text, largest, score_text, signed
-from arm_lens.plots.panels import balanced_columns, rows_axis
+from arm_lens.plots.panels import balanced_columns, rows_axis, tick_step
 from arm_lens.plots.sheet import SIDE, Sheet, of_setting
 from arm_lens.plots.theme import HEAT, INK, MUTED, label, literal, narrow, page_width
 
@@ -263,8 +263,8 @@ def _draw_bars(sheet: Sheet, bars: pd.DataFrame, width: float | int, above: floa
     )  # fmt: skip
     sheet.x(axis).update(
         range=[low - beyond * per_pixel * (low < 0), high + beyond * per_pixel * (high > 0)],
-        title={"text": "change of the logit", "standoff": 4}, nticks=max(3, int(room / 60)), showgrid=False,
-        exponentformat="none", **ZERO_LINE,
+        title={"text": "change of the logit", "standoff": 4}, tick0=0, dtick=tick_step(per_pixel * room, room, 48),
+        showgrid=False, exponentformat="none", **ZERO_LINE,
     )  # fmt: skip
     sheet.y(axis).update(
         range=[rows - 0.5, -0.5], tickvals=y, ticktext=list(map(literal, texts)), showgrid=False,
