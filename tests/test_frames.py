@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from arm_lens import frames
-from arm_lens.frames import Column, Schema, checked, repeats_in
+from arm_lens.frames import REPEATS, Column, Schema, checked, repeats_in
 
 EXAMPLES = {"text": ["a", "b"], "number": [0.5, np.nan], "whole": [1, 2], "truth": [True, False]}
 SCHEMAS = {name: one for name, one in vars(frames).items() if isinstance(one, Schema)}
@@ -15,13 +17,53 @@ every_schema = pytest.mark.parametrize("schema", SCHEMAS.values(), ids=SCHEMAS)
 
 
 def table(schema: Schema) -> pd.DataFrame:
-    return pd.DataFrame({name: EXAMPLES[column.kind] for name, column in schema.required.items()})
+    known = {"number": [0.5, 0.25]}
+    return pd.DataFrame({
+        name: (known if name in schema.key else {}).get(column.kind, EXAMPLES[column.kind])
+        for name, column in schema.required.items()
+    })  # fmt: skip
 
 
 @every_schema
 def test_a_table_of_the_right_kinds_is_given_back_as_it_is(schema):
     frame = table(schema)
-    assert checked(frame, schema) is frame
+    pd.testing.assert_frame_equal(checked(frame, schema), frame)
+
+
+@every_schema
+def test_dtypes_and_row_labels_make_no_difference(schema):
+    frame = table(schema)
+    other = pd.concat([frame.iloc[:1], frame.iloc[1:].reset_index(drop=True)])  # both rows are called 0
+    for name, column in schema.required.items():
+        other[name] = other[name].astype({"text": "category", "whole": float}.get(column.kind, object))
+    pd.testing.assert_frame_equal(checked(other, schema), frame)
+
+
+@every_schema
+def test_names_may_be_numbers_and_are_then_their_texts(schema):
+    names = [name for name, column in schema.required.items() if column.kind == "text"]
+    found = checked(table(schema).assign(**{name: [7, 8] for name in names}), schema)
+    assert found[names].to_numpy().tolist() == [["7"] * len(names), ["8"] * len(names)]
+
+
+@every_schema
+def test_what_a_column_cannot_be_is_refused_with_its_row(schema):
+    for name, column in schema.required.items():
+        wrong = {"number": math.inf, "whole": math.inf if name in REPEATS else -1, "truth": None}.get(column.kind)
+        wrong = None if column.kind == "text" and name in schema.key else wrong
+        if column.kind != "text" or name in schema.key:
+            first = table(schema)[name].iloc[0]
+            with pytest.raises(ValueError, match=rf"the column '{name}' of the table '{schema.name}' .* in row 1"):
+                checked(table(schema).assign(**{name: pd.Series([first, wrong], dtype=object)}), schema)
+
+
+@pytest.mark.parametrize("value", [1.2, -0.2, 87.5])
+def test_shares_beyond_0_and_1_are_refused(value):
+    frame = table(frames.SUMMARY).assign(accuracy=[0.5, value])
+    with pytest.raises(ValueError, match=rf"'accuracy'.*should be from 0 to 1, and is {value} in row 1 \(benchmark b,"):
+        checked(frame, frames.SUMMARY)
+    rounded = checked(frame.assign(accuracy=[1 + 1e-6, -1e-6]), frames.SUMMARY)
+    assert rounded["accuracy"].tolist() == [1 + 1e-6, -1e-6]
 
 
 @every_schema

@@ -104,7 +104,7 @@ def test_frames_that_are_no_set_are_refused_by_the_head_at_fault():
         HeadSet.from_frame(frame.drop(index=0))
     with pytest.raises(ValueError, match="several rows of layer 0, head 0"):
         HeadSet.from_frame(pd.concat([frame, frame]))
-    with pytest.raises(ValueError, match="L0H1 is neither selected nor not"):
+    with pytest.raises(ValueError, match=r"holds nothing in row 1 \(layer 0, head 1\)"):
         HeadSet.from_frame(frame.astype({"selected": object}).assign(selected=[False, None, *[False] * 4]))
     with pytest.raises(ValueError, match="lacks the column 'selected'"):
         HeadSet.from_frame(frame.drop(columns="selected"))

@@ -10,18 +10,20 @@ Every interval is of 95 %; ``n`` is the number of examples or items behind a num
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pandas as pd
-from pandas.api.types import is_bool_dtype, is_numeric_dtype
+from pandas.api.types import infer_dtype, is_bool_dtype, is_numeric_dtype
 
-Kind = Literal["text", "number", "whole", "truth"]
-"""What a column holds: texts (or anything else that names), numbers, whole numbers, or true and false. An unknown number is
-NaN."""
+Kind = Literal["text", "number", "whole", "truth", "any"]
+"""What a column holds: texts (or anything else that names), numbers, whole numbers, true and false, or what is not known
+beforehand. An unknown number is NaN."""
 REPEATS = ("sample", "seed")
 """The columns that distinguish repetitions of the same thing: which example sample, and which seed."""
 
@@ -50,7 +52,7 @@ class Schema:
     def needing(self, *columns: str, key: tuple[str, ...] | None = None) -> Schema:
         """The same table with only these columns required and all others optional, and perhaps another key."""
         known = {**self.optional, **self.required}
-        required = {name: known.get(name, Column("text", "what distinguishes rows")) for name in columns}
+        required = {name: known.get(name, Column("any", "what this needs")) for name in columns}
         others = {name: column for name, column in known.items() if name not in required}
         return replace(self, required=required, optional=others, key=self.key if key is None else key)
 
@@ -62,11 +64,12 @@ class Schema:
 
 
 def checked(frame: pd.DataFrame, schema: Schema) -> pd.DataFrame:
-    """``frame`` itself, if it is such a table with at least one row.
+    """The table, if it is such a one with at least one row: names as texts, whole numbers as integers, rows numbered from 0.
 
     Raises:
-        ValueError: naming the table and the missing column, next to the columns that it has; the column with values of
-            another kind; or the key that several rows have. Or saying that the table is empty.
+        ValueError: naming the table and the missing column, next to the columns that it has; the column and its value that
+            is of another kind, infinite, or beyond what the column can be; the row that lacks a name or a truth; or the key
+            that several rows have. Or saying that the table is empty.
     """
     missing = [name for name in schema.required if name not in frame.columns]
     if missing:
@@ -74,22 +77,59 @@ def checked(frame: pd.DataFrame, schema: Schema) -> pd.DataFrame:
         raise ValueError(f"the table '{schema.name}' lacks the column {', '.join(map(repr, missing))}; it has {known}")
     if frame.empty:
         raise ValueError(f"the table '{schema.name}' is empty")
-    for name, column in schema.required.items():
-        if not _holds(frame[name], column.kind):
-            example = frame[name].dropna().iloc[0]
-            raise ValueError(
-                f"the column {name!r} of the table '{schema.name}' should hold {_KINDS[column.kind]} ({column.meaning}), "
-                f"and holds {example!r}"
-            )
-    key = [name for name in schema.key if name in frame.columns]
-    repeated = frame[frame.duplicated(key)] if key else frame.iloc[:0]
+    table = frame.reset_index(drop=True)
+    key = [name for name in schema.key if name in table.columns]
+    clean = {
+        name: _clean(table, name, column, schema, key) if column.kind != "any" else table[name]
+        for name, column in {**schema.optional, **schema.required}.items()
+        if name in table.columns
+    }
+    table = table.assign(**clean)
+    repeated = table[table.duplicated(key)] if key else table.iloc[:0]
     if len(repeated):
         which = ", ".join(f"{name} {value!r}" for name, value in repeated[key].to_dict("records")[0].items())
         raise ValueError(f"the table '{schema.name}' has several rows of {which}")
-    return frame
+    return table
 
 
 _KINDS = {"text": "texts", "number": "numbers", "whole": "whole numbers", "truth": "true and false"}
+_ROUNDING = 1e-4
+"""By which single precision may take a share beyond 0 or 1."""
+
+
+def _clean(table: pd.DataFrame, name: str, column: Column, schema: Schema, key: list[str]) -> pd.Series:
+    """A column with one dtype for its kind."""
+    values, where = table[name], f"the column {name!r} of the table '{schema.name}'"
+
+    def at(wrong: pd.Series) -> str:
+        row = int(wrong.argmax())
+        facts = [one for one, its in schema.required.items() if its.kind in ("text", "whole") and one != name]
+        known = [f"{one} {table[one][row]}" for one in facts]
+        return f"row {row}{' (' + ', '.join(known) + ')' if known else ''}"
+
+    if not _holds(values, column.kind):
+        example = values.dropna().iloc[0]
+        raise ValueError(f"{where} should hold {_KINDS[column.kind]} ({column.meaning}), and holds {example!r}")
+    unknown = values.isna()
+    if unknown.any() and (column.kind == "truth" or (name in key and name not in REPEATS)):
+        raise ValueError(f"{where} ({column.meaning}) holds nothing in {at(unknown)}")
+    if column.kind == "text":
+        if not isinstance(values.dtype, pd.CategoricalDtype) and infer_dtype(values, skipna=True) in (
+            "string",
+            "empty",
+        ):
+            return values
+        return pd.Series([one if none else str(one) for one, none in zip(values, unknown, strict=True)], values.index)
+    if column.kind == "truth":
+        return values.astype(bool)
+    numbers = values.astype(float)
+    low, high = _LIMITS.get(name, (0.0 if column.kind == "whole" and name not in REPEATS else -math.inf, math.inf))
+    wrong = ~unknown & ~(np.isfinite(numbers) & (numbers >= low - _ROUNDING) & (numbers <= high + _ROUNDING))
+    if wrong.any():
+        limits = f"from {low:g} to {high:g}" if math.isfinite(high) else "0 or more" if low == 0 else "finite"
+        value = values[wrong.argmax()]
+        raise ValueError(f"{where} ({column.meaning}) should be {limits}, and is {value} in {at(wrong)}")
+    return values.astype("int64") if column.kind == "whole" and not unknown.any() else numbers
 
 
 def _holds(values: pd.Series, kind: Kind) -> bool:
@@ -120,6 +160,9 @@ _COLUMNS = {
     for kind, meanings in _FILE["columns"].items()
     for names, meaning in meanings.items()
     for name in names.split()
+}
+_LIMITS: dict[str, tuple[float, float]] = {
+    name: (float(low), float(high)) for names, (low, high) in _FILE["limits"].items() for name in names.split()
 }
 _SUFFIXES = {  # see frames.toml
     "_a": "of the one: {}",

@@ -152,11 +152,8 @@ class HeadSet:
             ValueError: naming a missing column, or the head that has two rows, or is neither selected nor not; or saying
                 that some head has no row.
         """
-        checked(frame, ONE_SET)
+        frame = checked(frame, ONE_SET)
         heads = [(int(layer), int(head)) for layer, head in frame[["layer", "head"]].to_numpy()]
-        for head, known in zip(heads, frame["selected"].isin([True, False]), strict=True):
-            if not known:
-                raise ValueError(f"{head_name(*head)} is neither selected nor not")
         n_layers, n_heads = (max(index) + 1 for index in zip(*heads, strict=True))
         if len(heads) < n_layers * n_heads:
             raise ValueError(
@@ -204,8 +201,7 @@ class HeadScores:
         Raises:
             ValueError: naming a missing column, or the head that is there twice.
         """
-        checked(frame, HEAD_SCORES)
-        table = frame.pivot(index="layer", columns="head", values="score")
+        table = checked(frame, HEAD_SCORES).pivot(index="layer", columns="head", values="score")
         table = table.reindex(index=range(int(table.index.max()) + 1), columns=range(int(table.columns.max()) + 1))
         return cls(name, torch.tensor(table.to_numpy(dtype=float, copy=True), dtype=torch.float32))
 
@@ -340,8 +336,7 @@ def head_sets(
         single = {name: one for name, one in heads.items() if not isinstance(one, Sequence)}
         if len(single) == len(heads):
             return {name: one if isinstance(one, HeadSet) else one.heads for name, one in single.items()}
-    table = heads_frame(heads)
-    checked(table, HEADS.needing(*by, "layer", "head", "selected", key=()))
+    table = checked(heads_frame(heads), HEADS.needing(*by, "layer", "head", "selected", key=()))
     sets: dict[str, HeadSet] = {}
     for key, rows in table.groupby(list(by), sort=False, dropna=False):
         name = name_of(by, key)

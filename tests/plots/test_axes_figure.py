@@ -26,7 +26,7 @@ def test_each_axis_has_a_panel_with_its_values_and_intervals():
     assert first.error_y.array == pytest.approx([0.1, 0.1]) and first.error_y.arrayminus == pytest.approx([0.1, 0.05])
     assert list(figure.layout.xaxis.ticktext) == ["one", "two"] and list(figure.layout.xaxis2.ticktext) == ["4", "20"]
     texts = " ".join(one.text for one in figure.layout.annotations)
-    assert "over 3 settings" in texts and "labelled examples" in texts and "layers" not in texts
+    assert "over 3 settings" in texts and "labelled examples" in texts and "Without layers: no setting has all" in texts
 
 
 def test_a_table_without_a_mean_is_refused():

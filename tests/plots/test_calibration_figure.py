@@ -11,7 +11,7 @@ from arm_lens.plots.rewards import pooled_bins
 from arm_lens.registry import JUDGES
 
 BINS = make_calibration(("few_shot", "sav"), n=80)
-SUMMARY = make_summary(("zero_shot", "few_shot", "sav"), ("safe", "polite"), n=50, sizes=(), noises=(), hacking=False)
+SUMMARY = make_summary(("zero_shot", "few_shot", "sav"), ("answers", "safe"), n=50, sizes=(), noises=(), hacking=False)
 
 
 def test_bins_are_pooled_by_their_items():
@@ -32,7 +32,8 @@ def test_reliability_draws_every_bin_and_tells_the_brier_score_over_items():
         own = pooled[pooled["judge"] == judge]
         trace = next(trace for trace in figure.data if trace.name == JUDGES[judge].style.label)
         assert list(trace.x) == own["confidence"].to_list() and list(trace.y) == own["accuracy"].to_list()
-        rows = summary[summary["judge"] == judge]
+        binned = BINS[(BINS["judge"] == judge) & (BINS["n"] > 0)]
+        rows = summary[(summary["judge"] == judge) & summary["subset"].isin(binned["subset"])]
         brier = (rows["brier"] * rows["n"]).sum() / rows["n"].sum()
         assert f"Brier {brier:.3f}, n = {own['n'].sum()}" in note.text
     diagonals = [trace for trace in figure.data if trace.name == "diagonal"]

@@ -155,9 +155,11 @@ def test_layer_zero_is_at_the_bottom_and_hover_tells_every_seed():
         assert f"seed {row['seed']}: probability {row['probability']:.3f}" + ", selected" * row["selected"] in text
 
 
-def test_a_head_without_a_row_is_blank():
-    figure = plots.selected_heads(HEADS[~((HEADS["layer"] == 1) & (HEADS["head"] == 2))])
-    assert np.isnan(figure.data[0].z[1][2]) and np.isnan(figure.data[0].z).sum() == 1
+def test_a_table_that_lacks_a_head_is_refused():
+    with pytest.raises(
+        ValueError, match=r"has 11 rows for safe, seed 0, and the largest .* 12 heads: give a row for every"
+    ):
+        plots.selected_heads(HEADS[~((HEADS["layer"] == 1) & (HEADS["head"] == 2))])
 
 
 def test_titles_count_the_selected_heads():

@@ -70,7 +70,7 @@ def cluster(
     if len(names) != 2:
         raise ValueError(f"a pair has two columns of names, not {len(names)}")
     a, b = names
-    checked(frame, PAIRS.needing(a, b, value))
+    frame = checked(frame, PAIRS.needing(a, b, value))
     found = list(dict.fromkeys(frame[[a, b]].to_numpy().flatten().tolist()))
     if len(found) < 2:
         raise ValueError(f"there is nothing to cluster: the only name is {found[0]!r}")

@@ -62,7 +62,7 @@ def stability(heads: Named[Chosen] | pd.DataFrame, *, by: str | Sequence[str] = 
     repeats = [column for column in repeats_in(table) if column not in groups]
     if not repeats:
         raise ValueError(f"stability is over seeds or samples: the table 'heads' needs a column {' or '.join(REPEATS)}")
-    checked(table, HEADS.needing(*groups, *repeats, "layer", "head", "selected", key=()))
+    table = checked(table, HEADS.needing(*groups, *repeats, "layer", "head", "selected", key=()))
     rows = []
     for key, part in table.groupby(groups, sort=False, dropna=False):
         name = name_of(groups, key)

@@ -61,7 +61,7 @@ def with_trust(attributions: pd.DataFrame) -> pd.DataFrame:
         found = _compared(str(measure), str(outcome), rows, rivals)
         if found is not None:
             known.loc[rows.index, COLUMNS] = pd.DataFrame([found] * len(rows), rows.index, COLUMNS)
-    return table.assign(**{column: known[column] for column in COLUMNS})
+    return table.assign(**{column: known[column] for column in COLUMNS}).set_axis(attributions.index)
 
 
 def _compared(
@@ -114,15 +114,15 @@ def _note(measure: str, rows: pd.DataFrame, name: Callable[[str], str]) -> str:
         else:
             unknown = "has no value here"  # a score is constant, say
         return f"{name(measure)} is cheap and stands in for {name(causal)}: their rank correlation {unknown}."
-    causal, low, high = measured["causal"].iloc[0], measured["spearman"].min(), measured["spearman"].max()
-    heads = f"{measured['compared'].min():.0f} heads"
-    if len(measured) == 1:
-        value = f"{low:.2f} ({_ends(measured)}; {heads})"
-    else:
-        value = f"{low:.2f} to {high:.2f} in {len(measured)} criteria (intervals within {_ends(measured)}; {heads})"
+    values = []
+    for causal, part in measured.groupby("causal", sort=False):
+        low, high, heads = part["spearman"].min(), part["spearman"].max(), f"{part['compared'].min():.0f} heads"
+        one = f"{low:.2f} ({_ends(part)}; {heads})"
+        several = f"{low:.2f} to {high:.2f} in {len(part)} criteria (intervals within {_ends(part)}; {heads})"
+        values.append(f"with {name(str(causal))} {one if len(part) == 1 else several}")
     left = len(rows) - len(measured)
     rest = f", not measured in {left} of {len(rows)} criteria" if left else ""
-    return f"{name(measure)} is cheap: rank correlation with {name(causal)} {value}{rest}."
+    return f"{name(measure)} is cheap: rank correlation {', '.join(values)}{rest}."
 
 
 def _ends(rows: pd.DataFrame) -> str:

@@ -97,7 +97,7 @@ def metrics_frame(metrics: Sequence[Metric]) -> pd.DataFrame:
 def _long(summary: pd.DataFrame) -> list[dict[str, Any]]:
     """A row for each number of a table like `arm_lens.frames.SUMMARY`, without measures that are not defined."""
     needed = ("benchmark", "subset", "accuracy", "ci_low", "ci_high", "n")
-    checked(summary, SUMMARY.needing(*needed, key=()))
+    summary = checked(summary, SUMMARY.needing(*needed, key=()))
     for column in SETTING:
         values = [] if column not in summary else list(dict.fromkeys(summary[column].tolist()))
         if len(values) > 1:

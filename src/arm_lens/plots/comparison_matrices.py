@@ -115,7 +115,8 @@ def agreement_matrix(
     styles = measure_styles([*table["measure_a"], *table["measure_b"]])
     titles = [style.short if narrow() else style.name for style in styles.values()]
     names = {measure: style.name for measure, style in styles.items()}
-    cells = _correlations(table.rename(columns={"measure_a": "a", "measure_b": "b"}), names)
+    table = _one_way(table.rename(columns={"measure_a": "a", "measure_b": "b"}), list(names), ["criterion"])
+    cells = _correlations(table, names)
     figure, layout = matrices([cells], titles, titles, CORRELATION, largest_width=74)
     causal = sum(style.causal for style in styles.values())
     line = ""
@@ -123,11 +124,13 @@ def agreement_matrix(
         rule(figure, 0, layout, causal - 0.5)
         line = "Before the line: measures that intervene."
     criteria = [one for one in criteria_of(table) if one != POOLED] or [POOLED]
-    which = criteria[0] if len(criteria) == 1 else f"Mean over {len(criteria)} criteria"
+    fewest = table[table["criterion"].isin(criteria)].groupby(["a", "b"])["spearman"].count().min()
+    over = f"{len(criteria)} criteria" if fewest == len(criteria) else f"{fewest} to {len(criteria)} criteria"
+    which = criteria[0] if len(criteria) == 1 else f"Mean over {over}"
     every = " for every criterion" if len(criteria) > 1 and not (table["criterion"] == POOLED).any() else ""
     count = span_text(table["n"][table["criterion"].isin(criteria)])
     what = f"{which}: Spearman correlation over {count} heads of scores on {outcome_name(outcome)}."
-    return caption(figure, [what, line, layout.marks(every=every)])
+    return caption(figure, [what, line, layout.marks(every=every), cells.gaps])
 
 
 def correlation_matrix(rank_correlation: pd.DataFrame) -> go.Figure:
@@ -136,12 +139,11 @@ def correlation_matrix(rank_correlation: pd.DataFrame) -> go.Figure:
     Args:
         rank_correlation: a table like `arm_lens.frames.RANK_CORRELATION`; each pair once.
     """
-    names = _names(rank_correlation, RANK_CORRELATION)
-    figure, layout = matrices(
-        [_correlations(rank_correlation, {name: name for name in names})], names, names, CORRELATION
-    )
-    what = f"Spearman correlation of scores over {span_text(rank_correlation['n'])} heads."
-    return caption(figure, [what, layout.marks()])
+    table, names = _named(rank_correlation, RANK_CORRELATION)
+    cells = _correlations(table, {name: name for name in names})
+    figure, layout = matrices([cells], names, names, CORRELATION)
+    what = f"Spearman correlation of scores over {span_text(table['n'])} heads."
+    return caption(figure, [what, layout.marks(), cells.gaps])
 
 
 def overlap_matrix(
@@ -164,7 +166,7 @@ def overlap_matrix(
     """
     if value not in FRACTIONS:
         raise ValueError(f"value is {', '.join(map(repr, FRACTIONS))}, not {value!r}")
-    found, tree = _names(overlap, OVERLAP, order), None
+    (table, found), tree = _named(overlap, OVERLAP, order), None
     if linkage is not None and not isinstance(linkage, np.ndarray):
         names, linkage = linkage.names, linkage.linkage
     if linkage is not None:
@@ -172,12 +174,12 @@ def overlap_matrix(
             raise ValueError(f"a linkage needs 'names', one for each of its observations: {', '.join(found)}")
         tree = hierarchy.dendrogram(linkage, no_plot=True)
         found = [str(names[leaf]) for leaf in tree["leaves"]]
-    sizes = {str(row[end]): row[f"size_{end}"] for row in overlap.to_dict("records") for end in "ab"}
+    sizes = {row[end]: row[f"size_{end}"] for row in table.to_dict("records") for end in "ab"}
     cells = Cells.of_pairs(
         found,
         [
-            (str(row["a"]), str(row["b"]), row[value], row["p_holm"] < 0.05, _overlap_text(row))
-            for row in overlap.to_dict("records")
+            (row["a"], row["b"], row[value], row["p_holm"] < 0.05, _overlap_text(row))
+            for row in table.to_dict("records")
         ],
         {name: (f"{size}", hover_text(name, f"{size} heads")) for name, size in sizes.items()},
     )
@@ -187,9 +189,9 @@ def overlap_matrix(
     figure, layout = matrices([cells], found, found, scale, right=14 if tree is None else _tree_width() + AIR + 24)
     if tree is not None:
         _add_tree(figure, layout, tree)
-    what = f"{FRACTIONS[value]}; on the diagonal the number of heads, of {span_text(overlap['n_heads'])}."
+    what = f"{FRACTIONS[value]}; on the diagonal the number of heads, of {span_text(table['n_heads'])}."
     marks = "Bold: more" if layout.printed else "∘: not more"
-    return caption(figure, [what, f"{marks} than chance (hypergeometric, p < 0.05 after Holm)."])
+    return caption(figure, [what, f"{marks} than chance (hypergeometric, p < 0.05 after Holm).", cells.gaps])
 
 
 def transfer_matrix(transfer: pd.DataFrame, *, controls: Sequence[str] = ("random heads", "none")) -> go.Figure:
@@ -204,20 +206,25 @@ def transfer_matrix(transfer: pd.DataFrame, *, controls: Sequence[str] = ("rando
         controls: which values of ``heads_of`` are not criteria.
     """
     keys = ("heads_of", "used_for", "means_of")
-    table = checked(transfer, TRANSFER).astype(dict.fromkeys(keys, str)).drop_duplicates([*keys, "accuracy"])
-    checked(table, TRANSFER.needing(*keys, key=keys))
+    table = checked(transfer, TRANSFER).drop_duplicates([*keys, "accuracy", "n"])
+    table = checked(table, TRANSFER.needing(*keys, key=keys))
     columns = list(dict.fromkeys(table["used_for"]))
     control = table["heads_of"].isin(list(controls))
     last = list(dict.fromkeys(table["heads_of"][control]))
     owners = list(dict.fromkeys(table["heads_of"][~control]))
     heads = [name for name in columns if name in owners] + [name for name in owners if name not in columns]
     own, taken = table["means_of"] == table["used_for"], table["means_of"] == table["heads_of"]
+    for row in table[~(own | taken | control)].to_dict("records"):
+        raise ValueError(
+            f"the table 'transfer' has the heads of {row['heads_of']!r}, used for {row['used_for']!r}, with the means of "
+            f"{row['means_of']!r}: neither's"
+        )
     sides = {OWN: own, TAKEN: taken}
     drawn = [title for title, side in sides.items() if (side & ~control & ~(own & taken)).any()] or [OWN]
     rows = [*heads, *([""] if heads and last else []), *last]
     cells = [
         Cells.of(rows, columns, map(_transfer_entry, part.to_dict("records")), title=title if len(drawn) > 1 else "")
-        for title, part in ((title, table[sides[title] | control]) for title in drawn)
+        for title, part in ((title, _with_controls(table, sides[title], control)) for title in drawn)
     ]
     figure, layout = matrices(cells, rows, columns, ACCURACY)
     framed = [(rows.index(name), columns.index(name)) for name in heads if name in columns]
@@ -230,7 +237,14 @@ def transfer_matrix(transfer: pd.DataFrame, *, controls: Sequence[str] = ("rando
         f"Accuracy for the criterion of the column with the heads of the row{means}, on {span_text(table['n'])} items."
     )
     colors = "Blue: above chance, 0.5; brown: below."
-    return caption(figure, [what, "Framed: own heads.", colors, layout.marks("0.5")])
+    return caption(figure, [what, "Framed: own heads.", colors, layout.marks("0.5"), *{one.gaps for one in cells}])
+
+
+def _with_controls(table: pd.DataFrame, side: pd.Series, control: pd.Series) -> pd.DataFrame:
+    """The rows of a side and of the controls; of a control with several means, those of the side."""
+    first = table.assign(first=side)[side | control].sort_values("first", ascending=False, kind="stable")
+    rows = first.drop_duplicates(["heads_of", "used_for"])
+    return rows.drop(columns="first").sort_index()
 
 
 def mean_cosines(cosines: pd.DataFrame) -> go.Figure:
@@ -239,8 +253,9 @@ def mean_cosines(cosines: pd.DataFrame) -> go.Figure:
     Args:
         cosines: a table like `arm_lens.frames.COSINES`; of the heads to average over, e.g. the chosen ones only.
     """
-    names, entries = _names(cosines, COSINES), []
-    for (a, b), part in cosines[cosines["a"] != cosines["b"]].groupby(["a", "b"], sort=False):
+    (table, names), entries = _named(cosines, COSINES), []
+    table = _one_way(table[table["a"] != table["b"]], names, ["layer", "head"])
+    for (a, b), part in table.groupby(["a", "b"], sort=False):
         each = part["cosine"]
         low, mean, high = (signed(one, digits=3) for one in (each.min(), each.mean(), each.max()))
         layers = part.groupby("layer")["cosine"].mean()
@@ -250,7 +265,7 @@ def mean_cosines(cosines: pd.DataFrame) -> go.Figure:
             lines.append(f"{which}: {signed(layers[some].mean(), digits=3)}")
         entries.append((str(a), str(b), each.mean(), None, "<br>".join(lines)))
     figure, layout = matrices([Cells.of_pairs(names, entries)], names, names, Scale(-1, 1, 2, "cosine"))
-    counts = cosines.groupby(["a", "b"])["cosine"].count()
+    counts = table.groupby(["a", "b"])["cosine"].count()
     marks = "" if layout.printed else "−: notably below zero."
     return caption(figure, [f"Mean over {span_text(counts)} heads of the cosine between mean vectors.", marks])
 
@@ -276,6 +291,8 @@ def head_matrix(
     """
     scores = with_trust(checked(attributions_frame(attributions), ATTRIBUTIONS))
     table = only(having(scores, "outcome", outcome, ATTRIBUTIONS), "measure", measure, ATTRIBUTIONS)
+    if order not in ("layer", "similarity"):
+        raise ValueError(f"order is 'layer' or 'similarity', not {order!r}")
     criteria = criteria_of(table)
     wide = table.pivot(index=["layer", "head"], columns="criterion", values="score")[criteria]
     rows = _rows(wide, heads, top)
@@ -284,7 +301,7 @@ def head_matrix(
         rows = [rows[leaf] for leaf in hierarchy.leaves_list(tree)]
     entries = (
         (
-            (row["layer"], row["head"]), row["criterion"], row["score"], bool(excludes(row)),
+            (row["layer"], row["head"]), row["criterion"], row["score"], excludes(row),
             hover_text(row["criterion"], head_name(row["layer"], row["head"]), score_text(row)),
         )
         for row in table.to_dict("records")
@@ -330,7 +347,7 @@ def interaction_matrix(
         if frozenset(pair) in pairs or pair[0] == pair[1]:
             raise ValueError(f"the table 'interactions' has {names} {'as a pair' if pair[0] == pair[1] else 'twice'}")
         text = hover_text(names, score_text(row, "interaction"), f"standard error {row['se']:.4f}")
-        pairs[frozenset(pair)] = (*pair, row["interaction"], bool(excludes(row)), text)
+        pairs[frozenset(pair)] = (*pair, row["interaction"], excludes(row), text)
     every = _largest_interactions(pairs)
     heads = sorted(every[: most or MOST_HEADS[narrow()]])
     cells = Cells.of_pairs(heads, pairs.values(), {head: ("", head_name(*head)) for head in heads})
@@ -350,6 +367,7 @@ def _largest_interactions(pairs: Mapping[frozenset[tuple[int, int]], Entry]) -> 
 def _correlations(table: pd.DataFrame, names: Mapping[str, str]) -> Cells:
     """The mean of ``spearman`` over the rows of each pair, symmetric; hovering uses these names."""
     entries = []
+    several = "criterion" in table.columns and table["criterion"].nunique() > 1
     for (a, b), part in table.groupby(["a", "b"], sort=False):
         pooled = part[part["criterion"] == POOLED] if "criterion" in part.columns else part.iloc[:0]
         single = part.drop(pooled.index) if len(pooled) < len(part) else part
@@ -359,22 +377,44 @@ def _correlations(table: pd.DataFrame, names: Mapping[str, str]) -> Cells:
             mean = signed(single["spearman"].mean())
             if len(pooled):
                 mean = score_text(pooled.to_dict("records")[0], "spearman") + " heads"
-            lines.append(f"mean over {len(single)} criteria {mean}")
+            lines.append(f"mean over {single['spearman'].count()} criteria {mean}")
         for record in single.to_dict("records"):
-            which = f"{label(record['criterion'], width=40)}: " if len(single) > 1 else ""
+            which = f"{label(record['criterion'], width=40)}: " if several else ""
             lines.append(which + score_text(record, "spearman") + " heads" * bool(record["n"]))
-        entries.append((str(a), str(b), whole["spearman"].mean(), bool(excludes(whole).all()), "<br>".join(lines)))
+        entries.append((str(a), str(b), whole["spearman"].mean(), _all_exclude(whole), "<br>".join(lines)))
     return Cells.of_pairs(list(names), entries)
 
 
-def _names(table: pd.DataFrame, schema: Schema, order: Sequence[str] | None = None) -> list[str]:
-    checked(table, schema)
-    names = list(dict.fromkeys([*table["a"].astype(str), *table["b"].astype(str)]))
+def _all_exclude(rows: pd.DataFrame) -> bool | None:
+    """Whether every interval excludes zero; None if none is known."""
+    return bool(excludes(rows).all()) if rows[["ci_low", "ci_high"]].notna().any(axis=None) else None
+
+
+def _one_way(table: pd.DataFrame, names: Sequence[str], keys: Sequence[str]) -> pd.DataFrame:
+    """The table with each pair of ``a`` and ``b`` in the order of the names.
+
+    Raises:
+        ValueError: if a pair is there in both orders, with the same ``keys``.
+    """
+    place = {name: index for index, name in enumerate(names)}
+    turned = table["a"].map(place) > table["b"].map(place)
+    a, b = table["a"].where(~turned, table["b"]), table["b"].where(~turned, table["a"])
+    table = table.assign(a=a, b=b)
+    for row in table[table.duplicated(["a", "b", *keys])].to_dict("records"):
+        where = ", ".join(f"{key} {row[key]}" for key in keys)
+        raise ValueError(f"{row['a']} and {row['b']} are a pair twice, in both orders, of {where}")
+    return table
+
+
+def _named(table: pd.DataFrame, schema: Schema, order: Sequence[str] | None = None) -> tuple[pd.DataFrame, list[str]]:
+    """The checked table and its names, in this order or that of first appearance."""
+    table = checked(table, schema)
+    names = list(dict.fromkeys([*table["a"], *table["b"]]))
     if order is None:
-        return names
+        return table, names
     if sorted(map(str, order)) != sorted(names):
         raise ValueError(f"'order' must hold the names of the table '{schema.name}', each once: {', '.join(names)}")
-    return [str(one) for one in order]
+    return table, [str(one) for one in order]
 
 
 def _both(a: object, b: object) -> str:
@@ -393,7 +433,7 @@ def _overlap_text(row: Mapping[Any, Any]) -> str:
 def _transfer_entry(row: Mapping[Any, Any]) -> Entry:
     heads, criterion, means = (str(row[key]) for key in ("heads_of", "used_for", "means_of"))
     text = accuracy_text(row, f"heads of {heads}", f"used for {criterion}", f"means of {means}")
-    return heads, criterion, row["accuracy"], bool(excludes(row, 0.5)), text
+    return heads, criterion, row["accuracy"], excludes(row, 0.5), text
 
 
 def _tree_width() -> int:
@@ -431,6 +471,8 @@ def _rows(wide: pd.DataFrame, heads: Iterable[tuple[int, int]] | None, top: int)
             raise ValueError(f"top is {top}: at least one head of each criterion is drawn")
         return sorted({head for criterion in wide for head in wide[criterion].abs().nlargest(top).index})
     rows = sorted({(int(layer), int(head)) for layer, head in heads})
+    if not rows:
+        raise ValueError("heads names no head")
     for row in rows:
         if row not in wide.index:
             raise ValueError(f"the table 'attributions' has no head {head_name(*row)}")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from arm_lens.frames import Schema, checked
+from arm_lens.frames import Schema, checked, repeats_in
+from arm_lens.heads import name_of
 
 
 def having(table: pd.DataFrame, column: str, value: str, schema: Schema) -> pd.DataFrame:
@@ -14,9 +15,9 @@ def having(table: pd.DataFrame, column: str, value: str, schema: Schema) -> pd.D
         ValueError: if there are none; the error names the values of the column.
     """
     there = [str(one) for one in table[column].unique()]
-    if value not in there:
+    if str(value) not in there:
         raise ValueError(f"the table '{schema.name}' has no {column} {value!r}; it has {', '.join(there)}")
-    return table[table[column] == value]
+    return table[table[column] == str(value)]
 
 
 def only(table: pd.DataFrame, column: str, value: str | None, schema: Schema) -> pd.DataFrame:
@@ -29,6 +30,23 @@ def only(table: pd.DataFrame, column: str, value: str | None, schema: Schema) ->
     if value is None and len(there) > 1:
         raise ValueError(f"the table '{schema.name}' has several values of {column} ({', '.join(there)}): name one")
     return table if value is None else having(table, column, value, schema)
+
+
+def of_every_head(table: pd.DataFrame) -> pd.DataFrame:
+    """A table like `arm_lens.frames.HEADS`, as it is.
+
+    Raises:
+        ValueError: if a search has no row for some head, as where only chosen heads are left, or models differ in size.
+    """
+    every = (int(table["layer"].max()) + 1) * (int(table["head"].max()) + 1)
+    searches = ["criterion", *repeats_in(table)]
+    for search, rows in table.groupby(searches, sort=False, dropna=False):
+        if len(rows) < every:
+            raise ValueError(
+                f"the table 'heads' has {len(rows)} rows for {name_of(searches, search)}, and the largest model in it has "
+                f"{every} heads: give a row for every head, chosen or not, and models of different sizes one at a time"
+            )
+    return table
 
 
 def one_setting(table: pd.DataFrame, benchmark: str | None, schema: Schema) -> pd.DataFrame:

@@ -35,7 +35,9 @@ LINE = 21
 BAR, ROW, NAME, AXIS = 19, 20, 24, 36
 """Pixels of a token's bar, of a criterion's row, and above and below a panel of scores for its name and axis."""
 GAP = 14
-OF_ONE_HEAD = ATTRIBUTIONS.needing("criterion", "measure", "outcome", "score", "ci_low", "ci_high", "n", key=())
+DIRECTIONS = ("promoted", "suppressed")
+ONE_SCORE = ("criterion", "measure", "outcome")
+OF_ONE_HEAD = ATTRIBUTIONS.needing("criterion", "measure", "outcome", "score", "ci_low", "ci_high", "n", key=ONE_SCORE)
 POSITIVE, NEGATIVE, DARK = "#2f7fb5", "#c46a1b", "#333333"
 ZERO_LINE = {"zeroline": True, "zerolinecolor": "#999999", "zerolinewidth": 1}
 
@@ -97,12 +99,17 @@ def head_card_figure(
         attention, tokens, scores, title = card.attention, card.tokens, card.scores, title or card.name
     if tokens is None:
         raise ValueError("a table of attention needs one of tokens too; a head card has both")
-    checked(attention, ATTENTION)
-    checked(tokens, TOKENS)
+    attention, tokens = checked(attention, ATTENTION), checked(tokens, TOKENS)
+    for row in attention[attention["weight"].isna()].to_dict("records"):
+        raise ValueError(f"the table 'attention' lacks the weight of token {row['position']} of {row['example']!r}")
+    for direction in set(tokens["direction"]) - set(DIRECTIONS):
+        raise ValueError(f"the table 'tokens' has a direction {direction!r}, which is {' or '.join(DIRECTIONS)}")
     shown, top, lines = shown or (2 if narrow() else 3), top or (6 if narrow() else 8), lines or (4 if narrow() else 6)
     width = page_width() - 2 * SIDE
     strips = Strips.of(attention, shown, lines, width, setting)
-    bars = pd.concat([tokens[tokens["direction"] == direction].head(top) for direction in ("promoted", "suppressed")])
+    sides = [tokens[tokens["direction"] == direction] for direction in DIRECTIONS]
+    ordered = zip(sides, (False, True), strict=True)
+    bars = pd.concat([one.sort_values("effect", ascending=up, kind="stable").head(top) for one, up in ordered])
     forest = ScoreForest.of(scores, outcome) if scores is not None and len(scores) else None
     bar_width = min(520, width if forest is None or narrow() else round(0.36 * width))
     bar_height = HEADING + BAR * (len(bars) + 1) + 40
@@ -288,13 +295,13 @@ class ScoreForest:
     @classmethod
     def of(cls, scores: pd.DataFrame, outcome: str) -> ScoreForest:
         """As many measures as there is room for, each with its rows of ``outcome`` or, without any, of its first one."""
-        checked(scores, OF_ONE_HEAD)
+        scores = checked(scores, OF_ONE_HEAD)
         measures, most = list(measure_styles(sorted(set(scores["measure"])))), 4 if narrow() else 6
         parts = []
         for measure in measures[:most]:
             own = scores[scores["measure"] == measure]
             has = outcome if outcome in set(own["outcome"]) else own["outcome"].iloc[0]
-            parts.append(own[own["outcome"] == has].drop_duplicates("criterion"))
+            parts.append(own[own["outcome"] == has])
         drawn = pd.concat(parts)
         return cls(drawn, measures[:most], criteria_of(drawn), outcome, measures[most:])
 

@@ -18,12 +18,12 @@ import plotly.graph_objects as go
 from arm_lens.display import head_name
 from arm_lens.display.maps import spaced
 from arm_lens.evaluation.trust import with_trust
-from arm_lens.frames import ATTRIBUTIONS, HEADS, checked, criteria_of
+from arm_lens.frames import ATTRIBUTIONS, HEADS, checked, criteria_of, repeats_in
 from arm_lens.heads import Chosen, Named, ScoredLike, attributions_frame, heads_frame
-from arm_lens.plots.cuts import having
+from arm_lens.plots.cuts import having, of_every_head
 from arm_lens.plots.marks import HOVER, color_bar, marks
 from arm_lens.plots.measures import measure_name, measure_styles, outcome_name, trust_captions
-from arm_lens.plots.notation import caption, digits_for, hover_text, largest, score_text, signed, span_text
+from arm_lens.plots.notation import caption, digits_for, hover_text, largest, repeated, score_text, signed, span_text
 from arm_lens.plots.panels import BARE, Panels, balanced_columns
 from arm_lens.plots.theme import DIVERGING, HEAT, INK, label, literal, narrow, page_height, page_width, signs
 
@@ -201,38 +201,40 @@ def _colored(where: np.ndarray, z: np.ndarray, symbol: str) -> go.Scatter:
 
 
 def selected_heads(heads: Chosen | Named[Chosen] | pd.DataFrame, *, attributions: Known | None = None) -> go.Figure:
-    """The fraction of seeds in which each head is in the selected set.
+    """The fraction of searches (seeds, example samples) in which each head is in the selected set.
 
     Args:
         heads: head sets, selections or reward models, also by name, and several of each name; or a table like
             `arm_lens.frames.HEADS`, with a row for every head of the model.
         attributions: scores of the heads to show on hovering; as `attribution_maps` takes them.
     """
-    table = checked(heads_frame(heads), HEADS)
-    counts = table.astype({"selected": int}).groupby(["criterion", "seed"], sort=False)["selected"].sum()
+    table = of_every_head(checked(heads_frame(heads), HEADS))
+    counts = table.astype({"selected": int}).groupby(["criterion", *repeats_in(table)], sort=False)["selected"].sum()
     size = len(table[["layer", "head"]].drop_duplicates())
     notes = [f"{span_text(counts[criterion])} of {size} heads" for criterion in criteria_of(table)]
-    seeds = int(table.groupby("criterion")["seed"].nunique().max())
-    ticks: dict[str, Any] = {}
-    if seeds <= 5:
-        texts = [f"{count} of {seeds}" + " seeds" * (count == seeds and seeds > 1) for count in range(seeds + 1)]
-        ticks = {"tickvals": [count / seeds for count in range(seeds + 1)], "ticktext": texts}
+    searches, ticks = set(counts.groupby("criterion").size()), dict[str, Any]()
+    if len(searches) == 1 and (most := searches.pop()) <= 5:
+        texts = [
+            f"{count} of {most}" + f" {repeated(table)}" * (count == most and most > 1) for count in range(most + 1)
+        ]
+        ticks = {"tickvals": [count / most for count in range(most + 1)], "ticktext": texts}
     return _maps(table, table["selected"].astype(float), notes, "selected in", 0.0, attributions, **ticks)
 
 
 def selection_probabilities(
     heads: Chosen | Named[Chosen] | pd.DataFrame, *, attributions: Known | None = None
 ) -> go.Figure:
-    """The selection probability of each head, as the search left it: the mean over seeds.
+    """The selection probability of each head, as the search left it: the mean over searches (seeds, example samples).
 
     Args:
         heads: as `selected_heads` takes them; a table needs the column ``probability``.
         attributions: scores of the heads to show on hovering; as `attribution_maps` takes them.
     """
-    table = checked(heads_frame(heads), WHOLE)
+    table = of_every_head(checked(heads_frame(heads), WHOLE))
     for criterion in table.loc[table["probability"].isna(), "criterion"]:
         raise ValueError(f"the search for {criterion!r} went by no probability of being selected")
-    expected = table.groupby(["criterion", "seed"], sort=False)["probability"].sum().groupby("criterion").mean()
+    searches = table.groupby(["criterion", *repeats_in(table)], sort=False)
+    expected = searches["probability"].sum().groupby("criterion").mean()
     notes = [f"{expected[criterion]:.1f} heads expected" for criterion in criteria_of(table)]
     figure = _maps(table, table["probability"], notes, "selection<br>probability", 0.5, attributions)
     return caption(figure, trust_captions(_probability_scores(table, attributions)))
@@ -251,7 +253,7 @@ def _probability_scores(heads: pd.DataFrame, attributions: Known | None) -> pd.D
         heads.groupby(["criterion", "layer", "head"], sort=False)["probability"].mean().rename("score").reset_index()
     )
     means = means.assign(measure="selection_probability", outcome="search", n=0)
-    known = means.iloc[:0] if attributions is None else attributions_frame(attributions)
+    known = means.iloc[:0] if attributions is None else checked(attributions_frame(attributions), ATTRIBUTIONS)
     others = known[known["measure"] != "selection_probability"]
     return with_trust(pd.concat([means, others[list(means.columns)]], ignore_index=True)).iloc[: len(means)]
 
@@ -265,7 +267,7 @@ def _maps(
     attributions: Known | None,
     **ticks: Any,
 ) -> go.Figure:
-    """One heat map per criterion of the mean of ``values`` over seeds, on one titled scale from 0 to 1.
+    """One heat map per criterion of the mean of ``values`` over searches, on one titled scale from 0 to 1.
 
     In tiny cells, heads above ``seen_above`` have a symbol.
     """
@@ -290,7 +292,8 @@ def _hover_texts(
     for row in heads[heads["criterion"] == criterion].to_dict("records"):
         probability = f"probability {row['probability']:.3f}" if row.get("probability", np.nan) >= 0 else ""
         facts = ", ".join(filter(None, [probability, "selected" * bool(row["selected"])])) or "not selected"
-        texts[row["layer"], row["head"]] += f"<br>seed {row['seed']}: {facts}"
+        search = ", ".join(f"{one} {row[one]}" for one in repeats_in(heads))
+        texts[row["layer"], row["head"]] += f"<br>{search}: {facts}"
     if attributions is not None:
         own = attributions[(attributions["criterion"] == criterion) & attributions["score"].notna()]
         for row in own[(own["layer"] < shape[0]) & (own["head"] < shape[1])].to_dict("records"):
@@ -360,11 +363,18 @@ def attribution_maps(
         **ticks,
     )
     what = f"{criteria[0]}: scores" if by_measure else measure_name(measures[0])
-    left_out = sorted(set(every["measure"]) - set(known["measure"])) if by_measure else []
+    others = (
+        every[every["criterion"].isin(criteria) & ~every["measure"].isin(known["measure"])] if by_measure else every[:0]
+    )
+    searched = sorted(others.loc[others["outcome"] == "search", "measure"].unique())
+    elsewhere = sorted(set(others["measure"]) - set(searched))
+    absent = [] if criterion or by_measure else [one for one in criteria_of(known) if one not in criteria]
     notes = [
-        grid.mark_of_sign if min(map(np.nanmin, tables)) < 0 else "",
+        grid.mark_of_sign if (np.stack(tables) < 0).any() else "",
         "×: not measured." if np.isnan(tables).any() else "",
-        f"Without {' and '.join(map(measure_name, left_out))}, which is on no outcome." if left_out else "",
+        f"Without {' and '.join(map(measure_name, searched))}, which is on no outcome." if searched else "",
+        f"Without {' and '.join(map(measure_name, elsewhere))}: not on this outcome." if elsewhere else "",
+        f"Not measured for {', '.join(absent)}." if absent else "",
         *trust_captions(shown),
     ]
     return caption(figure, [f"{what} on {outcome_name(outcome)}.", *notes])

@@ -100,11 +100,15 @@ def _draw(
         source=pictures[str(rows["image"].iloc[0])], x=0, y=0, sizex=1, sizey=1, sizing="stretch", layer="below",
         xref=f"x{axis}", yref=f"y{axis}",
     )  # fmt: skip
-    grid = rows.pivot(index="row", columns="column", values="weight")
-    first, last = rows.iloc[0], rows.iloc[-1]
-    x = np.linspace(first["left"], last["right"], grid.shape[1] + 1)
-    y = np.linspace(first["top"], last["bottom"], grid.shape[0] + 1)
     name = f"{rows['example'].iloc[0]}, image {rows['picture'].iloc[0]}"
+    grid = rows.pivot(index="row", columns="column", values="weight")
+    n_rows, n_columns = int(rows["row"].max()) + 1, int(rows["column"].max()) + 1
+    every = grid.reindex(index=range(n_rows), columns=range(n_columns))
+    for row, column in np.argwhere(every.isna().to_numpy()):
+        raise ValueError(f"the table 'patches' lacks the weight of row {row}, column {column} of {name}")
+    across = rows.drop_duplicates("column").sort_values("column")
+    down = rows.drop_duplicates("row").sort_values("row")
+    x, y = [*across["left"], across["right"].iloc[-1]], [*down["top"], down["bottom"].iloc[-1]]
     sheet.figure.add_heatmap(
         x=x, y=y, z=grid.to_numpy(dtype=float), coloraxis="coloraxis", hovertemplate=HOVER, name="attention",
         hovertext=[

@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
+from arm_lens.display import counted
 from arm_lens.evaluation.hacking import cells_of
 from arm_lens.evaluation.main_setting import against
 from arm_lens.evaluation.standings import mean_over_subsets, significant
@@ -130,8 +131,11 @@ def accuracy_by_subset(
         names: labels that replace the usual ones, by judge.
     """
     table = one_setting(summary, benchmark, SUMMARY)
-    each = table.iloc[:0] if rows is None else only(checked(rows, ROWS), "benchmark", benchmark, ROWS)
-    table, each = (one.assign(subset=one["subset"].astype(str)) for one in (table, each))
+    each = table.iloc[:0]
+    if rows is not None:
+        each = only(checked(rows, ROWS), "benchmark", benchmark, ROWS)
+        setting = ("benchmark", "subset", "judge", "n_examples", "noise", "unit")
+        each = each.merge(table[[one for one in setting if one in table and one in each]])
     subsets = list(table["subset"].unique())
     styles = judge_styles(table["judge"], names)
     letters = 15 if narrow() else 22
@@ -152,8 +156,7 @@ def accuracy_by_subset(
         texts = [accuracy_text(row, row["subset"], style.label) for row in own.to_dict("records")]
         dots = interval_dots(own, own["subset"].map(place), style, texts)
         figure.add_trace(dots.update(legendgroup=judge, showlegend=True))
-        setting = ["subset", "n_examples", "noise"]
-        repeated = each[each["judge"] == judge].merge(own[setting], on=setting)
+        repeated = each[each["judge"] == judge]
         if len(repeated) > len(own):
             texts = [
                 f"{accuracy_text(row, row['subset'], style.label)}<br>sample {row['sample']}, seed {row['seed']}"
@@ -162,7 +165,7 @@ def accuracy_by_subset(
             small = interval_dots(repeated, repeated["subset"].map(place) + DROP * BAND / len(styles), style, texts)
             small.update(marker={"symbol": "circle", "size": 4.5, "opacity": 0.75}, error_x=None, legendgroup=judge)
             figure.add_trace(small.update(name=f"{literal(style.label)}, repetitions"))
-    low = min(0.4, float(min([table["ci_low"].min(), *each["accuracy"]])) - 0.03)
+    low = min(0.4, float(table[["ci_low", "accuracy"]].min().min()) - 0.03, float(each["accuracy"].min()) - 0.03)
     tenth = grid.width * 0.1 / (1.01 - low)
     return figure.update_xaxes(range=[low, 1.01], tick0=0, dtick=0.1 if tenth > 30 else 0.2)
 
@@ -271,6 +274,10 @@ def differences(
     table = against(one_setting(comparisons, benchmark, COMPARISONS), lead)
     if table.empty:
         raise ValueError(f"the table 'comparisons' compares {lead!r} with no other judge")
+    for row in table[table.duplicated(["subset", "other"])].to_dict("records"):
+        raise ValueError(
+            f"the table 'comparisons' has {lead} and {row['other']} on {row['subset']} twice, in both orders"
+        )
     rows = JudgeRows.of(table["other"], names)
     own = judge_styles([lead], names)[lead].label
     subsets = {str(subset): table[table["subset"] == subset] for subset in table["subset"].unique()}
@@ -332,7 +339,9 @@ def bias_grid(
         benchmark: which one, if the table has several.
         names: labels that replace the usual ones, by judge.
     """
-    table = cells_of(one_setting(summary, benchmark, SUMMARY))
+    every = one_setting(summary, benchmark, SUMMARY)
+    table = cells_of(every)
+    others = sorted(set(every["subset"]) - set(table["subset"]))
     if table.empty:
         raise ValueError(
             "no subset of the table 'summary' is a cell of a reward-hacking benchmark, such as 'length | standard | bias on "
@@ -355,7 +364,8 @@ def bias_grid(
     figure, _ = matrices(cells, [name for _, name in rows.rows], columns, ACCURACY, letters=NAME_WIDTH, **layout)
     figure.update_yaxes(ticktext=rows.y_axis()["ticktext"])
     rows.lower_headings(figure)
-    return caption(figure, {one.gaps for one in cells})
+    left_out = f"Without {counted(len(others), 'subset')} outside the grid, such as {others[0]}." if others else ""
+    return caption(figure, [*{one.gaps for one in cells}, left_out])
 
 
 def _ordered(values: pd.Series, known: Sequence[str]) -> list[str]:

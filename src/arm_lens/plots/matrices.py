@@ -33,7 +33,7 @@ BAR = 84
 NAME_LINES = 2
 RING = "∘"
 Entry: TypeAlias = tuple[Hashable, Hashable, float | int, bool | None, str]
-"""One cell: row, column, value, whether its number is bold (None if no number of the matrix can be), and hover text."""
+"""One cell: row, column, value, whether its number is bold (None if no interval is known), and hover text."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,8 @@ class Cells:
     """NaN cells are blank."""
     hover: np.ndarray
     """Plotly text."""
-    bold: np.ndarray | None
+    bold: np.ndarray
+    """1 where a number is bold, 0 where it is not because its interval is too wide, NaN where no interval is known."""
     instead: np.ndarray
     """Text to print in blank cells."""
     crossed: np.ndarray
@@ -111,17 +112,12 @@ class Cells:
         An empty row is a gap. ``blank`` is the hover text of cells without an entry.
         """
         shape = (len(rows), len(columns))
-        values, hover = np.full(shape, np.nan), np.full(shape, blank, dtype=object)
-        bold: np.ndarray | None = np.zeros(shape, dtype=bool)
+        values, hover, bold = np.full(shape, np.nan), np.full(shape, blank, dtype=object), np.full(shape, np.nan)
         down, across = ({name: index for index, name in enumerate(names)} for names in (rows, columns))
         for row, column, value, sure, text in entries:
             if row in down and column in across:
                 cell = down[row], across[column]
-                values[cell], hover[cell] = value, text
-                if sure is None:
-                    bold = None
-                elif bold is not None:
-                    bold[cell] = sure
+                values[cell], hover[cell], bold[cell] = value, text, np.nan if sure is None else sure
         crossed = np.isnan(values) & np.array([row != "" for row in rows])[:, None]
         instead = np.full(shape, "", object)
         return cls(values=values, hover=hover, bold=bold, instead=instead, crossed=crossed, title=title, note=note)
@@ -133,8 +129,16 @@ class Cells:
         entries: Iterable[Entry],
         diagonal: Mapping[Hashable, tuple[str, str]] | None = None,
     ) -> Cells:
-        """The symmetric matrix of these pairs of names, each given once; its diagonal has a text and a hover text."""
-        once = list(entries)
+        """The symmetric matrix of these pairs of names; its diagonal has a text and a hover text.
+
+        Raises:
+            ValueError: if a pair is there twice, in both orders, or is of a name with itself.
+        """
+        once, pairs = list(entries), set[frozenset[Hashable]]()
+        for a, b, *_ in once:
+            if a == b or frozenset((a, b)) in pairs:
+                raise ValueError(f"{a} and {b} are a pair {'of one name' if a == b else 'twice, in both orders'}")
+            pairs.add(frozenset((a, b)))
         found = cls.of(names, names, [*once, *((b, a, value, sure, text) for a, b, value, sure, text in once)])
         for index, name in enumerate(names):
             found.instead[index, index], found.hover[index, index] = (diagonal or {}).get(name, ("", ""))
@@ -154,13 +158,15 @@ class Layout:
     panels: Panels
     printed: bool
     """Whether cells have numbers; otherwise they have signs."""
+    sure: bool
+    """Whether some interval is known."""
 
     def marks(self, zero: str = "zero", every: str = "") -> str:
         """The caption's words for cells whose interval excludes zero, or another value, for every one of several."""
         if self.printed:
-            return f"Bold: the interval excludes {zero}{every}."
+            return f"Bold: the interval excludes {zero}{every}." * self.sure
         minus = "−: notably below zero. " if zero == "zero" else ""
-        return f"{minus}∘: {'an' if every else 'the'} interval includes {zero}."
+        return minus + f"∘: {'an' if every else 'the'} interval includes {zero}." * self.sure
 
 
 def matrices(
@@ -226,7 +232,9 @@ def matrices(
     figure.update_xaxes(columns_axis(texts, angle=angle, every=-(-UPRIGHT // round(width)) if angle == -90 else 1))
     figure.update_yaxes(rows_axis(names), **BARE)
     bar = color_bar(scale.title, length=max(170, min(300, panels.height)), xpad=14, thickness=12)
-    return figure.update_coloraxes(scale_axis(scale), showscale=not printed, colorbar=bar), Layout(panels, printed)
+    return figure.update_coloraxes(scale_axis(scale), showscale=not printed, colorbar=bar), Layout(
+        panels, printed, sure=any(np.isfinite(one.bold).any() for one in cells)
+    )
 
 
 def scale_axis(scale: Scale) -> dict[str, object]:
@@ -293,7 +301,7 @@ def draw_cells(figure: go.Figure, one: Cells, scale: Scale, *, printed: bool, sh
 
 def _signs(one: Cells, scale: Scale) -> np.ndarray:
     found = signs(one.values, span=scale.high) if scale.signed else np.full(one.values.shape, "", dtype=object)
-    return found if one.bold is None else np.where(np.isfinite(one.values) & ~one.bold, RING, found)
+    return np.where(np.isfinite(one.values) & (one.bold == 0), RING, found)
 
 
 def _texts(one: Cells, scale: Scale, short: bool) -> np.ndarray:
@@ -301,7 +309,7 @@ def _texts(one: Cells, scale: Scale, short: bool) -> np.ndarray:
     for cell in zip(*np.nonzero(np.isfinite(one.values)), strict=True):
         value = float(one.values[cell])
         text = literal(scale.text(value, short=short))
-        text = f"<b>{text}</b>" if one.bold is not None and one.bold[cell] else text
+        text = f"<b>{text}</b>" if one.bold[cell] == 1 else text
         texts[cell] = f'<span style="color:{scale.ink(value)}">{text}</span>'
     return texts
 

@@ -60,6 +60,7 @@ def measures_against_each_other(
     both = right.merge(up, left_index=True, right_index=True, suffixes=("_x", "_y")).reset_index()
     both = both.dropna(subset=["score_x", "score_y"])
     parts = {criterion: both[both["criterion"] == criterion] for criterion in criteria_of(table)}
+    few = [criterion for criterion, part in parts.items() if len(part) < 3]
     parts = {criterion: part for criterion, part in parts.items() if len(part) >= 3}
     if not parts:
         raise ValueError(f"fewer than three heads have both {x!r} and {y!r}")
@@ -93,7 +94,8 @@ def measures_against_each_other(
     crowded = any(len(part) > CROWD for part in parts.values())
     intervals = "intervals of the named ones" if crowded else "with intervals"
     what = f"Scores on {outcome_name(outcome)}: {span_text(map(len, parts.values()))} heads, {intervals}."
-    return caption(figure, [what, "ρ: Spearman.", "Named: far off the line." * named])
+    left_out = f"Fewer than three heads have both for {', '.join(few)}." if few else ""
+    return caption(figure, [what, "ρ: Spearman.", "Named: far off the line." * named, left_out])
 
 
 def far_off(x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -53,6 +53,11 @@ def span_text(counts: Iterable[float | int]) -> str:
     return f"{low:.0f}" if low == high else f"{low:.0f} to {high:.0f}"
 
 
+def repeated(table: pd.DataFrame) -> str:
+    """What the repetitions of a criterion in a table are: ``seeds``, or ``searches`` with several example samples."""
+    return "searches" if "sample" in table.columns and table["sample"].nunique() > 1 else "seeds"
+
+
 def hover_text(title: object, *lines: str) -> str:
     """Plotly text for hovering: a literal title in bold, then the lines that are not empty."""
     return "<br>".join([f"<b>{label(str(title), width=60)}</b>", *filter(None, lines)])
@@ -61,8 +66,14 @@ def hover_text(title: object, *lines: str) -> str:
 def accuracy_text(row: Mapping[Any, Any], *titles: str) -> str:
     """Hover text of a row with an accuracy, its interval and, if the row has it, n, below these titles."""
     size = f", n = {row['n']:.0f}" if "n" in row else ""
-    known = f"accuracy {row['accuracy']:.3f}, interval {row['ci_low']:.3f} to {row['ci_high']:.3f}{size}"
+    known = f"accuracy {row['accuracy']:.3f}, {interval_text(row)}{size}"
     return "<br>".join([*(hover_text(title) for title in titles), known])
+
+
+def interval_text(row: Mapping[Any, Any]) -> str:
+    """The interval of a share."""
+    known = not (pd.isna(row["ci_low"]) or pd.isna(row["ci_high"]))
+    return f"interval {row['ci_low']:.3f} to {row['ci_high']:.3f}" if known else "interval unknown"
 
 
 def score_text(row: Mapping[Any, Any], value: str = "score") -> str:
@@ -76,8 +87,11 @@ def score_text(row: Mapping[Any, Any], value: str = "score") -> str:
 
 
 def excludes(rows: pd.DataFrame | Mapping[Any, Any], value: float = 0.0) -> Any:
-    """Whether the interval of a row, or of each row of a table, excludes a value."""
-    return (rows["ci_low"] > value) | (rows["ci_high"] < value)
+    """Whether the interval of a row, or of each row of a table, excludes a value; None if that of a row is not known."""
+    if isinstance(rows, pd.DataFrame):
+        return (rows["ci_low"] > value) | (rows["ci_high"] < value)
+    known = not (pd.isna(rows["ci_low"]) or pd.isna(rows["ci_high"]))
+    return bool(rows["ci_low"] > value or rows["ci_high"] < value) if known else None
 
 
 def caption(figure: go.Figure, sentences: Iterable[str]) -> go.Figure:

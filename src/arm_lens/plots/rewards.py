@@ -26,7 +26,7 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from arm_lens.frames import CALIBRATION, ITEMS, SUMMARY, checked, repeats_in
 from arm_lens.plots.cuts import having, one_setting, only
 from arm_lens.plots.marks import band, diagonal, legend_entry, marks, symbol, whiskers
-from arm_lens.plots.notation import hover_text, span_text
+from arm_lens.plots.notation import hover_text, interval_text, span_text
 from arm_lens.plots.panels import Panels, facets
 from arm_lens.plots.theme import MEETS, MUTED, faded, judge_styles, literal, narrow
 from arm_lens.registry import Style
@@ -35,6 +35,7 @@ SIDE, SMALLER = 220, 200
 """Largest side of a square panel in pixels: of ROC curves and of reliability diagrams."""
 GRID = np.linspace(0, 1, 101)
 """The false positive rates at which fits are averaged."""
+BRIER = SUMMARY.needing("benchmark", "subset", "judge", "brier", "n")
 COLUMNS = ("benchmark", "subset", "judge", "sample", "seed", "label", "reward")
 LINE = 15
 """Pixels from one AUC to the next."""
@@ -152,6 +153,8 @@ def rewards_of(items: pd.DataFrame, judges: Sequence[str] | None, benchmark: str
         responses = responses[responses["unit"] == "response"]
     if responses.empty:
         raise ValueError("the table 'items' has no single responses, only pairs")
+    if judges is not None and not judges:
+        raise ValueError("judges names no judge")
     for judge in judges or ():
         having(responses, "judge", judge, ITEMS)
     chosen = responses if judges is None else responses[responses["judge"].isin(judges)]
@@ -161,7 +164,7 @@ def rewards_of(items: pd.DataFrame, judges: Sequence[str] | None, benchmark: str
             raise ValueError(f"the table 'items' has a judge with several values of {column}: choose one first")
     for row in chosen[chosen["reward"].isna()].to_dict("records"):
         raise ValueError(f"a reward of the judge {row['judge']!r} on {row['subset']!r} is not a number")
-    return chosen.astype({"subset": str, "judge": str})
+    return chosen
 
 
 def ranking_quality(items: pd.DataFrame) -> float:
@@ -207,7 +210,7 @@ def _draw(figure: go.Figure, items: pd.DataFrame, styles: Mapping[str, Style], g
     place, traces = grid.place(index), [diagonal("chance")]
     drawn = {judge: items[items["judge"] == judge] for judge in styles if (items["judge"] == judge).any()}
     curves = {judge: mean_curve(rows) for judge, rows in drawn.items()}
-    counts = {judge: rows.groupby(repeats_in(rows)).ngroups for judge, rows in drawn.items()}
+    counts = {judge: len(_fits(rows)) for judge, rows in drawn.items()}
     for judge, curve in curves.items():  # bands below all lines
         if curve is not None and counts[judge] > 1:
             fits = {"name": f"{literal(styles[judge].label)}, fits", "legendgroup": judge}
@@ -221,7 +224,9 @@ def _draw(figure: go.Figure, items: pd.DataFrame, styles: Mapping[str, Style], g
         name = literal(style.label)
         common = {"marker": _marker(style), "legendgroup": judge}
         if curve is not None:
-            size = f"{counts[judge]} fit{'s' * (counts[judge] != 1)} of {len(drawn[judge]) / counts[judge]:.0f} items"
+            size = (
+                f"{counts[judge]} fit{'s' * (counts[judge] != 1)} of {span_text(map(len, _fits(drawn[judge])))} items"
+            )
             title = hover_text(items["subset"].iloc[0], name, f"AUC {area:.3f}, {size}")
             # From the corner, where a curve that starts above it goes straight up.
             points = pd.concat([pd.DataFrame(0.0, index=[0], columns=curve.columns), curve])
@@ -263,7 +268,12 @@ def pooled_bins(calibration: pd.DataFrame) -> pd.DataFrame:
     Returns:
         judge, bin, confidence, accuracy, ci_low, ci_high, n, in order of appearance and of bins.
     """
-    filled = calibration[(calibration["n"] > 0) & calibration["accuracy"].notna()]
+    filled = calibration[calibration["n"] > 0]
+    for row in filled[filled[["accuracy", "confidence"]].isna().any(axis=1)].to_dict("records"):
+        raise ValueError(
+            f"the table 'calibration' has {row['n']} items in bin {row['bin']} of {row['judge']!r}, and no accuracy or "
+            "confidence"
+        )
     keys = ["judge", "bin"]
     weight = filled["n"] / filled.groupby(keys)["n"].transform("sum")
     parts = filled[keys].assign(
@@ -274,6 +284,8 @@ def pooled_bins(calibration: pd.DataFrame) -> pd.DataFrame:
         n=filled["n"].astype(int),
     )
     bins = parts.groupby(keys, sort=False).sum().reset_index()
+    unknown = parts.set_index(keys)[["ci_low", "ci_high"]].isna().groupby(keys, sort=False).any().to_numpy()
+    bins[["ci_low", "ci_high"]] = bins[["ci_low", "ci_high"]].mask(unknown)
     bins["ci_low"] = bins["accuracy"] - bins["ci_low"] ** 0.5
     bins["ci_high"] = bins["accuracy"] + bins["ci_high"] ** 0.5
     return bins.sort_values("bin", kind="stable").reset_index(drop=True)
@@ -298,15 +310,19 @@ def reliability(
         benchmark: which one, if the table has several.
         names: labels that replace the usual ones, by judge.
     """
-    bins = pooled_bins(one_setting(calibration, benchmark, CALIBRATION))
+    table = one_setting(calibration, benchmark, CALIBRATION)
+    bins = pooled_bins(table)
     if bins.empty:
         raise ValueError("no bin of the table 'calibration' holds an item")
     of_judge = {judge: bins[bins["judge"] == judge] for judge in bins["judge"].unique()}
     styles = judge_styles(of_judge, names)
-    chosen = None if summary is None else only(summary, "benchmark", benchmark, SUMMARY)
+    if summary is not None:
+        scored = having(checked(summary, BRIER), "benchmark", table["benchmark"].iloc[0], SUMMARY)
+        scored = one_setting(scored, None, BRIER)
+        summary = scored.merge(table[table["n"] > 0][["judge", "subset"]].drop_duplicates(), how="right")
     figure, grid = facets(
         [style.label for style in styles.values()],
-        notes=[_brier(of_judge[judge], chosen, judge) for judge in styles],
+        notes=[_brier(of_judge[judge], summary, judge) for judge in styles],
         most=5,
         widest=SMALLER,
         x="stated probability",
@@ -327,8 +343,8 @@ def _brier(bins: pd.DataFrame, summary: pd.DataFrame | None, judge: str) -> str:
     size = f"n = {bins['n'].sum()}"
     if summary is None:
         return size
-    own = summary[summary["judge"] == judge].dropna(subset=["brier"])
-    if own.empty:
+    own = summary[summary["judge"] == judge]
+    if own["brier"].isna().any():  # of some subset it is not known
         return size
     return f"Brier {float(np.average(own['brier'], weights=own['n'])):.3f}, {size}"
 
@@ -336,9 +352,12 @@ def _brier(bins: pd.DataFrame, summary: pd.DataFrame | None, judge: str) -> str:
 def _dots(bins: pd.DataFrame, style: Style) -> go.Scatter:
     area = bins["n"] / bins["n"].sum()
     texts = [
-        f"<b>{literal(style.label)}</b><br>says {row.confidence:.3f}, is so {row.accuracy:.3f}<br>"
-        f"interval {row.ci_low:.3f} to {row.ci_high:.3f}, n = {row.n}"
-        for row in bins.itertuples()
+        hover_text(
+            style.label,
+            f"says {row['confidence']:.3f}, is so {row['accuracy']:.3f}",
+            f"{interval_text(row)}, n = {row['n']}",
+        )
+        for row in bins.to_dict("records")
     ]
     marker = {**symbol(style, 0), "opacity": 1, "size": (5 + 11 * area**0.5).to_list()}
     return marks(

@@ -17,7 +17,7 @@ from arm_lens.heads import HasHeads, Named, evenly_spaced, history_frame, trajec
 from arm_lens.plots.head_maps import MapGrid
 from arm_lens.plots.marks import band, marks
 from arm_lens.plots.measures import trust_captions
-from arm_lens.plots.notation import caption
+from arm_lens.plots.notation import caption, repeated
 from arm_lens.plots.panels import facets
 from arm_lens.plots.theme import HEAT, INK, MEETS, MUTED, current_theme, narrow
 
@@ -26,7 +26,6 @@ AXES = {
     "expected_heads": "expected number of heads",
     "entropy": "entropy per head (nats)",
 }
-MEAN, BAND = "mean over seeds", "lowest to highest seed"
 STOPS = 40
 NAME = 12
 """Pixels from one head's name to the next."""
@@ -44,7 +43,7 @@ def training_curves(
     *,
     value: Literal["reward", "expected_heads", "entropy"] = "reward",
 ) -> go.Figure:
-    """The mean over seeds as a line, and the band from the lowest to the highest seed.
+    """The mean over searches (seeds, example samples) as a line, and the band from the lowest to the highest.
 
     The reward is by default the log-probability of the right one of the two verdicts, where a judge that flips a coin has
     log 0.5, about -0.69: a search that ends lower has found no set of heads that judges its examples.
@@ -58,10 +57,11 @@ def training_curves(
         raise ValueError(f"there is a curve for {', '.join(map(repr, AXES))}, not for {value!r}")
     table = checked(history_frame(history), HISTORY.needing("criterion", "seed", "step", value))
     criteria = criteria_of(table)
-    banded = bool((table.groupby("criterion")["seed"].nunique() > 1).any())
+    banded = bool(table.duplicated(["criterion", "step"]).any())
+    over_all, spread_of_all = f"mean over {repeated(table)}", f"lowest to highest of the {repeated(table)}"
     figure, grid = facets(
         criteria,
-        entries=[MEAN, BAND] if banded else (),
+        entries=[over_all, spread_of_all] if banded else (),
         height=110 if narrow() else 150,
         x="step",
         y=AXES[value],
@@ -70,14 +70,15 @@ def training_curves(
         curve = table[table["criterion"] == criterion].groupby("step")[value].agg(["mean", "min", "max"])
         place, steps = grid.place(index), curve.index.to_list()
         if banded:
-            over = band(steps, curve["min"], curve["max"], CHOSEN_REST, name=BAND, legendgroup="band")
+            over = band(steps, curve["min"], curve["max"], CHOSEN_REST, name=spread_of_all, legendgroup="band")
             figure.add_trace(over.update(showlegend=index == 0), **place)
         texts = [
             f"step {step}: mean {mean:.3f}, from {low:.3f} to {high:.3f}"
             for step, mean, low, high in curve.itertuples()
         ]
-        look = {"line": {"width": 1.8, "color": MEETS}, "name": MEAN, "legendgroup": "mean", "showlegend": index == 0}
-        figure.add_trace(marks(steps, curve["mean"], texts, mode="lines", **look), **place)
+        look = {"line": {"width": 1.8, "color": MEETS}, "name": over_all, "legendgroup": "mean"}
+        line = marks(steps, curve["mean"], texts, mode="lines", showlegend=index == 0, **look)
+        figure.add_trace(line, **place)
     figure.update_xaxes(range=[table["step"].min(), table["step"].max()], nticks=5)
     figure.update_yaxes(nticks=5, rangemode="normal" if value == "reward" else "tozero")
     for axis in list(figure.select_yaxes())[1:]:
@@ -101,10 +102,9 @@ def selection_steps(trajectory: HasHeads | Named[HasHeads] | pd.DataFrame) -> go
     grid = MapGrid.of(len(criteria), n_layers, n_heads, bottom=48 if printed else 150)
     steps = sorted(table["step"].unique().tolist())
     steps = [steps[index] for index in evenly_spaced(len(steps), STOPS)]
-    tables = {
-        step: [grid.table(part[part["criterion"] == criterion], "probability").round(4) for criterion in criteria]
-        for step, part in table[table["step"].isin(steps)].groupby("step")
-    }
+    then = table.pivot(index="step", columns=["criterion", "layer", "head"], values="probability").ffill()
+    tables = {step: [_map(then.loc[step, criterion], grid) for criterion in criteria] for step in steps}
+    ended = table.groupby("criterion")["step"].max().nunique() > 1
     notes = {step: [f"{np.nansum(one):.1f} heads expected" for one in tables[step]] for step in steps}
     last = steps[-1]
     bar: dict[str, Any] = {"cmin": 0, "cmax": 1, "colorscale": HEAT}
@@ -114,7 +114,8 @@ def selection_steps(trajectory: HasHeads | Named[HasHeads] | pd.DataFrame) -> go
         hovertemplate="layer %{y}, head %{x}<br>probability %{z:.3f}<extra>%{fullData.name}</extra>",
         selector={"type": "heatmap"},
     )
-    caption(figure, [f"After step {last} of the search." * printed, *_trust(criteria)])
+    early = "A search that has ended stays as it ended." * ended
+    caption(figure, [f"After step {last} of the search." * printed, early, *_trust(criteria)])
     if printed:
         return figure
     maps = [index for index, trace in enumerate(figure.data) if trace.type == "heatmap"]
@@ -189,6 +190,11 @@ def selection_trajectories(
     )
     what = "Blue: heads that end above 0.5 (dashed), named in the order of their last probability."
     return caption(figure, [what, rest, *_trust(criteria)])
+
+
+def _map(probabilities: pd.Series, grid: MapGrid) -> np.ndarray:
+    """Probabilities by layer and head as [layer, head]."""
+    return grid.table(probabilities.rename("probability").reset_index(), "probability").round(4)
 
 
 def _trust(criteria: list[str]) -> list[str]:

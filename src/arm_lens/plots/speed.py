@@ -36,7 +36,12 @@ def selection_speed(rows: pd.DataFrame, *, masks: int = 32, prompt_tokens: int =
         masks: number of masks in the panels over prompt length; the nearest that was measured is taken, and written above.
         prompt_tokens: number of tokens in the panels over masks, likewise.
     """
-    checked(rows, SPEED)
+    rows = checked(rows, SPEED)
+    for column, known in (("path", PATHS), ("model_class", DASHES)):
+        for value in set(rows[column]) - set(known):
+            raise ValueError(f"the table '{SPEED.name}' has a {column} {value!r}, and there are {', '.join(known)}")
+    for model in set(rows["model"]) - set(rows.loc[rows["path"].str.startswith("replay"), "model"]):
+        raise ValueError(f"the table '{SPEED.name}' has no replay of {model!r}, by whose masks the others are drawn")
     panels = list(itertools.product(map(str, rows["model"].unique()), VARIED))
     kinds = [kind for kind in DASHES if (rows["model_class"] == kind).any()]
     fixed = {model: _nearest(part, masks, prompt_tokens) for model, part in rows.groupby("model")}

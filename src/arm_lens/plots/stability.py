@@ -73,7 +73,7 @@ def stability_by_group(stability: pd.DataFrame) -> go.Figure:
     figure.update_yaxes(showticklabels=False, **panels.place(1))
     # After the stripes, which would cover it.
     figure.add_vline(0, line=STROKE, layer="below", **panels.place(1))
-    lowest = min(0.0, float(table["nogueira_low"].min()))
+    lowest = min(0.0, float(table[["nogueira_low", "nogueira"]].min().min()))
     figure.update_xaxes(range=[-0.02, 1.02], **QUARTERS)
     figure.update_xaxes(range=[min(-0.02, lowest - 0.03), 1.02], **panels.place(1))
     figure.update_layout(showlegend=False)
@@ -94,7 +94,7 @@ def depth_profile(depth: pd.DataFrame) -> go.Figure:
     Args:
         depth: a table like `arm_lens.frames.DEPTH`.
     """
-    checked(depth, DEPTH)
+    depth = checked(depth, DEPTH)
     rows = {str(name): part.sort_values("depth") for name, part in depth.groupby("name", sort=False)}
     names = list(rows)
     together = len(names) <= len(PALETTE)

@@ -88,7 +88,9 @@ def has_study(summary: pd.DataFrame, varied: str) -> bool:
 
 
 def _measured(summary: pd.DataFrame, benchmark: str | None) -> pd.DataFrame:
-    return only(checked(summary, SUMMARY), "benchmark", benchmark, SUMMARY).dropna(subset=["accuracy"])
+    table = only(checked(summary, SUMMARY), "benchmark", benchmark, SUMMARY)
+    table = only(table, "unit", None, SUMMARY) if "unit" in table.columns else table
+    return table.dropna(subset=["accuracy"])
 
 
 def _study(
@@ -128,7 +130,7 @@ def _study(
             x = rows[by].map(at) + apart * ((lane + 0.5) / len(drawn) - 0.5)
             faint = len(drawn) > CROWD and judge != lead
             figure.add_trace(_line(rows, x, by, styles[judge], title, bold=judge == lead, faint=faint), **place)
-    texts = [f"{value:.0f}" if counting else f"{100 * value:.0f}{'' if narrow() else '%'}" for value in values]
+    texts = [f"{value:.0f}" if counting else f"{100 * value:.3g}{'' if narrow() else '%'}" for value in values]
     shown, texts = thinned(list(at.values()), texts, [(x - low) / (high - low) * grid.width for x in at.values()])
     figure.update_xaxes(tickvals=shown, ticktext=texts, tickangle=0, range=[low, high])
     for entry, style in zip(entries, styles.values(), strict=True):
@@ -168,10 +170,10 @@ def _levels(flat: pd.DataFrame, styles: Mapping[str, Style], title: str, ends: S
 def _line(
     rows: pd.DataFrame, x: pd.Series, by: str, style: Style, title: str, *, bold: bool, faint: bool
 ) -> go.Scatter:
-    unit = "{:.0f} labelled examples" if by == "n_examples" else "{:.0%} flipped labels"
+    units = [f"{x:.0f} labelled examples" if by == "n_examples" else f"{100 * x:.3g}% flipped labels" for x in rows[by]]
     texts = [
-        f"{accuracy_text(record, style.label, title)}<br>{unit.format(record[by])}"
-        for record in rows.to_dict("records")
+        f"{accuracy_text(record, style.label, title)}<br>{unit}"
+        for record, unit in zip(rows.to_dict("records"), units, strict=True)
     ]
     error = whiskers(
         rows, "accuracy", faded(style.color, 0.35 if faint else 0.9), thickness=1.8 if bold else 1.2, width=0
@@ -193,7 +195,7 @@ def accuracy_by_heads(curve: pd.DataFrame, *, names: Mapping[str, str] | None = 
         curve: a table like `arm_lens.frames.CURVE`.
         names: names of rankings to display instead of the usual ones.
     """
-    checked(curve, CURVE)
+    curve = checked(curve, CURVE)
     criteria, styles = criteria_of(curve), measure_styles(curve["ranking"])
     usual = {ranking: style.short if narrow() else style.name for ranking, style in styles.items()}
     shown = {ranking: (names or {}).get(ranking, name) for ranking, name in usual.items()}
@@ -258,11 +260,14 @@ def accuracy_by_axis(effects: pd.DataFrame) -> go.Figure:
         effects: a table like `arm_lens.frames.EFFECTS`, of one benchmark. Values are drawn in the order of the table; those
             without a mean are left out.
     """
-    table = checked(effects, EFFECTS).dropna(subset=["accuracy"]).astype({"axis": str, "value": str})
+    every = checked(effects, EFFECTS)
+    table = every.dropna(subset=["accuracy"])
     if table.empty:
         raise ValueError("the table 'effects' has no mean: no setting has all values of an axis")
-    panels = {AXIS_NAMES.get(str(axis), str(axis)): rows for axis, rows in table.groupby("axis", sort=False)}
-    notes = [f"over {rows['settings'].iloc[0]} settings" for rows in panels.values()]
+    axes = {str(axis): rows for axis, rows in table.groupby("axis", sort=False)}
+    names = {axis: name if (name := AXIS_NAMES.get(axis, axis)) == axis or name not in axes else axis for axis in axes}
+    panels = {names[axis]: rows for axis, rows in axes.items()}
+    notes = [f"over {span_text(rows['settings'])} settings" for rows in panels.values()]
     # Values that do not fit below their panel side by side are slanted.
     slanted = {name: max(map(len, rows["value"])) * len(rows) >= LETTERS for name, rows in panels.items()}
     bottom = 110 if any(slanted.values()) else 60
@@ -279,4 +284,6 @@ def accuracy_by_axis(effects: pd.DataFrame) -> go.Figure:
         width, lines = (15, 2) if slanted[name] else (16, 3)
         values = [label(value, width=width, lines=lines) for value in rows["value"]]
         figure.update_xaxes(tickvals=x, ticktext=values, tickangle=-40 * slanted[name], range=span, **place)
-    return figure.update_yaxes(_accuracy_axis(table))
+    absent = [str(axis) for axis in every["axis"].unique() if axis not in axes]
+    figure.update_yaxes(_accuracy_axis(table))
+    return caption(figure, [f"Without {', '.join(absent)}: no setting has all its values." if absent else ""])

@@ -142,7 +142,7 @@ def base_layout(*, width: float | int, height: float | int, margin: Mapping[str,
 
 
 OTHER_JUDGES = "Others"
-OTHER_SYMBOLS = ("cross", "star", "pentagon", "hexagon", "x", "hourglass")
+OTHER_SYMBOLS = ("cross", "star", "pentagon", "hexagon", "x", "hexagram")
 
 
 def judge_styles(judges: Iterable[str], names: Mapping[str, str] | None = None) -> dict[str, Style]:

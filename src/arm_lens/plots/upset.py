@@ -19,6 +19,7 @@ import plotly.graph_objects as go
 from arm_lens.display import counted
 from arm_lens.frames import HEADS, checked, criteria_of, repeats_in
 from arm_lens.heads import Chosen, Head, Named, heads_frame
+from arm_lens.plots.cuts import of_every_head
 from arm_lens.plots.marks import HOVER, marks
 from arm_lens.plots.notation import caption, span_text
 from arm_lens.plots.panels import BARE, LETTER, rows_axis
@@ -49,9 +50,9 @@ def memberships_of(heads: Chosen | Named[Chosen] | pd.DataFrame) -> dict[str, se
     """Each criterion's heads: those that at least half of its searches selected.
 
     Raises:
-        ValueError: if a column is missing or the table is empty.
+        ValueError: if a column or a head is missing, or the table is empty.
     """
-    table = checked(heads_frame(heads), HEADS.needing("criterion", "layer", "head", "selected"))
+    table = of_every_head(checked(heads_frame(heads), HEADS.needing("criterion", "layer", "head", "selected")))
     keys = ["criterion", "layer", "head"]
     shares = table.astype({"selected": float}).groupby(keys, sort=False)["selected"].mean()
     sets: dict[str, set[Head]] = {criterion: set() for criterion in criteria_of(table)}
@@ -95,8 +96,9 @@ def upset(heads: Chosen | Named[Chosen] | pd.DataFrame, *, most: int | None = No
     of_each = "1 head each" if max(rest, default=0) == 1 else f"{span_text(rest or [0])} heads"
     left_out = f" {len(rest)} further intersections of {of_each} are left out." if rest else ""
     table = heads_frame(heads)
-    searches = int(table.drop_duplicates(["criterion", *repeats_in(table)])["criterion"].value_counts().max())
-    rule = "" if searches == 1 else f" A head counts if at least half of the {searches} searches selected it."
+    searches = table.drop_duplicates(["criterion", *repeats_in(table)])["criterion"].value_counts()
+    several = searches.max() > 1
+    rule = f" A head counts if at least half of the {span_text(searches)} searches selected it." if several else ""
     return caption(figure, [f"Every head is counted once above, with exactly the names that have it.{rule}{left_out}"])
 
 
