@@ -249,5 +249,5 @@ def test_no_examples_can_only_be_split_into_none():
     assert split_preferences([], {"a": 0}, seed=0) == {"a": []}
     with pytest.raises(ValueError, match=r"1 examples are requested .* there are 0"):
         split_preferences([], {"a": 1}, seed=0)
-    with pytest.raises(ValueError, match=r"0\.5 of 0 examples, which is none"):
+    with pytest.raises(ValueError, match=r"part 'a' should have 0\.5 of the examples, and there are none"):
         split_preferences([], {"a": 0.5}, seed=0)

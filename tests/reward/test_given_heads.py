@@ -19,7 +19,10 @@ def model():
 
 def test_examples_of_one_kind_are_refused_before_anything_is_read(model):
     too_long = [LabelledResponse("Describe the mill.", "calm " * (600 + n), True) for n in range(4)]
-    with pytest.raises(ValueError, match="both kinds; the 2 questions of a fold have only positive ones"):
+    with pytest.raises(
+        ValueError,
+        match="and the 2 questions of a fold are all positive: check the labels",
+    ):
         ActivationRewardModel.fit(model, too_long, criterion="calm")
 
 

@@ -1,4 +1,4 @@
-"""From parts to results: tables, failure signs, and what is known of the heads.
+"""From parts to results: tables, warning signs, and what is known of the heads.
 
 Results are made from the parts in a fixed order and without a date, so that the same run gives the same bytes. Pages and
 figures are made from results by `arm_lens.reports`.
@@ -75,7 +75,7 @@ class BenchmarkResults(BenchmarkItems):
     """What was run: title, model, lead judge, settings, versions."""
     tables: BenchmarkTables
     checks: list[Check]
-    """The failure signs that were looked for."""
+    """The warning signs that were looked for."""
     sections: pd.DataFrame = field(default_factory=pd.DataFrame)
     """Section scores, if a benchmark defines them; else empty."""
 
@@ -177,7 +177,7 @@ class BenchmarkResults(BenchmarkItems):
 
     def _repr_html_(self) -> str:
         facts = {name: value for name, value in self.meta.items() if isinstance(value, (str, int))}
-        facts["failure signs"] = ", ".join(check.name for check in self.checks if check.found) or "none seen"
+        facts["warning signs"] = ", ".join(check.name for check in self.checks if check.found) or "none seen"
         means = frame_table(accuracies(self.tables.summary))
         return card("Results of a benchmark", facts, small_print("Accuracy, mean over subsets."), means)
 

@@ -194,7 +194,7 @@ def score(
     data: Annotated[str, typer.Argument(help="Prompts and responses: a file, or hf://owner/name.")],
     out: Annotated[
         Path,
-        typer.Option(help="A .jsonl, .json, .csv, .tsv or .parquet file; rows already in it are not scored again."),
+        typer.Option(help="A .jsonl, .json, .csv, .tsv or .parquet file; a run that was stopped goes on in it."),
     ],
     rows: Rows,
     loading: Loading,
@@ -333,6 +333,8 @@ def benchmark(
     if not show_prompt:
         _writable(out)
     own = {"demo": DEMO, "images": IMAGES, "real": REAL, "real-full": REAL_FULL}
+    if config not in own and not Path(config).exists():
+        raise typer.BadParameter(f"{config} is no file, and none of {', '.join(own)}")
     real = config.startswith("real") and config in own
     if real and data is None:
         data = Path("data")

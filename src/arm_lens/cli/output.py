@@ -1,4 +1,4 @@
-"""What commands print: results as tables, failure signs, errors."""
+"""What commands print: results as tables, warning signs, errors."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def resumable(where: Path) -> Iterator[None]:
 
 
 def finish(results: BenchmarkResults, out: Path, show: Callable[[BenchmarkResults], None]) -> None:
-    """Write the page; print results (``show``), the failure signs and where the page is, if anybody still listens."""
+    """Write the page; print results (``show``), the warning signs and where the page is, if anybody still listens."""
     from arm_lens.reports import write_report
 
     page = write_report(results, out)

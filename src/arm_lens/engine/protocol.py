@@ -356,8 +356,9 @@ class LanguageModel(ABC):
             self.check_tokens(ids, name)
             if len(ids) > self.n_ctx:
                 raise PromptTooLongError(
-                    f"{name}: the prompt has {len(ids)} tokens, the model's context {self.n_ctx}; "
-                    "use fewer examples or shorter texts, or pass on_too_long='skip' or on_too_long='clip'"
+                    f"{name}: the prompt has {len(ids)} tokens, the model's context {self.n_ctx}: shorten its texts, or "
+                    "those of its demonstrations, leave the longest out, or show fewer. To score the rest, pass "
+                    "on_too_long='skip' or on_too_long='clip'"
                 )
             sequences.append(ids)
         return sequences

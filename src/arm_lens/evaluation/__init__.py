@@ -1,7 +1,7 @@
-"""From verdicts to tables: statistics, section scores, failure signs. Nothing here knows a judge, a file or a figure.
+"""From verdicts to tables: statistics, section scores, warning signs. Nothing here knows a judge, a file or a figure.
 
 From verdicts (one row per item and judge) `benchmark_tables` makes accuracies with intervals, paired comparisons and
-calibration, and `health` looks for failure signs. `hacking_items` makes counterbalanced reward-hacking items of any pairs;
+calibration, and `health` looks for warning signs. `hacking_items` makes counterbalanced reward-hacking items of any pairs;
 `section_scores` adds up RewardBench as published, `rm_bench_scores` RM-Bench, and `multimodal_rewardbench_scores` and
 `vl_rewardbench_scores` the benchmarks about images. Verdicts come from `arm_lens.benchmark`.
 """

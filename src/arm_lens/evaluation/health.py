@@ -1,4 +1,4 @@
-"""Failure signs: what a reader should know before believing a table, looked for by rule.
+"""Warning signs: what a reader should know before believing a table, looked for by rule.
 
 A few-shot judge fails in ways that a mean accuracy hides: its scores crowd around one half, more examples do not help,
 another seed or another example sample gives another judge, any heads would have done as well as the selected ones, it
@@ -65,7 +65,7 @@ PLACES = 3
 
 @dataclass(frozen=True)
 class Check:
-    """A failure sign that was looked for."""
+    """A warning sign that was looked for."""
 
     name: str
     rule: str
@@ -105,7 +105,7 @@ def health(
     heads: pd.DataFrame | None = None,
     lead: str = "arm_reinforce",
 ) -> list[Check]:
-    """Look for every failure sign that the tables can show.
+    """Look for every warning sign that the tables can show.
 
     All checks but that over numbers of examples are of the main comparison of each benchmark (`main_settings`). The cells
     of a bias benchmark have a check of their own instead of the checks of single subsets.

@@ -416,7 +416,7 @@ def _record(folder: Path, kind: str | None) -> tuple[_Header, dict[str, Any]]:
     with decoding(folder):
         header = _Header.parse({key: value for key, value in record.items() if key in _Header.model_fields})
     if kind is not None and header.kind != kind:
-        raise ArtefactError(f"{folder} holds a {header.kind}, not a {kind}")
+        raise ArtefactError(f"{folder} holds a {header.kind}, not a {kind}: load it by load_judge")
     return header, own
 
 

@@ -208,7 +208,7 @@ def checked_prompt(prompt: Prompt, has_place: bool) -> str:
     text = text_of(prompt, "prompt")
     if text.strip() and not has_place:
         raise PreferenceFieldError(
-            "prompt", "has no place in the judge template; write {prompt} into its question, or leave prompts out"
+            "prompt", "has no place in the judge template; write {prompt} into its question, or pass '' for each prompt"
         )
     return text
 

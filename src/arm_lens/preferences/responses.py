@@ -73,7 +73,8 @@ def read_responses(
     if (missing or not expected) and (found or not table.rows):
         wanted = missing[0] if missing else "response"
         listed = ", ".join(found)[:1000] or "no columns"
-        raise unreadable(table.name, f"has no column {wanted!r}; it has {listed}")
+        how_to = "" if missing else "; name the one by columns={'response': ...}, or --column response=..."
+        raise unreadable(table.name, f"has no column {wanted!r}; it has {listed}{how_to}")
     renamed = [cells_of(row, names, metadata=metadata) for row in table.rows]
     has_prompts = any(cells.get("prompt") not in (None, "") for cells in renamed)
     reading = Reading(

@@ -102,6 +102,8 @@ def split_preferences(
             for _ in range(n):
                 parts[name] += next(shuffled)
     for name, indices in parts.items():
+        if sizes[name] and not examples:
+            raise ValueError(f"part {name!r} should have {sizes[name]} of the examples, and there are none")
         if not indices and sizes[name]:
             raise ValueError(f"part {name!r} should have {sizes[name]} of {len(examples)} examples, which is none")
     return {name: [examples[index] for index in sorted(indices)] for name, indices in parts.items()}

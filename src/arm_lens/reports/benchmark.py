@@ -1,7 +1,7 @@
 """One HTML page from the results of a run: who judges best, whether that is significant, what went wrong, and which heads.
 
 The page first says, in words with numbers, which judges the lead judge beats, loses to or cannot be told apart from; then
-names the failure signs; then shows every number with its interval and its n; and then, if the lead judge chose heads,
+names the warning signs; then shows every number with its interval and its n; and then, if the lead judge chose heads,
 which ones, how sure the search was of them, and which responses they like most and least. Everything on it comes from the
 results. `arm_lens.reports.page` explains why no text from users' data can run in it as code.
 """

@@ -131,10 +131,11 @@ def _check_kinds(questions: Sequence[Question], what: str) -> None:
     """Raise a ValueError if all questions have the same right verdict, or there is none."""
     kinds = {question.positive for question in questions}
     if len(kinds) < 2:
+        which = "positive" if True in kinds else "negative"
+        found = f"the {len(questions)} {what} are all {which}" if kinds else f"there are no {what}"
         raise ValueError(
-            f"heads are chosen on examples of both kinds; the {len(questions)} {what} have "
-            f"{'none' if not kinds else 'only ' + ('positive' if kinds.pop() else 'negative') + ' ones'} "
-            "(examples that share a prompt, or a response if they have none, stay together)"
+            f"heads are chosen on positive and negative examples, and {found}: check the labels, or add examples of the "
+            "other kind (those that share a prompt, or a response if they have none, stay together)"
         )
 
 

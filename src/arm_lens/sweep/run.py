@@ -7,6 +7,7 @@ page can be made at any moment, without the grid, its data or its models.
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ import pandas as pd
 from arm_lens.benchmark.data import plan
 from arm_lens.benchmark.judging import check_judges, check_tasks
 from arm_lens.benchmark.parts import PART_FIELDS, store_in
-from arm_lens.benchmark.results import VERSIONS, OtherRunError, published_config, with_dtype
+from arm_lens.benchmark.results import VERSIONS, MissingPartsWarning, OtherRunError, published_config, with_dtype
 from arm_lens.benchmark.run import Progress, back_end_of, run_missing
 from arm_lens.benchmark.runner import Run, failure_of
 from arm_lens.safe_text import printable, without_formulas
@@ -102,7 +103,8 @@ def run_sweep(
 ) -> SweepResults:
     """Run the missing parts of a sweep, and write its results to the folder.
 
-    A part that fails does not end the sweep unless the grid's ``on_failure`` is ``stop``; `SweepResults.parts` names it.
+    A part that fails does not end the sweep unless the grid's ``on_failure`` is ``stop``: a `MissingPartsWarning` says so,
+    and `SweepResults.parts` names it.
 
     Args:
         grid: what is run.
@@ -135,6 +137,10 @@ def run_sweep(
             run_missing(runs, back_end, lambda progress: None if watch is None else watch(table, progress))
         results = SweepResults.of(out)
         results.save(out)
+    failed = results.parts[results.parts["state"] == "failed"]
+    if len(failed):
+        what = f"{len(failed)} of {len(results.parts)} parts failed, the first with: {failed['error'].iloc[0]}"
+        warnings.warn(MissingPartsWarning(f"{what}; see `results.parts` and {out / 'failures'}"), stacklevel=2)
     return results
 
 
