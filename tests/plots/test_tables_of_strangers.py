@@ -13,7 +13,7 @@ from plots import synthetic_cases as cases
 from plots import synthetic_results as results
 
 from arm_lens import plots
-from arm_lens.plots.theme import OTHER_SYMBOLS
+from arm_lens.plots.theme import COLUMN, OTHER_SYMBOLS, PAGE, themed
 
 
 def captions(figure):
@@ -298,6 +298,34 @@ def test_what_a_figure_leaves_out_stands_in_its_caption():
     safe = two[(two["outcome"] == "probability") & ~((two["criterion"] == "safe") & (two["measure"] == "injection"))]
     trusted = captions(plots.attribution_maps(safe, measure="gradient"))
     assert "with Shapley value" in trusted and "with Injected alone" in trusted
+
+
+def visible(figure):
+    """Texts beside the axes, above the panels and in the legend."""
+    yield from (note.text for note in figure.layout.annotations)
+    for axis in (*figure.select_xaxes(), *figure.select_yaxes()):
+        yield from axis.ticktext or ()
+    yield from (trace.name for trace in figure.data if trace.showlegend is not False and trace.name)
+
+
+def test_long_names_that_begin_alike_are_told_apart():
+    names = tuple(
+        f"the reply answers the question that was asked, and nothing else but it, as number {one}" for one in (7, 8)
+    )
+    tables = {
+        plots.head_matrix: cases.named(cases.of_measure(), names),
+        plots.upset: cases.named(cases.heads(), names),
+        plots.depth_profile: attribution.make_depth(names, (6, 6)),
+        plots.attribution_maps: cases.named(cases.of_measure(), names),
+        plots.training_curves: cases.named(cases.history(), names),
+        plots.accuracy_by_heads: cases.named(attribution.make_curve(), names, "ranking"),
+        plots.accuracy_by_subset: cases.named(cases.of("criteria"), names, "subset"),
+        plots.accuracy_by_judge: cases.named(cases.of("criteria"), names, "judge"),
+    }
+    for draw, table in tables.items():
+        with themed(PAGE if draw in (plots.accuracy_by_judge, plots.accuracy_by_subset) else COLUMN):
+            texts = " ".join(visible(draw(table))).replace("<br>", " ").replace("</b>", "")
+        assert "number 7" in texts and "number 8" in texts, draw.__name__
 
 
 def test_axes_with_one_name_are_both_drawn():

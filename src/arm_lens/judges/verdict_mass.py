@@ -36,7 +36,7 @@ class VerdictMass:
         self.preferred = scores.preferred or self.preferred
         if len(mass) and float(mass.mean()) < LEAST_MASS and not self.warned:
             self.warned = True
-            rather = ", ".join(f"{token!r} ({share:.0%})" for token, share in scores.preferred)
+            rather = ", ".join(f"{token!r} ({share:.0%})" for token, share in scores.preferred if share >= 0.005)
             caution(
                 f"the model gives the verdicts a probability of {float(mass.mean()):.2g} together, on average over "
                 f"{len(mass)} questions"

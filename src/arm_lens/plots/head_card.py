@@ -23,7 +23,7 @@ from arm_lens.plots.measures import measure_styles, outcome_name, trust_captions
 from arm_lens.plots.notation import caption, digits_for, excludes, hover_text, largest, score_text, signed
 from arm_lens.plots.panels import balanced_columns, rows_axis, tick_step
 from arm_lens.plots.sheet import SIDE, Sheet, of_setting
-from arm_lens.plots.theme import HEAT, INK, MUTED, label, literal, narrow, page_width
+from arm_lens.plots.theme import HEAT, INK, MUTED, labels, literal, narrow, page_width
 
 MONO = "'DejaVu Sans Mono', 'Liberation Mono', Menlo, 'Courier New', monospace"
 LETTER = 7.3
@@ -359,7 +359,7 @@ class ScoreForest:
             y = above + HEADING + row * self.row_height
             sheet.write(literal(style.name if len(style.name) * 6.6 <= panel else style.short), x, y + 20, size=12)
             axis = sheet.add_axes(x, y + NAME, panel, ROW * len(self.criteria))
-            names = [label(one, width=self.letters, lines=1) if column == 0 else "" for one in self.criteria]
+            names = labels(self.criteria, width=self.letters, lines=1) if column == 0 else [""] * len(self.criteria)
             sheet.y(axis).update(rows_axis(names), ticks="", showgrid=False)
             self._panel(sheet, axis, self.scores[self.scores["measure"] == measure], panel)
 

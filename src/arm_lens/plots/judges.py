@@ -26,7 +26,7 @@ from arm_lens.plots.matrices import ACCURACY, Cells, draw_cells, headings, matri
 from arm_lens.plots.notation import accuracy_text, caption, hover_text
 from arm_lens.plots.panels import BARE, LETTER, above_panel, balanced_columns, columns_axis, facets, row_axis, rows_axis
 from arm_lens.plots.sheet import Sheet
-from arm_lens.plots.theme import INK, MUTED, base_layout, judge_styles, label, literal, narrow, page_width
+from arm_lens.plots.theme import INK, MUTED, base_layout, judge_styles, label, labels, literal, narrow, page_width
 from arm_lens.registry import Style
 
 ROW = 20
@@ -104,7 +104,7 @@ class JudgeRows:
 
     def y_axis(self, *, named: bool = True) -> dict[str, object]:
         """Settings of a y axis with the judges on it, the first at the top."""
-        texts = [label(name, width=NAME_WIDTH, lines=1) for _, name in self.rows]
+        texts = labels([name for _, name in self.rows], width=NAME_WIDTH, lines=1)
         texts = [text if key else f"<b>{text}</b>" for key, text in zip(self.keys, texts, strict=True)]
         return {**rows_axis(texts), "showticklabels": named, **BARE}
 
@@ -147,7 +147,7 @@ def accuracy_by_subset(
         widest=page_width(),
         x="accuracy on test items",
     )
-    row_axis(figure, [label(subset, width=letters, lines=4 if narrow() else 3) for subset in subsets])
+    row_axis(figure, labels(subsets, width=letters, lines=4 if narrow() else 3))
     chance_line(figure, x=0.5, span=(-0.5, len(subsets) - 0.5), named=True, xref="x", yref="y")
     for lane, (judge, style) in enumerate(styles.items()):
         offset = BAND * ((lane + 0.5) / len(styles) - 0.5)

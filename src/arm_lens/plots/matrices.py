@@ -17,7 +17,7 @@ import plotly.graph_objects as go
 from arm_lens.plots.marks import HOVER, color_bar
 from arm_lens.plots.notation import DIGIT, compact
 from arm_lens.plots.panels import BARE, LETTER, Panels, above_panel, columns_axis, rows_axis
-from arm_lens.plots.theme import DIVERGING, HEAT, INK, MUTED, label, literal, narrow, page_width, signs
+from arm_lens.plots.theme import DIVERGING, HEAT, INK, MUTED, label, labels, literal, narrow, page_width, signs
 
 SMALLEST = 27
 """Pixels of the width of a cell below which panels are not put side by side."""
@@ -188,7 +188,7 @@ def matrices(
     one line; otherwise it may have two.
     """
     lines, letters = (1, letters) if letters else (NAME_LINES, 15 if narrow() else 22)
-    names = [label(row, width=letters, lines=lines) for row in rows]
+    names = labels(rows, width=letters, lines=lines)
     longest = max(len(line) for row in rows for line in textwrap.wrap(row, letters)[:lines] or [""])
     left, gap, across = round(20 + LETTER * min(longest, letters)), 26, min(len(cells), most)
 
@@ -256,14 +256,13 @@ def headings(columns: Sequence[str], width: float | int) -> tuple[list[str], int
             return ["<br>".join(map(literal, one)) for one in wrapped], 0, 15 * lines + 8
     if longest <= 7 or width < LEANING:
         return upright(columns)
-    cut = [name if len(name) <= CUT else name[: CUT - 1].rstrip() + "…" for name in columns]
-    return [literal(name) for name in cut], -40, round(18 + 0.65 * LETTER * max(map(len, cut)))
+    return labels(columns, width=CUT, lines=1), -40, round(18 + 0.65 * LETTER * min(longest, CUT))
 
 
 def upright(columns: Sequence[str]) -> tuple[list[str], int, int]:
     """As `headings`, upright in any case."""
     longest = min(max(map(len, columns)), UPRIGHT_LETTERS)
-    return [label(name, width=longest, lines=1) for name in columns], -90, round(LETTER * longest) + 12
+    return labels(columns, width=longest, lines=1), -90, round(LETTER * longest) + 12
 
 
 def overhang(columns: Sequence[str]) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from arm_lens.plots.theme import MUTED, base_layout, label, narrow, page_width
+from arm_lens.plots.theme import MUTED, base_layout, labels, narrow, page_width
 
 LETTER = 6.9
 """Pixels of a wide character at the sizes of text here."""
@@ -77,8 +77,9 @@ class Panels:
                 margin={"l": self.left, "r": self.right, "t": self.top, "b": self.bottom},
             )
         )
-        for index, (title, note) in enumerate(zip(titles, notes or [""] * len(titles), strict=True)):
-            text = f"<b>{label(title, width=self.letters)}</b>" if title else ""
+        named = labels(titles, width=self.letters)
+        for index, (title, note) in enumerate(zip(named, notes or [""] * len(titles), strict=True)):
+            text = f"<b>{title}</b>" if title else ""
             if note:
                 text += f'<br><span style="font-size:12px;color:{MUTED}">{note}</span>'
             if text:

@@ -14,7 +14,7 @@ from arm_lens.frames import DEPTH, STABILITY, checked
 from arm_lens.plots.marks import interval_dots, marks
 from arm_lens.plots.notation import caption, hover_text
 from arm_lens.plots.panels import LETTER, facets, line_panels, row_axis
-from arm_lens.plots.theme import MEETS, MUTED, label, narrow
+from arm_lens.plots.theme import MEETS, MUTED, labels, narrow
 from arm_lens.registry import Style
 
 ROW = 38
@@ -65,9 +65,8 @@ def stability_by_group(stability: pd.DataFrame) -> go.Figure:
     chance = marks(table["jaccard_chance"], y, texts, mode="markers", name="by chance", marker=stroke)
     figure.add_trace(chance, **panels.place(0))
     shown = [
-        f'{label(group, width=letters, lines=lines)}<br><span style="font-size:11px;color:{MUTED}">{row.n_sets} sets, '
-        f"{row.mean_heads:.1f} heads</span>"
-        for group, row in zip(groups, table.itertuples(), strict=True)
+        f'{group}<br><span style="font-size:11px;color:{MUTED}">{row.n_sets} sets, {row.mean_heads:.1f} heads</span>'
+        for group, row in zip(labels(groups, width=letters, lines=lines), table.itertuples(), strict=True)
     ]
     row_axis(figure, shown)
     figure.update_yaxes(showticklabels=False, **panels.place(1))
@@ -99,14 +98,15 @@ def depth_profile(depth: pd.DataFrame) -> go.Figure:
     names = list(rows)
     together = len(names) <= len(PALETTE)
     titles = [""] if together else names
-    entries = [name[:40] for name in names] if together else ()
+    known = dict(zip(names, labels(names, width=40, lines=1), strict=True))
+    entries = known.values() if together else ()
     height = 230 if together else 130
     figure, panels = facets(titles, entries=entries, height=height, x="relative depth", y="share of heads chosen")
     for index, title in enumerate(titles):
         order = names if together else [*(name for name in names if name != title), title]
         for name in order:
             look = PALETTE[names.index(name) if together else 0] if together or name == title else None
-            figure.add_trace(_profile(rows[name], name, look), **panels.place(index))
+            figure.add_trace(_profile(rows[name], name, known[name], look), **panels.place(index))
     most = max(0.1, float(depth["share"].max()))
     figure.update_xaxes(range=[-0.03, 1.03], **QUARTERS)
     figure.update_yaxes(range=[-0.03 * most, 1.06 * most], nticks=5)
@@ -115,9 +115,9 @@ def depth_profile(depth: pd.DataFrame) -> go.Figure:
     )
 
 
-def _profile(rows: pd.DataFrame, name: str, look: tuple[str, str, str] | None) -> go.Scatter:
-    """A line with its colour, symbol and dash, or in grey without."""
-    x, y, title = rows["depth"], rows["share"], label(name, width=40, lines=1)
+def _profile(rows: pd.DataFrame, name: str, title: str, look: tuple[str, str, str] | None) -> go.Scatter:
+    """A line with its colour, symbol and dash, or in grey without; ``title`` is its name in the legend."""
+    x, y = rows["depth"], rows["share"]
     if look is None:
         return marks(x, y, mode="lines", line={"color": CONTEXT, "width": 1}, name=title)
     color, symbol, dash = look

@@ -19,7 +19,7 @@ from arm_lens.plots.marks import band, chance_line, legend_entry, marks, symbol,
 from arm_lens.plots.measures import MeasureStyle, measure_styles
 from arm_lens.plots.notation import accuracy_text, caption, span_text
 from arm_lens.plots.panels import facets, thinned
-from arm_lens.plots.theme import INK, MUTED, faded, judge_styles, label, literal, narrow
+from arm_lens.plots.theme import INK, MUTED, faded, judge_styles, labels, literal, narrow
 from arm_lens.registry import Style
 
 MEAN = "mean over subsets"
@@ -110,7 +110,7 @@ def _study(
         means = [_mean(varied[varied[by] == value], subsets) for value in varied[by].unique()]
         panels = {f"{MEAN} ({len(subsets)})": (pd.concat(means), _mean(level, subsets)), **panels}
     styles = judge_styles([*varied["judge"], *level["judge"]], names)
-    entries = [style.label if len(style.label) <= 28 else style.label[:27] + "…" for style in styles.values()]
+    entries = labels([style.label for style in styles.values()], width=28, lines=1)
     title = "labelled examples" if counting else "flipped labels (%)" if narrow() else "share of flipped labels"
     figure, grid = facets(list(panels), entries=entries, height=130 if narrow() else 210, x=title, y="accuracy")
     values = sorted(varied[by].unique().tolist())
@@ -135,7 +135,7 @@ def _study(
     figure.update_xaxes(tickvals=shown, ticktext=texts, tickangle=0, range=[low, high])
     for entry, style in zip(entries, styles.values(), strict=True):
         look = {"line": {"color": style.color, "width": 1.6}, "marker": symbol(style, 9)}
-        legend_entry(figure, literal(entry), mode="lines+markers", **look)
+        legend_entry(figure, entry, mode="lines+markers", **look)
     return figure.update_yaxes(_accuracy_axis(pd.concat([varied, level])))
 
 
@@ -214,8 +214,8 @@ def accuracy_by_heads(curve: pd.DataFrame, *, names: Mapping[str, str] | None = 
             if not rows.empty:
                 for trace in _ranking(rows, style, shown[ranking], banded=ranking in banded):
                     figure.add_trace(trace, **place)
-    for ranking, style in styles.items():  # an entry of the legend, even if the first panel lacks the ranking
-        name = label(shown[ranking], width=28, lines=1)
+    entries = zip(styles.items(), labels(shown.values(), width=28, lines=1), strict=True)
+    for (ranking, style), name in entries:  # an entry of the legend, even if the first panel lacks the ranking
         legend_entry(figure, name, legendgroup=shown[ranking], **_look(style))
     # A set as it was chosen has a size of its own, which is not a step of the axis.
     steps = curve["heads"][curve.groupby(["criterion", "ranking"])["heads"].transform("size") > 1]
@@ -282,7 +282,7 @@ def accuracy_by_axis(effects: pd.DataFrame) -> go.Figure:
         span = (-0.5, len(rows) - 0.5)
         chance_line(figure, y=0.5, span=span, **place)
         width, lines = (15, 2) if slanted[name] else (16, 3)
-        values = [label(value, width=width, lines=lines) for value in rows["value"]]
+        values = labels(rows["value"], width=width, lines=lines)
         figure.update_xaxes(tickvals=x, ticktext=values, tickangle=-40 * slanted[name], range=span, **place)
     absent = [str(axis) for axis in every["axis"].unique() if axis not in axes]
     figure.update_yaxes(_accuracy_axis(table))

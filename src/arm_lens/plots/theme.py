@@ -179,6 +179,21 @@ def label(text: str, *, width: int = 36, lines: int = 2) -> str:
     return "<br>".join(literal(line) for line in wrapped)
 
 
+def labels(texts: Iterable[str], *, width: int = 36, lines: int = 2) -> list[str]:
+    """`label` of each text; those that would look alike lose their middle instead of their end."""
+    every = list(texts)
+    found = [label(text, width=width, lines=lines) for text in every]
+    room = width if lines == 1 else int(0.75 * width * lines)
+    half = (room - 1) // 2
+    alike = {one for one in found if len({text for text, its in zip(every, found, strict=True) if its == one}) > 1}
+    return [
+        label(f"{text[: room - 1 - half].rstrip()}…{text[-half:].lstrip()}", width=width, lines=lines)
+        if one in alike
+        else one
+        for text, one in zip(every, found, strict=True)
+    ]
+
+
 def signs(values: np.ndarray, *, span: float | int) -> np.ndarray:
     """Texts for the cells of a diverging map: a minus sign if a value is notably below zero, else empty.
 

@@ -24,7 +24,7 @@ from arm_lens.plots.marks import HOVER, marks
 from arm_lens.plots.notation import caption, span_text
 from arm_lens.plots.panels import BARE, LETTER, rows_axis
 from arm_lens.plots.sheet import Sheet
-from arm_lens.plots.theme import INK, MEETS, base_layout, label, narrow, page_width
+from arm_lens.plots.theme import INK, MEETS, base_layout, label, labels, narrow, page_width
 
 ROW = 24
 COLUMN = (15, 30)
@@ -115,7 +115,7 @@ def _frame(
     sizes = sheet.add_axes(0, below, left, height)
     dots = sheet.add_axes(right, below, matrix, height)
     counts = sheet.add_axes(right, 0, matrix, BARS)
-    names = {**rows_axis([label(name, width=letters) for name in sets]), **BARE}
+    names = {**rows_axis(labels(sets, width=letters)), **BARE}
     sheet.x(sizes).update(range=[max(map(len, sets.values())) * 1.45 + 0.5, 0], showticklabels=False, **BARE)
     sheet.x(sizes).title = {"text": "heads", "standoff": 6}
     sheet.y(sizes).update(names, side="right", ticklabelstandoff=8)
