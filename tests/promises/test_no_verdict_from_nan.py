@@ -30,10 +30,10 @@ def test_what_was_not_measured_stays_not_measured():
     ("column", "index", "value", "said"),
     [
         ("reward", 2, np.nan, "item 'c' of b, s, judge mine: the reward is nan, not a finite number"),
-        ("reward", 7, np.inf, "item 'd' of b, s, judge theirs: the reward is inf"),
-        ("reward", 4, -np.inf, "judge theirs: the reward is -inf"),
+        ("reward", 7, np.inf, "'reward' .* is inf in row 7 .*judge theirs, .*item d"),
+        ("reward", 4, -np.inf, "'reward' .* is -inf in row 4 .*judge theirs"),
         ("probability", 1, np.nan, "item 'b' of b, s, judge mine has no probability"),
-        ("probability", 1, 1.2, "item 'b' .*: the probability is 1.2"),
+        ("probability", 1, 1.2, "'probability' .* should be from 0 to 1, and is 1.2 in row 1 .*judge mine, .*item b"),
         ("correct", 1, np.nan, "item 'b' .*: correct is 1, 0, or 0.5 for a tie, not nan"),
     ],
 )
