@@ -13,7 +13,7 @@ from sweep.sweep_support import contents, count_parts, grid_of
 from typer.testing import CliRunner
 
 from arm_lens import cli
-from arm_lens.benchmark import OtherRunError
+from arm_lens.benchmark import MissingPartsWarning, OtherRunError
 from arm_lens.benchmark.parts import PARTS
 from arm_lens.benchmark.run import Progress
 from arm_lens.cli.sweep import _view
@@ -98,6 +98,16 @@ def test_runs_are_what_the_parts_say(finished):
     assert results.summary.loc[singles, "auc"].notna().any() and results.summary.loc[~singles, "auc"].isna().all()
     rows = json.loads((out / "results.json").read_text(encoding="utf-8"))["rows"]
     assert len(rows) == len(results.summary) and set(rows[0]) == set(results.summary.columns)
+
+
+@pytest.mark.slow
+def test_parts_that_fail_are_warned_of_and_the_rest_is_there(tmp_path):
+    grid = grid_of("polite", judges=["length", {"judge": "voting", "votes": 0}])
+    with pytest.warns(
+        MissingPartsWarning, match=r"1 of \d+ parts failed, the first with: .*voting needs at least one vote"
+    ):
+        results = run_sweep(grid, tmp_path / "sweep")
+    assert not results.complete and {"arm", "length"} == set(results.runs["judge"])
 
 
 @pytest.mark.slow
