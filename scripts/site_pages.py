@@ -102,6 +102,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
         for mark, fill in MARKS.items():
             if f"<!-- {mark} -->" in markdown:
                 markdown = markdown.replace(f"<!-- {mark} -->", fill())
+    markdown = re.sub(r"\]\(\.\./((?:\.\./)*notebooks/\w+\.ipynb)\)", r"](\1)", markdown)
     return re.sub(r"\]\(\.\./src/arm_lens/benchmark/(\w+\.yaml)\)", r"](files/\1)", markdown)
 
 

@@ -65,6 +65,13 @@ def test_contributors_are_sent_to_files_that_exist():
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
+def test_links_lead_to_files_of_a_checkout():
+    for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
+        prose = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+        links = [link for link in re.findall(r"\]\(([^)\s]+)\)", prose) if not re.match(r"\w+:|#", link)]
+        assert [link for link in links if not (page.parent / link.partition("#")[0]).exists()] == [], page.name
+
+
 def test_every_exception_and_warning_has_a_cause_and_a_remedy():
     assert len(problems()) > 40
     assert all(cause.endswith((".", "``")) for _, cause in problems().values())
