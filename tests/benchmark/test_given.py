@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import sys
@@ -18,6 +19,7 @@ from arm_lens.cli import app, main
 from arm_lens.judge_model import labelled_responses, preference_pairs
 from arm_lens.judges.controls import ConstantJudge, LengthJudge
 from arm_lens.judges.options import QuestionOptions, ReadingOptions
+from arm_lens.preferences.types import responses_of
 from arm_lens.reports import write_report
 from arm_lens.selection import Reinforce
 
@@ -49,6 +51,17 @@ def reward(judge, examples):
 def items_of(results, judge, unit):
     items = results.items
     return items[(items["judge"] == judge) & (items["unit"] == unit)].reset_index(drop=True)
+
+
+def test_what_is_no_judge_and_no_preference_is_named_at_once():
+    compare = inspect.unwrap(judge_preferences)  # without the tests' check of types
+    test, judge = labelled_responses("polite", 4, split="test", seed=1), LengthJudge()
+    with pytest.raises(TypeError, match="judges are given by their names"):
+        compare([judge], test)
+    with pytest.raises(TypeError, match=r"the judge 'mine' has no method score\(prompts, responses\): 'r'"):
+        compare({"mine": "reward"}, test)
+    with pytest.raises(TypeError, match=r"'t' is not a PreferencePair .* \(a path, too, is given to it first\)"):
+        inspect.unwrap(responses_of)("test.csv"[0])
 
 
 def test_single_responses_are_judged_by_their_rewards(reward):

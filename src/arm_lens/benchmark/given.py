@@ -35,7 +35,9 @@ from arm_lens.judges.generative import GenerativeJudge
 from arm_lens.judges.options import ReadingOptions
 from arm_lens.judges.questions import listed_names
 from arm_lens.preferences import OverlapError, OverlapWarning, Preference, Prompt, find_overlap, unpair
+from arm_lens.preferences.fields import short_repr
 from arm_lens.preferences.overlap import known_among, text_digests
+from arm_lens.preferences.types import responses_of
 from arm_lens.registry import JUDGES
 from arm_lens.reward.model import ActivationRewardModel
 
@@ -80,11 +82,20 @@ def judge_preferences(
     Raises:
         OverlapError: naming the test items that a judge was fitted on (reward models and few-shot judges record that) or
             that are among ``examples``, unless ``on_overlap`` is ``warn``.
+        TypeError: naming the judge that does not score, or what is no preference; or if judges have no names.
         ValueError: if there is no judge or nothing to judge; naming a judge that does not give scores of that kind, or an
             item whose reward is not a number.
     """
+    if not isinstance(judges, Mapping):
+        raise TypeError("judges are given by their names, as in judge_preferences({'mine': reward}, test)")
     if not judges or not test:
         raise ValueError("there is nothing to compare: at least one judge and one preference are needed")
+    for name, given in judges.items():
+        for one in given if isinstance(given, Sequence) else [given]:
+            if not callable(getattr(one, "score", None)):
+                raise TypeError(f"the judge {name!r} has no method score(prompts, responses): {short_repr(one)}")
+    for example in test:
+        responses_of(example)  # it is a preference
     every = [
         (name, seed, one if isinstance(one, Judge) else Scores(one))
         for name, given in judges.items()

@@ -192,8 +192,10 @@ def responses_of(example: Preference | TiedPair) -> tuple[Prompt, ...]:
     if isinstance(example, TiedPair):
         name = repr(example.id) if example.id else short_repr(text_of(example.prompt))
         raise ValueError(f"{name} is a tie, which states no preference: leave ties out with ties='drop'")
+    path = " (a path, too, is given to it first)" if isinstance(example, str) else ""
     raise TypeError(
-        f"{short_repr(example)} is not a PreferencePair or LabelledResponse; read_preferences makes them of rows and files"
+        f"{short_repr(example)} is not a PreferencePair or LabelledResponse; read_preferences makes them of rows and "
+        f"files{path}"
     )
 
 
