@@ -209,11 +209,12 @@ def selected_heads(heads: Chosen | Named[Chosen] | pd.DataFrame, *, attributions
         attributions: scores of the heads to show on hovering; as `attribution_maps` takes them.
     """
     table = of_every_head(checked(heads_frame(heads), HEADS))
-    counts = table.astype({"selected": int}).groupby(["criterion", *repeats_in(table)], sort=False)["selected"].sum()
+    searches = ["criterion", *repeats_in(table)]
+    counts = table.astype({"selected": int}).groupby(searches, sort=False, dropna=False)["selected"].sum()
     size = len(table[["layer", "head"]].drop_duplicates())
     notes = [f"{span_text(counts[criterion])} of {size} heads" for criterion in criteria_of(table)]
-    searches, ticks = set(counts.groupby("criterion").size()), dict[str, Any]()
-    if len(searches) == 1 and (most := searches.pop()) <= 5:
+    numbers, ticks = set(counts.groupby("criterion").size()), dict[str, Any]()
+    if len(numbers) == 1 and (most := numbers.pop()) <= 5:
         texts = [
             f"{count} of {most}" + f" {repeated(table)}" * (count == most and most > 1) for count in range(most + 1)
         ]
@@ -233,7 +234,7 @@ def selection_probabilities(
     table = of_every_head(checked(heads_frame(heads), WHOLE))
     for criterion in table.loc[table["probability"].isna(), "criterion"]:
         raise ValueError(f"the search for {criterion!r} went by no probability of being selected")
-    searches = table.groupby(["criterion", *repeats_in(table)], sort=False)
+    searches = table.groupby(["criterion", *repeats_in(table)], sort=False, dropna=False)
     expected = searches["probability"].sum().groupby("criterion").mean()
     notes = [f"{expected[criterion]:.1f} heads expected" for criterion in criteria_of(table)]
     figure = _maps(table, table["probability"], notes, "selection<br>probability", 0.5, attributions)
