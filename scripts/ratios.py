@@ -72,7 +72,8 @@ def compared(table: pd.DataFrame, old: str, new: str) -> pd.DataFrame:
 @app.command()
 def add(release: str, folder: Path, table: Path = TABLE) -> None:
     """Add the ratios of a release, in place of those that it has."""
-    new = ratios_in(folder).assign(release=release)[["release", *KEY, "ratio"]].round({"ratio": 3})
+    new = ratios_in(folder).assign(release=release)[["release", *KEY, "ratio"]]
+    new["ratio"] = new["ratio"].map(lambda ratio: float(f"{ratio:.4g}"))
     if table.exists():
         known = pd.read_csv(table, dtype={"release": str})
         new = pd.concat([known[known["release"] != release], new])
