@@ -26,7 +26,7 @@ COMPILE = UV_FIND_LINKS="$${PIP_FIND_LINKS:-https://download.pytorch.org/whl/cpu
 DOCS := .overlay/docs
 COVERAGE := .overlay/coverage
 
-.PHONY: demo real check fast test test-4x test-vision test-vision-3 test-vision-4 test-wheel lint lock clean
+.PHONY: demo real site coverage check fast test test-4x test-vision test-vision-3 test-vision-4 test-wheel lint lock clean
 
 demo: $(VENV)/installed
 	$(BIN)/arm-lens demo --out $(OUT)
