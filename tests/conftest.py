@@ -1,7 +1,6 @@
 """Small random models of several families, saved to disk in Hugging Face format, and jaxtyping checks on.
 
-Libraries that take seconds to import are imported by the fixtures that use them: with xdist, a further process reads this
-file and only hands out tests.
+Libraries that take seconds to import are imported by the fixtures that use them: not every test needs them.
 """
 
 from __future__ import annotations
@@ -9,6 +8,7 @@ from __future__ import annotations
 import copy
 import os
 import shutil
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -159,6 +159,15 @@ def raw_of(folder_of):
         return loaded[family]
 
     return load
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Import here what the warnings of other processes are made of: pytest-xdist makes them again in this process, in a
+    thread for each of the others, and two that import the same modules for the first time get halves of them.
+    """
+    if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
+        for name in ("transformer_lens", "arm_lens.attribution", "arm_lens.benchmark"):
+            import_module(name)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
