@@ -334,7 +334,7 @@ def benchmark(
         _writable(out)
     own = {"demo": DEMO, "images": IMAGES, "real": REAL, "real-full": REAL_FULL}
     if config not in own and not Path(config).exists():
-        raise FileNotFoundError(f"there is no file {config}, and no configuration of that name but {', '.join(own)}")
+        raise FileNotFoundError(f"there is no file {config}; configurations with a name are {', '.join(own)}")
     real = config.startswith("real") and config in own
     if real and data is None:
         data = Path("data")
