@@ -451,3 +451,29 @@ def test_a_data_frame_with_two_columns_of_one_name_is_refused():
 
 def test_no_rows_at_all_are_an_error():
     assert problem_of([]).message == "holds no rows"
+
+
+def test_rows_that_contradict_each_other_are_named_and_kept():
+    rows = [
+        {"text": "fine", "label": True},
+        {"text": "bad", "label": False},
+        {"text": " fine\n", "label": False},
+        {"text": "bad", "label": False},  # said twice
+    ]
+    with pytest.warns(PreferenceDataWarning, match="1 of 4 preferences contradict.*: row 3 contradicts row 1$"):
+        assert len(read_preferences(rows)) == 4
+
+
+def test_pairs_in_both_orders_contradict_each_other_unless_the_criterion_differs(recwarn):
+    turned = {"prompt": "p", "chosen": "r", "rejected": "c"}
+    with pytest.warns(PreferenceDataWarning, match="row 2 contradicts row 1"):
+        read_preferences([ROW, turned])
+    recwarn.clear()
+    read_preferences([{**ROW, "criterion": "brief"}, {**turned, "criterion": "polite"}, {**turned, "prompt": "q"}])
+    assert not recwarn.list
+
+
+def test_of_many_contradictions_the_first_are_named():
+    rows = [{"text": f"text {number % 9}", "label": number < 9} for number in range(18)]
+    with pytest.warns(PreferenceDataWarning, match="9 of 18 .*row 10 contradicts row 1, .*row 14.*, and 4 more$"):
+        read_preferences(rows)

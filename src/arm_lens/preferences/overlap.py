@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from arm_lens.preferences.splits import words_of
-from arm_lens.preferences.types import Preference, responses_of
+from arm_lens.preferences.types import LabelledResponse, Preference, TiedPair, responses_of
 from arm_lens.storage import digest_of, digest_of_bytes
 
 MAX_LISTED = 5
@@ -70,6 +70,25 @@ def check_overlap(
         raise OverlapError(f"{found}; divide the data with split_preferences, or leave these out")
     if found:
         warnings.warn(OverlapWarning(str(found)), stacklevel=2)
+    return found
+
+
+def contradictions(examples: Iterable[Preference | TiedPair]) -> list[tuple[str, str]]:
+    """The ids of the examples that contradict an earlier one of the same criterion, each after the id of that one.
+
+    They are about the same texts, white space aside, and have the other label, or chose the other response.
+    """
+    first: dict[Hashable, tuple[object, str]] = {}
+    found = []
+    for example in examples:
+        if isinstance(example, TiedPair):
+            continue
+        texts = [words_of(response) for response in responses_of(example)]
+        says = example.label if isinstance(example, LabelledResponse) else texts[0]
+        about = (example.criterion, words_of(example.prompt), frozenset(texts))
+        said, earlier = first.setdefault(about, (says, example.id))
+        if said != says:
+            found.append((earlier, example.id))
     return found
 
 

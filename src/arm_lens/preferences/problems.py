@@ -65,7 +65,7 @@ class PreferenceDataError(ValueError):
 
 
 class PreferenceDataWarning(UserWarning):
-    """Part of the preference data was left out: rows that could not be read, or ties."""
+    """Part of the preference data was left out (rows that could not be read, or ties), or contradicts another part."""
 
 
 def unreadable(source: str, message: str) -> PreferenceDataError:

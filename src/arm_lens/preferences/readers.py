@@ -18,6 +18,7 @@ from arm_lens.preferences.formats.registry import Format, format_named, known_fo
 from arm_lens.preferences.formats.rows import Reading, Record, Row, Table
 from arm_lens.preferences.formats.undeclared import check_declared, check_recognised, proposal
 from arm_lens.preferences.formats.vision import IMAGE_COLUMNS
+from arm_lens.preferences.overlap import contradictions
 from arm_lens.preferences.problems import PreferenceDataError, PreferenceDataWarning, PreferenceProblem, unreadable
 from arm_lens.preferences.sources import Opening, PreferenceSource, image_reader, open_tables
 from arm_lens.preferences.types import Preference, TiedPair
@@ -27,6 +28,8 @@ Columns: TypeAlias = Mapping[str, str | int | Sequence[str | int]]
 """From our names for columns to the source's, or to their positions, counted from 1, if there is no header row. Several
 columns may be metadata: ``{"metadata": ["label", "winner"]}``."""
 OnError: TypeAlias = Literal["raise", "skip"]
+MAX_CONTRADICTIONS = 5
+"""Contradictory rows that a warning names."""
 
 
 @overload
@@ -141,6 +144,10 @@ def read_preferences(
         allow_any_path: read images from anywhere. By default their paths are relative to the folder of the data, and may not
             lead out of it; of rows in memory, that is the current folder, and a data set on the hub names no files here.
 
+    Warns:
+        PreferenceDataWarning: of rows that are left out; and of rows about the same texts, with the same criterion, of which
+            one says the opposite of the other.
+
     Raises:
         PreferenceDataError: if rows cannot be read; it lists all of them, and holds the preferences that could be read.
             Also if the source as a whole is damaged, too large or empty, if its columns do not fit the format, or any
@@ -208,11 +215,25 @@ def read_preferences(
     error = PreferenceDataError(problems, good, n_rows)
     if problems and on_error == "skip":
         messages.append(error.report())
+    if both := contradictions(good):
+        more = f", and {len(both) - MAX_CONTRADICTIONS} more" if len(both) > MAX_CONTRADICTIONS else ""
+        listed = ", ".join(
+            f"{_place_of(row_of_id[later], tables)} contradicts {_place_of(row_of_id[earlier], tables)}"
+            for earlier, later in both[:MAX_CONTRADICTIONS]
+        )
+        count = f"{len(both)} of {len(good)} preferences contradict another one about the same texts"
+        messages.append(f"{count}, and are kept: {listed}{more}")
     for message in messages:
         warnings.warn(PreferenceDataWarning(message), stacklevel=2)
     if problems and on_error == "raise":
         raise error
     return good
+
+
+def _place_of(row: tuple[str, int], tables: Sequence[Table]) -> str:
+    """A row in words; with its source if there are several."""
+    source, number = row
+    return f"row {number}" if len(tables) == 1 else f"row {number} of {source}"
 
 
 def cells_of(
