@@ -168,6 +168,10 @@ def test_the_ranked_question_shows_both_responses_in_the_order_given():
         ({"scalar": "{prompt}"}, "{response}"),
         ({"ranked": "{prompt} {response_a}"}, "{response_b}"),
         ({"header": "no slot"}, "{criterion}"),
+        ({"scalar": "{promt} {response}"}, "{promt}, and only {prompt} and {response} are filled in there"),
+        ({"scalar": "{criterion}: {response}"}, "'scalar' text has {criterion}"),
+        ({"ranked": "{response_a} {response_b} {response}"}, "'ranked' text has {response}"),
+        ({"header": "{criterion} {Criterion}"}, "{Criterion}, and only {criterion}"),
         ({"yes": ()}, "'yes'"),
     ],
 )

@@ -9,6 +9,7 @@ in which the demonstrations stand before the question, each with its verdict.
 from __future__ import annotations
 
 import datetime
+import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -29,6 +30,11 @@ from arm_lens.storage import parse_json, read_regular
 TEMPLATE_FILE = "judge_template.json"
 LARGEST_FILE = 2**20
 """Bytes of a template's file."""
+SLOTS = {"header": ("criterion",), "scalar": ("prompt", "response"), "ranked": ("prompt", "response_a", "response_b")}
+"""What is filled in in each text of a template."""
+OPTIONAL = ("prompt",)
+ALL_SLOTS = {slot for slots in SLOTS.values() for slot in slots}
+_SLOT = re.compile(r"\{(\w+)\}")
 NO_RANKED_QUESTION = "this judge template has no ranked question: its model judges one response at a time"
 
 
@@ -38,7 +44,8 @@ class JudgeTemplate:
 
     ``{criterion}``, ``{prompt}``, ``{response}``, ``{response_a}`` and ``{response_b}`` are filled in. The default asks
     the question of the paper (arXiv 2507.01368): "Does this response meet the specified criteria?" A template for texts
-    that have no prompt, such as texts that are classified, needs no ``{prompt}``; it refuses those that have one.
+    that have no prompt, such as texts that are classified, needs no ``{prompt}``; it refuses those that have one. Other
+    words in braces are text, unless they look like a misspelt place.
     """
 
     header: str = "Criterion: {criterion}\n\n"
@@ -72,15 +79,17 @@ class JudgeTemplate:
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     def __post_init__(self) -> None:
-        for name, slots in (
-            ("header", ("criterion",)),
-            ("scalar", ("response",)),
-            ("ranked", ("response_a", "response_b")),
-        ):
-            text = getattr(self, name)
-            missing = [slot for slot in slots if text and "{" + slot + "}" not in text]
+        for name, slots in SLOTS.items():
+            text = getattr(self, name) or ""
+            missing = [slot for slot in slots if text and slot not in OPTIONAL and "{" + slot + "}" not in text]
             if missing:
                 raise ValueError(f"the template's {name!r} text lacks {{{missing[0]}}}")
+            for slot in _SLOT.findall(text):  # others than misspelt ones are text, as in LaTeX
+                if slot not in slots and (slot in ALL_SLOTS or difflib.get_close_matches(slot, slots, cutoff=0.75)):
+                    places = " and ".join("{" + one + "}" for one in slots)
+                    raise ValueError(
+                        f"the template's {name!r} text has {{{slot}}}, and only {places} are filled in there"
+                    )
         for name in ("yes", "no", "first", "second"):
             if isinstance(getattr(self, name), str):  # whose letters are no spellings
                 raise ValueError(f"the template's {name!r} is a list of spellings, not {getattr(self, name)!r}")
@@ -221,7 +230,7 @@ def _about(text: str, prompt: str) -> str:
 
 def _fill(text: str, **values: str) -> MarkedText:
     """Put values into {slots}; braces inside the values, and any others in the text, stay as they are."""
-    pieces = re.split(r"\{(\w+)\}", text)  # every second piece is the name of a slot
+    pieces = _SLOT.split(text)  # every second piece is the name of a slot
     return MarkedText.joined(
         piece if number % 2 == 0 else MarkedText.of(piece, values[piece]) if piece in values else "{" + piece + "}"
         for number, piece in enumerate(pieces)
