@@ -125,6 +125,15 @@ def test_other_fits_in_the_same_folder_are_not_mixed_up(model_of, tmp_path):
     assert len(list((tmp_path / "kept").glob("rewards *.jsonl"))) == len(fits)
 
 
+def test_a_checkpoint_that_is_a_file_is_an_error_before_anything_is_read(model_of, tmp_path, monkeypatch):
+    path = tmp_path / "notes.txt"
+    path.write_text("mine", encoding="utf-8")
+    monkeypatch.setattr("arm_lens.reward.fitting.read_means", lambda *args, **options: pytest.fail("read"))
+    with pytest.raises(NotADirectoryError, match=r"a checkpoint is a folder, and .*notes\.txt is none"):
+        fit(model_of("llama"), checkpoint=path)
+    assert path.read_text(encoding="utf-8") == "mine"
+
+
 @pytest.mark.parametrize("suffix", [".safetensors", ".jsonl"])
 def test_a_changed_checkpoint_is_an_error_that_names_the_file(model_of, tmp_path, suffix):
     fit(model_of("llama"), checkpoint=tmp_path)

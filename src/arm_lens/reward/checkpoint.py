@@ -40,10 +40,15 @@ class FitCheckpoint:
     Args:
         folder: made if missing; None stores nothing.
         made_of: all that the fit depends on, JSON-like, except the versions of what computes.
+
+    Raises:
+        NotADirectoryError: if there is something else than a folder.
     """
 
     def __init__(self, folder: str | Path | None, made_of: Mapping[str, Any]) -> None:
         self.folder = None if folder is None else Path(folder)
+        if self.folder is not None and self.folder.exists() and not self.folder.is_dir():
+            raise NotADirectoryError(f"a checkpoint is a folder, and {self.folder} is none")
         self._digest = digest_of([dict(made_of), *map(version, VERSIONS)])
         self._found, self._stored = 0, 0
         self._rewards: RecordedRewards | None = None

@@ -128,6 +128,7 @@ class ActivationRewardModel(Weighable, VerdictJudge, AskingJudge):
                 hooks are on the model.
             NotFiniteError: naming prompt and layer, if the model computes numbers that are not finite.
             StoreBusyError: if another process fits the same in the checkpoint folder.
+            NotADirectoryError: if the checkpoint is no folder.
         """
         criterion = criterion or _criterion_of([*examples, *(validation or ())])
         judge, injection = GenerativeJudge(model, question=question), injection or Injection()
