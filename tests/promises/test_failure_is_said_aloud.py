@@ -9,6 +9,7 @@ from arm_lens.benchmark import BenchmarkResults, judge_preferences
 from arm_lens.cli.output import finish, show_standings
 from arm_lens.judges.controls import LengthJudge
 from arm_lens.judges.options import QuestionOptions, ReadingOptions
+from arm_lens.judges.verdict_mass import VerdictMassWarning
 from arm_lens.judges.voting import VotingJudge
 from arm_lens.reward.model import FitWarning
 
@@ -30,12 +31,16 @@ def signs(results: BenchmarkResults, name: str) -> list[str]:
     return next(check.found for check in results.checks if check.name == name)
 
 
-@pytest.mark.filterwarnings("ignore::arm_lens.judges.verdict_mass.VerdictMassWarning")
 def test_a_model_that_would_write_something_else_is_named_with_what_it_would_write(model_of, tmp_path, capsys):
     judge = GenerativeJudge(model_of(), question=QUESTION)
     voting = VotingJudge(GenerativeJudge(model_of(), question=QUESTION), votes=2)
-    results = judge_preferences({"asked": judge, "voting": voting, "length": LengthJudge()}, TEST)
-    scores = judge.verdicts([one.prompt for one in TEST], [one.response for one in TEST])
+    with pytest.warns(VerdictMassWarning) as caught:
+        results = judge_preferences({"asked": judge, "voting": voting, "length": LengthJudge()}, TEST)
+    (warned,) = caught  # one for all judges, which it names
+    assert warned.filename == __file__ and "test, asked: all (0.0" in str(warned.message)
+    assert "test, voting: all (0.0" in str(warned.message) and "length" not in str(warned.message)
+    with pytest.warns(VerdictMassWarning, match="on average over 6 questions"):  # nobody else says so
+        scores = judge.verdicts([one.prompt for one in TEST], [one.response for one in TEST])
     fits = results.fits.set_index("judge")
     assert fits.loc["asked", "verdict_mass"] == pytest.approx(float(scores.mass.mean()), rel=1e-4)
     assert fits.loc["voting", "verdict_mass"] == pytest.approx(fits.loc["asked", "verdict_mass"], rel=1e-4)

@@ -29,7 +29,7 @@ from arm_lens.judges.base import FitContext, FittedJudge, Judge, ScoreKind, Verd
 from arm_lens.judges.checks import Texts
 from arm_lens.judges.options import QuestionOptions, ReadingOptions
 from arm_lens.judges.position_bias import PositionBias
-from arm_lens.judges.verdict_mass import VerdictMass
+from arm_lens.judges.verdict_mass import VerdictMass, said_once
 from arm_lens.preferences import OverlapError, Preference, PreferencePair, Prompt, find_overlap, text_of, unpair
 from arm_lens.preferences.images import marks_in
 
@@ -128,6 +128,7 @@ def check_data(choice: JudgeChoice, task: Task) -> None:
         )
 
 
+@said_once()
 def verdicts_of(
     choice: JudgeChoice, task: Task, model: ModelLike, config: BenchmarkConfig, seed: int, cache: Path | None
 ) -> tuple[Verdicts, Judge]:
@@ -165,6 +166,7 @@ def context_of(
     return context.with_options(choice.parsed)
 
 
+@said_once()
 def verdicts_by(judge: Judge, test: TestSet, kind: ScoreKind | None = None) -> Verdicts:
     """What a judge says about a test, by scores of a kind (`graded`).
 
@@ -256,6 +258,7 @@ def pair_texts(examples: Sequence[Preference]) -> tuple[list[Prompt], list[Promp
     return [one.prompt for one in pairs], [one.chosen for one in pairs], [one.rejected for one in pairs]
 
 
+@said_once()
 def fit_accuracy(judge: Judge, examples: Sequence[Preference], kind: ScoreKind | None = None) -> float:
     """The accuracy on the examples that a judge was fitted to, by scores of a kind (`graded`); a tie counts one half."""
     if judge.compares_only:

@@ -33,7 +33,7 @@ from arm_lens.benchmark.runner import FAILURES
 from arm_lens.display import accuracies, card, frame_table, small_print
 from arm_lens.engine.loading import default_dtype
 from arm_lens.engine.model_info import BUNDLED_NAME
-from arm_lens.evaluation.health import Check, health
+from arm_lens.evaluation.health import RATHER_NOT, Check, health
 from arm_lens.evaluation.main_setting import main_rows, main_settings
 from arm_lens.evaluation.multimodal import multimodal_rewardbench_scores, vl_rewardbench_scores
 from arm_lens.evaluation.rewardbench import rewardbench_2_scores, section_scores
@@ -42,6 +42,7 @@ from arm_lens.evaluation.section_intervals import with_intervals, with_intervals
 from arm_lens.evaluation.tables import BenchmarkTables, benchmark_tables
 from arm_lens.judge_model import CRITERION_TEXT, PICTURE_CRITERION_TEXT
 from arm_lens.judges.artefact import RECORDED_VERSIONS
+from arm_lens.judges.verdict_mass import warn_of_all
 from arm_lens.preferences import Prompt
 from arm_lens.registry import JUDGES
 from arm_lens.safe_text import with_formulas, without_formulas
@@ -290,10 +291,15 @@ def _clear(out: Path) -> None:
 
 
 def results_of(meta: Mapping[str, Any], gathered: BenchmarkItems, checks: Sequence[Check] = ()) -> BenchmarkResults:
-    """The results without section scores; ``meta`` names the lead judge, and ``checks`` come before those of `health`."""
+    """The results without section scores; ``meta`` names the lead judge, and ``checks`` come before those of `health`.
+
+    Warns:
+        VerdictMassWarning: naming the judges whose model would rather write something else than a verdict.
+    """
     tables, lead = benchmark_tables(gathered.items), str(meta["lead"])
     meta = {**meta, **_score_kinds(gathered.fits)}
     found = health(tables.summary, tables.comparisons, gathered.items, gathered.fits, gathered.heads, lead=lead)
+    warn_of_all([line for check in found if check.name == RATHER_NOT for line in check.found])
     return BenchmarkResults(meta=meta, tables=tables, checks=[*checks, *found], **vars(gathered))
 
 

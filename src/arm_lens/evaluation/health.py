@@ -61,6 +61,7 @@ GAP_WEIGHTS = {
 """Cell -> its weight in `bias_gaps`: positive if avoiding the bias is right there."""
 PLACES = 3
 """The most subsets that one finding names."""
+RATHER_NOT = "Would rather not give a verdict"
 
 
 @dataclass(frozen=True)
@@ -233,7 +234,7 @@ def _notes(tables: _Tables) -> pd.DataFrame:
 
 
 @_sign(
-    "Would rather not give a verdict",
+    RATHER_NOT,
     f"the model gives all verdicts together a probability below {LEAST_MASS}, mean over questions: verdicts are what is left "
     "of what it would write",
     lambda row: f"{row['verdict_mass']:.2g}" + (f", rather {row['preferred']}" if row["preferred"] else ""),
