@@ -1,4 +1,4 @@
-"""Failure signs are named where they are, by their numbers, and nowhere else."""
+"""Warning signs are named where they are, by their numbers, and nowhere else."""
 
 from __future__ import annotations
 

@@ -226,6 +226,7 @@ CASES: dict[str, Callable[[], go.Figure]] = {
     ),
     "selected_heads": lambda: plots.selected_heads(heads()),
     "selected_heads: one criterion": lambda: plots.selected_heads(first(heads())),
+    "selected_heads: samples": lambda: plots.selected_heads(heads().assign(sample=lambda table: table["seed"], seed=0)),
     "selected_heads: long names": lambda: plots.selected_heads(named(heads())),
     "selected_heads: 30 x 9": lambda: plots.selected_heads(few_chosen("30 x 9")),
     "selected_heads: 80 x 64": lambda: plots.selected_heads(few_chosen("80 x 64")),

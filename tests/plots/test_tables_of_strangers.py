@@ -81,7 +81,8 @@ def test_searches_are_told_apart_by_their_sample_too():
     unknown = plots.selected_heads(fewer.assign(sample=fewer["sample"].where(fewer["sample"] > 0)))
     assert "1 to 2 of 4 heads" in captions(unknown)
     few = plots.selected_heads(table[table["sample"] < 2])
-    assert few.layout.coloraxis.colorbar.ticktext[-1] == "4 of 4 searches"
+    bar = few.layout.coloraxis.colorbar
+    assert bar.ticktext[-1] == "4 of 4" and bar.title.text.startswith("searches with<br>the head")
     history = pd.DataFrame(
         [("a", sample, 0, step, float(sample)) for sample, step in itertools.product(range(3), range(4))],
         columns=["criterion", "sample", "seed", "step", "reward"],

@@ -58,7 +58,7 @@ class Page(HTMLParser):
 
 
 def signs(page: Page) -> dict[str, str]:
-    """Failure sign -> Present or Not seen."""
+    """Warning sign -> Present or Not seen."""
     text = " ".join(page.text.split())
     return {name: state for state, name in re.findall(r"(Present|Not seen): ?(.+?)\. Looked for", text)}
 

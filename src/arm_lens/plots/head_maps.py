@@ -214,12 +214,12 @@ def selected_heads(heads: Chosen | Named[Chosen] | pd.DataFrame, *, attributions
     size = len(table[["layer", "head"]].drop_duplicates())
     notes = [f"{span_text(counts[criterion])} of {size} heads" for criterion in criteria_of(table)]
     numbers, ticks = set(counts.groupby("criterion").size()), dict[str, Any]()
+    title = f"share of {repeated(table)}<br>with the head"
     if len(numbers) == 1 and (most := numbers.pop()) <= 5:
-        texts = [
-            f"{count} of {most}" + f" {repeated(table)}" * (count == most and most > 1) for count in range(most + 1)
-        ]
+        title = f"{repeated(table)} with<br>the head" if most > 1 else "selected"
+        texts = [f"{count} of {most}" for count in range(most + 1)] if most > 1 else ["no", "yes"]
         ticks = {"tickvals": [count / most for count in range(most + 1)], "ticktext": texts}
-    return _maps(table, table["selected"].astype(float), notes, "selected in", 0.0, attributions, **ticks)
+    return _maps(table, table["selected"].astype(float), notes, title, 0.0, attributions, **ticks)
 
 
 def selection_probabilities(

@@ -228,6 +228,7 @@ TEMPLATE = go.layout.Template(
         "xaxis": _AXIS,
         "yaxis": _AXIS,
         "hoverlabel": {"bgcolor": "#ffffff", "bordercolor": "#999999", "font": {"color": INK}, "align": "left"},
+        "modebar": {"orientation": "v", "bgcolor": "rgba(0,0,0,0)"},  # in the right margin, not over a title
         "legend": {"orientation": "h", "x": 0, "xanchor": "left", "font": {"size": 13}, "itemsizing": "trace"},
         "coloraxis": {"colorscale": HEAT, "colorbar": {"outlinewidth": 0, "thickness": 14}},
         "annotationdefaults": {"font": {"size": 13, "color": INK}, "showarrow": False},
