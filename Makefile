@@ -81,10 +81,10 @@ lint: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Modules are compiled when they are first imported: of 22,000, most never are.
+# Modules are compiled when they are first imported: of 22,000, most never are. Groups of requirements need pip 25.1.
 $(VENV)/installed: requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --no-compile --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-compile 'pip>=25.1' --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
@@ -99,12 +99,10 @@ $(LOCK):
 	printf 'torch==2.13.0+cpu\ntransformer-lens<4\n' >$@/pins
 
 $(DOCS): pyproject.toml | $(VENV)/installed
-	$(BIN)/python -m pip install --quiet 'pip>=25.1'
 	$(BIN)/python -m pip install --quiet --no-compile --upgrade --target $@ --constraint requirements.lock --group docs
 	touch $@
 
 $(COVERAGE): | $(VENV)/installed
-	$(BIN)/python -m pip install --quiet 'pip>=25.1'
 	$(BIN)/python -m pip install --quiet --no-compile --no-deps --target $@ --group coverage
 
 # After changing dependencies: exact versions, by uv. Those there are stay unless UPGRADE=--upgrade, or --upgrade-package=NAME. The

@@ -1,9 +1,9 @@
 """Activation Reward Models: few-shot reward models made by reading attention heads instead of training.
 
->>> from arm_lens import ActivationRewardModel, load_model, read_preferences
->>> model = load_model("meta-llama/Llama-3.2-1B-Instruct")
->>> reward = ActivationRewardModel.fit(model, read_preferences("preferences.jsonl"))
->>> reward.score(["How do I boil an egg?"], ["Eight minutes in simmering water."])
+    >>> from arm_lens import ActivationRewardModel, load_model, read_preferences
+    >>> model = load_model("meta-llama/Llama-3.2-1B-Instruct")
+    >>> reward = ActivationRewardModel.fit(model, read_preferences("preferences.jsonl"))
+    >>> reward.score(["How do I boil an egg?"], ["Eight minutes in simmering water."])
 
 Further names are in the packages: `arm_lens.engine` reads and steers models, `arm_lens.judges` and `arm_lens.selection`
 have every judge and every way of choosing heads, `arm_lens.benchmark`, `arm_lens.attribution`, `arm_lens.comparison`,

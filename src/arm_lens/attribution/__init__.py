@@ -8,9 +8,9 @@ restricted to some ``heads`` or ``layers``. `layer_ablation` measures MLPs in th
 All measures take an ``objective``, labelled examples such as ``reward.objective(held_out)``. Their frames have the name of
 its criterion, unless ``criterion`` gives another.
 
->>> objective = reward.objective(held_out)
->>> shapley = shapley_values(objective, progress=True)
->>> shapley.head_scores("probability").top(5)
+    >>> objective = reward.objective(held_out)
+    >>> shapley = shapley_values(objective, progress=True)
+    >>> shapley.head_scores("probability").top(5)
 """
 
 from arm_lens.attribution.ablation import ablation
