@@ -94,6 +94,26 @@ def test_scores_that_crowd_around_one_half_are_found():
     assert "Scores crowd around one half" not in names(row(), items=crowd(0.6).assign(probability=np.nan))
 
 
+def said(share_yes: float, share_true: float, **values) -> pd.DataFrame:
+    """1000 single responses of which a judge calls a share good, whatever their labels, of which a share is True."""
+    yes, true = np.arange(1000) % 10 < 10 * share_yes, np.arange(1000) // 10 < 100 * share_true
+    fixed = {name: DEFAULTS[name] for name in ("benchmark", "subset", "unit", "judge", "n_examples", "noise")}
+    return pd.DataFrame(
+        {**fixed, "probability": np.nan, "label": true, "correct": (yes == true).astype(float), **values}
+    )
+
+
+def test_a_judge_that_nearly_always_says_the_same_is_found_unless_nearly_all_labels_are():
+    name = "Nearly always the same verdict"
+    assert found(name, row(), items=said(0.0, 0.35)) == ["criteria, arm_reinforce: safe (100% False, accuracy 0.650)"]
+    assert found(name, row(), items=said(1.0, 0.35)) == ["criteria, arm_reinforce: safe (100% True, accuracy 0.350)"]
+    assert found(name, row(), items=said(0.9, 0.35)) == [] and found(name, row(), items=said(1.0, 0.97)) == []
+    assert found(name, row(), items=said(0.0, 0.97)) != []
+    assert found(name, row(), items=said(1.0, 0.5, correct=0.5)) == []  # ties say neither
+    assert name not in names(row(), items=said(1.0, 0.5, judge="constant"))
+    assert name not in names(row(), items=said(1.0, 0.5, subset="length | standard | correct, plain"))
+
+
 def comparison(difference: float, p: float, **values) -> dict:
     fixed = {name: DEFAULTS[name] for name in ("benchmark", "subset", "unit", "n_examples", "noise")}
     return {

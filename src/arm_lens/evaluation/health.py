@@ -39,6 +39,7 @@ CONTROLS = ("length", "random", "constant", "arm_random_heads", "arm_all_heads")
 """Judges to be beaten, whose own failings are not findings."""
 CROWDED = (0.45, 0.55)
 CROWDED_SHARE = 0.5
+SAME_VERDICT = 0.95
 LEAST_GAIN = 0.02
 NO_ROOM = 0.95
 """If accuracy is this high with the fewest examples, more cannot be expected to help."""
@@ -166,6 +167,26 @@ def _crowding(tables: _Tables) -> pd.DataFrame:
     items = tables.items.dropna(subset=["probability"])
     shares = _means(items.assign(inside=items["probability"].between(*CROWDED)), "inside")
     return shares.assign(found=(shares["inside"] > CROWDED_SHARE) & ~shares["judge"].isin(CONTROLS))
+
+
+@_sign(
+    "Nearly always the same verdict",
+    f"more than {SAME_VERDICT:.0%} of a judge's verdicts on the single responses of a subset are the same, and fewer of the "
+    "labels are: its accuracy is the share of that label",
+    lambda row: f"{row['share']:.0%} {row['verdict']}, accuracy {row['accuracy']:.3f}",
+)
+def _same_verdict(tables: _Tables) -> pd.DataFrame:
+    if not {"unit", "label", "correct"} <= set(tables.items.columns):
+        return pd.DataFrame()
+    singles = tables.items[(tables.items["unit"] == "response") & ~are_cells(tables.items)]
+    singles = singles[~singles["judge"].isin(CONTROLS)].dropna(subset=["label", "correct"])
+    label, accuracy = singles["label"].astype(float), singles["correct"].astype(float)
+    said = singles.assign(label=label, accuracy=accuracy, said=accuracy.where(label == 1, 1 - accuracy))
+    means = said.groupby(RUN, sort=False)[["label", "said", "accuracy"]].mean().reset_index()
+    share, labels = (means[name].where(means["said"] >= 0.5, 1 - means[name]) for name in ("said", "label"))
+    verdict = (means["said"] >= 0.5).map({True: "True", False: "False"})
+    found = (share > SAME_VERDICT) & (labels <= SAME_VERDICT)
+    return means.assign(share=share, verdict=verdict, found=found)
 
 
 @_sign(
