@@ -1,4 +1,4 @@
-"""A number that is none never becomes a verdict, a tie or an accuracy in the tables."""
+"""NaN never becomes a verdict, a tie or an accuracy in the tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nothing is judged with its own answer in sight."""
+"""Nothing is judged with its own answer among its demonstrations."""
 
 from __future__ import annotations
 
