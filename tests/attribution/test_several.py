@@ -58,7 +58,7 @@ def test_each_measure_is_that_of_its_own_function(reward, held_out):
         "ablation_zero": ablation(objective, "zero"),
         "ablation_mean": ablation(objective, "mean"),
         "ablation_resample": ablation(objective, "resample", seed=3),
-        "ablation_optimal": ablation(objective, "optimal"),
+        "ablation_optimal": ablation(objective, "optimal", seed=3),
         "integrated_gradients": integrated_gradients(objective),
         "gradient": gradient_attribution(objective),
         "direct": direct_logit_attribution(objective),

@@ -100,6 +100,9 @@ def test_vl_rewardbench_has_a_macro_average_and_runs_are_apart():
         (lambda rows: rows.drop(columns="ci_low"), "no column 'ci_low'"),
         (lambda rows: rows.assign(subset="safety"), "unknown subsets: safety"),
         (lambda rows: pd.concat([rows, rows]), "occurs twice"),
+        (lambda rows: rows.assign(accuracy=rows["accuracy"].where(rows["subset"] != "vqa")), "accuracy of vqa .*: nan"),
+        (lambda rows: rows.assign(accuracy=100 * rows["accuracy"]), "not between 0 and 1"),
+        (lambda rows: rows.assign(ci_low=rows["ci_low"].where(rows["subset"] != "vqa")), "accuracy of vqa"),
     ],
 )
 def test_rows_that_are_not_a_run_are_refused(items, change, message):

@@ -8,6 +8,7 @@ import pytest
 from statsmodels.stats.proportion import proportion_confint
 
 from arm_lens.evaluation.rewardbench import SUBSETS, rewardbench_2_scores, section_scores
+from arm_lens.evaluation.rm_bench import rm_bench_sections
 from arm_lens.evaluation.section_intervals import with_intervals, with_intervals_2
 
 pytestmark = pytest.mark.slow
@@ -65,3 +66,37 @@ def test_scores_over_prompts_have_wilsons_interval():
     expected = proportion_confint(30, 40, method="wilson")
     assert (table.loc["Math", "ci_low"], table.loc["Math", "ci_high"]) == pytest.approx(expected)
     assert np.isnan(table.loc["Ties", "ci_low"]) and "Ties" in table.loc["overall", "missing"]
+
+
+def test_the_interval_of_ties_covers_its_score_which_exceeds_one():
+    rewards = {"tied": {"1-1": 2.0, "2-1": 2.0}, "ref": {"1-1": 2.0}}
+    rows = [
+        {"judge": "j", "subset": "Ties", "item": f"Ties/{kind}:{n}/{pair}", "reward": reward}
+        for n in range(20)
+        for kind, pairs in rewards.items()
+        for pair, reward in pairs.items()
+    ]
+    ties = (
+        with_intervals_2(rewardbench_2_scores(pd.DataFrame(rows), by=["judge"]), by=["judge"])
+        .set_index("subset")
+        .loc["Ties"]
+    )
+    assert ties["score"] == pytest.approx(1.01)
+    assert 0.8 < ties["ci_low"] < 1 and ties["score"] <= ties["ci_high"] <= 1.01 + 1e-9
+
+
+@pytest.mark.parametrize("scores", [rewardbench_2_scores, rm_bench_sections])
+def test_runs_without_a_seed_are_runs(scores):
+    rows = [
+        {"judge": "j", "seed": np.nan, "subset": subset, "item": f"{prefix}{n}/{i}-{k}", "reward": 1.0, "correct": 1.0}
+        for subset, prefix, firsts in (("Math", "Math/", (1,)), ("math", "math ", (1, 2, 3)))
+        if (subset == "Math") == (scores is rewardbench_2_scores)
+        for n in range(9)
+        for i in firsts
+        for k in (1, 2, 3)
+    ]
+    by = ["judge", "seed"]
+    found = scores(pd.DataFrame(rows), by=by)
+    found = with_intervals_2(found, by=by) if scores is rewardbench_2_scores else found
+    own = found[found["n"] > 0].iloc[0]
+    assert own["score_of_present"] == 1 and 0.5 < own["ci_low"] < own["ci_high"] == 1

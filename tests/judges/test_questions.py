@@ -1,11 +1,20 @@
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
 from arm_lens import JudgeTemplate, LabelledResponse, PreferencePair, PromptTooLongError
 from arm_lens.engine.verdict_tokens import resolve_verdicts
 from arm_lens.judges.options import QuestionOptions
-from arm_lens.judges.questions import Question, encode_questions, questions_of, sample_demonstrations, verdicts_of
+from arm_lens.judges.questions import (
+    Question,
+    encode_questions,
+    in_turn,
+    questions_of,
+    sample_demonstrations,
+    verdicts_of,
+)
 
 TEMPLATE = JudgeTemplate(
     header="", scalar="request: {prompt} reply: {response}", ranked="request: {prompt} {response_a} , {response_b}",
@@ -69,6 +78,22 @@ def test_worked_examples_are_distinct_and_never_the_question_itself():
         assert len(set(demonstrations)) == 8
     assert sample_demonstrations(pool, pool, 3, seed=0) == sample_demonstrations(pool, pool, 3, seed=0)
     assert sample_demonstrations(pool, pool, 3, seed=0) != sample_demonstrations(pool, pool, 3, seed=1)
+
+
+@pytest.mark.parametrize("positive", [100, 150, 199])
+@pytest.mark.parametrize("count", [64, 200, 464])
+def test_questions_are_asked_in_turn_and_a_choice_of_a_sorted_file_has_its_share_of_each_kind(positive, count):
+    pool = [Question(str(i), i < positive, str(i)) for i in range(200)]
+    asked = in_turn(pool, count, seed=0)
+    turns, rest = divmod(count, 200)
+    times = Counter(asked)
+    assert len(asked) == count and asked[: 200 * turns] == pool * turns
+    assert set(times.values()) <= {turns, turns + 1} and sum(times[one] == turns + 1 for one in pool) == rest
+    chosen = asked[200 * turns :]
+    assert abs(sum(one.positive for one in chosen) - rest * positive / 200) <= 1
+    assert asked == in_turn(pool, count, seed=0) and (not rest or asked != in_turn(pool, count, seed=1))
+    if rest:  # from beginning to end, not the first ones
+        assert max(int(one.text) for one in chosen if one.positive) > 0.8 * positive
 
 
 def test_too_small_a_pool_is_an_error_with_both_numbers():

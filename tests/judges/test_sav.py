@@ -10,6 +10,7 @@ import transformers
 from arm_lens import HeadSet, LabelledResponse
 from arm_lens.engine import bundled_model_path
 from arm_lens.judge_model import labelled_responses, preference_pairs
+from arm_lens.judges import fit_judge
 from arm_lens.judges.options import QuestionOptions
 from arm_lens.judges.probe import HeadProbe
 from arm_lens.judges.sav import SparseAttentionVectors, leave_one_out_accuracy
@@ -96,6 +97,15 @@ def test_an_example_that_is_alone_in_its_class_is_not_counted():
     assert leave_one_out_accuracy(z, torch.tensor([True, True, False]))[0, 0] == 1.0
     with pytest.raises(ValueError, match="there is one of each"):
         leave_one_out_accuracy(z[1:], torch.tensor([True, False]))
+
+
+@pytest.mark.parametrize("heads", [0, -1])
+def test_no_heads_to_vote_is_an_error(judge, heads):
+    examples = labelled_responses("polite", 8, split="train", seed=0)
+    with pytest.raises(ValueError, match=f"heads is {heads}: at least one head votes"):
+        SparseAttentionVectors.fit(judge, examples, heads=heads)
+    with pytest.raises(ValueError, match="heads"):
+        fit_judge("sav", judge, examples, {"heads": heads})
 
 
 def test_examples_of_one_kind_are_refused(judge):

@@ -65,7 +65,7 @@ def test_incomplete_prompts_and_unknown_domains_are_refused():
         rm_bench_scores(table.iloc[1:])
     with pytest.raises(ValueError, match=r"not each of 9 once"):
         rm_bench_scores(pd.concat([table, table.iloc[:1]]))
-    with pytest.raises(ValueError, match="'poetry' is not a domain"):
+    with pytest.raises(ValueError, match="unknown subsets: poetry"):
         rm_bench_scores(table.replace({"subset": {"chat": "poetry"}}))
     with pytest.raises(ValueError, match="no column 'correct'"):
         rm_bench_scores(table.drop(columns="correct"))

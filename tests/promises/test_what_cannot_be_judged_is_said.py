@@ -16,7 +16,7 @@ from arm_lens.engine.protocol import NotFiniteError
 from arm_lens.engine.tokens import PromptTooLongError
 from arm_lens.judges import fit_judge
 from arm_lens.judges.base import Comparison
-from arm_lens.judges.checks import SkippedWarning, checked
+from arm_lens.judges.checks import SkippedWarning, checked, scores_of_rest
 from arm_lens.judges.likelihood import LikelihoodJudge
 from arm_lens.judges.options import QuestionOptions, ReadingOptions
 from arm_lens.judges.questions import ClippedPromptWarning, Question, encode_questions
@@ -216,6 +216,16 @@ def test_a_row_is_named():
         checked(torch.tensor([1.0, math.inf]), ["row 6", "row 7"])
     with pytest.raises(NotFiniteError, match="example 0: "):
         checked(torch.tensor([[0.0, math.nan], [1.0, 1.0]]), "example")
+
+
+@pytest.mark.parametrize("error", [NotFiniteError, ValueError])
+def test_a_row_keeps_its_name_if_others_are_skipped(error):
+    def scores(prompts, responses):
+        raise error(f"example {responses.index('~')}: no number of 2 examples")
+
+    texts = [LONG, "fine", LONG, "~"]
+    with pytest.warns(SkippedWarning), pytest.raises(error, match=r"^example 3: no number of 2 examples$"):
+        scores_of_rest(["q"] * 4, texts, {0: "too long", 2: "too long"}, scores)
 
 
 def test_a_margin_that_is_not_a_number_is_no_tie():

@@ -139,18 +139,30 @@ def test_the_means_are_those_of_the_prompts_with_worked_examples(model_of):
     model = model_of("llama")
     judge = GenerativeJudge(model, question=QuestionOptions(template=TEMPLATE))
     pool = questions_of(distinct_examples(), TEMPLATE)
-    means = read_means(judge, pool, reading=ReadingOptions(demonstrations=2, readings=5, seed=3))
+    means = read_means(judge, pool, reading=ReadingOptions(demonstrations=2, readings=12, seed=3))
     from arm_lens.judges.questions import sample_demonstrations
 
     sequences = encode_questions(
         model,
         QuestionOptions(template=TEMPLATE),
-        pool[:5],
-        demonstrations=sample_demonstrations(pool, pool[:5], 2, seed=3),
+        pool,
+        demonstrations=sample_demonstrations(pool, pool, 2, seed=3),
     )
     z = torch.cat([read_batch(model, pad([sequence])) for sequence in sequences])
     assert all(len(sequence) > 12 for sequence in sequences)
     torch.testing.assert_close(means.values, z.mean(dim=0), atol=1e-5, rtol=1e-4)
+
+
+def test_of_a_sorted_file_that_is_longer_than_the_readings_both_kinds_are_read(model_of, monkeypatch):
+    judge = GenerativeJudge(model_of("llama"), question=QuestionOptions(template=TEMPLATE))
+    examples = sorted(distinct_examples(), key=lambda one: one.label)
+    asked, encode = [], GenerativeJudge.encode
+    monkeypatch.setattr(
+        GenerativeJudge, "encode", lambda self, some, *rest: asked.append(some) or encode(self, some, *rest)
+    )
+    means_and_objective(judge, examples, reading=ReadingOptions(demonstrations=1, readings=8))
+    read = [some for some in asked if len(some) == 4]  # of each half; six are judged
+    assert [sum(one.positive for one in some) for some in read] == [2, 2]
 
 
 @pytest.mark.slow

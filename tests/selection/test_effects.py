@@ -66,8 +66,8 @@ def test_the_best_of_all_beginnings_of_the_ranking_is_taken(seed, price):
     best = max(range(7), key=lambda k: table.reward(*ranking[:k]) - price * k)
     found = TopEffect(head_penalty=price).select(table)
     assert numbered(found.heads) == set(ranking[:best])
-    assert found.history["reward"].tolist() == pytest.approx([table.reward(*ranking[:k]) for k in range(7)])
-    assert found.history["expected_heads"].tolist() == list(range(7))
+    assert found.history["reward"].tolist() == pytest.approx([table.reward(*ranking[:k]) for k in range(best + 1)])
+    assert found.history["expected_heads"].tolist() == list(range(best + 1))
 
 
 @pytest.mark.parametrize("k", [0, 1, 4, 6])

@@ -41,6 +41,15 @@ def test_layers_that_are_not_the_models_are_refused_before_a_mask_is_judged(sear
     assert objective.asked == []
 
 
+@pytest.mark.parametrize("search", [TopEffect(), TopEffect(k=2), Greedy(), Greedy(max_heads=1)], ids=str)
+def test_the_history_of_a_search_by_sets_ends_with_the_chosen_set(search):
+    objective = Additive(EFFECTS)
+    found = search.select(objective)
+    last = found.history.iloc[-1]
+    assert last["reward"] == pytest.approx(float(objective(found.heads.mask[None])[0]))
+    assert last["expected_heads"] == len(found.heads)
+
+
 @each_search
 def test_no_mask_is_judged_twice(search):
     objective = Additive(EFFECTS)

@@ -73,6 +73,7 @@ WRONG = {
     "selectors: [greedy, {kind: greedy, max_heads: 2}]\n": ["two selectors are called 'greedy'"],
     "layers: [all, 3-1]\n": ["line 2", "a range such as 4-7"],
     "layers: [[1, 2], 1-2]\n": ["the same layers are given twice"],
+    "selectors: [{kind: greedy, layers: [1]}]\n": ["line 2", "'greedy' has layers of its own"],
     "options: {demonstration: [1]}\n": ["line 2", "no option 'demonstration'"],
     "options: {reward: [two_way, best]}\n": ["line 2", "reward"],
     "options: {selector: [greedy]}\n": ["'selector' is not an option of its own"],

@@ -106,7 +106,7 @@ def attribute(
         "ablation_zero": lambda: ablation(objective, "zero", progress=progress, **some),
         "ablation_mean": lambda: ablation(objective, "mean", progress=progress, **some),
         "ablation_resample": lambda: ablation(objective, "resample", seed=seed, progress=progress, **some),
-        "ablation_optimal": lambda: ablation(objective, "optimal", progress=progress, **some),
+        "ablation_optimal": lambda: ablation(objective, "optimal", seed=seed, progress=progress, **some),
         "integrated_gradients": lambda: integrated_gradients(objective, **some),
         "gradient": lambda: gradient_attribution(objective, **some),
         "direct": lambda: direct_logit_attribution(objective, **some),

@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from arm_lens.evaluation.rewardbench import check_columns, check_subsets, refuse_repeated, runs
+
 MULTIMODAL_REWARDBENCH = {
     "general correctness": ("open_generation/correctness_task",),
     "general preference": ("open_generation/preference_task",),
@@ -71,26 +73,22 @@ def vl_rewardbench_scores(rows: pd.DataFrame, *, by: Sequence[str] = ()) -> pd.D
 def _scores(
     rows: pd.DataFrame, sections: Mapping[str, Sequence[str]], by: Sequence[str], *, with_macro: bool = False
 ) -> pd.DataFrame:
-    needed = ("subset", "accuracy", "ci_low", "ci_high", "n", *by)
-    missing = [name for name in needed if name not in rows.columns]
-    if missing:
-        raise ValueError(f"the rows have no column {missing[0]!r}; needed are {', '.join(needed)}")
+    shares = ["accuracy", "ci_low", "ci_high"]
+    check_columns(rows, ["subset", *shares, "n", *by])
     known = [subset for subsets in sections.values() for subset in subsets]
-    unknown = sorted({*map(str, rows["subset"])} - {*known})
-    if unknown:
-        raise ValueError(f"unknown subsets: {', '.join(unknown)}; known are {', '.join(known)}")
+    check_subsets(rows["subset"], known)
+    for row in rows[(rows["n"] > 0) & ~((rows[shares] >= 0) & (rows[shares] <= 1)).all(axis=1)].to_dict("records"):
+        raise ValueError(f"the accuracy of {row['subset']} or its interval is not between 0 and 1: {row['accuracy']}")
     found = []
-    for names, run in rows.groupby(list(by), sort=False, dropna=False) if by else [((), rows)]:
-        repeated = run["subset"][run["subset"].duplicated()]
-        if len(repeated):
-            raise ValueError(f"{repeated.iloc[0]} occurs twice: pass by=... if these are several runs")
+    for run_of, run in runs(rows, by):
+        refuse_repeated(run, ["subset"])
         table = run.set_index("subset").reindex(known)
         table["n"] = table["n"].fillna(0)
         own = [_section(name, table.loc[list(subsets)], table["n"]) for name, subsets in sections.items()]
         own.append(_section(OVERALL, table, table["n"]))
         if with_macro:
             own.append(_section(MACRO, table, (table["n"] > 0).astype(float)))
-        found += [dict(zip(by, names, strict=True)) | one for one in own]
+        found += [run_of | one for one in own]
     return pd.DataFrame(found, columns=[*by, *COLUMNS])
 
 

@@ -28,7 +28,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -66,10 +65,10 @@ def section_scores(results: pd.DataFrame, *, by: Sequence[str] = ()) -> pd.DataF
             twice, or a subset with more items than are published.
     """
     per_subset = {"accuracy", "n"} <= set(results.columns) and "correct" not in results.columns
-    _check_columns(results, ["subset", *(("accuracy", "n") if per_subset else ("correct",)), *by])
-    _check_subsets(results["subset"], SUBSETS.index)
+    check_columns(results, ["subset", *(("accuracy", "n") if per_subset else ("correct",)), *by])
+    check_subsets(results["subset"], SUBSETS.index)
     rows = []
-    for known, run in _runs(results, by):
+    for known, run in runs(results, by):
         table = SUBSETS.join(_by_subset(run, per_subset))
         sections = []
         for section, part in table.groupby("section", sort=False):
@@ -88,11 +87,11 @@ def _by_subset(run: pd.DataFrame, per_subset: bool) -> pd.DataFrame:
     if len(wrong):
         raise ValueError(f"{value} of {wrong['subset'].iloc[0]} is {wrong[value].iloc[0]}, not between 0 and 1")
     if per_subset:
-        _refuse_repeated(run, ["subset"])
+        refuse_repeated(run, ["subset"])
         table = run.set_index("subset")[["accuracy", "n"]]
     else:
         if "item" in run.columns:
-            _refuse_repeated(run, ["subset", "item"])
+            refuse_repeated(run, ["subset", "item"])
         table = run.groupby("subset").agg(accuracy=("correct", "mean"), n=("correct", "size"))
     published = SUBSETS["pairs"].reindex(table.index)
     for subset in table.index[table["n"] > published]:
@@ -141,14 +140,14 @@ def rewardbench_2_scores(results: pd.DataFrame, *, by: Sequence[str] = ()) -> pd
         ValueError: naming unknown subsets, a missing column, an id that is not one of `read_preferences`, a margin that is
             not a number, or a pair that occurs twice or is missing; for Ties, also the errors of `ties_score`.
     """
-    _check_columns(results, ["subset", "item", "reward", *by])
-    _check_subsets(results["subset"], PROMPTS_2)
+    check_columns(results, ["subset", "item", "reward", *by])
+    check_subsets(results["subset"], PROMPTS_2)
     rows = []
-    for known, run in _runs(results, by):
+    for known, run in runs(results, by):
         subsets = []
         for subset, count in PROMPTS_2.items():
             margins = _with_partner(_margins(run[run["subset"] == subset]))
-            score = np.nan if not margins else ties_score(margins).score if subset == "Ties" else _best_of(margins)
+            score = np.nan if not margins else ties_score(margins) if subset == "Ties" else _best_of(margins)
             row = _row(score, pd.Series({subset: len(margins)}), pd.Series({subset: count}))
             subsets.append({"subset": subset} | row)
         rows += [known | row for row in [*subsets, {"subset": OVERALL} | _overall(subsets)]]
@@ -160,28 +159,8 @@ def best_of_n(margins: Float[np.ndarray, " rejected"]) -> float:
     return 0.0 if (margins < 0).any() else 1 / (1 + int((margins == 0).sum()))
 
 
-@dataclass(frozen=True)
-class TiesScore:
-    """The score of the Ties subset of RewardBench 2, and what it is made of; shares are of prompts."""
-
-    score: float
-    """The weighted sum of the others; 1.01 at most."""
-    tied_accuracy: float
-    """Share of the tied prompts whose right answers all beat all wrong ones."""
-    ref_accuracy: float
-    """The same of the prompts with one right answer."""
-    margin_exceeds_spread: float
-    """Share of the tied prompts whose margin exceeds the spread of their right answers."""
-    both_margins_exceed_spread: float
-    """The same of the smaller margin, of the tied prompt and its reference."""
-    relative_margin: float
-    """Mean of tanh(that margin / spread - 1); 0 where both are 0."""
-    n: int
-    """Number of pairs of a tied prompt and its reference."""
-
-
-def ties_score(margins: Mapping[str, Float[np.ndarray, "chosen rejected"]]) -> TiesScore:
-    """The score of the Ties subset, by the equation above.
+def ties_score(margins: Mapping[str, Float[np.ndarray, "chosen rejected"]]) -> float:
+    """The score of the Ties subset, by the equation above; 1.01 at most.
 
     Args:
         margins: of each right answer of a prompt over each wrong one, by prompt: ``Ties/tied:3`` and ``Ties/ref:3``.
@@ -208,8 +187,7 @@ def ties_score(margins: Mapping[str, Float[np.ndarray, "chosen rejected"]]) -> T
         relative = np.nan_to_num(np.tanh(both / spread - 1), nan=0.0)
     terms = [margin > 0, margin_ref > 0, margin > spread, both > spread, relative]
     tied, ref, exceeds, both_exceed, relative_margin = (float(term.mean()) for term in terms)
-    score = 0.3 * tied + 0.3 * ref + 0.2 * exceeds + 0.2 * both_exceed + 0.01 * relative_margin
-    return TiesScore(score, tied, ref, exceeds, both_exceed, relative_margin, len(numbers))
+    return 0.3 * tied + 0.3 * ref + 0.2 * exceeds + 0.2 * both_exceed + 0.01 * relative_margin
 
 
 def _with_partner(margins: dict[str, Any]) -> dict[str, Any]:
@@ -237,7 +215,7 @@ def _best_of(margins: Mapping[str, Float[np.ndarray, "chosen rejected"]]) -> flo
 
 def _margins(pairs: pd.DataFrame) -> dict[str, Float[np.ndarray, "chosen rejected"]]:
     """The margins of each prompt, as a table of its right answers by its wrong ones."""
-    _refuse_repeated(pairs, ["item"])
+    refuse_repeated(pairs, ["item"])
     ids = pd.DataFrame(map(split_pair_id, pairs["item"]), columns=["item", "chosen", "rejected"])
     tables = {}
     for item, cells in ids.assign(reward=pairs["reward"].to_numpy(dtype=float)).groupby("item", sort=False):
@@ -250,27 +228,30 @@ def _margins(pairs: pd.DataFrame) -> dict[str, Float[np.ndarray, "chosen rejecte
     return tables
 
 
-def _runs(results: pd.DataFrame, by: Sequence[str]) -> list[tuple[dict[str, Any], pd.DataFrame]]:
+def runs(results: pd.DataFrame, by: Sequence[str]) -> list[tuple[dict[str, Any], pd.DataFrame]]:
     """The values of the columns ``by`` and the rows of each run."""
     if not by:
         return [({}, results)]
-    groups = results.groupby(list(by), sort=False, dropna=False)
+    groups = results.groupby(list(by), sort=False, dropna=False, observed=True)
     return [(dict(zip(by, key, strict=True)), run) for key, run in groups]
 
 
-def _check_columns(results: pd.DataFrame, names: Sequence[str]) -> None:
+def check_columns(results: pd.DataFrame, names: Sequence[str]) -> None:
+    """Raise a ValueError that names the first of these columns that is missing."""
     missing = [name for name in names if name not in results.columns]
     if missing:
         raise ValueError(f"the results have no column {missing[0]!r}; they have {', '.join(map(str, results.columns))}")
 
 
-def _check_subsets(found: pd.Series, known: Collection[str]) -> None:
+def check_subsets(found: pd.Series, known: Collection[str]) -> None:
+    """Raise a ValueError that names the subsets that are not known."""
     unknown = sorted({str(subset) for subset in found} - set(known))
     if unknown:
         raise ValueError(f"unknown subsets: {', '.join(unknown)}; known are {', '.join(sorted(known))}")
 
 
-def _refuse_repeated(run: pd.DataFrame, names: list[str]) -> None:
+def refuse_repeated(run: pd.DataFrame, names: list[str]) -> None:
+    """Raise a ValueError that names the first row whose values of these columns another one has."""
     repeated = run[run.duplicated(names)]
     if len(repeated):
         which = " of ".join(str(repeated[name].iloc[0]) for name in reversed(names))

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from arm_lens.evaluation.rewardbench import check_columns, check_subsets, runs
 from arm_lens.evaluation.statistics.intervals import wilson
 from arm_lens.preferences.formats.rewardbench import STYLES, level_of, split_pair_id
 
@@ -99,17 +100,11 @@ def rm_bench_sections(results: pd.DataFrame, *, by: Sequence[str] = ()) -> pd.Da
 
 def _runs(results: pd.DataFrame, by: Sequence[str]) -> list[tuple[dict[str, Any], pd.DataFrame, pd.Series]]:
     """The columns of ``by``, the scores by part and level, and the number of prompts by part, of each run; checked."""
-    needed = ("item", "subset", "correct", *by)
-    missing = [name for name in needed if name not in results.columns]
-    if missing:
-        raise ValueError(f"results have no column {missing[0]!r}; needed are {', '.join(needed)}")
-    unknown = sorted(set(results["subset"]) - set(PARTS))
-    if unknown:
-        raise ValueError(f"{unknown[0]!r} is not a domain of RM-Bench; known are {', '.join(sorted(PARTS))}")
+    check_columns(results, ["item", "subset", "correct", *by])
+    check_subsets(results["subset"], PARTS)
     if not results["correct"].between(0, 1).all():
         raise ValueError("correct has values that are not between 0 and 1")
-    groups = results.groupby(list(by), sort=False, observed=True) if by else [((), results)]
-    return [(dict(zip(by, names, strict=True)), *_by_part(run)) for names, run in groups]
+    return [(known, *_by_part(run)) for known, run in runs(results, by)]
 
 
 def _by_part(run: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:

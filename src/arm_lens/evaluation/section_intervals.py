@@ -29,7 +29,7 @@ def with_intervals(sections: pd.DataFrame, rows: pd.DataFrame, *, by: Sequence[s
     below, above = rows["accuracy"] - rows["ci_low"], rows["ci_high"] - rows["accuracy"]
     subsets = rows.assign(below=below, above=above).join(SUBSETS, on="subset")
     subsets[SIDES] = subsets[SIDES].mul(subsets["weight"], axis=0) ** 2
-    sums = subsets.groupby([*by, "section"], sort=False)[[*SIDES, "weight"]].sum()
+    sums = subsets.groupby([*by, "section"], sort=False, dropna=False)[[*SIDES, "weight"]].sum()
     return _around(sections, (sums[SIDES] ** 0.5).div(sums["weight"], axis=0).reset_index(), [*by, "section"])
 
 
@@ -51,10 +51,10 @@ def with_intervals_2(scores: pd.DataFrame, *, by: Sequence[str]) -> pd.DataFrame
 
 def _around(scores: pd.DataFrame, halves: pd.DataFrame, key: list[str]) -> pd.DataFrame:
     """Scores with intervals, given how far each reaches below and above; ``overall`` is the mean of a run's others."""
-    squares = halves.assign(**{side: halves[side] ** 2 for side in SIDES}).groupby(key[:-1], sort=False)
+    squares = halves.assign(**{side: halves[side] ** 2 for side in SIDES}).groupby(key[:-1], sort=False, dropna=False)
     overall = (squares[SIDES].sum() ** 0.5).div(squares.size(), axis=0).reset_index().assign(**{key[-1]: OVERALL})
     found = scores.merge(pd.concat([halves, overall]), on=key, how="left")
     score, place = found["score_of_present"], list(found.columns).index("score_of_present") + 1
     found.insert(place, "ci_low", (score - found.pop("below")).clip(lower=0))
-    found.insert(place + 1, "ci_high", (score + found.pop("above")).clip(upper=1))
+    found.insert(place + 1, "ci_high", (score + found.pop("above")).clip(upper=np.maximum(score, 1)))  # Ties exceeds 1
     return found

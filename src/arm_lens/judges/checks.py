@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -136,7 +137,12 @@ def scores_of_rest(
     rest = [number for number in range(len(prompts)) if number not in left_out]
     scores = torch.full((len(prompts),), torch.nan, dtype=torch.float64)
     if rest:
-        found = score([prompts[number] for number in rest], [responses[number] for number in rest])
+        try:
+            found = score([prompts[number] for number in rest], [responses[number] for number in rest])
+        except Exception as error:  # which numbers the examples that it was given
+            said = re.sub(r"(?<=^example )\d+", lambda place: str(rest[int(place[0])]), str(error))
+            error.args = (said, *error.args[1:])
+            raise
         scores = scores.to(found.dtype)
         scores[rest] = found
     return scores

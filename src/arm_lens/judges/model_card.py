@@ -175,8 +175,8 @@ def _about_fit(record: Mapping[str, Any], fit: Mapping[str, Any]) -> dict[str, s
     data = dict.fromkeys(one for one in (fit.get("data"), record.get("data")) if one)
     facts = {
         "examples": data and f"SHA-256 {', '.join(data)}",
-        "questions read": fit
-        and f"{fit['n_read']} in {fit['readings']} prompts of {fit['demonstrations']} demonstrations",
+        "read": fit
+        and f"{fit['readings']} prompts with {fit['demonstrations']} demonstrations, made of {fit['n_read']} questions",
         "heads chosen on": fit and fit["search"] and f"{fit['n_validation']} questions" + _folds(fit["folds"]),
         "search": fit and (_options(fit["search"]) or "none: the heads were given"),
         "means": injection

@@ -345,6 +345,18 @@ def listed_names(names: Sequence[str]) -> str:
     return ", ".join(names[:MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
+def in_turn(pool: Sequence[Question], count: int, *, seed: int) -> list[Question]:
+    """``count`` questions: the whole pool as often as it fits, and then a random choice of it.
+
+    In the choice each kind (positive, negative) has its share, whatever the order of the pool: files are often sorted.
+    """
+    turns, rest = divmod(count, len(pool))
+    order = random.Random(f"questions {seed}").sample(range(len(pool)), len(pool))
+    kinds = [[number for number in order if pool[number].positive == kind] for kind in (True, False)]
+    places = sorted(((place + 0.5) / len(kind), number) for kind in kinds for place, number in enumerate(kind))
+    return [*pool] * turns + [pool[number] for number in sorted(number for _, number in places[:rest])]
+
+
 def sample_demonstrations(
     pool: Sequence[Question], questions: Sequence[Question], demonstrations: int, *, seed: int
 ) -> list[tuple[Question, ...]]:

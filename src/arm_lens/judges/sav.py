@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float
+from pydantic import PositiveInt
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
@@ -115,7 +116,12 @@ class SparseAttentionVectors(ActivationJudge):
 
         ``heads`` says how many: all, if the model has fewer; of equally good ones, those in earlier layers. The layout is
         scalar, and the examples must be of both kinds.
+
+        Raises:
+            ValueError: if there are no heads to vote, or the examples are of one kind.
         """
+        if heads < 1:
+            raise ValueError(f"heads is {heads}: at least one head votes")
         judge = cls.scalar_judge(model, question)
         questions = questions_of(examples, judge.template, judge.layout)
         labels = torch.tensor([question.positive for question in questions])
@@ -243,7 +249,7 @@ class SAVOptions(OptionsModel):
     """Options of Sparse Attention Vectors."""
 
     question: QuestionOptions = QuestionOptions()
-    heads: int = 20
+    heads: PositiveInt = 20
     """How many vote."""
 
 

@@ -24,7 +24,7 @@ from arm_lens.engine.sharing import remembered_of
 from arm_lens.engine.steering import Injection
 from arm_lens.judges.generative import GenerativeJudge
 from arm_lens.judges.options import ReadingOptions
-from arm_lens.judges.questions import Question, questions_of, sample_demonstrations
+from arm_lens.judges.questions import Question, in_turn, questions_of, sample_demonstrations
 from arm_lens.preferences import Preference, split_preferences
 from arm_lens.reward.checkpoint import FitCheckpoint
 from arm_lens.reward.denoising import denoised_means
@@ -97,9 +97,10 @@ def read_means(
 ) -> HeadMeans:
     """The means over a number of prompts, each a question of the pool after others of the pool as demonstrations.
 
-    Each question of the pool comes in turn, as often as needed, with new random demonstrations; if the pool is too small,
-    with all others. Denoised means are put through a weighted PCA, each prompt weighted by the probability that the model
-    gives to its right verdict.
+    Each question of the pool comes in turn (`in_turn`), as often as needed, with new random demonstrations; if the pool is
+    too small, with all others. Of a pool larger than the readings, a random choice is asked.
+    Denoised means are put through a weighted PCA, each prompt weighted by the probability that the model gives to its right
+    verdict.
 
     Raises:
         ValueError: if there is nothing to read.
@@ -110,7 +111,7 @@ def read_means(
         raise ValueError("there are no examples to read")
 
     def read() -> HeadMeans:
-        questions = [pool[number % len(pool)] for number in range(reading.readings)]
+        questions = in_turn(pool, reading.readings, seed=reading.seed or 0)
         demonstrations = min(reading.demonstrations, len(pool) - 1)
         contexts = sample_demonstrations(pool, questions, demonstrations, seed=reading.seed or 0)
         sequences, batch_size = judge.encode(questions, contexts), judge.batch_size

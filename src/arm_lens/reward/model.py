@@ -416,7 +416,7 @@ class ActivationRewardModel(Weighable, VerdictJudge, AskingJudge):
             "criterion_text": self.judge.criterion_text or None,
             "model": self.info.name,
             "layout": self.judge.layout,
-            "read": f"{record.n_read} questions in {record.readings} prompts",
+            "read": f"{record.readings} prompts made of {record.n_read} questions",
             "chosen on": found and f"{record.n_validation} questions",
             "heads": f"{len(self.heads)} of {self.heads.mask.numel()} {listed(self.heads)}",
             "shade": found and found.head_scores.name + searched,

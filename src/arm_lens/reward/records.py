@@ -31,7 +31,7 @@ class FitRecord:
     readings: int
     """Prompts that were read for the means."""
     n_read: int
-    """Questions in the readings."""
+    """Questions that the readings were made of, asked or as demonstrations."""
     n_validation: int
     """Questions on which the heads were chosen."""
     folds: int | None = None

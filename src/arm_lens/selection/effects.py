@@ -73,9 +73,8 @@ class TopEffect(Search):
         rewards = objective(torch.stack([one.mask for one in sets]))
         penalised = rewards - self.penalty(objective.shape) * torch.arange(len(sets))
         best = int(penalised.argmax()) if self.k is None else self.k
-        history = pd.DataFrame(
-            {"step": range(len(sets)), "reward": rewards.tolist(), "expected_heads": range(len(sets))}
-        )
+        steps = range(best + 1)  # the last one is the chosen set, as in every search; larger ones were tried, too
+        history = pd.DataFrame({"step": steps, "reward": rewards[: best + 1].tolist(), "expected_heads": steps})
         return Selection(sets[best], HeadScores(SCORE, effects.values.nan_to_num()), history)
 
 

@@ -204,7 +204,7 @@ def reinforce(
         probabilities = _probabilities(logits, options, eligible)
         current = probabilities.detach()
         masks = torch.rand(options.masks, n_layers, n_heads, generator=generator) < current
-        rewards = reward(masks, _sample_examples(options, n_examples, generator)).to(current)
+        rewards = reward(masks, _some(options.examples_per_step, n_examples, generator)).to(current)
         penalised = rewards - penalty * masks.sum(dim=(1, 2))
         sampled, known = (penalised, 0.0) if linear is None else linear.split(penalised, masks, probabilities)
         scaled = options.scale_advantage or options.baseline == "standardised"
@@ -259,8 +259,8 @@ def _probabilities(
     return torch.where(eligible, clamped, torch.zeros_like(clamped))
 
 
-def _sample_examples(options: Reinforce, n_examples: int, generator: torch.Generator) -> list[int] | None:
-    count = options.examples_per_step
+def _some(count: int | None, n_examples: int, generator: torch.Generator) -> list[int] | None:
+    """As many examples at random; None for all."""
     if count is None or count >= n_examples:
         return None
     return torch.randperm(n_examples, generator=generator)[:count].tolist()
@@ -276,7 +276,7 @@ def _final_set(
     if options.final == "top_k":
         return scores.top(min(options.top_k, int((probabilities > 0).sum())))
     masks = torch.rand(options.best_of, *probabilities.shape, generator=generator) < probabilities
-    judged = None if options.best_of_examples is None else list(range(min(options.best_of_examples, n_examples)))
+    judged = _some(options.best_of_examples, n_examples, generator)
     return HeadSet.from_mask(masks[int(reward(masks, judged).argmax())])
 
 

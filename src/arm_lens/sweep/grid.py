@@ -123,6 +123,13 @@ class SweepGrid(BenchmarkConfig):
             for index, label in enumerate(labels):
                 if label in labels[:index]:
                     raise inconsistent(f"two {name} are called {label!r}; give one a name", name, index)
+        for index, entry in enumerate(self.selectors):
+            if getattr(entry.selector, "layers", None) is not None:
+                raise inconsistent(
+                    f"{entry.name!r} has layers of its own; the layers of a sweep are its field 'layers'",
+                    "selectors",
+                    index,
+                )
         for index, one in enumerate(self.layers):
             if one in self.layers[:index]:
                 raise inconsistent("the same layers are given twice", "layers", index)
