@@ -62,7 +62,7 @@ def test_a_notebook_runs_from_a_clean_kernel(path, tmp_path, monkeypatch, chromi
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))
     notebook = nbformat.read(path, as_version=4)
-    client = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}})
+    client = NotebookClient(notebook, timeout=1800, resources={"metadata": {"path": str(tmp_path)}})
     before = _seconds_of_children()
     client.execute()  # a cell that raises, raises here
     assert _seconds_of_children() - before < (300 if path.stem == REAL else 180)

@@ -423,6 +423,8 @@ def test_standard_errors_are_those_of_a_clustered_regression_on_a_constant(clust
 
 def test_one_cluster_tells_nothing_of_others():
     assert math.isnan(float(clustered_error(torch.randn(4, 1), ["a"] * 4)[0]))
+    assert float(clustered_error(torch.full((7, 1), 1 / 3), list("abcdefg"))[0]) == 0  # and not what rounding leaves
+    assert math.isnan(float(clustered_error(torch.tensor([[math.nan], [1.0]]), ["a", "b"])[0]))
 
 
 def test_frames_hold_a_row_per_outcome_and_head_with_interval_and_n():

@@ -13,7 +13,7 @@ import torch
 import yaml
 from typer.testing import CliRunner
 
-from arm_lens import ActivationRewardModel, PreferencePair, write_preferences
+from arm_lens import ActivationRewardModel, LabelledResponse, PreferencePair, write_preferences
 from arm_lens.benchmark import DEMONSTRATION_IMAGES, BenchmarkResults, controls_of, judge_preferences, read_config
 from arm_lens.cli import app, main
 from arm_lens.judge_model import labelled_responses, preference_pairs
@@ -219,3 +219,15 @@ def test_errors_on_the_command_line_are_short_and_no_traceback(capsys, monkeypat
     printed = capsys.readouterr().err
     assert stopped.value.code == code and "Traceback" not in printed
     assert said in " ".join(printed.replace("│", "").split())
+
+
+def test_ids_that_are_missing_or_repeated_are_numbered_without_meeting_others():
+    ids = ["a", "a", "a 1", "", "item 3", "a 0"]
+    test = [LabelledResponse("q", f"r{number}", bool(number % 2), id=id) for number, id in enumerate(ids)]
+    items = judge_preferences({"length": LengthJudge()}, test).items["item"].tolist()
+    assert len(set(items)) == 6 and items[2] == "a 1" and items[4] == "item 3" and items[5] == "a 0"
+
+
+def test_a_judge_that_is_an_empty_list_is_named():
+    with pytest.raises(ValueError, match="the judge 'a' is an empty list"):
+        judge_preferences({"a": [], "length": LengthJudge()}, [LabelledResponse("q", "r", True)])

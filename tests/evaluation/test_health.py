@@ -170,6 +170,38 @@ def test_fitting_accuracy_is_held_against_test_accuracy():
     assert found(name, row(accuracy=0.9), fits=fits) == []
 
 
+def test_the_number_of_examples_of_the_main_comparison_can_be_chosen():
+    rows = [row(n_examples=n, accuracy=accuracy) for n, accuracy in [(4, 0.6), (16, 0.8), (40, 0.95)]]
+    fits = pd.DataFrame([fit(n_examples=n, fit_accuracy=1.0) for n in (4, 16, 40)])
+    name = "Fitting accuracy far above test accuracy"
+    assert found(name, *rows, fits=fits) == []
+    assert found(name, *rows, fits=fits, n_examples=16) == ["criteria, arm_reinforce: safe (1.000 against 0.800)"]
+    assert found(name, *rows, fits=fits, n_examples=7) == []  # not measured: as by default
+
+
+def test_fitting_accuracy_is_held_against_verdicts_on_single_responses():
+    name = "Fitting accuracy far above test accuracy"
+    pairs, singles = row(unit="pair", accuracy=0.95), row(benchmark="criteria verdicts", accuracy=0.6)
+    fits = pd.DataFrame([fit(fit_accuracy=1.0)])
+    assert found(name, pairs, singles, fits=fits) == ["criteria, arm_reinforce: safe (1.000 against 0.600)"]
+    only_compares = {"judge": "ranked_few_shot"}
+    ranked = pd.DataFrame([fit(fit_accuracy=1.0, **only_compares)])
+    assert found(name, pairs | only_compares, row(**only_compares, benchmark="else verdicts"), fits=ranked) == []
+
+
+def test_examples_of_all_subsets_are_held_against_their_mean():
+    name = "Fitting accuracy far above test accuracy"
+    tests = [row(subset="chat", accuracy=0.6), row(subset="code", accuracy=0.5), row(subset="safe", accuracy=0.97)]
+    fits = pd.DataFrame([fit(subset="all", fit_accuracy=1.0), fit(fit_accuracy=1.0)])
+    assert found(name, *tests, fits=fits) == ["criteria, arm_reinforce: all (1.000 against 0.690)"]
+    cells = [
+        row(benchmark="hacking", subset=f"{bias} | standard | bias on {where}", accuracy=accuracy)
+        for bias, where, accuracy in [("length", "chosen", 1.0), ("length", "rejected", 0.4), ("format", "chosen", 0.1)]
+    ]
+    fits = pd.DataFrame([fit(benchmark="hacking", subset="length | standard", fit_accuracy=0.95)])
+    assert found(name, *cells, fits=fits) == ["hacking, arm_reinforce: length | standard (0.950 against 0.700)"]
+
+
 def test_position_bias_is_found_either_way():
     fits = pd.DataFrame(
         [fit(position_bias=0.3), fit(subset="polite", position_bias=-0.2), fit(subset="x", position_bias=0.0)]

@@ -177,6 +177,8 @@ def test_a_base_models_verdict_follows_the_reasons_it_wrote(judge, raw, demonstr
     chances = voting._after_reasons(questions, rationale, False)
     torch.testing.assert_close(chances, torch.tensor(expected), atol=1e-5, rtol=1e-3)
     assert chances.std(dim=1).max() > 1e-3  # the reasons matter
+    assert voting.judge.verdict_mass.n == 16  # four votes on two questions, twice
+    assert voting.judge.verdict_mass.mean == pytest.approx(float(chances.sum(dim=-1).mean()), rel=1e-3)
 
 
 def test_a_chat_models_verdict_follows_the_reasons_in_the_same_turn(chat_model, raw):

@@ -233,4 +233,6 @@ def clustered_error(values: Float[Tensor, "example ..."], clusters: Sequence[Has
     centred = values.double() - values.double().mean(dim=0)
     numbers = torch.tensor([number[cluster] for cluster in clusters])
     sums = torch.zeros(count, *values.shape[1:], dtype=torch.float64).index_add_(0, numbers, centred)
-    return (sums.square().sum(dim=0) * count / (count - 1)).sqrt() / len(clusters)
+    error = (sums.square().sum(dim=0) * count / (count - 1)).sqrt() / len(clusters)
+    rounding = 1e-12 * values.double().abs().amax(dim=0)
+    return torch.where(error <= rounding, 0.0, error)

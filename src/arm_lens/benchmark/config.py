@@ -20,15 +20,13 @@ from pydantic_core import PydanticCustomError
 from arm_lens.benchmark.strict_yaml import Place, YamlError, YamlFile, listed, meant, read_yaml
 from arm_lens.engine import ModelClass
 from arm_lens.evaluation.hacking import MAPPINGS
+from arm_lens.evaluation.main_setting import VERDICTS
 from arm_lens.judge_model import CRITERIA, PICTURE_ATTRIBUTES
 from arm_lens.judges.base import Judge, ScoreKind
 from arm_lens.judges.checks import check_kind
 from arm_lens.preferences.biases import BIASES
 from arm_lens.preferences.verdicts import Verdicts
 from arm_lens.registry import JUDGES, JudgeSpec, OptionsError, UnknownNameError
-
-VERDICTS = " verdicts"
-"""Ends the name of a benchmark in which the responses of pairs are judged one by one."""
 
 
 def _one_of(kind: str, known: Iterable[str]) -> AfterValidator:

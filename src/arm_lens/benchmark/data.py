@@ -32,6 +32,7 @@ from arm_lens.evaluation.hacking import (
     world_hacking_examples,
     world_hacking_items,
 )
+from arm_lens.evaluation.main_setting import EVERY_SUBSET
 from arm_lens.judge_model import (
     CRITERIA,
     PICTURE_ATTRIBUTES,
@@ -286,7 +287,7 @@ def _preference_group(study: PreferenceStudy, settings: Settings) -> Group:
     cluster_of = clusters_of(rest)
     tested = at_most(rest, settings.test_items, subset=subset_of)
     items = tuple(TestItem(subset_of(one), one.id, cluster_of[one.id], one) for one in tested)
-    return "all", TestSet(study.name, items), lambda count, sample: drawn(pool, count, sample, study.name)
+    return EVERY_SUBSET, TestSet(study.name, items), lambda count, sample: drawn(pool, count, sample, study.name)
 
 
 def format_of(study: Study) -> str:

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import count
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import pandas as pd
@@ -27,6 +28,7 @@ from arm_lens.benchmark.results import VERSIONS, BenchmarkResults, results_of
 from arm_lens.display.caution import caution
 from arm_lens.engine.sharing import shared_readings
 from arm_lens.evaluation.health import Check
+from arm_lens.evaluation.main_setting import EVERY_SUBSET
 from arm_lens.heads import HeadSet
 from arm_lens.judges.base import Judge, ScoreKind
 from arm_lens.judges.calibrated import CalibratedJudge
@@ -91,6 +93,8 @@ def judge_preferences(
     if not judges or not test:
         raise ValueError("there is nothing to compare: at least one judge and one preference are needed")
     for name, given in judges.items():
+        if isinstance(given, Sequence) and not given:
+            raise ValueError(f"the judge {name!r} is an empty list")
         for one in given if isinstance(given, Sequence) else [given]:
             if not callable(getattr(one, "score", None)):
                 raise TypeError(f"the judge {name!r} has no method score(prompts, responses): {short_repr(one)}")
@@ -219,14 +223,17 @@ def controls_of(
 def _task_of(test: Sequence[Preference], benchmark: str, subset: str | Callable[[Preference], str]) -> Task:
     """A task without examples, which the judges have read already; ids that are missing or not unique are numbered."""
     ids = Counter(one.id for one in test)
-    named = [
-        one if one.id and ids[one.id] == 1 else replace(one, id=f"{one.id or 'item'} {index}")
-        for index, one in enumerate(test)
-    ]
+    taken, named = {id for id, times in ids.items() if times == 1}, list[Preference]()
+    for index, one in enumerate(test):
+        if not one.id or ids[one.id] > 1:
+            free = (f"{one.id or 'item'} {number}" for number in count(index))
+            one = replace(one, id=next(id for id in free if id not in taken))
+            taken.add(one.id)
+        named.append(one)
     clusters = clusters_of(named)
     name_of = subset if callable(subset) else partial(subset_of, field=subset)
     items = tuple(TestItem(str(name_of(one)), one.id, clusters[one.id], one) for one in named)
     return Task(
-        study=benchmark, subset="all", n_examples=0, noise=0.0, sample=0, examples=(), criterion_text="",
+        study=benchmark, subset=EVERY_SUBSET, n_examples=0, noise=0.0, sample=0, examples=(), criterion_text="",
         test=TestSet(benchmark, items), judges=(), seeds=1,
     )  # fmt: skip

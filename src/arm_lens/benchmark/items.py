@@ -17,9 +17,9 @@ import pandas as pd
 from jaxtyping import Float
 from scipy.special import expit
 
-from arm_lens.benchmark.config import VERDICTS
 from arm_lens.benchmark.data import Task, TestItem, TestSet
 from arm_lens.benchmark.judging import Verdicts, pair_texts
+from arm_lens.evaluation.main_setting import VERDICTS
 from arm_lens.preferences import LabelledResponse, Preference, unpair
 
 

@@ -18,7 +18,6 @@ from typing import Any, Literal
 import pandas as pd
 
 from arm_lens.benchmark.config import (
-    VERDICTS,
     BenchmarkConfig,
     HackingStudy,
     PictureStudy,
@@ -34,7 +33,7 @@ from arm_lens.display import accuracies, card, frame_table, small_print
 from arm_lens.engine.loading import default_dtype
 from arm_lens.engine.model_info import BUNDLED_NAME
 from arm_lens.evaluation.health import RATHER_NOT, Check, health
-from arm_lens.evaluation.main_setting import main_rows, main_settings
+from arm_lens.evaluation.main_setting import VERDICTS, MainSetting, main_rows, main_settings
 from arm_lens.evaluation.multimodal import multimodal_rewardbench_scores, vl_rewardbench_scores
 from arm_lens.evaluation.rewardbench import rewardbench_2_scores, section_scores
 from arm_lens.evaluation.rm_bench import rm_bench_sections
@@ -143,6 +142,11 @@ class BenchmarkResults(BenchmarkItems):
             **long | {"texts": texts.assign(**{name: texts[name].map(_text) for name in TEXTS if name in texts})},
         )
 
+    @property
+    def settings(self) -> dict[str, MainSetting]:
+        """The setting of each benchmark's main comparison, with the run's number of examples if the benchmark has it."""
+        return main_settings(self.tables.summary, n_examples=_wanted(self.meta))
+
     def of_lead(
         self, table: Literal["items", "fits", "heads", "history"], benchmark: str | None = None
     ) -> pd.DataFrame:
@@ -159,7 +163,7 @@ class BenchmarkResults(BenchmarkItems):
         rows: pd.DataFrame = getattr(self, table)
         if rows.empty:
             return rows
-        rows = main_rows(rows, main_settings(self.tables.summary))
+        rows = main_rows(rows, self.settings)
         rows = rows[rows["judge"] == str(self.meta["lead"])]
         if table == "items":
             rows = rows[rows["unit"] == "response"]
@@ -298,9 +302,16 @@ def results_of(meta: Mapping[str, Any], gathered: BenchmarkItems, checks: Sequen
     """
     tables, lead = benchmark_tables(gathered.items), str(meta["lead"])
     meta = {**meta, **_score_kinds(gathered.fits)}
-    found = health(tables.summary, tables.comparisons, gathered.items, gathered.fits, gathered.heads, lead=lead)
+    known, size = (gathered.items, gathered.fits, gathered.heads), _wanted(meta)
+    found = health(tables.summary, tables.comparisons, *known, lead=lead, n_examples=size)
     warn_of_all([line for check in found if check.name == RATHER_NOT for line in check.found])
     return BenchmarkResults(meta=meta, tables=tables, checks=[*checks, *found], **vars(gathered))
+
+
+def _wanted(meta: Mapping[str, Any]) -> int | None:
+    """The run's number of examples."""
+    size = meta.get("n_examples")
+    return size if isinstance(size, int) else None
 
 
 def _score_kinds(fits: pd.DataFrame) -> dict[str, Any]:

@@ -98,9 +98,9 @@ def show_standings(results: BenchmarkResults) -> None:
 
 
 def _main_rows(results: BenchmarkResults) -> pd.DataFrame:
-    from arm_lens.evaluation.main_setting import main_rows, main_settings
+    from arm_lens.evaluation.main_setting import main_rows
 
-    return main_rows(results.tables.summary, main_settings(results.tables.summary))
+    return main_rows(results.tables.summary, results.settings)
 
 
 def _table(title: str, *columns: str) -> Table:

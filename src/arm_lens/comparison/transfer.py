@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 from arm_lens.comparison.tables import same_size
 from arm_lens.evaluation.statistics import accuracy
 from arm_lens.preferences import Preference
+from arm_lens.reward.algebra import check_same_model
 from arm_lens.reward.model import ActivationRewardModel
 from arm_lens.selection import JudgingObjective
 
@@ -102,14 +103,9 @@ def _check(
             raise ValueError(f"no reward model may be called {name!r}, which is the name of a control")
         reward.check_heads(name)
     same_size({name: reward.means.values.shape for name, reward in rewards.items()}, "reward models")
-    first = next(iter(rewards))
-    for name, reward in rewards.items():
-        one, other = rewards[first].info, reward.info
-        if (one.name, one.weight_processing) != (other.name, other.weight_processing):
-            raise ValueError(
-                f"means and heads belong to one language model, but {first!r} is of {one.name} ({one.weight_processing}) "
-                f"and {name!r} of {other.name} ({other.weight_processing})"
-            )
+    first, *others = rewards
+    for name in others:
+        check_same_model(rewards[first], rewards[name], (first, name))
 
 
 def as_written_by(other: ActivationRewardModel, objective: JudgingObjective) -> JudgingObjective:

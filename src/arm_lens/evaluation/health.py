@@ -21,7 +21,7 @@ from typing import TypeAlias
 import pandas as pd
 
 from arm_lens.evaluation.hacking import are_cells, cells_of
-from arm_lens.evaluation.main_setting import against, least_noise, main_rows, main_settings
+from arm_lens.evaluation.main_setting import against, least_noise, main_rows, main_settings, tested_like
 from arm_lens.evaluation.standings import SIGNIFICANT, significant
 from arm_lens.frames import SUMMARY, checked
 
@@ -106,6 +106,7 @@ def health(
     fits: pd.DataFrame | None = None,
     heads: pd.DataFrame | None = None,
     lead: str = "arm_reinforce",
+    n_examples: int | None = None,
 ) -> list[Check]:
     """Look for every warning sign that the tables can show.
 
@@ -122,6 +123,7 @@ def health(
             empty.
         heads: judge, benchmark, criterion (the subset), n_examples, noise, sample, seed, layer, head, selected; may be empty.
         lead: the judge under study.
+        n_examples: of the main comparisons, as `main_settings` takes it.
 
     Returns:
         The checks, also those that found nothing.
@@ -129,7 +131,7 @@ def health(
     Raises:
         ValueError: if ``summary`` lacks a column or has no rows.
     """
-    settings = main_settings(checked(summary, WHOLE_SUMMARY))
+    settings = main_settings(checked(summary, WHOLE_SUMMARY), n_examples=n_examples)
     empty = pd.DataFrame()
     given = (summary, comparisons, items, fits, heads)
     tables = _Tables(lead, summary, *(main_rows(empty if table is None else table, settings) for table in given))
@@ -298,14 +300,15 @@ def _most_heads(tables: _Tables) -> pd.DataFrame:
 
 @_sign(
     "Fitting accuracy far above test accuracy",
-    f"accuracy on the examples that a judge was fitted on is more than {LARGEST_GAP} above that on test items",
+    f"accuracy on the examples that a judge was fitted on is more than {LARGEST_GAP} above that on test items, which are "
+    "judged in the same way",
     lambda row: f"{row['fit_accuracy']:.3f} against {row['accuracy']:.3f}",
 )
 def _fit_gap(tables: _Tables) -> pd.DataFrame:
     fitted = _means(tables.fits, "fit_accuracy")
     if fitted.empty:
         return fitted
-    both = fitted.merge(tables.main, on=RUN)
+    both = fitted.merge(tested_like(fitted, tables.main), on=RUN).dropna(subset=["accuracy"])
     return both.assign(found=both["fit_accuracy"] - both["accuracy"] > LARGEST_GAP)
 
 

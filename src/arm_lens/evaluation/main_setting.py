@@ -11,6 +11,13 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from arm_lens.evaluation.hacking import SEPARATOR
+
+VERDICTS = " verdicts"
+"""Ends the name of a benchmark in which the responses of pairs are judged one by one."""
+EVERY_SUBSET = "all"
+"""The subset of examples that are of no subset of the test."""
+
 
 @dataclass(frozen=True)
 class MainSetting:
@@ -68,6 +75,32 @@ def _learning(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows of judges that were given examples, or all rows if there are none."""
     learning = rows[rows["n_examples"] > 0]
     return rows if learning.empty else learning
+
+
+def tested_like(fits: pd.DataFrame, main: pd.DataFrame) -> pd.DataFrame:
+    """The accuracy on the test that the accuracy of fits on their own examples can be held against.
+
+    The examples are judged as single responses, so the test is, too, where that was done (by all judges but ranked ones). Of
+    examples that serve several subsets of the test, such as the cells of a bias, it is the mean over those subsets.
+
+    Args:
+        fits: benchmark, judge, subset (of the examples).
+        main: the main rows of the summary.
+
+    Returns:
+        benchmark, judge, subset and accuracy, once for each benchmark, judge and subset of fits; NaN if there is none.
+    """
+    found = fits[["benchmark", "judge", "subset"]].drop_duplicates()
+    accuracies = []
+    for benchmark, judge, subset in found.itertuples(index=False):
+        own = main[main["judge"] == judge]
+        singles = own[own["benchmark"] == f"{benchmark}{VERDICTS}"]
+        own = own[own["benchmark"] == benchmark] if singles.empty else singles
+        part = own[own["subset"] == subset]
+        if part.empty:
+            part = own if subset == EVERY_SUBSET else own[own["subset"].str.startswith(f"{subset}{SEPARATOR}")]
+        accuracies.append(part["accuracy"].mean())
+    return found.assign(accuracy=accuracies)
 
 
 def against(comparisons: pd.DataFrame, judge: str, other: str | None = None) -> pd.DataFrame:

@@ -235,6 +235,7 @@ class VotingJudge(FittedJudge):
                 whole = [[*one, *reason, *after] for one, reason in zip(before, reasons, strict=True)]
                 logits = judge.model.last_logits(pad(whole, device=judge.model.device))
             scores = verdict_scores(logits.float() / self.temperature, verdicts)
+            judge.verdict_mass.add(scores)
             chances[span] = torch.stack([scores.log_positive, scores.log_negative], dim=-1).exp().cpu()
         return rearrange(chances, "(example vote) verdict -> example vote verdict", vote=self.votes)
 

@@ -20,14 +20,14 @@ from arm_lens import plots
 from arm_lens.benchmark.results import BenchmarkResults
 from arm_lens.evaluation.hacking import cells_of
 from arm_lens.evaluation.health import bias_gaps
-from arm_lens.evaluation.main_setting import MainSetting, against, main_rows
+from arm_lens.evaluation.main_setting import MainSetting, against, main_rows, tested_like
 from arm_lens.evaluation.standings import mean_over_subsets, measure_over_subsets, spreads, standings
 from arm_lens.plots.panels import balanced_columns
 from arm_lens.plots.studies import has_study
 from arm_lens.preferences import text_of
 from arm_lens.preferences.marks import describe_images
 from arm_lens.registry import Style
-from arm_lens.reports.figures import of_benchmark, of_heads, part_of, settings_of
+from arm_lens.reports.figures import of_benchmark, of_heads, part_of
 from arm_lens.reports.page import facts, render_page
 from arm_lens.storage import write_text
 
@@ -72,7 +72,7 @@ def write_report(results: BenchmarkResults, out: str | Path, *, others: Mapping[
     Returns:
         The path of the page.
     """
-    meta, tables, settings = results.meta, results.tables, settings_of(results)
+    meta, tables, settings = results.meta, results.tables, results.settings
     lead, names = str(meta["lead"]), meta.get("judge_names") or {}
     main = main_rows(tables.summary, settings)
     versus = against(main_rows(tables.comparisons, settings), lead)
@@ -270,7 +270,7 @@ def _fit_lines(fits: pd.DataFrame, main: pd.DataFrame, styles: Mapping[str, Styl
     """Per benchmark and judge: accuracy on the examples, on test items, heads, position bias, verdict mass, if known."""
     if fits.empty:
         return []
-    tested = main.groupby(["benchmark", "judge"])["accuracy"].mean()
+    tested = tested_like(fits, main).groupby(["benchmark", "judge"])["accuracy"].mean()
     lines = []
     for (benchmark, judge), rows in fits.groupby(["benchmark", "judge"], sort=False):
         known = {

@@ -22,7 +22,7 @@ from arm_lens.benchmark.results import BenchmarkResults
 from arm_lens.comparison import cluster
 from arm_lens.display import head_name
 from arm_lens.evaluation.hacking import cells_of
-from arm_lens.evaluation.main_setting import MainSetting, against, main_rows, main_settings
+from arm_lens.evaluation.main_setting import against, main_rows
 from arm_lens.evaluation.trust import with_trust
 from arm_lens.plots.studies import has_study
 from arm_lens.plots.upset import memberships_of
@@ -74,21 +74,15 @@ def save_figures(
 def of_results(results: BenchmarkResults) -> Makers:
     """Every figure of a run, by benchmark and kind: ``world-accuracy``, ``world-selected-heads``, ..."""
     found: Makers = {}
-    for benchmark, file in file_names(list(settings_of(results))).items():
+    for benchmark, file in file_names(list(results.settings)).items():
         figures = of_benchmark(results, benchmark) | of_heads(results, benchmark)
         found |= {f"{file}-{kind.replace('_', '-')}": make for kind, make in figures.items()}
     return found
 
 
-def settings_of(results: BenchmarkResults) -> dict[str, MainSetting]:
-    """The setting of each benchmark's main comparison, with the run's number of examples if the benchmark has it."""
-    wanted = results.meta.get("n_examples")
-    return main_settings(results.tables.summary, n_examples=wanted if isinstance(wanted, int) else None)
-
-
 def of_benchmark(results: BenchmarkResults, name: str) -> Makers:
     """The figures of one benchmark's judges: accuracy or bias, differences, studies, calibration."""
-    tables, settings = results.tables, settings_of(results)
+    tables, settings = results.tables, results.settings
     lead, names = str(results.meta["lead"]), results.meta.get("judge_names") or {}
     whole = part_of(tables.summary, name)
     main, bins = main_rows(whole, settings), main_rows(part_of(tables.calibration, name), settings)

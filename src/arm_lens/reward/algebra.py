@@ -179,15 +179,16 @@ class RewardSum(Weighable, SavableJudge):
         return f"RewardSum({terms})"
 
 
-def check_same_model(one: Any, other: Any) -> None:
-    """Raise a WrongModelError that says how they differ, unless two judges have the same language model."""
+def check_same_model(one: Any, other: Any, names: Sequence[str] = ()) -> None:
+    """Raise a WrongModelError that says how they differ, unless two judges, called by these names, have the same model."""
     if one.model is other.model:
         return
+    first, second = names or (one.__name__, other.__name__)
     difference = fingerprint_of(one.model).difference(fingerprint_of(other.model))
     if difference is not None:
         raise WrongModelError(
-            f"{one.__name__!r} and {other.__name__!r} are of different language models, whose log-odds and means do not "
-            f"combine: {other.model.info.name!r} {difference}"
+            f"{first!r} and {second!r} are of different language models, whose log-odds and means do not combine: "
+            f"{other.model.info.name!r} {difference}"
         )
 
 

@@ -8,10 +8,10 @@ from typing import Literal
 
 from arm_lens.comparison.agreement import ALL
 from arm_lens.comparison.transfer import NONE, RANDOM
-from arm_lens.judges.fingerprint import fingerprint_of
 from arm_lens.judges.options import Layout
 from arm_lens.judges.questions import listed_names
 from arm_lens.preferences import LabelledResponse, OverlapError, Preference, split_preferences
+from arm_lens.reward.algebra import check_same_model
 from arm_lens.reward.model import ActivationRewardModel
 
 CONTROL = "that is the name of a control"
@@ -46,27 +46,9 @@ def check(
                 f"the reward model of {name!r} compares two responses, and example {single} is a single labelled one; give "
                 "it pairs"
             )
-    _check_models(rewards)
-
-
-def _check_models(rewards: Mapping[str, ActivationRewardModel]) -> None:
-    """Raise if there are several language models: only means and heads of one can be compared."""
-    models = {id(reward.model): reward.model for reward in rewards.values()}
-    prints = {key: fingerprint_of(model) for key, model in models.items()}
-    first = next(iter(rewards))
-    known = prints[id(rewards[first].model)]
-    for name, reward in rewards.items():
-        own = prints[id(reward.model)]
-        if difference := known.difference(own):
-            described = [
-                f"that of {one!r} is of {info.name} ({info.n_layers} layers of {info.n_heads} heads, "
-                f"{info.weight_processing} weights)"
-                for one, info in ((first, rewards[first].info), (name, reward.info))
-            ]
-            raise ValueError(
-                f"reward models of one language model are studied together, but {' and '.join(described)}: the second "
-                f"{difference}"
-            )
+    first, *others = rewards
+    for name in others:
+        check_same_model(rewards[first], rewards[name], (first, name))
 
 
 def in_halves(examples: Sequence[Preference], *, criterion: str, layout: Layout = "scalar", seed: int = 0) -> Halves:

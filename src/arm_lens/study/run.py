@@ -137,13 +137,17 @@ def _among_criteria(rewards: Mapping[str, ActivationRewardModel], heads: pd.Data
     """The tables that need no example, made first: they take no time, and may raise errors."""
     sets = {name: reward.heads for name, reward in rewards.items()}
     means = {name: reward.means for name, reward in rewards.items()}
-    several = heads.groupby("criterion")["seed"].nunique().min() > 1
+    if "sample" in heads and heads["sample"].nunique() > 1:  # sets of one sample are not independent of each other
+        heads_apart = heads[heads["seed"] == heads.groupby(["criterion", "sample"])["seed"].transform("min")]
+    else:
+        heads_apart = heads
+    several = heads_apart.groupby("criterion")["seed"].nunique().min() > 1
     return {
         "heads": heads,
         "trajectory": trajectory_frame(rewards, steps=STEPS),
         "overlap": overlap(sets, within_layers=True) if len(sets) > 1 else pd.DataFrame(),
         "cosines": mean_cosines(means) if len(means) > 2 else pd.DataFrame(),
-        "stability": stability(heads) if several else pd.DataFrame(),
+        "stability": stability(heads_apart) if several else pd.DataFrame(),
         "depth": depth_profile(sets),
     }
 
