@@ -15,7 +15,7 @@ from study.study_support import CRITERIA, OPTIONS, fitted, held_out, kept_study,
 
 from arm_lens import ActivationRewardModel, HeadSet, JudgeTemplate, LabelledResponse, PreferencePair
 from arm_lens.attribution import MEASURES, interactions, leave_one_out_effects, scores_of
-from arm_lens.comparison import transfer
+from arm_lens.comparison import stability, transfer
 from arm_lens.engine.reading import HeadMeans
 from arm_lens.engine.steering import Injection
 from arm_lens.judges.generative import GenerativeJudge
@@ -24,6 +24,7 @@ from arm_lens.reward.model import FitRecord
 from arm_lens.storage import DamagedFileError, StoreBusyError, locked
 from arm_lens.study import HeadStudy, in_halves, parts, study_heads
 from arm_lens.study.parts import PartOptions, study_part
+from arm_lens.study.run import _among_criteria
 
 pytestmark = pytest.mark.slow
 
@@ -354,3 +355,23 @@ def test_a_study_shows_its_size_and_the_first_heads_of_each_criterion(study):
         layer, head = divmod(int(scores.values.argmax()), 4)
         (line,) = (line for line in text.splitlines() if line.startswith(name + " "))
         assert line.split()[len(name.split()) :][:2] == [f"L{layer}H{head}", f"{best:+.3f}"]
+
+
+def test_of_several_seeds_on_one_sample_stability_counts_the_first(rewards):
+    generator = torch.Generator().manual_seed(0)
+    sets = {
+        (name, number): HeadSet.from_mask(torch.rand(3, 4, generator=generator) < 0.4)
+        for name in rewards
+        for number in range(6)
+    }
+    heads = pd.concat(
+        [
+            one.frame().assign(criterion=name, seed=number, sample=number // 2, probability=0.5)
+            for (name, number), one in sets.items()
+        ]
+    )
+    first = {name: [sets[name, number] for number in (0, 2, 4)] for name in rewards}
+    found = _among_criteria(rewards, heads)["stability"]
+    pd.testing.assert_frame_equal(found, stability(first), check_dtype=False)
+    one_sample = _among_criteria(rewards, heads.assign(sample=0))["stability"]
+    assert one_sample["n_sets"].tolist() == [6] * 3
