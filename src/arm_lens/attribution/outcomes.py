@@ -37,17 +37,14 @@ class Judged(Protocol):
     @property
     def shape(self) -> tuple[int, int]:
         """Layers, and heads per layer."""
-        ...
 
     def __len__(self) -> int:
         """How many examples there are."""
-        ...
 
     def margins(
         self, masks: Bool[Tensor, "mask layer head"], examples: Sequence[int] | None = None
     ) -> Float[Tensor, "example mask"]:
         """Log P(right) - log P(wrong) of each mask on each example."""
-        ...
 
 
 def criterion_of(objective: Judged, criterion: str) -> str:

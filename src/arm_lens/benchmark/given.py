@@ -50,7 +50,6 @@ class Scorer(Protocol):
 
     def score(self, prompts: Sequence[Prompt], responses: Sequence[Prompt]) -> Any:
         """A number per response; higher is better."""
-        ...
 
 
 def judge_preferences(

@@ -164,14 +164,14 @@ class Loading:
 
     def model_of(self, judge: str | Path, name: str) -> ModelLike | None:
         """The model of a name for a saved judge, by default in the dtype that it was fitted in; None without a name."""
-        from arm_lens.judges.artefact import dtype_of_artefact
+        from arm_lens.judges.artefact import header_of
         from arm_lens.judges.hub import source_of
 
         if not name:
             return None
         source = source_of(judge)
         with source.naming():
-            dtype = dtype_of_artefact(source.folder) if self.dtype == "auto" else self.dtype
+            dtype = header_of(source.folder).model.dtype if self.dtype == "auto" else self.dtype
         return replace(self, dtype=dtype).load(name)
 
     def reward_model(self, saved: str | Path, name: str) -> ActivationRewardModel:

@@ -33,30 +33,22 @@ def set_map(mask: Bool[Tensor, "layer head"]) -> str:
     return _svg(n_layers, n_heads, cells, label=f"{len(cells)} of {n_layers * n_heads} heads")
 
 
-def score_map(
-    values: Float[Tensor, "layer head"],
-    *,
-    chosen: Bool[Tensor, "layer head"] | None = None,
-    low: float | None = None,
-    high: float | None = None,
-) -> str:
+def score_map(values: Float[Tensor, "layer head"], *, chosen: Bool[Tensor, "layer head"] | None = None) -> str:
     """A shade per head, with its value as a tooltip.
 
-    With values below 0 the scale has two hues and is centred at 0; without, one hue from ``low`` to ``high``. A head that
-    was not measured is a stroke.
+    With values below 0 the scale has two hues and is centred at 0; without, one hue from the lowest to the highest. A
+    head that was not measured is a stroke.
 
     Args:
         values: one per head; NaN if it was not measured.
         chosen: heads to outline.
-        low: the faint end of a scale without values below 0; by default the lowest value.
-        high: its other end; by default the highest value.
     """
     grid = as_array(values)
     known = grid[np.isfinite(grid)]
     signed = bool((known < 0).any())
-    top = float(np.abs(known).max()) if signed else float(known.max(initial=0.0) if high is None else high)
-    bottom = 0.0 if signed else float(known.min(initial=top) if low is None else low)
-    if low is None and 0 <= bottom < top / 1000:
+    top = float(np.abs(known).max() if signed else known.max(initial=0.0))
+    bottom = 0.0 if signed else float(known.min(initial=top))
+    if 0 <= bottom < top / 1000:
         bottom = 0.0  # "0 to 0.99" says the same as "3.8e-20 to 0.99"
     level = _levels(np.abs(grid) if signed else grid, bottom, top)
     drawn = np.argsort(-np.nan_to_num(np.abs(grid), nan=-1.0).ravel(), kind="stable")[:MOST_CELLS]

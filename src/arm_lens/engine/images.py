@@ -336,24 +336,22 @@ def same_image(tokens: Int[Tensor, "row pos"]) -> Bool[Tensor, "row pos pos"]:
     return (number[:, :, None] == number[:, None, :]) & stands[:, :, None] & stands[:, None, :]
 
 
-def load_processor(name: str, **hub: Any) -> Any:
-    """The processor of a model; nothing is installed.
-
-    Raises:
-        NoImagesError: with the processor's own error, and the extra that has the packages that processors need.
-    """
+def processor_of(name: str, config: Any, **hub: Any) -> tuple[Any, str | None]:
+    """The processor of a model that reads images by its configuration; or why there is none. Nothing is installed."""
+    if getattr(config, "vision_config", None) is None:
+        return None, None
     untyped: Any = AutoProcessor
     try:
         found = untyped.from_pretrained(name, **hub)
         if not hasattr(found, "image_processor"):
             raise ValueError(f"{type(found).__name__} reads no images")
-        return found
+        return found, None
     except Exception as error:  # processors fail in many ways, most often because torchvision is missing
         reason = " ".join(str(error).split())[:300]
-        raise NoImagesError(
+        return None, (
             f"the processor of {name} cannot be loaded ({reason}); pip install 'arm-lens[vision]' has the packages that "
             "processors need"
-        ) from error
+        )
 
 
 _BOOTING = threading.Lock()

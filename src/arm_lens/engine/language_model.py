@@ -22,7 +22,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from arm_lens.engine.bridge import BridgeModel, bridge_of, hooks_on
 from arm_lens.engine.hooked import HookedModel, HookedTransformer
 from arm_lens.engine.identity import verify
-from arm_lens.engine.images import NoImagesError, load_processor
+from arm_lens.engine.images import processor_of
 from arm_lens.engine.model_info import Findings, ModelInfo, weights_state
 from arm_lens.engine.protocol import LanguageModel
 from arm_lens.engine.tokens import TokenBatch
@@ -136,11 +136,15 @@ def _of_hugging_face(model: PreTrainedModel, given: PreTrainedTokenizerBase | Pr
         ):
             if any(type(module).__module__.startswith("transformer_lens") for module in model.modules()):
                 raise TypeError(f"this {type(model).__name__} is part of a TransformerBridge: give that")
-            processor, blind = (processor, None) if processor is not None else _processor_of(model)
+            blind = None
+            if processor is None:
+                processor, blind = processor_of(str(model.name_or_path), model.config)
             if tokenizer is None:
                 tokenizer = _tokenizer_of(model)
             known = _WRAPPED[model] = _Wrapped(tokenizer, processor, state)
-            known.findings.blind = blind
+            known.findings.blind = (
+                blind and f"{blind}; or give the model with its processor, as a tuple (model, processor)"
+            )
     with known.findings.lock:
         adapter = _in_use(known.findings)
         if adapter is None:
@@ -149,16 +153,6 @@ def _of_hugging_face(model: PreTrainedModel, given: PreTrainedTokenizerBase | Pr
                 known.bridge = bridge
             adapter = BridgeModel(model, bridge, known.findings, known.tokenizer)
         return adapter
-
-
-def _processor_of(model: PreTrainedModel) -> tuple[Any, str | None]:
-    """The processor under the name of a model that reads images; or why there is none."""
-    if getattr(model.config, "vision_config", None) is None:
-        return None, None
-    try:
-        return load_processor(str(model.name_or_path)), None
-    except NoImagesError as error:
-        return None, f"{error}; or give the model with its processor, as a tuple (model, processor)"
 
 
 def _tokenizer_of(model: PreTrainedModel) -> PreTrainedTokenizerBase:

@@ -32,7 +32,7 @@ from arm_lens.engine.bridge import ALIKE, bridge_of, for_transformer_lens
 from arm_lens.engine.gguf_files import GgufFile, gguf_path, read_gguf
 from arm_lens.engine.hooked import HookedTransformer
 from arm_lens.engine.identity import UnsupportedModelError, other_than, verify
-from arm_lens.engine.images import NoImagesError, load_processor, processor_given
+from arm_lens.engine.images import processor_given, processor_of
 from arm_lens.engine.language_model import adapter_of
 from arm_lens.engine.model_info import BUNDLED, BUNDLED_NAME, ModelClass, bundled_model_path
 from arm_lens.engine.placement import DeviceMap, check_placement, quantised_model
@@ -126,7 +126,7 @@ def load_model(
             wanted = chosen_dtype(path, QUANTISED, place) if quantised else _default_dtype(path, file, place, **hub)
         bridge, own = model_class == "TransformerBridge", tokenizer
         config = _config(path, **hub) if bridge and file is None else None
-        processor, blind = _processor(path, config, **hub)
+        processor, blind = processor_of(path, config, **hub)
         if file is not None:
             raw, own = file.model(wanted, device_map), file.tokenizer() if tokenizer is None else tokenizer
         elif quantization_config is not None:
@@ -170,16 +170,6 @@ def _config(path: str, **hub: Any) -> PretrainedConfig | None:
     except (OSError, ValueError):
         return None
     return found
-
-
-def _processor(path: str, config: PretrainedConfig | None, **hub: Any) -> tuple[Any, str | None]:
-    """The processor of a model that reads images; or why there is none."""
-    if getattr(config, "vision_config", None) is None:
-        return None, None
-    try:
-        return load_processor(path, **hub), None
-    except NoImagesError as error:
-        return None, str(error)
 
 
 def _on_disk(path: str) -> tuple[str, GgufFile | None]:

@@ -63,37 +63,30 @@ class Sized(Protocol):
     @property
     def n_layers(self) -> int:
         """Layers."""
-        ...
 
     @property
     def n_heads(self) -> int:
         """Heads of a layer."""
-        ...
 
     @property
     def n_key_value_heads(self) -> int:
         """Heads of a layer with keys and values of their own."""
-        ...
 
     @property
     def d_head(self) -> int:
         """Width of a head."""
-        ...
 
     @property
     def d_model(self) -> int:
         """Width of the residual stream."""
-        ...
 
     @property
     def d_mlp(self) -> int:
         """Width within a feed-forward layer."""
-        ...
 
     @property
     def d_vocab(self) -> int:
         """Tokens of the vocabulary."""
-        ...
 
 
 @dataclass(frozen=True)

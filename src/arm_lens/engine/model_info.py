@@ -5,8 +5,8 @@ from __future__ import annotations
 import operator
 import threading
 import weakref
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -52,11 +52,6 @@ class ModelInfo:
     d_model: int
     n_ctx: int
     """Longest context, in tokens."""
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> ModelInfo:
-        """From JSON; unknown keys are ignored."""
-        return cls(**{field.name: values[field.name] for field in fields(cls)})
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""

@@ -96,21 +96,20 @@ class Judged:
         return values.reshape(self.n_samples, self.n_seeds, -1) if self.is_crossed else values[:, None]
 
 
-def benchmark_tables(items: pd.DataFrame, *, resamples: int = 2000) -> BenchmarkTables:
+def benchmark_tables(items: pd.DataFrame) -> BenchmarkTables:
     """All tables of a run.
 
     Args:
         items: one row per item and condition, with the columns of `ITEM_FIELDS`: label (pairs: True), reward (pairs: of
             the chosen response minus that of the rejected one), probability (of the label being True, or NaN), correct
             (1, 0, or 0.5 for a tie), cluster (the same for items that belong together).
-        resamples: of the bootstrap.
 
     Raises:
         ValueError: naming item and judge, if a reward is not a finite number, a probability not between 0 and 1, or only some
             items of a judge have one; if a column is missing, there are no rows, an item occurs twice in a condition or
             not in all conditions of a judge, has two clusters or two labels, or two judges have judged different items.
     """
-    settings = judged(items, resamples=resamples)
+    settings = judged(items)
     return BenchmarkTables(
         rows=rows_table(settings),
         summary=summary_table(settings),
@@ -216,7 +215,7 @@ def calibration_table(settings: list[Judged]) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
 
 
-def judged(items: pd.DataFrame, *, resamples: int = 2000) -> list[Judged]:
+def judged(items: pd.DataFrame) -> list[Judged]:
     """The table of verdicts as arrays, one `Judged` per setting, in the order of the tables."""
     items = _checked(items)
     for name in ("benchmark", "subset", "unit", "judge"):
@@ -224,7 +223,7 @@ def judged(items: pd.DataFrame, *, resamples: int = 2000) -> list[Judged]:
     items = items.sort_values([*CONDITION, "item"], kind="stable", ignore_index=True)
     shared: dict[tuple[Any, ...], ClusterBootstrap] = {}
     return [
-        _one_setting(dict(zip(SETTING, key, strict=True)), group, shared, resamples)
+        _one_setting(dict(zip(SETTING, key, strict=True)), group, shared)
         for key, group in items.groupby(list(SETTING), sort=False, observed=True)
     ]
 
@@ -260,9 +259,7 @@ def _named(row: Any) -> str:
     return f"item {row['item']!r} of {row['benchmark']}, {row['subset']}, judge {row['judge']}"
 
 
-def _one_setting(
-    key: dict[str, Any], group: pd.DataFrame, shared: dict[tuple[Any, ...], ClusterBootstrap], resamples: int
-) -> Judged:
+def _one_setting(key: dict[str, Any], group: pd.DataFrame, shared: dict[tuple[Any, ...], ClusterBootstrap]) -> Judged:
     where = f"{key['benchmark']}, {key['subset']}, judge {key['judge']}"
     conditions: Any = group.groupby(["sample", "seed"])
     by_condition = {(int(sample), int(seed)): rows for (sample, seed), rows in conditions}
@@ -273,7 +270,7 @@ def _one_setting(
         _same_items(ids, rows["item"].to_numpy(), *names)
     clusters: Int[np.ndarray, " item"] = np.unique(first["cluster"].to_numpy().astype(str), return_inverse=True)[1]
     subset = tuple(key[name] for name in SUBSET)
-    bootstrap = ClusterBootstrap(clusters, seed=stable_seed(*subset), resamples=resamples)
+    bootstrap = ClusterBootstrap(clusters, seed=stable_seed(*subset))
     values = group[["correct", "reward", "probability"]].to_numpy(dtype=float).T.reshape(3, len(by_condition), -1)
     return Judged(
         key,

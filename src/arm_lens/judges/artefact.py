@@ -41,7 +41,6 @@ from arm_lens.engine.finite import NotFiniteError
 from arm_lens.engine.language_model import ModelLike, describe, language_model
 from arm_lens.engine.loading import load_model
 from arm_lens.engine.model_info import BUNDLED, ModelClass
-from arm_lens.engine.precision import DtypeName
 from arm_lens.engine.verdict_tokens import VerdictPieceWarning
 from arm_lens.judges.artefact_images import (
     ImagesRecord,
@@ -231,7 +230,7 @@ def write_artefact(
     except ValueError as error:
         raise NotFiniteError(f"the record of this {kind} cannot be saved to {folder}: {error}") from error
     with locked(folder, wait=BUSY_SECONDS, deep=False):
-        own = write_bytes(folder / _tensors_file(whole["tensors"]), content)
+        own = write_bytes(folder / tensors_file(whole["tensors"]), content)
         write_text(folder / RECORD, json.dumps(whole, indent=1) + "\n")  # from here on it is the new one
         for other in folder.glob(f"tensors-{'[0-9a-f]' * 16}.safetensors"):  # and nobody else's files
             if other != own:
@@ -303,24 +302,9 @@ def _loaded(fitted_on: _Model, name: str | Path | None, device: str | None, fold
         ) from error
 
 
-def digest_of_artefact(path: str | Path) -> str:
-    """A digest of a fitted judge: heads, tensors, the model that it was fitted on; errors as `read_artefact`."""
-    return _record(Path(path), None)[0].digest
-
-
-def kind_of_artefact(path: str | Path) -> str:
-    """The kind of the judge in a folder; errors as `read_artefact`."""
-    return _record(Path(path), None)[0].kind
-
-
-def dtype_of_artefact(path: str | Path) -> DtypeName:
-    """The dtype of the model on which the judge in a folder was fitted; errors as `read_artefact`."""
-    return _record(Path(path), None)[0].model.dtype
-
-
-def tensors_file_of(path: str | Path) -> str:
-    """The name of the file of tensors that the record in a folder names; errors as `read_artefact`."""
-    return _tensors_file(_record(Path(path), None)[0].tensors)
+def header_of(path: str | Path) -> _Header:
+    """What the record in a folder says of the judge that was fitted; errors as `read_artefact`."""
+    return _record(Path(path), None)[0]
 
 
 def check_tensors(
@@ -366,7 +350,7 @@ def _whole(folder: Path, kind: str) -> tuple[_Header, dict[str, Any], dict[str, 
     last = None
     while True:
         header, own = _record(folder, kind)
-        file = folder / _tensors_file(header.tensors)
+        file = folder / tensors_file(header.tensors)
         try:
             content = read_regular(file, most=MOST_TENSORS)
         except FileNotFoundError:
@@ -420,7 +404,8 @@ def _record(folder: Path, kind: str | None) -> tuple[_Header, dict[str, Any]]:
     return header, own
 
 
-def _tensors_file(digest: str) -> str:
+def tensors_file(digest: str) -> str:
+    """The name of the file of tensors with this digest."""
     return f"tensors-{digest[:16]}.safetensors"
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from arm_lens.engine.language_model import ModelLike
-from arm_lens.judges.artefact import ArtefactError, kind_of_artefact
+from arm_lens.judges.artefact import ArtefactError, header_of
 from arm_lens.judges.base import FitContext, Judge, SavableJudge
 from arm_lens.judges.hub import source_of
 from arm_lens.judges.options import QuestionOptions, ReadingOptions, question_options
@@ -66,7 +66,7 @@ def load_judge(
     """
     source = source_of(path, revision=revision, token=token)
     with source.naming():
-        kind = kind_of_artefact(source.folder)
+        kind = header_of(source.folder).kind
         try:
             judge = judge_class(kind)
         except ValueError as error:

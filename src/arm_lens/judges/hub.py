@@ -29,8 +29,8 @@ from arm_lens.judges.artefact import (
     RECORD,
     ArtefactError,
     WrongModelError,
-    digest_of_artefact,
-    tensors_file_of,
+    header_of,
+    tensors_file,
 )
 from arm_lens.judges.model_card import CARD, LARGEST_CARD, PICTURE, is_generated
 
@@ -94,7 +94,7 @@ def digest_of_judge(path: str | Path) -> str:
     """The digest of a judge in a folder or on the hub; errors as `source_of`."""
     source = source_of(path)
     with source.naming():
-        return digest_of_artefact(source.folder)
+        return header_of(source.folder).digest
 
 
 def push(folder: Path, repository: str, *, private: bool | None, token: str | bool | None, revision: str | None) -> str:
@@ -148,7 +148,7 @@ def _downloaded(repository: str, revision: str | None, token: str | bool | None)
         source = Source(record.parent, repository)
         commit = record.parent.name  # so that all files are of one commit
         with source.naming():
-            tensors = tensors_file_of(source.folder)
+            tensors = tensors_file(header_of(source.folder).tensors)
         try:
             hf_hub_download(repository, tensors, revision=commit, token=token)
         except EntryNotFoundError as error:

@@ -32,7 +32,6 @@ class ReadImage(Protocol):
 
     def __call__(self, value: object, *, field: str) -> Image:
         """The image; a PreferenceFieldError that names ``field`` if there is none."""
-        ...
 
 
 class Message(TypedDict):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import codecs
 import csv
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -167,15 +167,10 @@ def _open_hub(source: str, how: Opening) -> Table:
         message = f"{source} needs the datasets library, which is not installed: pip install 'arm-lens[datasets]'"
         raise ImportError(message) from error
     path, _, config = source.removeprefix(HUB).partition(":")
-    own = (datasets.exceptions.DatasetsError,) if hasattr(datasets, "exceptions") else ()
     try:
         loaded: Any = datasets.load_dataset(path, config or None, split=how.split)
-    except (
-        ValueError,
-        OSError,
-        LookupError,
-        *own,
-    ) as error:  # no such data set, configuration or split, or no connection
+    except (ValueError, OSError, LookupError, datasets.exceptions.DatasetsError) as error:
+        # No such data set, configuration or split, or no connection.
         remedy = "; a configuration is named by hf://owner/name:configuration" if "config" in str(error).lower() else ""
         raise unreadable(source, f"cannot be loaded: {str(error).strip()[:500]}{remedy}") from error
     split = how.split
@@ -232,12 +227,8 @@ def _row(number: int, record: object, how: Opening) -> Row:
             return Row(number=number, fault="has named fields: map columns by name, not by position")
         return Row(number=number, cells={str(column): cell for column, cell in record.items()})
     if how.positional and isinstance(record, (list, tuple)):
-        return Row(number=number, cells=_by_position(record))
+        return Row(number=number, cells={str(position): cell for position, cell in enumerate(record, start=1)})
     return Row(number=number, fault=f"is a {type(record).__name__}, not named fields")
-
-
-def _by_position(cells: Sequence[Any]) -> dict[str, Any]:
-    return {str(position): cell for position, cell in enumerate(cells, start=1)}
 
 
 def _open_file(path: Path, name: str, how: Opening) -> Table:

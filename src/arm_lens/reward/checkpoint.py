@@ -27,11 +27,9 @@ from torch import Tensor
 from arm_lens.display import counted
 from arm_lens.engine.reading import HeadMeans
 from arm_lens.engine.sharing import content_of
+from arm_lens.judges.artefact import RECORDED_VERSIONS
 from arm_lens.selection.outcome import Masks, Objective, ObjectiveProxy
 from arm_lens.storage import Growing, Store, digest_of, growing
-
-VERSIONS = ("arm-lens", "torch", "transformer-lens", "transformers")
-"""Packages on whose versions rewards may depend."""
 
 
 class FitCheckpoint:
@@ -49,7 +47,7 @@ class FitCheckpoint:
         self.folder = None if folder is None else Path(folder)
         if self.folder is not None and self.folder.exists() and not self.folder.is_dir():
             raise NotADirectoryError(f"a checkpoint is a folder, and {self.folder} is none")
-        self._digest = digest_of([dict(made_of), *map(version, VERSIONS)])
+        self._digest = digest_of([dict(made_of), *map(version, RECORDED_VERSIONS)])
         self._found, self._stored = 0, 0
         self._rewards: RecordedRewards | None = None
 

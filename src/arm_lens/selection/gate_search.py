@@ -27,7 +27,6 @@ class Gated(Protocol):
 
     def gated(self, gates: Float[Tensor, "*fit layer head"]) -> Float[Tensor, "example ..."]:
         """The reward of each example under gates, of one fit or of several, differentiable with respect to them."""
-        ...
 
 
 class GateSearch(Search):

@@ -69,15 +69,12 @@ class Objective(Protocol):
     @property
     def shape(self) -> tuple[int, int]:
         """Layers, and heads per layer."""
-        ...
 
     def __len__(self) -> int:
         """How many examples there are."""
-        ...
 
     def __call__(self, masks: Masks, examples: Sequence[int] | None = None) -> Float[Tensor, " mask"]:
         """The mean reward of each mask, on all examples or on some."""
-        ...
 
 
 class ObjectiveProxy:
@@ -177,4 +174,3 @@ class DifferentiableObjective(Objective, Protocol):
 
     def gated(self, gates: Float[Tensor, "layer head"]) -> Float[Tensor, " example"]:
         """The reward of each example under gates, differentiable with respect to them."""
-        ...

@@ -26,7 +26,7 @@ from arm_lens.judges.checks import checked_text
 from arm_lens.preferences import PreferenceFieldError, Prompt, text_of
 from arm_lens.service import scoring
 from arm_lens.service.batching import Batcher, QueueFullError
-from arm_lens.service.guard import Guard, RefusedError, StrictJSONResponse, known_path
+from arm_lens.service.guard import Guard, RefusedError, StrictJSONResponse
 from arm_lens.service.images import ReadsImages, RequestImages
 from arm_lens.service.metrics import Metrics
 from arm_lens.service.options import ServiceOptions
@@ -215,7 +215,7 @@ class Service:
             local=local and token is None,
             max_body=self.options.max_body,
             body_seconds=self.options.body_seconds,
-            observe=lambda path, status, seconds: self._count(known_path(path, paths), status, seconds),
+            observe=lambda path, status, seconds: self._count(path if path in paths else "other", status, seconds),
         )
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ import asyncio
 import hmac
 import json
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -149,8 +149,3 @@ class Guard:
     def _too_large(self) -> RefusedError:
         message = f"is larger than {self._max_body} bytes; send fewer items, or shorter texts"
         return RefusedError(413, [("body", message)], {"connection": "close"})
-
-
-def known_path(path: str, known: Sequence[str]) -> str:
-    """The path as a label of a metric: strangers' paths are one label."""
-    return path if path in known else "other"

@@ -42,12 +42,6 @@ class Unit:
     """For a reward model, as the language model reads it; for another judge that gives verdicts, in words; else the texts."""
 
 
-def check_layout(served: Served, *, pairs: bool) -> None:
-    """Raise a ValueError unless a judge can score single responses, or (``pairs``) compare two."""
-    if served.judge.compares_only and not pairs:
-        raise ValueError(f"{served.name!r} only compares two responses; send them to /v1/compare")
-
-
 def units_of_response(served: Served, prompt: Prompt, response: Prompt, name: str) -> list[Unit]:
     """The question about a response; ``name`` is what errors call it.
 
