@@ -39,12 +39,7 @@ def injection_effects(
 
 
 def leave_one_out_effects(
-    objective: Judged,
-    chosen: HeadSet,
-    *,
-    heads: Heads = None,
-    layers: Sequence[int] | None = None,
-    criterion: str = "",
+    objective: Judged, chosen: HeadSet, *, heads: Heads = None, layers: Sequence[int] | None = None, criterion: str = ""
 ) -> Attribution:
     """What each head adds to the rest of a set, e.g. ``reward.heads``: to the set without it, if it belongs to the set.
 

@@ -17,14 +17,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from arm_lens.benchmark.config import (
-    BenchmarkConfig,
-    HackingStudy,
-    PictureStudy,
-    PreferenceStudy,
-    Study,
-    WorldStudy,
-)
+from arm_lens.benchmark.config import BenchmarkConfig, HackingStudy, PictureStudy, PreferenceStudy, Study, WorldStudy
 from arm_lens.benchmark.data import as_json, format_of
 from arm_lens.benchmark.parts import PART_FIELDS, STUDY, BenchmarkItems, remove_other_reward_models
 from arm_lens.benchmark.run import run_parts

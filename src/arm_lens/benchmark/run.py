@@ -22,15 +22,7 @@ from arm_lens.benchmark.back_ends import BackEnd, LocalProcesses, ThisProcess
 from arm_lens.benchmark.config import BenchmarkConfig
 from arm_lens.benchmark.data import plan
 from arm_lens.benchmark.judging import check_judges, check_tasks
-from arm_lens.benchmark.parts import (
-    PART_FIELDS,
-    BenchmarkItems,
-    Part,
-    gather,
-    missing_parts,
-    read_parts,
-    store_in,
-)
+from arm_lens.benchmark.parts import PART_FIELDS, BenchmarkItems, Part, gather, missing_parts, read_parts, store_in
 from arm_lens.benchmark.ray_cluster import RayCluster
 from arm_lens.benchmark.runner import (
     BenchmarkJudgeError,

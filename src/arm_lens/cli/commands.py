@@ -81,8 +81,7 @@ def demo(
     test_items: Annotated[int, typer.Option(min=20, help="Held-out items per criterion.")] = 400,
     criterion: Annotated[list[str], typer.Option(help="Only these criteria. Repeatable.")] = [],  # noqa: B006
     pictures: Annotated[
-        bool | None,
-        typer.Option(help="Judge pictures too, in OUT/pictures; by default unless --criterion is given."),
+        bool | None, typer.Option(help="Judge pictures too, in OUT/pictures; by default unless --criterion is given.")
     ] = None,
     force: Force = False,
 ) -> None:
@@ -193,8 +192,7 @@ def score(
     reward_model: Saved,
     data: Annotated[str, typer.Argument(help="Prompts and responses: a file, or hf://owner/name.")],
     out: Annotated[
-        Path,
-        typer.Option(help="A .jsonl, .json, .csv, .tsv or .parquet file; a run that was stopped goes on in it."),
+        Path, typer.Option(help="A .jsonl, .json, .csv, .tsv or .parquet file; a run that was stopped goes on in it.")
     ],
     rows: Rows,
     loading: Loading,

@@ -35,13 +35,7 @@ from arm_lens.engine.hooks import (
 )
 from arm_lens.engine.images import ImageReader, NoImagesError
 from arm_lens.engine.kv_segments import KVSegment, NewTokens
-from arm_lens.engine.model_info import (
-    Findings,
-    ModelClass,
-    ModelInfo,
-    portable_name,
-    weights_state,
-)
+from arm_lens.engine.model_info import Findings, ModelClass, ModelInfo, portable_name, weights_state
 from arm_lens.engine.tokens import PromptTooLongError, TokenBatch, UnreadableTextError, encode_text
 from arm_lens.preferences.images import marks_in
 
@@ -65,11 +59,7 @@ class LanguageModel(ABC):
     model_class: ClassVar[ModelClass]
 
     def __init__(
-        self,
-        raw: nn.Module,
-        lens: nn.Module,
-        findings: Findings,
-        tokenizer: PreTrainedTokenizerBase | None = None,
+        self, raw: nn.Module, lens: nn.Module, findings: Findings, tokenizer: PreTrainedTokenizerBase | None = None
     ) -> None:
         self.raw, self._lens, self.findings, self._tokenizer = raw, lens, findings, tokenizer
         findings.adapter = weakref.ref(self)

@@ -248,10 +248,7 @@ class Replay:
         row, column = (~finite).nonzero()[0].tolist()
         mask = trial.masks[int(span[column])]
         whole = pad([self.sequences[examples[row]]], device=self.device)
-        with (
-            naming_prompts([examples[row]]),
-            steer(self.model, mask, trial.values, injection=self.injection),
-        ):
+        with naming_prompts([examples[row]]), steer(self.model, mask, trial.values, injection=self.injection):
             self.model.last_logits(whole)  # also shows the layer
         raise NotFiniteError.of("the verdict's logits", examples[row], None, cause_in(self.model.dtype))
 

@@ -16,15 +16,7 @@ from arm_lens.judge_model.pictures import (
     PictureItem,
     PictureWorld,
 )
-from arm_lens.judge_model.world import (
-    ATTRIBUTES,
-    CRITERIA,
-    CRITERION_TEXT,
-    Attributes,
-    Item,
-    Split,
-    World,
-)
+from arm_lens.judge_model.world import ATTRIBUTES, CRITERIA, CRITERION_TEXT, Attributes, Item, Split, World
 from arm_lens.preferences import LabelledResponse, PreferencePair
 from arm_lens.preferences.images import as_image
 

@@ -173,11 +173,7 @@ class PictureWorld:
         return pixels
 
     def _replied(
-        self,
-        pixels: UInt8[np.ndarray, "height width 3"],
-        scene: Scene,
-        request: str,
-        attributes: PictureAttributes,
+        self, pixels: UInt8[np.ndarray, "height width 3"], scene: Scene, request: str, attributes: PictureAttributes
     ) -> PictureItem:
         draw, end = self._random, "!" if attributes.emphatic else "."
         kind, number = (scene.colour, scene.form), scene.number

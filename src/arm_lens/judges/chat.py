@@ -181,11 +181,7 @@ _FORMS: weakref.WeakKeyDictionary[PreTrainedTokenizerBase, dict[object, ChatForm
 
 
 def chat_form(
-    tokenizer: PreTrainedTokenizerBase,
-    turns: Sequence[Turn],
-    *,
-    kwargs: Mapping[str, Any],
-    date: datetime.date,
+    tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn], *, kwargs: Mapping[str, Any], date: datetime.date
 ) -> ChatForm:
     """Where a tokenizer's chat template puts the texts of a conversation; only roles matter, and where images are.
 

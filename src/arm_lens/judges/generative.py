@@ -57,11 +57,7 @@ class GenerativeJudge(VerdictJudge, FittedJudge):
     kind: ClassVar[str] = "generative judge"
 
     def __init__(
-        self,
-        model: ModelLike,
-        *,
-        examples: Sequence[Preference] = (),
-        question: QuestionOptions | str | None = None,
+        self, model: ModelLike, *, examples: Sequence[Preference] = (), question: QuestionOptions | str | None = None
     ) -> None:
         self.model = language_model(model)
         self._question = with_template(self.model, question_options(question))

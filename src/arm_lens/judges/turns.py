@@ -15,11 +15,7 @@ FIRST = "it begins the conversation: there is nothing that it responds to"
 
 
 def turn_rewards(
-    judge: Judge,
-    conversations: Sequence[object],
-    *,
-    kind: ScoreKind = "reward",
-    progress: bool = False,
+    judge: Judge, conversations: Sequence[object], *, kind: ScoreKind = "reward", progress: bool = False
 ) -> pd.DataFrame:
     """Judge every turn of the assistant, given the messages before it.
 

@@ -22,13 +22,7 @@ from transformers import PreTrainedTokenizerBase
 from arm_lens.engine.finite import naming_examples
 from arm_lens.engine.language_model import ModelLike
 from arm_lens.engine.sampling import sample_tokens
-from arm_lens.engine.tokens import (
-    PromptError,
-    PromptTooLongError,
-    chunks,
-    continuation,
-    pad,
-)
+from arm_lens.engine.tokens import PromptError, PromptTooLongError, chunks, continuation, pad
 from arm_lens.engine.verdict_tokens import VerdictTokens, resolve_verdicts, verdict_scores
 from arm_lens.judges.artefact import QuestionRecord, check_tensors
 from arm_lens.judges.base import FittedJudge, ScoreKind

@@ -33,17 +33,7 @@ from arm_lens.plots.selection_steps import selection_steps, selection_trajectori
 from arm_lens.plots.speed import selection_speed
 from arm_lens.plots.stability import depth_profile, stability_by_group
 from arm_lens.plots.studies import accuracy_by_axis, accuracy_by_examples, accuracy_by_heads, accuracy_by_noise
-from arm_lens.plots.theme import (
-    COLUMN,
-    PAGE,
-    SCREEN,
-    TEMPLATE,
-    NoRoomError,
-    Theme,
-    base_layout,
-    judge_styles,
-    themed,
-)
+from arm_lens.plots.theme import COLUMN, PAGE, SCREEN, TEMPLATE, NoRoomError, Theme, base_layout, judge_styles, themed
 from arm_lens.plots.upset import upset
 
 __all__ = [

@@ -18,10 +18,7 @@ from arm_lens.plots.theme import MEETS, MUTED, labels, narrow
 from arm_lens.registry import Style
 
 ROW = 38
-INDICES = {
-    "Jaccard": ("jaccard", "ci_low", "ci_high"),
-    "Nogueira": ("nogueira", "nogueira_low", "nogueira_high"),
-}
+INDICES = {"Jaccard": ("jaccard", "ci_low", "ci_high"), "Nogueira": ("nogueira", "nogueira_low", "nogueira_high")}
 """The columns of each index and of the ends of its interval."""
 PALETTE = (
     ("#0072b2", "circle", "solid"),

@@ -29,12 +29,7 @@ from arm_lens.preferences.biases import BIASES, add_bias
 from arm_lens.preferences.fields import PreferenceFieldError
 from arm_lens.preferences.formats import known_formats
 from arm_lens.preferences.images import Image, UnknownImageError
-from arm_lens.preferences.messages import (
-    Message,
-    Prompt,
-    as_prompts,
-    text_of,
-)
+from arm_lens.preferences.messages import Message, Prompt, as_prompts, text_of
 from arm_lens.preferences.overlap import Overlap, OverlapError, OverlapWarning, check_overlap, find_overlap
 from arm_lens.preferences.problems import PreferenceDataError, PreferenceDataWarning, PreferenceProblem
 from arm_lens.preferences.readers import read_preferences

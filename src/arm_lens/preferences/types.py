@@ -15,13 +15,7 @@ from typing import Any, TypeAlias
 from arm_lens.preferences.fields import PreferenceFieldError, short_repr
 from arm_lens.preferences.images import images_in, remember
 from arm_lens.preferences.marks import describe_images
-from arm_lens.preferences.messages import (
-    Message,
-    Prompt,
-    as_prompt,
-    as_response,
-    text_of,
-)
+from arm_lens.preferences.messages import Message, Prompt, as_prompt, as_response, text_of
 
 __all__ = [
     "LabelledResponse",

@@ -89,11 +89,7 @@ def means_and_objective(
 
 
 def read_means(
-    judge: GenerativeJudge,
-    pool: Sequence[Question],
-    reading: ReadingOptions | None = None,
-    *,
-    progress: bool = False,
+    judge: GenerativeJudge, pool: Sequence[Question], reading: ReadingOptions | None = None, *, progress: bool = False
 ) -> HeadMeans:
     """The means over a number of prompts, each a question of the pool after others of the pool as demonstrations.
 

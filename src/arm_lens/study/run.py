@@ -123,13 +123,7 @@ def study_run(
     judged = items[items["seed"] == first]
     held_out = {criterion: _balanced(rows, examples) for criterion, rows in judged.groupby("subset", sort=False)}
     return study_heads(
-        rewards,
-        held_out,
-        heads=heads,
-        out=folder / FOLDER,
-        standard_error=standard_error,
-        seed=seed,
-        progress=progress,
+        rewards, held_out, heads=heads, out=folder / FOLDER, standard_error=standard_error, seed=seed, progress=progress
     )
 
 

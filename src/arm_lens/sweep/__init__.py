@@ -12,14 +12,4 @@ from arm_lens.sweep.grid import SweepGrid, read_grid
 from arm_lens.sweep.needs import Fit, Needs, Shape, needs, needs_table
 from arm_lens.sweep.run import SweepResults, run_sweep
 
-__all__ = [
-    "Fit",
-    "Needs",
-    "Shape",
-    "SweepGrid",
-    "SweepResults",
-    "needs",
-    "needs_table",
-    "read_grid",
-    "run_sweep",
-]
+__all__ = ["Fit", "Needs", "Shape", "SweepGrid", "SweepResults", "needs", "needs_table", "read_grid", "run_sweep"]

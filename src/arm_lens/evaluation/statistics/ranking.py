@@ -15,14 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.stats import rankdata
 
-from arm_lens.evaluation.statistics.intervals import (
-    FEW,
-    ClusterBootstrap,
-    Estimate,
-    condition_parts,
-    interval,
-    wilson,
-)
+from arm_lens.evaluation.statistics.intervals import FEW, ClusterBootstrap, Estimate, condition_parts, interval, wilson
 
 BLOCK = 4_000_000
 """Pairs compared at a time."""
