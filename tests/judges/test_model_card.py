@@ -65,7 +65,8 @@ def test_a_card_says_what_the_judge_is(model_of, tmp_path):
     for part in (
         "# warm", "{L0H1, L2H3}", set_text(reward.heads), "| accuracy | tickets | new | 0.812 | 0.700 to 0.900 | 64 |",
         "arm-lens 0", *record["fingerprint"].values(), record["fit"]["data"], "SHA-256", "replace, strength 1",
-        "6 in 3 prompts of 1 demonstrations", "none: the heads were given", "random-llama", "12 dimensions",
+        "3 prompts, each with 1 demonstration, made of 6 questions", "none: the heads were given", "random-llama",
+        "12 dimensions",
     ):  # fmt: skip
         assert part in card, part
     assert str(tmp_path) not in card and "/random-llama" not in card  # a path is nobody's business

@@ -176,7 +176,8 @@ def _about_fit(record: Mapping[str, Any], fit: Mapping[str, Any]) -> dict[str, s
     facts = {
         "examples": data and f"SHA-256 {', '.join(data)}",
         "read": fit
-        and f"{fit['readings']} prompts with {fit['demonstrations']} demonstrations, made of {fit['n_read']} questions",
+        and f"{fit['readings']} prompts, each with {counted(fit['demonstrations'], 'demonstration')}, made of "
+        f"{fit['n_read']} questions",
         "heads chosen on": fit and fit["search"] and f"{fit['n_validation']} questions" + _folds(fit["folds"]),
         "search": fit and (_options(fit["search"]) or "none: the heads were given"),
         "means": injection
