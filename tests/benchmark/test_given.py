@@ -231,3 +231,23 @@ def test_ids_that_are_missing_or_repeated_are_numbered_without_meeting_others():
 def test_a_judge_that_is_an_empty_list_is_named():
     with pytest.raises(ValueError, match="the judge 'a' is an empty list"):
         judge_preferences({"a": [], "length": LengthJudge()}, [LabelledResponse("q", "r", True)])
+
+
+def test_a_lead_that_is_no_judge_is_refused():
+    with pytest.raises(ValueError, match="lead is 'lenn', but no judge is called that; there are 'length'"):
+        judge_preferences({"length": LengthJudge()}, [LabelledResponse("q", "r", True)], lead="lenn")
+
+
+def test_a_scorer_that_tracks_gradients_is_a_judge_as_any_other():
+    class Scorer(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(1))
+
+        def score(self, prompts, responses):
+            return self.weight * torch.tensor([float(len(one)) for one in responses])
+
+    test = [LabelledResponse("q", "r" * number, number > 2) for number in range(1, 5)]
+    results = judge_preferences({"own": Scorer(), "length": LengthJudge()}, test)
+    accuracies = results.tables.summary.set_index("judge")["accuracy"]
+    assert accuracies["own"] == accuracies["length"]

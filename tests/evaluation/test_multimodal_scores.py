@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image as Pillow
 
-from arm_lens.benchmark import BenchmarkConfig, run_benchmark
+from arm_lens.benchmark import BenchmarkConfig, BenchmarkResults, run_benchmark
 from arm_lens.evaluation import multimodal_rewardbench_scores, vl_rewardbench_scores
 from arm_lens.evaluation.multimodal import PUBLISHED
 from arm_lens.evaluation.statistics.intervals import wilson
@@ -151,4 +152,10 @@ def test_a_benchmark_of_images_has_its_published_scores_and_counts_what_is_missi
     assert scores["score"]["reasoning"] == pytest.approx(reasoning["correct"].mean())
     write_report(results, tmp_path / "out")
     page = (tmp_path / "out" / "report.html").read_text()
+    again = BenchmarkResults.load(tmp_path / "out")
+    pd.testing.assert_frame_equal(again.sections, results.sections)
+    write_report(again, tmp_path / "again")
+    section = re.compile('<section id="sections">.*?</section>', re.DOTALL)
+    shown = section.search(page)
+    assert shown and shown[0] == section.search((tmp_path / "again" / "report.html").read_text())[0]
     assert "\ufdd0" not in page and "2 x 2]" in page and "general preference" in page

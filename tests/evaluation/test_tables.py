@@ -7,6 +7,7 @@ from scipy.stats import binomtest
 from sklearn.metrics import brier_score_loss, roc_auc_score
 from statsmodels.stats.multitest import multipletests
 
+from arm_lens.display import accuracies
 from arm_lens.evaluation.statistics import (
     ClusterBootstrap,
     mean_estimate,
@@ -297,3 +298,10 @@ def edited(items, place, **values):
 def test_errors_name_what_is_wrong_with_the_verdicts(items, spoil, message):
     with pytest.raises(ValueError, match=message):
         benchmark_tables(spoil(items))
+
+
+def test_a_judge_that_lacks_a_subset_has_no_mean():
+    rows = [("a", "easy", 0.9), ("a", "hard", 0.5), ("b", "easy", 0.9)]
+    summary = pd.DataFrame(rows, columns=["judge", "subset", "accuracy"]).assign(benchmark="x", n_examples=0, noise=0.0)
+    means = accuracies(summary)["x"]
+    assert means["a"] == pytest.approx(0.7) and np.isnan(means["b"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from plots.synthetic_benchmark import make_calibration, make_summary
 
@@ -45,3 +46,12 @@ def test_a_judge_without_probabilities_has_no_brier_score():
     assert not any("Brier" in note.text for note in figure.layout.annotations)
     with pytest.raises(ValueError, match=r"no bin .* holds an item"):
         plots.reliability(BINS.assign(n=0))
+
+
+def test_bins_of_the_cells_of_a_bias_have_intervals_for_the_same_items():
+    one = BINS[(BINS["subset"] == BINS["subset"].iloc[0]) & (BINS["judge"] == "sav")].dropna()
+    cells = [f"length | standard | bias on {which}" for which in ("chosen", "rejected", "both", "neither")]
+    pooled = pooled_bins(pd.concat([one.assign(subset=cell) for cell in cells])).set_index("bin")
+    expected = one[one["n"] > 0].set_index("bin").loc[pooled.index]
+    for column in ("accuracy", "ci_low", "ci_high"):
+        assert pooled[column].to_numpy() == pytest.approx(expected[column].to_numpy(dtype=float))

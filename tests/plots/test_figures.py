@@ -187,6 +187,22 @@ def test_a_curve_is_the_mean_and_its_band_the_extremes(value):
         np.testing.assert_allclose(band.y, [*table.max(axis=1), *table.min(axis=1)[::-1]])
 
 
+def test_a_search_that_has_ended_stays_in_the_mean_as_it_ended():
+    rows = [
+        ("a", seed, step, value)
+        for seed, values in ((0, (-4.0, -3.0, -2.0)), (1, (-1.0,)))
+        for step, value in enumerate(values)
+    ]
+    history = pd.DataFrame(rows, columns=["criterion", "seed", "step", "reward"])
+    figure = plots.training_curves(history)
+    line = next(trace for trace in figure.data if trace.fill is None)
+    assert list(line.y) == [-2.5, -2.0, -1.5]
+    said = "A search that has ended stays as it ended."
+    assert any(said in note.text for note in figure.layout.annotations)
+    whole = plots.training_curves(history[history["seed"] == 0])
+    assert not any(said in note.text for note in whole.layout.annotations)
+
+
 def test_an_unknown_curve_is_refused():
     with pytest.raises((ValueError, TypeError), match="'loss'"):  # a TypeError from beartype, which tests switch on
         plots.training_curves(HISTORY, value="loss")

@@ -18,6 +18,7 @@ from arm_lens.preferences import (
     PreferencePair,
     PreferenceProblem,
     read_preferences,
+    read_responses,
 )
 
 ROW = {"prompt": "p", "chosen": "c", "rejected": "r"}
@@ -477,3 +478,20 @@ def test_of_many_contradictions_the_first_are_named():
     rows = [{"text": f"text {number % 9}", "label": number < 9} for number in range(18)]
     with pytest.warns(PreferenceDataWarning, match="9 of 18 .*row 10 contradicts row 1, .*row 14.*, and 4 more$"):
         read_preferences(rows)
+
+
+@pytest.mark.parametrize("columns", [None, {"response": "answer"}])
+def test_a_blank_response_is_missing_and_not_the_text_of_another_column(columns):
+    name = "answer" if columns else "response"
+    rows = [
+        {"prompt": "p", name: "r", "text": "a passage", "label": 1},
+        {"prompt": "q", name: None, "text": "another passage", "label": 0},
+    ]
+    for some in (rows, [rows[0], {key: cell for key, cell in rows[1].items() if key != name}]):
+        problem = problem_of(some, columns=columns)
+        assert problem.row == 2 and "is missing" in problem.message
+        with pytest.raises(PreferenceDataError, match=r"row 2.*is missing"):
+            read_responses(some, columns=columns)
+    with pytest.warns(PreferenceDataWarning):
+        (one,) = read_preferences(rows, columns=columns, on_error="skip")
+    assert one.response == "r" and one.metadata == {"text": "a passage"}

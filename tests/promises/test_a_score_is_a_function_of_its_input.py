@@ -133,14 +133,55 @@ def test_padding_side_batch_and_order_change_nothing(model_of, model_class, fami
         torch.testing.assert_close(last_logits(model, pad(SEQUENCES[::-1], side=side)).flip(0), alone, **CLOSE)
 
 
+@pytest.mark.parametrize("steered", [False, True])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_tells_responses_apart_whether_readings_are_shared_or_not(folder_of, dtype):
-    judge = GenerativeJudge(load_model(folder_of("llama"), dtype=dtype), question=QuestionOptions(template=TEMPLATE))
+def test_half_precision_tells_responses_apart_whether_readings_are_shared_or_not(folder_of, dtype, steered):
+    model, question = load_model(folder_of("llama"), dtype=dtype), QuestionOptions(template=TEMPLATE)
+    judge = GenerativeJudge(model, question=question)
+    if steered:
+        examples = [LabelledResponse(place, "it is warm", number % 2 == 0) for number, place in enumerate(PLACES)]
+        heads, reading = HeadSet.of(3, 4, [(0, 1), (2, 3)]), ReadingOptions(demonstrations=1, readings=4)
+        judge = ActivationRewardModel.fit(
+            model, examples, question=question, reading=reading, selector=heads, criterion="warm"
+        )
     prompts, responses = PLACES * 4, [f"it is {'so ' * number}warm" for number in range(32)]
     gaps = judge.score(prompts, responses, kind="gap")
     with shared_readings():
         assert torch.equal(judge.score(prompts, responses, kind="gap"), gaps)
     assert len(set(gaps.tolist())) == len(gaps)
+
+
+@pytest.mark.slow
+def test_a_hook_or_other_weights_of_a_hugging_face_model_count_from_the_next_score_on(folder_of, tokenizer):
+    """Whatever is looked up about a model before a pass, is looked up of the model as it is now."""
+
+    def judged(between):
+        raw = transformers.AutoModelForCausalLM.from_pretrained(folder_of("llama")).eval()
+        judge = GenerativeJudge((raw, tokenizer), question=QuestionOptions(template=TEMPLATE))
+        prompts = ["the garden by the river and the mill"] * 6
+        responses = [f"it is {word}" for word in ("warm", "cold", "so", "warm", "a", "the")]
+        with shared_readings():
+            before = judge.score(prompts, responses, kind="gap")
+            between(raw)
+            found = [judge.score(prompts, responses, kind="gap") for _ in range(2)]
+        return before, *found, judge.score(prompts, responses, kind="gap")
+
+    def hook(raw):
+        def last(_, inputs, output):
+            output[:, -1] += 1.0
+            return output
+
+        raw.model.layers[1].mlp.register_forward_hook(last)
+
+    def weights(raw):
+        weight = raw.model.layers[0].mlp.down_proj.weight
+        weight.data = 3 * weight.data
+
+    for between in (hook, weights):
+        before, first, second, alone = judged(between)
+        torch.testing.assert_close(first, second, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(first, alone, atol=1e-4, rtol=1e-4)
+        assert not torch.allclose(first, before, atol=1e-3)
 
 
 def test_what_was_exact_without_padding_is_tried_again_with_it(fresh):

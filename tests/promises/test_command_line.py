@@ -299,3 +299,12 @@ def test_what_fit_is_told_is_what_it_does(files, tmp_path):
         "--show-prompt",
     )  # fmt: skip
     assert "the reply is polite." in shown and not (tmp_path / "ev").exists()
+
+
+def test_options_that_would_do_nothing_are_refused(refused, files, tmp_path):
+    here("fit", files / "train.jsonl", "--out", tmp_path / "judge", "--selector", "top_effect", "--readings", 4)
+    for option, value in (("--dtype", "float64"), ("--model-class", "HookedTransformer")):
+        said = refused("score", tmp_path / "judge", files / "test.jsonl", "--out", tmp_path / "x.csv", option, value)
+        assert f"{option} {value} goes with --model" in said
+    said = refused("fit", files / "train.jsonl", "--out", tmp_path / "other", "--validation-split", "dev")
+    assert "--validation-split dev goes with --validation" in said

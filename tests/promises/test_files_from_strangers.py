@@ -123,6 +123,8 @@ def test_a_value_that_a_parquet_file_has_once_and_means_many_times_is_counted_as
         ("x.parquet", b"PAR1" * 10, "x.parquet: is damaged"),
         ("x.jsonl.gz", b"{}", "x.jsonl.gz: is damaged: Not a gzipped file"),
         ("x.jsonl.bz2", b"{}" * 99, "x.jsonl.bz2: is damaged"),
+        ("x.jsonl.bz2", bz2.compress(LINE) + LINE, "x.jsonl.bz2: is damaged"),
+        ("x.jsonl.bz2", bz2.compress(LINE * 99)[:-9], "x.jsonl.bz2: is damaged: it ends in the middle"),
         ("x.jsonl.xz", b"{}" * 99, "x.jsonl.xz: is damaged"),
         ("x.jsonl.zst", b"{}" * 99, "x.jsonl.zst: is damaged"),
         ("x.jsonl.xz", lzma.compress(LINE * 99)[:-20], "x.jsonl.xz: is damaged: it ends in the middle"),

@@ -14,8 +14,10 @@ import torch
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from arm_lens import ActivationRewardModel, GenerativeJudge, HeadSet, LabelledResponse, load_model
+from arm_lens.engine import shared_readings
 from arm_lens.engine.finite import NotFiniteError
 from arm_lens.engine.reading import HeadMeans
+from arm_lens.engine.weights import WeightsChangedError
 from arm_lens.heads import HeadScores
 from arm_lens.judges.options import Denoise, QuestionOptions, ReadingOptions
 from arm_lens.judges.template import JudgeTemplate
@@ -123,6 +125,49 @@ def test_other_fits_in_the_same_folder_are_not_mixed_up(model_of, tmp_path):
                 == plain
             )
     assert len(list((tmp_path / "kept").glob("rewards *.jsonl"))) == len(fits)
+
+
+def test_a_checkpoint_is_found_whatever_the_metadata_of_the_examples(model_of, tmp_path):
+    class Opaque:
+        """As a decoded image: each has another repr."""
+
+    for _ in range(2):
+        examples = [replace(one, metadata={"image": Opaque()}) for one in EXAMPLES]
+        fit(model_of("llama"), examples, checkpoint=tmp_path)
+    assert len(list(tmp_path.glob("rewards *.jsonl"))) == 1
+    fit(model_of("llama"), [replace(one, id=f"other {one.id}") for one in EXAMPLES], checkpoint=tmp_path)
+    assert len(list(tmp_path.glob("rewards *.jsonl"))) == 2
+
+
+def test_shared_means_are_of_the_chat_template_they_were_read_with(model_of):
+    model = model_of("llama")
+    tokenizer, own = model.tokenizer, model.tokenizer.chat_template
+    turns = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
+    template = "<MARK>" + turns + "{% if add_generation_prompt %}assistant: {% endif %}"
+    options = {"selector": HeadSet.of(3, 4, [(0, 1)]), "question": QuestionOptions()}
+    try:
+        with shared_readings():
+            found = []
+            for mark in ("warm ", "cold . so "):
+                tokenizer.chat_template = template.replace("<MARK>", mark)
+                found.append(fit(model, **options).means.values)
+        assert torch.equal(found[1], fit(model, **options).means.values) and not torch.equal(*found)
+    finally:
+        tokenizer.chat_template = own
+
+
+def test_an_objective_refuses_once_the_weights_have_changed(folder_of):
+    model = load_model(folder_of("llama"))
+    reward = fit(model, selector=HeadSet.of(3, 4, [(0, 1)]))
+    objective = reward.objective(
+        [LabelledResponse("the mill", "it is warm", True), LabelledResponse("a", "cold .", False)]
+    )
+    mask = reward.heads.mask[None]
+    objective.margins(mask)
+    with torch.no_grad():
+        next(iter(model.parameters())).mul_(1.5)
+    with pytest.raises(WeightsChangedError, match="have changed since these prompts were read"):
+        objective.margins(~mask)
 
 
 def test_a_checkpoint_that_is_a_file_is_an_error_before_anything_is_read(model_of, tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ import pytest
 from promises.asking_support import CHATML, byte_level, saying
 
 from arm_lens import GenerativeJudge, LabelledResponse, PreferencePair
+from arm_lens.judges.endpoint import EndpointJudge, EndpointOptions
 from arm_lens.judges.options import QuestionOptions
 from arm_lens.judges.questions import OwnAnswerWarning, questions_of, sample_demonstrations
 from arm_lens.judges.template import JudgeTemplate
@@ -60,3 +61,12 @@ def test_a_pool_of_repeated_questions_gives_as_many_demonstrations_as_it_has():
     pool = questions_of([LabelledResponse("q", "r", True)] * 3 + [LabelledResponse("p", "r", False)], JudgeTemplate())
     contexts = sample_demonstrations(pool, pool, 3, seed=0)
     assert [len(one) for one in contexts] == [1, 1, 1, 3]
+
+
+def test_an_endpoint_knows_what_it_was_shown(model):
+    shown = [LabelledResponse(f"p {number}", f"r {number}", number % 2 == 0, id=f"row {number}") for number in range(6)]
+    open_to_all = EndpointOptions(api_key_env=None)
+    asked = EndpointJudge("name", examples=shown[:3], endpoint=open_to_all)
+    for judge in (asked, GenerativeJudge(model, examples=shown[:3])):
+        assert judge.fitted_among(shown) == ("row 0", "row 1", "row 2")
+    assert EndpointJudge("name", endpoint=open_to_all).fitted_among(shown) == ()

@@ -229,6 +229,15 @@ class HackingStudy(Source):
     pool: Count = 100
     """How many of the pairs at ``path`` are set aside for examples and not tested on."""
 
+    @model_validator(mode="after")
+    def _about_the_path(self) -> HackingStudy:
+        about = self.model_fields_set & ({"pool", *Source.model_fields} - {"source", *Settings.model_fields})
+        if self.path is None and about:
+            raise ValueError(
+                f"{min(about)!r} is about data at a path, and without one the study is made from the world"
+            )
+        return self
+
 
 class PreferenceStudy(Source):
     """Preferences from a file or the hub, in any format that `read_preferences` knows."""
@@ -243,6 +252,14 @@ class PreferenceStudy(Source):
     are set aside for examples."""
     examples_split: str | None = None
     pool: Count = 100
+
+    @model_validator(mode="after")
+    def _examples(self) -> PreferenceStudy:
+        if self.examples is None and self.examples_split is not None:
+            raise ValueError("examples_split is a split of examples, which are not given; they may be those of path")
+        if self.examples is not None and "pool" in self.model_fields_set:
+            raise ValueError("pool is set aside from path where no examples are given: leave pool or examples out")
+        return self
 
 
 Study = Annotated[WorldStudy | PictureStudy | HackingStudy | PreferenceStudy, Field(discriminator="kind")]
@@ -321,6 +338,11 @@ class BenchmarkConfig(Strict):
                     raise inconsistent(
                         f"{choice.label!r} is {kind} in one study, {choice.judge} in another", *where, index
                     )
+        if self.keep_reward_models and "lead" not in self.model_fields_set and self.lead not in kinds:
+            raise inconsistent(
+                f"keep_reward_models keeps those of the lead judge, and no judge is called {self.lead!r}: name the lead",
+                "keep_reward_models",
+            )
         if "lead" in self.model_fields_set and self.lead not in kinds:
             raise inconsistent(f"lead is {self.lead!r}, but no judge is called that; {meant(self.lead, kinds)}", "lead")
         return self

@@ -97,6 +97,8 @@ def judge_preferences(
         for one in given if isinstance(given, Sequence) else [given]:
             if not callable(getattr(one, "score", None)):
                 raise TypeError(f"the judge {name!r} has no method score(prompts, responses): {short_repr(one)}")
+    if lead is not None and lead not in judges:
+        raise ValueError(f"lead is {lead!r}, but no judge is called that; there are {', '.join(map(repr, judges))}")
     for example in test:
         responses_of(example)  # it is a preference
     every = [
@@ -166,7 +168,7 @@ class Scores(Judge):
     ) -> Float[Tensor, " example"]:
         """The object's score of each response, of either kind; a ValueError if it does not give one number for each."""
         self.check_kind(kind)
-        scores = torch.as_tensor(self.judge.score(*check_as_many(prompts, responses)), dtype=torch.float64)
+        scores = torch.as_tensor(self.judge.score(*check_as_many(prompts, responses))).detach().to("cpu", torch.float64)
         if scores.shape != (len(responses),):
             raise ValueError(f"{len(responses)} responses have scores of shape {list(scores.shape)}, not one for each")
         return scores

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -91,7 +91,7 @@ class BenchmarkResults(BenchmarkItems):
     def _files(self) -> dict[str, bytes]:
         """The content of each file, by its path within a folder; the summary is the last."""
         tables = {**vars(self.tables), "fits": self.fits}
-        tables |= {name: table for name in MAYBE if not (table := getattr(self, name)).empty}
+        tables |= {name: _with_lists(table, json.dumps) for name in MAYBE if not (table := getattr(self, name)).empty}
         found = {
             f"tables/{name}.csv": without_formulas(table).to_csv(index=False).encode() for name, table in tables.items()
         }
@@ -131,7 +131,11 @@ class BenchmarkResults(BenchmarkItems):
                 **{table.name: _read_csv(tables / f"{table.name}.csv") for table in fields(BenchmarkTables)}
             ),
             checks=[Check(**check) for check in checks],
-            **{name: _read_csv(path) for name in MAYBE if (path := tables / f"{name}.csv").exists()},
+            **{
+                name: _with_lists(_read_csv(path), json.loads)
+                for name in MAYBE
+                if (path := tables / f"{name}.csv").exists()
+            },
             **long | {"texts": texts.assign(**{name: texts[name].map(_text) for name in TEXTS if name in texts})},
         )
 
@@ -451,6 +455,11 @@ _TEXTS = (
     *("heads", "preferred", "score_kind", "notes", "error"),
 )
 """The columns that are text, also where it looks like a number or like nothing: ``007``, ``NA``."""
+
+
+def _with_lists(table: pd.DataFrame, change: Callable[[Any], Any]) -> pd.DataFrame:
+    """A table whose columns of lists are written, or read, as JSON."""
+    return table.assign(**{name: table[name].map(change) for name in ("missing", "partial") if name in table})
 
 
 def _read_csv(path: Path) -> pd.DataFrame:

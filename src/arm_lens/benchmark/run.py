@@ -33,6 +33,7 @@ from arm_lens.benchmark.runner import (
     judge_error,
     settled,
 )
+from arm_lens.display import counted
 from arm_lens.safe_text import printable
 
 __all__ = ["BenchmarkJudgeError", "Progress", "back_end_of", "complete", "run_missing", "run_parts", "settled"]
@@ -142,8 +143,10 @@ def complete(run: Run, out: Path) -> BenchmarkItems:
     lacking = {_setting(part) for part in missing}
     whole = [part for part in run.parts if _setting(part) not in lacking]
     if not whole:
-        first = next((part, known) for part in missing if (known := failure_of(part.digest, out)) is not None)
-        raise judge_error(*first)
+        for part in missing:
+            if (known := failure_of(part.digest, out)) is not None:
+                raise judge_error(part, known)
+        raise BenchmarkJudgeError(f"{counted(len(missing), 'part')} of the run went missing from {out}: run it again")
     return replace(gather(read_parts(whole, out)), missing=missing_table(missing, out))
 
 

@@ -147,6 +147,10 @@ def fit(
     from arm_lens.selection import selector_of
     from arm_lens.storage import locked
 
+    if validation_split and not validation:
+        raise typer.BadParameter(
+            f"--validation-split {validation_split} goes with --validation, which may be DATA itself"
+        )
     asked, read, chooser = question.options(), reading.options(), selector_of(reading.chooser())
     written = reading.written()
     checkpoint = _checkpoint(out)

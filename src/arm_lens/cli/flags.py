@@ -168,6 +168,15 @@ class Loading:
         from arm_lens.judges.hub import source_of
 
         if not name:
+            usual = Loading()
+            for option, value, own in (
+                ("--dtype", self.dtype, usual.dtype),
+                ("--model-class", self.model_class, usual.model_class),
+            ):
+                if value != own:
+                    raise typer.BadParameter(
+                        f"{option} {value} goes with --model; without it, the model is loaded as it was recorded"
+                    )
             return None
         source = source_of(judge)
         with source.naming():

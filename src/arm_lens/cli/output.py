@@ -68,7 +68,7 @@ def show_subsets(results: BenchmarkResults) -> None:
     for name, row in wide.iterrows():
         table.add_row(_plain(name), *(f"{value:.3f}" for value in row), end_section=name == wide.index[-1])
     if len(wide) > 1:
-        table.add_row("mean", *(f"{value:.3f}" for value in wide.mean()))
+        table.add_row("mean", *(f"{value:.3f}" for value in wide.mean(skipna=False)))
     _print(table)
 
 

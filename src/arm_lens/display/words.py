@@ -78,12 +78,13 @@ def accuracies(summary: pd.DataFrame) -> pd.DataFrame:
     """The mean accuracy over the subsets of each benchmark: a row per judge and setting, a column per benchmark.
 
     Args:
-        summary: benchmark, judge, n_examples, noise, accuracy; a setting with a single value is left out of the result.
+        summary: benchmark, subset, judge, n_examples, noise, accuracy; a setting with a single value is left out of the
+            result. A judge that lacks a subset has NaN, since such a mean is over other tasks than those of other judges.
     """
     settings = ["judge", *(name for name in ("n_examples", "noise") if summary[name].nunique() > 1)]
-    return summary.pivot_table(
-        index=settings, columns="benchmark", values="accuracy", aggfunc="mean", sort=False, observed=True
-    )
+    known = summary.dropna(subset=["accuracy"]).groupby([*settings, "benchmark"], sort=False, observed=True)
+    means, subsets = known["accuracy"].mean().unstack(sort=False), known["subset"].nunique().unstack(sort=False)
+    return means.where(subsets.eq(summary.groupby("benchmark", observed=True)["subset"].nunique(), axis="columns"))
 
 
 def of_each_verdict(attention: pd.DataFrame, count: int) -> list[str]:

@@ -248,8 +248,8 @@ class ImageReader:
 
     def forget(self, digest: str) -> None:
         """Forget what is known of an image; prompts that were encoded with it cannot be read any more."""
-        for key in [key for key, placed in self._placed.items() if placed.image.digest == digest]:
-            del self._placed[key]
+        for key in [key for key, placed in list(self._placed.items()) if placed.image.digest == digest]:
+            self._placed.pop(key, None)
 
     # ------------------------------------------------------------------------------------------ from tokens to pixels
 

@@ -21,6 +21,7 @@ from arm_lens.engine.memory import Footprint
 from arm_lens.engine.protocol import LanguageModel
 from arm_lens.engine.sharing import readings_key, remembered
 from arm_lens.engine.tokens import chunks, pad
+from arm_lens.engine.weights import WeightsChangedError, WeightsMark
 
 TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}
 """By how much logits may differ, relative to the largest, to count as the same up to rounding; `HALF` in other dtypes."""
@@ -79,16 +80,32 @@ class Prefixes:
         self._what = ("prefixes", batch_size, memory_budget)
         self._beginning: list[KVSegment] | None = None
         self._own: list[KVSegment] | None = None
+        self._weights: WeightsMark | None = None
+
+    def _check_weights(self) -> None:
+        if self._weights is None:
+            self._weights = WeightsMark.of(self.model)
+        elif not self._weights.unchanged(self.model):
+            raise WeightsChangedError(
+                f"the weights of {self.model.info.name} have changed since these prompts were read; read them again, with "
+                "means of the weights as they are now"
+            )
 
     def of_batch(self, number: int) -> list[KVSegment]:
-        """The segments of one of the batches: the beginning that all prompts share, and the prompts' own part."""
+        """The segments of one of the batches: the beginning that all prompts share, and the prompts' own part.
+
+        Raises:
+            WeightsChangedError: if the model's weights have changed since the first use.
+        """
+        self._check_weights()
         if self._own is None:
             self._beginning, self._own = self._shared_or_read()
         own = self._own[number] if number < len(self._own) else self._segment(self.batches[number])
         return [*self._common_segment(), own]
 
     def read(self, examples: Sequence[int]) -> list[KVSegment]:
-        """The segments of any prompts, read now and not stored."""
+        """The segments of any prompts, read now and not stored; otherwise as `of_batch`."""
+        self._check_weights()
         return [*self._common_segment(), self._segment(examples)]
 
     @property

@@ -145,7 +145,8 @@ class LanguageModel(ABC):
 
     def state(self) -> tuple[object, ...]:
         """A hashable stand-in, for keys, for the model with its present weights."""
-        return (self.findings, *weights_state(self.parameters()))
+        with self.exclusive():
+            return (self.findings, *weights_state(self.parameters()))
 
     # -------------------------------------------------------------------------------------------- its parts
 
@@ -303,17 +304,17 @@ class LanguageModel(ABC):
 
     def is_hooked(self) -> bool:
         """Whether any hook is on any module: the model is steered, or a hook of the user's reads or changes it."""
-        with self.findings.lock:  # not the hooks of another thread
+        with self.exclusive():  # not the hooks of another thread, and those that the user's model has now
             return any(True for module in self.modules() for _ in foreign_hooks(module))
 
     def heads_are_hooked(self) -> bool:
         """Whether the model is already steered, say: a hook is at ``hook_z`` of a layer."""
-        with self.findings.lock:
+        with self.exclusive():
             return any(self.hook_z(layer).fwd_hooks for layer in range(self.n_layers))
 
     def has_foreign_hooks(self) -> bool:
         """Whether there are hooks that `hooked` did not add; they may depend on a token's place in a prompt."""
-        with self.findings.lock:
+        with self.exclusive():
             return any(hook not in OURS for module in self.modules() for hook in foreign_hooks(module))
 
     # -------------------------------------------------------------------------------------------- tokens

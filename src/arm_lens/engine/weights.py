@@ -21,6 +21,10 @@ SAMPLED = 16
 """Numbers of each weight that are compared every time."""
 
 
+class WeightsChangedError(RuntimeError):
+    """A model's weights have changed since its prompts were read, so that what was read says nothing of it now."""
+
+
 class WeightsMark:
     """The weights of a model as they are when it is made; `unchanged` compares them with the present ones."""
 

@@ -34,6 +34,7 @@ from arm_lens.judges.questions import (
     Question,
     encode_questions,
     questions_of,
+    shown_among,
     too_long,
     verdict_tokens_of,
     with_template,
@@ -85,12 +86,7 @@ class GenerativeJudge(VerdictJudge, FittedJudge):
 
     def fitted_among(self, examples: Sequence[Preference]) -> tuple[str, ...]:
         """The ids of the examples that are among the demonstrations."""
-        known = {one.about for one in self.demonstrations}
-        if not known:
-            return ()
-        questions = [questions_of([one], self.template, self.layout) for one in examples]
-        names = [one.id or f"example {number}" for number, one in enumerate(examples)]
-        return tuple(name for name, own in zip(names, questions, strict=True) if known & {one.about for one in own})
+        return shown_among(self.demonstrations, examples, self.template, self.layout)
 
     @property
     def verdict_tokens(self) -> VerdictTokens:

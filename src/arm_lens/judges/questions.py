@@ -339,6 +339,18 @@ def warn_of_own_answers(questions: Sequence[Question], contexts: Sequence[Sequen
         )
 
 
+def shown_among(
+    demonstrations: Sequence[Question], examples: Sequence[Preference], template: JudgeTemplate, layout: Layout
+) -> tuple[str, ...]:
+    """The ids of the examples that are about the same texts as a demonstration; numbers for those without an id."""
+    known = {one.about for one in demonstrations}
+    if not known:
+        return ()
+    questions = [questions_of([one], template, layout) for one in examples]
+    names = [one.id or f"example {number}" for number, one in enumerate(examples)]
+    return tuple(name for name, own in zip(names, questions, strict=True) if known & {one.about for one in own})
+
+
 def listed_names(names: Sequence[str]) -> str:
     """Names for a message, the first few of them."""
     more = len(names) - MAX_NAMED

@@ -23,6 +23,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from sklearn.metrics import roc_auc_score, roc_curve
 
+from arm_lens.evaluation.hacking import are_cells
 from arm_lens.frames import CALIBRATION, ITEMS, SUMMARY, checked, repeats_in
 from arm_lens.plots.cuts import having, one_setting, only
 from arm_lens.plots.marks import band, diagonal, legend_entry, marks, symbol, whiskers
@@ -260,7 +261,8 @@ def pooled_bins(calibration: pd.DataFrame) -> pd.DataFrame:
     """The bins of each judge over all subsets of one benchmark, every item counting the same.
 
     Confidence and accuracy are means weighted by n. Subsets have different items, so the weighted distances to the
-    interval ends add up as errors of independent quantities. Bins without items are left out.
+    interval ends add up as errors of independent quantities; the cells of a bias benchmark have the same items, and there
+    the weighted distances themselves add up, wide enough for any dependence. Bins without items are left out.
 
     Args:
         calibration: judge, subset, bin, confidence, accuracy, ci_low, ci_high, n.
@@ -275,19 +277,20 @@ def pooled_bins(calibration: pd.DataFrame) -> pd.DataFrame:
             "confidence"
         )
     keys = ["judge", "bin"]
+    power = 1 if are_cells(filled).all() else 2
     weight = filled["n"] / filled.groupby(keys)["n"].transform("sum")
     parts = filled[keys].assign(
         confidence=weight * filled["confidence"],
         accuracy=weight * filled["accuracy"],
-        ci_low=(weight * (filled["accuracy"] - filled["ci_low"])) ** 2,
-        ci_high=(weight * (filled["ci_high"] - filled["accuracy"])) ** 2,
+        ci_low=(weight * (filled["accuracy"] - filled["ci_low"])) ** power,
+        ci_high=(weight * (filled["ci_high"] - filled["accuracy"])) ** power,
         n=filled["n"].astype(int),
     )
     bins = parts.groupby(keys, sort=False).sum().reset_index()
     unknown = parts.set_index(keys)[["ci_low", "ci_high"]].isna().groupby(keys, sort=False).any().to_numpy()
     bins[["ci_low", "ci_high"]] = bins[["ci_low", "ci_high"]].mask(unknown)
-    bins["ci_low"] = bins["accuracy"] - bins["ci_low"] ** 0.5
-    bins["ci_high"] = bins["accuracy"] + bins["ci_high"] ** 0.5
+    bins["ci_low"] = bins["accuracy"] - bins["ci_low"] ** (1 / power)
+    bins["ci_high"] = bins["accuracy"] + bins["ci_high"] ** (1 / power)
     return bins.sort_values("bin", kind="stable").reset_index(drop=True)
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from arm_lens.display import head_name
-from arm_lens.frames import HISTORY, TRAJECTORY, checked, criteria_of
+from arm_lens.frames import HISTORY, TRAJECTORY, checked, criteria_of, repeats_in
 from arm_lens.heads import HasHeads, Named, evenly_spaced, history_frame, trajectory_frame
 from arm_lens.plots.head_maps import MapGrid
 from arm_lens.plots.marks import band, marks
@@ -33,6 +33,7 @@ NAMES_ROOM = 72
 LEADER = 14
 """Pixels between the end of a line and its name."""
 UNCHOSEN = "#b5b5b5"
+ENDED = "A search that has ended stays as it ended."
 CHOSEN_REST, UNCHOSEN_REST = "#bcd7e8", "#e6e6e6"
 MOST_LINES = 60
 """Lines of chosen heads, and of others, in a panel; the rest is a band."""
@@ -67,7 +68,7 @@ def training_curves(
         y=AXES[value],
     )
     for index, criterion in enumerate(criteria):
-        curve = table[table["criterion"] == criterion].groupby("step")[value].agg(["mean", "min", "max"])
+        curve = _of_all(table[table["criterion"] == criterion], value)
         place, steps = grid.place(index), curve.index.to_list()
         if banded:
             over = band(steps, curve["min"], curve["max"], CHOSEN_REST, name=spread_of_all, legendgroup="band")
@@ -83,7 +84,17 @@ def training_curves(
     figure.update_yaxes(nticks=5, rangemode="normal" if value == "reward" else "tozero")
     for axis in list(figure.select_yaxes())[1:]:
         axis.matches = "y"
-    return figure
+    lengths = (
+        table.groupby(["criterion", *repeats_in(table)], dropna=False)["step"].max().groupby("criterion").nunique()
+    )
+    return caption(figure, [ENDED * bool((lengths > 1).any())])
+
+
+def _of_all(history: pd.DataFrame, value: str) -> pd.DataFrame:
+    """The mean, the lowest and the highest value of all searches at each step; one that has ended stays as it ended."""
+    searches = history.assign(search=history.groupby(repeats_in(history), sort=False, dropna=False).ngroup())
+    every = searches.pivot(index="step", columns="search", values=value).sort_index().ffill()
+    return every.agg(["mean", "min", "max"], axis=1)
 
 
 def selection_steps(trajectory: HasHeads | Named[HasHeads] | pd.DataFrame) -> go.Figure:
@@ -114,7 +125,7 @@ def selection_steps(trajectory: HasHeads | Named[HasHeads] | pd.DataFrame) -> go
         hovertemplate="layer %{y}, head %{x}<br>probability %{z:.3f}<extra>%{fullData.name}</extra>",
         selector={"type": "heatmap"},
     )
-    early = "A search that has ended stays as it ended." * ended
+    early = ENDED * ended
     caption(figure, [f"After step {last} of the search." * printed, early, *_trust(criteria)])
     if printed:
         return figure

@@ -53,8 +53,16 @@ def _gunzipped(data: bytes) -> Iterator[bytes]:
 
 
 def _bunzipped(data: bytes) -> Iterator[bytes]:
-    with bz2.BZ2File(io.BytesIO(data)) as file:
-        yield from iter(lambda: file.read(_PIECE), b"")
+    while data:  # streams may follow each other; what is no stream is an error, and not left out
+        decompressor = bz2.BZ2Decompressor()
+        piece = decompressor.decompress(data, max_length=_PIECE)
+        while not decompressor.eof:
+            if not piece and decompressor.needs_input:
+                raise EOFError("it ends in the middle")
+            yield piece
+            piece = decompressor.decompress(b"", max_length=_PIECE)
+        yield piece
+        data = decompressor.unused_data
 
 
 def _unxzed(data: bytes) -> Iterator[bytes]:

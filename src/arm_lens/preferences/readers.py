@@ -13,7 +13,7 @@ import pandas as pd
 
 from arm_lens.preferences.fields import PreferenceFieldError
 from arm_lens.preferences.files import MAX_BYTES, file_format
-from arm_lens.preferences.formats.general import COLUMNS, EXPECTED, GENERAL, PAIR
+from arm_lens.preferences.formats.general import COLUMNS, EXPECTED, GENERAL, PAIR, text_is_response
 from arm_lens.preferences.formats.registry import Format, format_named, known_formats, recognise
 from arm_lens.preferences.formats.rows import Reading, Record, Row, Table
 from arm_lens.preferences.formats.undeclared import check_declared, check_recognised, proposal
@@ -182,6 +182,7 @@ def read_preferences(
             has_prompts=source_format.name != GENERAL or any("prompt" in cells for cells in filled),
             has_images=any(cells.get(name) not in (None, []) for cells in filled for name in IMAGE_COLUMNS),
             as_image=image_reader(table, allow_urls=allow_urls, allow_any_path=allow_any_path),
+            text_is_response=text_is_response(filled, names),
             has_winners="winner" in names or any(cells.keys() >= {"winner", *PAIR} for cells in filled),
             metadata=metadata,
             label_names=() if "label" in metadata else table.class_names.get(names.get("label", "label"), ()),

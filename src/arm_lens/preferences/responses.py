@@ -9,7 +9,7 @@ from typing import Any
 
 from arm_lens.preferences.fields import PreferenceFieldError
 from arm_lens.preferences.files import MAX_BYTES
-from arm_lens.preferences.formats.general import RESPONSES, response_column
+from arm_lens.preferences.formats.general import RESPONSES, response_column, text_is_response
 from arm_lens.preferences.formats.rows import Reading, Record, Row
 from arm_lens.preferences.formats.undeclared import images_elsewhere, prompt_elsewhere, twice_but_for_case
 from arm_lens.preferences.formats.vision import IMAGE_COLUMNS, with_images
@@ -65,7 +65,9 @@ def read_responses(
             f"columns maps {unknown[0]!r}; of responses that are scored, prompt, image and response are read"
         )
     how = Opening(split=split, positional=are_positions(columns or {}), limit=limit, max_bytes=max_bytes)
-    (table,) = open_tables(source, how)
+    table, *others = open_tables(source, how)
+    if others:
+        raise unreadable(str(source), f"has {len(others) + 1} files; score one at a time")
     found = list(dict.fromkeys(column for row in table.rows for column in row.cells)) or list(table.columns)
     missing = [column for column in (*names.values(), *metadata) if column not in found]
     known = cells_of(Row(number=0, cells=dict.fromkeys(found)), names, metadata=metadata)
@@ -84,6 +86,7 @@ def read_responses(
         has_images=any(cells.get(name) not in (None, "", []) for cells in renamed for name in IMAGE_COLUMNS),
         as_image=image_reader(table, allow_urls=allow_urls, allow_any_path=allow_any_path),
         metadata=metadata,
+        text_is_response=text_is_response(map(_filled, renamed), names),
     )
     elsewhere = images_elsewhere(renamed, reading) or ("" if has_prompts else prompt_elsewhere(renamed, reading))
     if message := twice_but_for_case(renamed, reading) or elsewhere:
@@ -92,7 +95,7 @@ def read_responses(
     problems: list[PreferenceProblem] = []
     for row, cells in zip(table.rows, renamed, strict=True):
         try:
-            prompt, response = _texts(row, Record(table, row.number, cells, reading), expected or RESPONSES[0])
+            prompt, response = _texts(row, Record(table, row.number, cells, reading))
         except PreferenceFieldError as fault:
             where = names.get(fault.field, fault.field)
             problems.append(PreferenceProblem(source=table.name, row=row.number, field=where, message=fault.reason))
@@ -112,10 +115,14 @@ def read_responses(
     )
 
 
-def _texts(row: Row, record: Record, expected: str) -> tuple[Prompt, Prompt]:
+def _filled(cells: Mapping[str, Any]) -> set[str]:
+    return {name for name, cell in cells.items() if cell is not None and cell != ""}
+
+
+def _texts(row: Row, record: Record) -> tuple[Prompt, Prompt]:
     if row.fault:
         raise PreferenceFieldError("", row.fault)
-    field = response_column(record.filled()) or expected
+    field = response_column(record)
     record = with_images(record, responses=(field,))
     filled, reading = record.filled(), record.reading
     needed = ["prompt"] if reading.has_prompts else ["image"] if reading.has_images and "prompt" not in filled else []

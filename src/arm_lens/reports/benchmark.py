@@ -156,6 +156,7 @@ def _section(
     figures |= {f"{kind}-{number}": figure for kind, figure in made.items()}
     means = mean_over_subsets(main)
     ranking = means.sort_values("accuracy", ascending=False, kind="stable", na_position="last")["judge"].to_list()
+    places = means.set_index("judge")["accuracy"].rank(method="min", ascending=False, na_option="bottom")
     subsets = [str(subset) for subset in main["subset"].unique()]
     wording = results.meta.get("subsets") or {}
     graded = _graded(main)
@@ -168,7 +169,7 @@ def _section(
         "n": _span(main["n"]),
         "judges": means["judge"].nunique(),
         "means": {row["judge"]: row for row in means.to_dict("records")},
-        "rank": {judge: rank for rank, judge in enumerate(ranking, start=1)},
+        "rank": {judge: int(places[judge]) for judge in ranking},
         "figures": [(kind, f"{kind}-{number}") for kind in made],
         "stands": [] if stands.empty else stands.to_dict("records"),
         "blocks": _blocks(main, cells if has_cells else None, ranking),

@@ -22,6 +22,7 @@ from arm_lens.engine.finite import naming_examples
 from arm_lens.engine.reading import HeadMeans, mean_heads
 from arm_lens.engine.sharing import remembered_of
 from arm_lens.engine.steering import Injection
+from arm_lens.judges.chat import template_key
 from arm_lens.judges.generative import GenerativeJudge
 from arm_lens.judges.options import ReadingOptions
 from arm_lens.judges.questions import Question, in_turn, questions_of, sample_demonstrations
@@ -121,7 +122,8 @@ def read_means(
             )
 
     # Keyed by the questions, so that prompts which were read before need not even be encoded.
-    return remembered_of(judge.model, ("means of questions", judge.question, tuple(pool), reading), (), read)
+    asked = (judge.question, template_key(judge.model.tokenizer), judge.verdict_tokens)
+    return remembered_of(judge.model, ("means of questions", asked, tuple(pool), reading), (), read)
 
 
 def _check_kinds(questions: Sequence[Question], what: str) -> None:

@@ -152,7 +152,7 @@ class ActivationRewardModel(Weighable, VerdictJudge, AskingJudge):
         kept = FitCheckpoint(checkpoint, {} if checkpoint is None else {
             "model": fingerprint_of(judge.model, judge.question).digest,
             "question": judge.question.model_dump(mode="json"),
-            "examples": [repr(list(examples)), validation and repr(list(validation))],
+            "examples": [_identity(examples), _identity(validation or ())],
             "reading": reading.model_dump(mode="json"),
             "selector": chooser.to_list() if isinstance(chooser, HeadSet) else chooser.model_dump(mode="json"),
             "reward": reward,
@@ -341,9 +341,11 @@ class ActivationRewardModel(Weighable, VerdictJudge, AskingJudge):
         """The steered model's verdict on each question.
 
         Within `arm_lens.engine.sharing.shared_readings` all tokens except the last are read once for all judges that ask
-        the same, steered or not.
+        the same, steered or not. In half precision the verdicts' logits are computed in float32, as by the judge that is not
+        steered.
         """
-        if sharing() and questions and not self.model.is_hooked():
+        coarse = self.model.dtype.itemsize < 4 and self.model.no_extension(self.model.n_ctx) is None
+        if (sharing() or coarse) and questions and not self.model.is_hooked():
             chosen = self.chosen.mask if isinstance(self.chosen, HeadSet) else self.chosen
             return self.judge.steered_verdict(
                 questions, chosen, self.means.values, injection=self.injection, progress=progress
@@ -437,6 +439,11 @@ def _check_size(heads: HeadSet, info: ModelInfo) -> None:
             f"these heads are of a model of {size(heads.n_layers, heads.n_heads)}; {info.name} has "
             f"{size(info.n_layers, info.n_heads)}"
         )
+
+
+def _identity(examples: Sequence[Preference]) -> list[Any]:
+    """What a fit depends on of examples: texts, labels, criteria and names, and no metadata."""
+    return [data_digest(examples), [one.id for one in examples]]
 
 
 def _criterion_of(examples: Sequence[Preference]) -> str:

@@ -87,7 +87,7 @@ class Reinforce(Search):
     top_k: PositiveInt = 20
     best_of: PositiveInt = 10
     best_of_examples: PositiveInt | None = None
-    """How many examples, from the first, judge the sampled masks; None for all."""
+    """How many examples, at random, judge the sampled masks; None for all."""
 
     def resolved(self, shape: tuple[int, int]) -> Reinforce:
         """The same options with numbers in place of the defaults that depend on the model."""

@@ -38,7 +38,7 @@ from arm_lens.judges.endpoint.options import EndpointOptions
 from arm_lens.judges.endpoint.verdicts import VerdictReader
 from arm_lens.judges.generative import demonstrations_of, shows_demonstrations
 from arm_lens.judges.options import QuestionOptions, ReadingOptions, question_options
-from arm_lens.judges.questions import Question, questions_of, verdicts_of, warn_of_own_answers
+from arm_lens.judges.questions import Question, questions_of, shown_among, verdicts_of, warn_of_own_answers
 from arm_lens.judges.template import JudgeTemplate
 from arm_lens.preferences import Preference
 from arm_lens.preferences.images import marks_in
@@ -120,6 +120,10 @@ class EndpointJudge(VerdictJudge):
         self._endpoint = endpoint
         self._client = ChatClient(endpoint, api_key=_key(endpoint.api_key_env))
         self._unparsed = self._from_text = self._prompt_tokens = self._completion_tokens = 0
+
+    def fitted_among(self, examples: Sequence[Preference]) -> tuple[str, ...]:
+        """The ids of the examples that are among the demonstrations."""
+        return shown_among(self.demonstrations, examples, self.template, self.layout)
 
     @property
     def log_odds(self) -> bool:

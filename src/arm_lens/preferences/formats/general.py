@@ -17,7 +17,7 @@ The last two need no prompt: if no row has one, the prompt is empty. What labels
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import takewhile
 from typing import Any
 
@@ -92,16 +92,25 @@ def _form_of(filled: Mapping[str, Any]) -> str:
     return forms[0] if forms else "pair" if pair else "compared" if compared else "response"
 
 
-def response_column(filled: Collection[str]) -> str:
-    """The column with the response that is labelled or scored; ``""`` if there is none.
+def text_is_response(filled: Iterable[Collection[str]], columns: Collection[str]) -> bool:
+    """Whether ``text`` may be the response: no row has a value for another column of responses, and none is declared."""
+    return not any(name in cells for cells in (*filled, columns) for name in RESPONSES[:2])
+
+
+def response_column(record: Record) -> str:
+    """The column with the response that is labelled or scored; if it has no value, the one that it should be in.
 
     Raises:
-        PreferenceFieldError: if there are two. ``text`` is one only if there is no other.
+        PreferenceFieldError: if there are two.
     """
+    filled, text = record.filled(), record.reading.text_is_response
     named = [name for name in RESPONSES[:2] if name in filled]
     if len(named) > 1:
         raise PreferenceFieldError("response", "is given twice, as completion and as response")
-    return named[0] if named else "text" if "text" in filled else ""
+    if named or (text and "text" in filled):
+        return named[0] if named else "text"
+    known = {*record.cells, *record.reading.columns}
+    return next((name for name in (RESPONSES if text else RESPONSES[:2]) if name in known), RESPONSES[0])
 
 
 def _read_pair(record: Record, filled: Mapping[str, Any]) -> Preference | TiedPair:
@@ -159,7 +168,7 @@ def _decided(
 
 
 def _read_response(record: Record, filled: Mapping[str, Any]) -> Preference | TiedPair:
-    name = response_column(filled) or next((name for name in RESPONSES if name in record.cells), RESPONSES[0])
+    name = response_column(record)
     response = Part(name, _content(record, name))
     parts = {"prompt": Part("prompt", _prompt(record)), "response": response}
     if "label" not in filled:

@@ -71,6 +71,8 @@ class Reading:
     """Whether any row has a prompt; if none has, the prompt is empty, or the row's images."""
     has_images: bool = False
     """Whether any row has an image in a column of its own."""
+    text_is_response: bool = True
+    """Whether a column ``text`` may be the response: not in a table that has responses under another name."""
     has_winners: bool = False
     """Whether a column says which response of a pair won; then it has to say so in every row."""
     metadata: Sequence[str] = ()
