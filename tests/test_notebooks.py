@@ -65,7 +65,8 @@ def test_a_notebook_runs_from_a_clean_kernel(path, tmp_path, monkeypatch, chromi
     client = NotebookClient(notebook, timeout=1800, resources={"metadata": {"path": str(tmp_path)}})
     before = _seconds_of_children()
     client.execute()  # a cell that raises, raises here
-    assert _seconds_of_children() - before < (300 if path.stem == REAL else 180)
+    # With room for the other test process, beside which the same work takes more processor time.
+    assert _seconds_of_children() - before < (420 if path.stem == REAL else 240)
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     stderr = "".join(output.text for output in outputs if output.output_type == "stream" and output.name == "stderr")
     assert "Warning" not in stderr, stderr
