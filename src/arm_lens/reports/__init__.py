@@ -1,9 +1,9 @@
 """Pages and figure folders from results.
 
-results = run_benchmark(config, "out")
-write_report(results, "out")  # out/report.html
-save_figures(results, "out/figures")
-write_sweep(sweep, "out")  # likewise, of a sweep
+    results = run_benchmark(config, "out")
+    write_report(results, "out")  # out/report.html
+    save_figures(results, "out/figures")
+    write_sweep(sweep, "out")  # likewise, of a sweep
 """
 
 from arm_lens.reports.benchmark import write_report
