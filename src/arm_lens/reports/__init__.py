@@ -4,6 +4,8 @@
     write_report(results, "out")  # out/report.html
     save_figures(results, "out/figures")
     write_sweep(sweep, "out")  # likewise, of a sweep
+
+A page has the same bytes whenever it is made of the same results.
 """
 
 from arm_lens.reports.benchmark import write_report
