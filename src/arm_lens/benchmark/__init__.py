@@ -12,13 +12,8 @@
 
 from pathlib import Path
 
-from arm_lens.benchmark.config import (
-    BenchmarkConfig,
-    BenchmarkConfigError,
-    JudgeChoice,
-    UnconfirmedKeyError,
-    read_config,
-)
+from arm_lens.benchmark.config import BenchmarkConfig, BenchmarkConfigError, JudgeChoice, UnconfirmedKeyError
+from arm_lens.benchmark.config_file import read_config
 from arm_lens.benchmark.data import check_files
 from arm_lens.benchmark.given import controls_of, judge_preferences
 from arm_lens.benchmark.parts import head_frames

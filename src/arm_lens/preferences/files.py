@@ -52,9 +52,10 @@ def _gunzipped(data: bytes) -> Iterator[bytes]:
         yield from iter(lambda: file.read(_PIECE), b"")
 
 
-def _bunzipped(data: bytes) -> Iterator[bytes]:
-    while data:  # streams may follow each other; what is no stream is an error, and not left out
-        decompressor = bz2.BZ2Decompressor()
+def _streams(data: bytes, opened: Callable[[], Any], padding: bytes) -> Iterator[bytes]:
+    """Compressed streams, which may follow each other, padded; what is no stream is an error, and not left out."""
+    while data.strip(padding):
+        decompressor = opened()
         piece = decompressor.decompress(data, max_length=_PIECE)
         while not decompressor.eof:
             if not piece and decompressor.needs_input:
@@ -62,20 +63,15 @@ def _bunzipped(data: bytes) -> Iterator[bytes]:
             yield piece
             piece = decompressor.decompress(b"", max_length=_PIECE)
         yield piece
-        data = decompressor.unused_data
+        data = decompressor.unused_data.lstrip(padding)
+
+
+def _bunzipped(data: bytes) -> Iterator[bytes]:
+    return _streams(data, bz2.BZ2Decompressor, b"\0")
 
 
 def _unxzed(data: bytes) -> Iterator[bytes]:
-    while data.strip(b"\0"):  # streams may follow each other, padded with zeros
-        decompressor = lzma.LZMADecompressor(memlimit=_MAX_DICTIONARY)
-        piece = decompressor.decompress(data, max_length=_PIECE)
-        while not decompressor.eof:
-            if not piece and decompressor.needs_input:
-                raise EOFError("it ends in the middle")
-            yield piece
-            piece = decompressor.decompress(b"", max_length=_PIECE)
-        yield piece
-        data = decompressor.unused_data.lstrip(b"\0")
+    return _streams(data, lambda: lzma.LZMADecompressor(memlimit=_MAX_DICTIONARY), b"\0")
 
 
 def _unzstded(data: bytes) -> Iterator[bytes]:

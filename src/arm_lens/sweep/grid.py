@@ -26,8 +26,8 @@ from arm_lens.benchmark.config import (
     Strict,
     inconsistent,
     model_path,
-    read_as,
 )
+from arm_lens.benchmark.config_file import read_as
 from arm_lens.engine import ModelClass
 from arm_lens.engine.model_info import BUNDLED_NAME
 from arm_lens.registry import JUDGES, OptionsError
