@@ -184,6 +184,20 @@ def test_a_hook_or_other_weights_of_a_hugging_face_model_count_from_the_next_sco
         assert not torch.allclose(first, before, atol=1e-3)
 
 
+@pytest.mark.parametrize("looked_up", ["is_hooked", "has_foreign_hooks", "state"])
+def test_each_look_at_a_hugging_face_model_is_at_what_it_is_now(folder_of, tokenizer, looked_up):
+    raw = transformers.AutoModelForCausalLM.from_pretrained(folder_of("llama")).eval()
+    model = language_model((raw, tokenizer))
+    model.last_logits(pad([SEQUENCES[0]]))
+    before = getattr(model, looked_up)()
+    if looked_up == "state":
+        weight = raw.model.layers[0].mlp.down_proj.weight
+        weight.data = 3 * weight.data
+    else:
+        raw.model.layers[1].mlp.register_forward_hook(lambda *_: None)
+    assert getattr(model, looked_up)() != before
+
+
 def test_what_was_exact_without_padding_is_tried_again_with_it(fresh):
     """GPT-Neo's local layers look back by slots, so that padding between a prefix and the rest hides what comes before."""
     shape = {"vocab_size": 96, "hidden_size": 32, "intermediate_size": 64, "num_layers": 2, "num_heads": 4}
